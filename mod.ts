@@ -1,0 +1,67 @@
+/**
+ * Diffusion models for people who have Deno and nothing else: on any GPU, and on plain CPUs.
+ *
+ * As a program:
+ *
+ * ```sh
+ * deno run -A jsr:@x/ddpm sample
+ * deno run -A jsr:@x/ddpm train --data mnist --out runs/digits
+ * ```
+ *
+ * As a library, in Deno and in browsers, nothing here touches files, prints, or exits. A model is a
+ * plain object; {@linkcode Sampler} and {@linkcode Trainer} compile it for a {@linkcode Device}.
+ *
+ * @example Paint four digits
+ * ```ts
+ * import { makeGrid, openDevice, parseModel, Sampler } from "@x/ddpm";
+ *
+ * const file = await fetch(new URL("data/mnist.safetensors", import.meta.resolve("@x/ddpm")));
+ * const model = parseModel(new Uint8Array(await file.arrayBuffer()));
+ * using device = await openDevice();
+ * using sampler = await Sampler.create(device, model, { steps: 5, batchSize: 4 });
+ * const picture = makeGrid(await sampler.sample({ count: 4, seed: 1 }));
+ * console.log(picture.width, picture.height);
+ * ```
+ *
+ * @module
+ */
+
+export { InputError } from "./src/errors.ts";
+export {
+  type CompileOptions,
+  type Device,
+  DeviceError,
+  type Program,
+  type TensorBuffer,
+} from "./src/gpu/device.ts";
+export { type DeviceKind, openDevice } from "./src/gpu/open.ts";
+export { GpuDevice } from "./src/gpu/wgsl/device.ts";
+export {
+  type ActivationName,
+  type DownBlockType,
+  formatUNetConfig,
+  parseUNetConfig,
+  type UNetConfig,
+  type UpBlockType,
+} from "./src/model/config.ts";
+export { initializeModel, type Model, parseModel, serializeModel } from "./src/model/model.ts";
+export {
+  type FileTensor,
+  type NamedTensor,
+  readSafetensors,
+  type Safetensors,
+  writeSafetensors,
+} from "./src/model/safetensors.ts";
+export { NoiseSchedule, parseSchedule, type ScheduleConfig } from "./src/model/schedule.ts";
+export { parameterLayout } from "./src/model/unet.ts";
+export { makeGrid, type Picture } from "./src/sample/pixels.ts";
+export { type Images, type MethodName, Sampler } from "./src/sample/sampler.ts";
+export type { SampleOptions, SamplerOptions } from "./src/sample/sampler.ts";
+export type { Dataset } from "./src/train/dataset.ts";
+export { type IdxArray, idxDataset, readIdx } from "./src/train/datasets/idx.ts";
+export { parseTraining, Trainer, type TrainingConfig } from "./src/train/trainer.ts";
+
+if (import.meta.main) {
+  const { main } = await import("./src/cli.ts");
+  Deno.exitCode = await main(Deno.args);
+}

@@ -1,0 +1,92 @@
+/**
+ * The command line: `ddpm sample`, `ddpm train`, `ddpm info`.
+ *
+ * @module
+ */
+
+import { describeFlags, type Flag, suggest } from "./cli/flags.ts";
+import { infoCommand, infoFlags } from "./cli/info.ts";
+import { print, printError } from "./cli/progress.ts";
+import { sampleCommand, sampleFlags } from "./cli/sample.ts";
+import { trainCommand, trainFlags } from "./cli/train.ts";
+import { packageName, version } from "./cli/version.ts";
+import { InputError } from "./errors.ts";
+
+interface Command {
+  readonly usage: string;
+  readonly help: string;
+  readonly flags: Record<string, Flag>;
+  /** Returns the exit code, 0 if nothing. */
+  readonly run: (args: readonly string[]) => Promise<number | void>;
+}
+
+const commands: Record<string, Command> = {
+  sample: {
+    usage: "sample [flags]",
+    help: "paint pictures with a trained model",
+    flags: sampleFlags,
+    run: sampleCommand,
+  },
+  train: {
+    usage: "train --data mnist|PATH --out FOLDER [flags]",
+    help: "train a model on pictures",
+    flags: trainFlags,
+    run: trainCommand,
+  },
+  info: {
+    usage: "info [MODEL] [flags]",
+    help: "describe a model, or this machine",
+    flags: infoFlags,
+    run: infoCommand,
+  },
+};
+
+const PROGRAM = `deno run -A jsr:${packageName}`;
+
+function help(): string {
+  const lines = Object.entries(commands).map(([name, c]) => `  ${name.padEnd(8)}${c.help}`);
+  return [
+    `${packageName} ${version}: diffusion models on any GPU`,
+    "",
+    `Usage: ${PROGRAM} COMMAND [flags]`,
+    "",
+    ...lines,
+    "",
+    "COMMAND --help tells its flags.",
+  ].join("\n");
+}
+
+/**
+ * Runs a command.
+ *
+ * @returns The exit code: 0; 2 for bad input; 1 for a failure at work; 130 if interrupted.
+ */
+export async function main(args: readonly string[]): Promise<number> {
+  const [name, ...rest] = args;
+  if (name === undefined || name === "--help" || name === "-h" || name === "help") {
+    print(help());
+    return name === undefined ? 2 : 0;
+  }
+  if (name === "--version" || name === "-V") {
+    print(version);
+    return 0;
+  }
+  try {
+    if (!Object.hasOwn(commands, name)) {
+      const kind = name.startsWith("-") ? "flag" : "command";
+      throw new InputError(`Unknown ${kind} ${name}${suggest(name, Object.keys(commands))}`);
+    }
+    const command = commands[name];
+    if (rest.includes("--help") || rest.includes("-h")) {
+      const usage = `Usage: ${PROGRAM} ${command.usage}`;
+      print(`${command.help}\n\n${usage}\n\n${describeFlags(command.flags)}`);
+      return 0;
+    }
+    return await command.run(rest) ?? 0;
+  } catch (error) {
+    printError(`error: ${error instanceof Error ? error.message : error}`);
+    if (error instanceof InputError) return 2;
+    if (Deno.env.get("DDPM_DEBUG") && error instanceof Error) printError(error.stack ?? "");
+    return 1;
+  }
+}

@@ -1,0 +1,151 @@
+/**
+ * Files: reading with messages that help, writing whole or not at all, and where models are.
+ *
+ * @module
+ */
+
+import { basename, dirname, join } from "@std/path";
+import { InputError } from "../errors.ts";
+import { parseUNetConfig } from "../model/config.ts";
+import { assembleModel, type Model, parseModel } from "../model/model.ts";
+import { readSafetensors } from "../model/safetensors.ts";
+import { parseSchedule } from "../model/schedule.ts";
+
+/** Models that come with the package. */
+export const SHIPPED_MODELS = ["mnist"] as const;
+
+/** What is wrong with a path, in words. */
+function explain(error: unknown): string {
+  if (error instanceof Deno.errors.NotFound) return "it does not exist";
+  if (error instanceof Deno.errors.PermissionDenied) return "reading or writing it is not allowed";
+  if (error instanceof Deno.errors.NotCapable) return "Deno was not given permission for it";
+  if (error instanceof Deno.errors.IsADirectory) return "it is a folder";
+  if (error instanceof Deno.errors.NotADirectory) return "a part of its path is no folder";
+  return (error as Error).message;
+}
+
+/** @throws {InputError} If the file cannot be read. */
+export async function readFile(path: string): Promise<Uint8Array<ArrayBuffer>> {
+  try {
+    return await Deno.readFile(path);
+  } catch (error) {
+    throw new InputError(`Cannot read ${path}: ${explain(error)}`);
+  }
+}
+
+/** @throws {InputError} If the file cannot be read or is no JSON. */
+export async function readJson(path: string): Promise<unknown> {
+  const text = new TextDecoder().decode(await readFile(path));
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new InputError(`Cannot read ${path} as JSON: ${(error as Error).message}`);
+  }
+}
+
+/** What is at a path. */
+export async function kindOf(path: string): Promise<"file" | "folder" | "nothing"> {
+  try {
+    return (await Deno.stat(path)).isDirectory ? "folder" : "file";
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return "nothing";
+    throw new InputError(`Cannot look at ${path}: ${explain(error)}`);
+  }
+}
+
+/** @throws {InputError} If nothing could be written at this path. */
+export async function checkWritable(path: string): Promise<void> {
+  const folder = dirname(path);
+  if (await kindOf(folder) !== "folder") {
+    throw new InputError(`Cannot write ${path}: the folder ${folder} does not exist`);
+  }
+  if (await kindOf(path) === "folder") throw new InputError(`Cannot write ${path}: it is a folder`);
+  const probe = temporaryName(path);
+  try {
+    await Deno.writeFile(probe, new Uint8Array());
+    await Deno.remove(probe);
+  } catch (error) {
+    throw new InputError(`Cannot write ${path}: ${explain(error)}`);
+  }
+}
+
+const temporaryName = (path: string) => join(dirname(path), `.${basename(path)}.${Deno.pid}.part`);
+
+/** Writes a file under another name, and gives it its own when all of it is on the disk. */
+export async function writeWhole(path: string, data: Uint8Array | string): Promise<void> {
+  const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
+  const temporary = temporaryName(path);
+  try {
+    {
+      using file = await Deno.open(temporary, { write: true, create: true, truncate: true });
+      for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
+      await file.sync();
+    }
+    await Deno.rename(temporary, path);
+  } catch (error) {
+    await Deno.remove(temporary).catch(() => {});
+    throw new Error(`Cannot write ${path}: ${explain(error)}`, { cause: error });
+  }
+}
+
+/** @throws {InputError} If the folder cannot be made. */
+export async function makeFolder(path: string): Promise<void> {
+  try {
+    await Deno.mkdir(path, { recursive: true });
+  } catch (error) {
+    if (await kindOf(path) === "folder") return;
+    throw new InputError(`Cannot make the folder ${path}: ${explain(error)}`);
+  }
+}
+
+/**
+ * Loads a model: the name of one that comes with the package, a file, or a folder: of a training, or
+ * as diffusers writes them.
+ *
+ * @throws {InputError} If there is none, or it is damaged.
+ */
+export async function loadModel(place: string): Promise<Model> {
+  const kind = await kindOf(place);
+  if (kind === "nothing" && SHIPPED_MODELS.some((name) => name === place)) {
+    const url = new URL(`../../data/${place}.safetensors`, import.meta.url);
+    const response = await fetch(url);
+    if (!response.ok) throw new Error(`Cannot load ${url}: ${response.status}`);
+    return parseModel(new Uint8Array(await response.arrayBuffer()), `the model ${place}`);
+  }
+  if (kind === "nothing") {
+    throw new InputError(
+      `Cannot load the model ${place}: there is no such file or folder, and the models that come ` +
+        `with the package are: ${SHIPPED_MODELS.join(", ")}`,
+    );
+  }
+  if (kind === "file") return parseModel(await readFile(place), place);
+  const own = join(place, "model.safetensors");
+  if (await kindOf(own) === "file") return parseModel(await readFile(own), own);
+  return await loadDiffusers(place);
+}
+
+/** A checkpoint in the layout of diffusers, its parts in one folder or in folders of their own. */
+async function loadDiffusers(folder: string): Promise<Model> {
+  const unet = await kindOf(join(folder, "unet")) === "folder" ? join(folder, "unet") : folder;
+  const weights = join(unet, "diffusion_pytorch_model.safetensors");
+  if (await kindOf(weights) !== "file") {
+    const pickled = await kindOf(weights.replace(/\.safetensors$/, ".bin")) === "file";
+    throw new InputError(
+      pickled
+        ? `Cannot load ${folder}: its weights are pickled, which could run any code; convert them ` +
+          "to safetensors"
+        : `Cannot load ${folder}: it holds neither model.safetensors nor ` +
+          "diffusion_pytorch_model.safetensors",
+    );
+  }
+  const places = [join(folder, "scheduler"), folder].map((f) => join(f, "scheduler_config.json"));
+  const kinds = await Promise.all(places.map(kindOf));
+  const schedule = places.find((_, i) => kinds[i] === "file");
+  const { tensors } = readSafetensors(await readFile(weights), weights);
+  return assembleModel(
+    parseUNetConfig(await readJson(join(unet, "config.json"))),
+    parseSchedule(schedule ? await readJson(schedule) : {}),
+    tensors,
+    folder,
+  );
+}

@@ -1,0 +1,65 @@
+/**
+ * `ddpm info`: a model's card, or the machine.
+ *
+ * @module
+ */
+
+import { InputError } from "../errors.ts";
+import { GpuDevice } from "../gpu/wgsl/device.ts";
+import { deviceFlag, openForCommand } from "./device.ts";
+import { loadModel } from "./files.ts";
+import { type Flag, parseFlags } from "./flags.ts";
+import { formatBytes, print, Progress } from "./progress.ts";
+import { packageName, version } from "./version.ts";
+
+/** What `info` understands. */
+export const infoFlags = {
+  json: { kind: "switch", help: "print JSON" },
+  device: deviceFlag,
+} as const satisfies Record<string, Flag>;
+
+/** Runs the command. */
+export async function infoCommand(args: readonly string[]): Promise<void> {
+  const { flags, rest } = parseFlags(args, infoFlags);
+  if (rest.length > 1) throw new InputError(`info takes one model, not ${rest.join(" and ")}`);
+  const facts = rest.length ? await describeModel(rest[0]) : await describeMachine(flags.device);
+  if (flags.json) return print(JSON.stringify(facts, null, 2));
+  const width = Math.max(...Object.keys(facts).map((key) => key.length));
+  for (const [key, value] of Object.entries(facts)) {
+    const text = typeof value === "object" ? JSON.stringify(value) : String(value);
+    print(`${key.padEnd(width)}  ${text}`);
+  }
+}
+
+async function describeModel(place: string): Promise<Record<string, unknown>> {
+  const { config, schedule, layout, card } = await loadModel(place);
+  return {
+    parameters: layout.count,
+    "weights": formatBytes(4 * layout.count),
+    ...config,
+    ...schedule,
+    ...card,
+  };
+}
+
+async function describeMachine(kind: string | undefined): Promise<Record<string, unknown>> {
+  using device = await openForCommand(kind, new Progress());
+  const facts = {
+    package: `${packageName} ${version}`,
+    deno: Deno.version.deno,
+    system: `${Deno.build.os} ${Deno.build.arch}, ${navigator.hardwareConcurrency} cores`,
+    device: device.kind,
+    adapter: device.name,
+  };
+  if (!(device instanceof GpuDevice)) return facts;
+  const { limits, features } = device.device;
+  return {
+    ...facts,
+    software: device.isSoftware ? "yes: a CPU poses as a GPU" : "no",
+    "largest buffer": formatBytes(limits.maxBufferSize),
+    "largest binding": formatBytes(limits.maxStorageBufferBindingSize),
+    "workgroup memory": formatBytes(limits.maxComputeWorkgroupStorageSize),
+    subgroups: device.target.subgroup || "not used",
+    features: [...features].sort().join(", "),
+  };
+}

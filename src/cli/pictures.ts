@@ -1,0 +1,148 @@
+/**
+ * Pictures as files.
+ *
+ * @module
+ */
+
+import { extname, join } from "@std/path";
+import { InputError } from "../errors.ts";
+import { writeSafetensors } from "../model/safetensors.ts";
+import { makeGrid, makePicture, type Picture } from "../sample/pixels.ts";
+import type { Images } from "../sample/sampler.ts";
+import { checkWritable, kindOf, makeFolder, writeWhole } from "./files.ts";
+import { packageName, version } from "./version.ts";
+
+/** The facts that a picture carries along: model, seed, steps. */
+export type Provenance = Readonly<Record<string, string | number>>;
+
+/** What an output path asks for. */
+export type OutputKind = "grid" | "animation" | "tensors" | "folder";
+
+/**
+ * Decides by its name what a path asks for, and checks that it can be written.
+ *
+ * @throws {InputError} If the name ends in something unknown, or nothing can be written there.
+ */
+export async function checkOutput(path: string): Promise<OutputKind> {
+  const extension = extname(path).toLowerCase();
+  const kinds: Record<string, OutputKind> = {
+    ".png": "grid",
+    ".gif": "animation",
+    ".safetensors": "tensors",
+    "": "folder",
+  };
+  const kind = await kindOf(path) === "folder" ? "folder" : kinds[extension];
+  if (!kind) {
+    throw new InputError(
+      `Cannot write ${path}: give a name that ends in .png (a grid), .gif (the denoising) or ` +
+        ".safetensors (raw floats), or a folder",
+    );
+  }
+  if (kind === "folder") {
+    if (await kindOf(path) === "file") throw new InputError(`Cannot write ${path}: it is a file`);
+    await checkWritable(join(path, "..", ".probe"));
+  } else await checkWritable(path);
+  return kind;
+}
+
+/** Enlarges small images so that they can be seen. */
+export const scaleFor = ({ height, width }: Images): number =>
+  Math.max(1, Math.floor(128 / Math.max(height, width)));
+
+/** A picture as PNG, with what made it in its text chunks. */
+export async function encodePng(
+  { width, height, rgba }: Picture,
+  provenance: Provenance,
+): Promise<Uint8Array> {
+  const { Image } = await import("imagescript");
+  const image = new Image(width, height);
+  image.bitmap.set(rgba);
+  const description = Object.entries(provenance).map(([k, v]) => `${k} ${v}`).join(", ");
+  const software = `${packageName} ${version}`;
+  const comment = JSON.stringify({ software, ...provenance });
+  return withoutTime(await image.encode(3, { software, description, comment }));
+}
+
+/** A PNG without its time of making, so that the same seed gives the same bytes. */
+function withoutTime(png: Uint8Array): Uint8Array {
+  const view = new DataView(png.buffer, png.byteOffset, png.byteLength),
+    parts = [png.subarray(0, 8)];
+  const decoder = new TextDecoder("latin1");
+  for (let at = 8; at < png.length;) {
+    const end = at + 12 + view.getUint32(at);
+    const start = decoder.decode(png.subarray(at + 4, Math.min(end, at + 24)));
+    if (!start.startsWith("tEXtCreation Time")) parts.push(png.subarray(at, end));
+    at = end;
+  }
+  const out = new Uint8Array(parts.reduce((n, part) => n + part.length, 0));
+  parts.reduce((at, part) => (out.set(part, at), at + part.length), 0);
+  return out;
+}
+
+/** Frames as an animated GIF that stays with the last one for a while. */
+async function encodeGif(frames: readonly Picture[]): Promise<Uint8Array> {
+  const { Frame, GIF } = await import("imagescript");
+  const each = Math.max(20, Math.round(3000 / frames.length));
+  const made = frames.map(({ width, height, rgba }, i) => {
+    const frame = new Frame(width, height, i === frames.length - 1 ? 2000 : each);
+    frame.bitmap.set(rgba);
+    return frame;
+  });
+  return await new GIF(made, 0).encode(95);
+}
+
+/** Writes images in the way that an output path asks for; returns what was written, in words. */
+export async function writeImages(
+  path: string,
+  kind: OutputKind,
+  images: Images,
+  frames: readonly Images[],
+  provenance: Provenance,
+): Promise<string> {
+  switch (kind) {
+    case "grid":
+      await writeWhole(path, await encodePng(makeGrid(images, scaleFor(images)), provenance));
+      return path;
+    case "animation": {
+      const pictures = [...frames, images].map((f) => makeGrid(f, scaleFor(f)));
+      await writeWhole(path, await encodeGif(pictures));
+      return path;
+    }
+    case "tensors": {
+      const { count, height, width, channels } = images;
+      const shape = [count, channels, height, width];
+      const tensors = [{ name: "images", shape, values: channelsFirst(images) }];
+      const texts = Object.entries(provenance).map(([k, v]) => [k, String(v)]);
+      await writeWhole(
+        path,
+        writeSafetensors(tensors, {
+          software: `${packageName} ${version}`,
+          ...Object.fromEntries(texts),
+        }),
+      );
+      return path;
+    }
+    case "folder": {
+      await makeFolder(path);
+      const digits = Math.max(4, String(images.count - 1).length);
+      for (let i = 0; i < images.count; i++) {
+        const png = await encodePng(makePicture(images, i), { ...provenance, image: i });
+        await writeWhole(join(path, `${String(i).padStart(digits, "0")}.png`), png);
+      }
+      return `${path} (${images.count} files)`;
+    }
+  }
+}
+
+/** `[count, height, width, channels]` as `[count, channels, height, width]`. */
+function channelsFirst(
+  { count, height, width, channels, data }: Images,
+): Float32Array<ArrayBuffer> {
+  const size = height * width;
+  return Float32Array.from({ length: count * channels * size }, (_, i) => {
+    const pixel = i % size,
+      c = Math.floor(i / size) % channels,
+      n = Math.floor(i / size / channels);
+    return data[(n * size + pixel) * channels + c];
+  });
+}

@@ -1,0 +1,72 @@
+/**
+ * A line on stderr that tells how far things are. It is drawn by the loop that does the work: timers
+ * do not run while Deno waits for a GPU.
+ *
+ * @module
+ */
+
+/** How often the line is drawn anew. */
+const INTERVAL_MS = 100;
+
+/** A status line on a terminal; elsewhere only what is said with {@linkcode Progress.say}. */
+export class Progress {
+  readonly #isTerminal = Deno.stderr.isTerminal();
+  #drawn = "";
+  #last = 0;
+
+  /** Draws the line, if it is time. */
+  update(text: string): void {
+    if (!this.#isTerminal || performance.now() - this.#last < INTERVAL_MS) return;
+    this.#last = performance.now();
+    const { columns } = Deno.consoleSize(), line = text.slice(0, columns - 1);
+    write(`\r${line.padEnd(this.#drawn.length)}`);
+    this.#drawn = line;
+  }
+
+  /** Writes a line that stays. */
+  say(text: string): void {
+    this.clear();
+    write(`${text}\n`);
+  }
+
+  /** Takes the status line away. */
+  clear(): void {
+    if (this.#drawn) write(`\r${" ".repeat(this.#drawn.length)}\r`);
+    this.#drawn = "";
+  }
+}
+
+/** Writes a result, to stdout. */
+export function print(text: string): void {
+  // deno-lint-ignore no-console -- the one place that does
+  console.log(text);
+}
+
+/** Writes what went wrong, to stderr. */
+export function printError(text: string): void {
+  // deno-lint-ignore no-console
+  console.error(text);
+}
+
+const encoder = new TextEncoder();
+
+function write(text: string): void {
+  const bytes = encoder.encode(text);
+  for (let at = 0; at < bytes.length;) at += Deno.stderr.writeSync(bytes.subarray(at));
+}
+
+/** A time in words, "1 h 5 min". */
+export function formatTime(seconds: number): string {
+  if (seconds < 60) return `${Math.round(seconds)} s`;
+  const minutes = Math.round(seconds / 60);
+  if (minutes < 60) return `${minutes} min`;
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+/** Bytes in words, "12.3 MB". */
+export function formatBytes(bytes: number): string {
+  const units = ["bytes", "kB", "MB", "GB", "TB"];
+  let i = 0;
+  for (; bytes >= 1000 && i < units.length - 1; i++) bytes /= 1000;
+  return `${i ? bytes.toPrecision(3) : bytes} ${units[i]}`;
+}

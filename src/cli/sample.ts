@@ -1,0 +1,93 @@
+/**
+ * `ddpm sample`: pictures from a model.
+ *
+ * @module
+ */
+
+import { InputError } from "../errors.ts";
+import type { Images, MethodName } from "../sample/sampler.ts";
+import { methods, Sampler } from "../sample/sampler.ts";
+import { deviceFlag, openForCommand } from "./device.ts";
+import { loadModel, SHIPPED_MODELS } from "./files.ts";
+import { type Flag, parseFlags } from "./flags.ts";
+import { checkOutput, writeImages } from "./pictures.ts";
+import { formatTime, print, Progress } from "./progress.ts";
+
+/** Images that are computed together at most. */
+const MAX_BATCH = 64;
+/** Frames of an animation at most. */
+const MAX_FRAMES = 60;
+
+/** What `sample` understands. */
+export const sampleFlags = {
+  model: {
+    kind: "text",
+    value: "MODEL",
+    help: `a name (${SHIPPED_MODELS.join(", ")}), a .safetensors file, or a folder; default mnist`,
+  },
+  count: { kind: "integer", min: 1, max: 1_000_000, help: "images; default 16" },
+  steps: { kind: "integer", min: 1, max: 100_000, help: "evaluations of the network; default 50" },
+  sampler: {
+    kind: "text",
+    choices: Object.keys(methods),
+    value: "NAME",
+    help: `${Object.keys(methods).join(" or ")}; default ddim`,
+  },
+  eta: { kind: "number", min: 0, max: 1, help: "noise that ddim adds, 0 to 1; default 0" },
+  seed: {
+    kind: "integer",
+    min: 0,
+    max: Number.MAX_SAFE_INTEGER,
+    help: "image k of a seed is always the same; default 0",
+  },
+  label: { kind: "integer", min: 0, help: "the class, for models that have classes" },
+  out: {
+    kind: "text",
+    value: "PATH",
+    help: ".png (a grid), .gif (the denoising), .safetensors, or a folder; default samples.png",
+  },
+  device: deviceFlag,
+} as const satisfies Record<string, Flag>;
+
+/** Runs the command. */
+export async function sampleCommand(args: readonly string[]): Promise<void> {
+  const { flags, rest } = parseFlags(args, sampleFlags);
+  if (rest.length) throw new InputError(`sample takes flags only, not ${rest[0]}`);
+  const { count = 16, steps = 50, seed = 0, eta = 0, out = "samples.png", model: place = "mnist" } =
+    flags;
+  const method = (flags.sampler ?? "ddim") as MethodName;
+  if (flags.eta !== undefined && method !== "ddim") {
+    throw new InputError(`--eta is for the sampler ddim, not for ${method}`);
+  }
+  const kind = await checkOutput(out);
+  const model = await loadModel(place);
+  const progress = new Progress();
+  using device = await openForCommand(flags.device, progress);
+
+  const batchSize = Math.ceil(count / Math.ceil(count / MAX_BATCH));
+  const began = performance.now();
+  using sampler = await Sampler.create(device, model, { method, steps, eta, batchSize });
+  const frames: Images[] = [];
+  const made = sampler.sample({
+    ...{ count, seed },
+    ...(flags.label === undefined ? {} : { labels: new Array(count).fill(flags.label) }),
+    ...(kind === "animation"
+      ? {
+        onSnapshot: (frame: Images) => frames.push(frame),
+        snapshotEvery: Math.ceil(steps / MAX_FRAMES),
+      }
+      : {}),
+    onProgress(done, total) {
+      const seconds = (performance.now() - began) / 1000;
+      const left = formatTime(seconds / done * (total - done));
+      progress.update(`step ${done} of ${total}, ${left} left`);
+    },
+  });
+  const images = await made.finally(() => progress.clear());
+  const written = await writeImages(out, kind, images, frames, {
+    ...{ model: place, seed, steps, sampler: method },
+    ...(method === "ddim" ? { eta } : {}),
+  });
+  const seconds = ((performance.now() - began) / 1000).toFixed(1);
+  print(`${written}: ${count} ${count === 1 ? "image" : "images"} in ${seconds} s`);
+}

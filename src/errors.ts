@@ -1,0 +1,23 @@
+/**
+ * What is wrong with something that a user gave: a flag, a file, a configuration.
+ *
+ * @module
+ */
+
+/**
+ * Bad input: one sentence that says what it is, and where possible what would be right.
+ *
+ * @example
+ * ```ts
+ * import { InputError, parseUNetConfig } from "@x/ddpm";
+ *
+ * try {
+ *   parseUNetConfig({ block_out_channels: "many" });
+ * } catch (error) {
+ *   if (error instanceof InputError) console.log(error.message);
+ * }
+ * ```
+ */
+export class InputError extends Error {
+  override readonly name = "InputError";
+}

@@ -1,0 +1,342 @@
+/**
+ * The second pass of compilation: decides what is computed together and in which order. Elementwise
+ * operations move into the loops of their consumers, loops over the same domain become one, inputs
+ * that are updated are updated in place, and parts of concatenations are computed where they belong.
+ *
+ * @module
+ */
+
+import * as e from "./expression.ts";
+import type { Expression } from "./expression.ts";
+import { type Graph, nodesOf } from "./graph.ts";
+import type { Access, Loop, Result } from "./loop.ts";
+import { concatOp, type Packing, packOp } from "./ops/concat.ts";
+import { type MapAttributes, mapOp } from "./ops/map.ts";
+import { sumOp } from "./ops/sum.ts";
+import { broadcastStrides, denseStrides, sameShape, type Shape, sizeOf } from "./shape.ts";
+import { constantData, type Tensor } from "./tensor.ts";
+import { isDenseView, resolve } from "./view.ts";
+
+/** A unit of execution: a fused loop nest, or one operation with a kernel of its own. */
+export type Stage = { readonly loop: Loop<Tensor> } | { readonly node: Tensor };
+
+/** Tensors that are computed inside another one's memory, and the element they start at. */
+export type Placements = ReadonlyMap<Tensor, { readonly within: Tensor; readonly offset: number }>;
+
+/** What there is to execute, in order. */
+export interface Schedule {
+  readonly stages: readonly Stage[];
+  readonly placements: Placements;
+}
+
+/** A value of a loop under construction, and where in which storage it goes. */
+interface Member {
+  readonly node: Tensor;
+  /** The node itself, or what it is copied into. */
+  readonly target: Tensor;
+  readonly strides: readonly number[];
+  readonly offset: number;
+}
+
+/** A loop under construction: values over one domain, some axes of which may be summed. */
+interface Group {
+  readonly domain: Shape;
+  readonly summed: readonly boolean[];
+  readonly members: Member[];
+}
+
+/** How many stages back a loop is looked for that a value can join. */
+const WINDOW = 24;
+
+/**
+ * Orders and fuses a simplified graph.
+ *
+ * @param maxStorages Storages that one loop may touch.
+ */
+export function fuse(graph: Graph, maxStorages: number): Schedule {
+  return new Fusion(graph, maxStorages).schedule();
+}
+
+class Fusion {
+  readonly #graph: Graph;
+  readonly #maxStorages: number;
+  /** Tensors that must exist at the end. */
+  readonly #roots: ReadonlySet<Tensor>;
+  readonly #consumers = new Map<Tensor, Tensor[]>();
+  /** Elementwise tensors that are computed wherever they are needed. */
+  readonly #inlined = new Set<Tensor>();
+  readonly #placements = new Map<Tensor, { within: Tensor; offset: number }>();
+  readonly #stages: (Group | Tensor)[] = [];
+  /** The last stage that computes a part of a tensor. */
+  readonly #stageOf = new Map<Tensor, number>();
+
+  constructor(graph: Graph, maxStorages: number) {
+    this.#graph = graph;
+    this.#maxStorages = maxStorages;
+    const { outputs, updates } = graph;
+    this.#roots = new Set([...Object.values(outputs), ...updates.map(([, value]) => value)]);
+  }
+
+  schedule(): Schedule {
+    const nodes = nodesOf(this.#graph);
+    for (const node of nodes) for (const x of node.inputs) push(this.#consumers, x, node);
+    for (const node of nodes) if (this.#isCheapAgain(node)) this.#inlined.add(node);
+    for (const node of nodes) if (node.op === packOp) this.#placeParts(node);
+    for (const node of nodes) this.#assign(node);
+    for (const [state, value] of this.#graph.updates) this.#update(state, value);
+    const stages = this.#order()!.map((i) => this.#build(this.#stages[i]));
+    return { stages, placements: this.#placements };
+  }
+
+  /** Whether an elementwise tensor is cheaper to compute again than to keep. */
+  #isCheapAgain(node: Tensor): boolean {
+    if (node.op !== mapOp || node.dtype !== "f32" || this.#roots.has(node)) return false;
+    const consumers = this.#consumers.get(node) ?? [];
+    if (!consumers.every((c) => c.op === mapOp || c.op === sumOp || c.op === concatOp)) {
+      return false;
+    }
+    const own = this.#leaves(node);
+    return consumers.every((c) => {
+      const others = c.inputs.filter((x) => x !== node).flatMap((x) => [...this.#leaves(x)]);
+      const after = new Set([...own, ...others]);
+      if (after.size > this.#maxStorages - 2) return false;
+      if (consumers.length === 1) return true;
+      return c.op !== concatOp && countLarge(after, c) <= countLarge(new Set([node, ...others]), c);
+    });
+  }
+
+  /** What has to be in memory to read a tensor. */
+  #leaves(node: Tensor): Set<Tensor> {
+    if (this.#inlined.has(node)) return new Set(node.inputs.flatMap((x) => [...this.#leaves(x)]));
+    return new Set(scalarConstant(node) === undefined ? [resolve(node).source] : []);
+  }
+
+  /** Lets tensors that are packed be computed inside the pack, where nothing stands against it. */
+  #placeParts(node: Tensor): void {
+    const { offsets } = node.attributes as Packing;
+    node.inputs.forEach((x, i) => {
+      const { source } = resolve(x);
+      const isOnce = node.inputs.filter((other) => resolve(other).source === source).length === 1;
+      const isFree = source.inputs.length > 0 && source.op !== packOp && !this.#roots.has(source) &&
+        !this.#placements.has(source) && (isOnce || isElementwise(source));
+      if (isFree && isDenseView(x) && sizeOf(source.shape) === sizeOf(x.shape)) {
+        this.#placements.set(source, { within: node, offset: offsets[i] });
+      }
+    });
+  }
+
+  /** Gives a tensor a stage of its own, or a part in one that is there. */
+  #assign(node: Tensor): void {
+    if (node.inputs.length === 0 || node.op.view || this.#inlined.has(node)) return;
+    const strides = denseStrides(node.shape);
+    if (node.op === mapOp) {
+      this.#join(
+        { node, target: node, strides, offset: 0 },
+        node.shape,
+        node.shape.map(() => false),
+      );
+    } else if (node.op === sumOp) {
+      const [x] = node.inputs, { axes } = node.attributes as { axes: readonly number[] };
+      const summed = x.shape.map((_, i) => axes.includes(i));
+      const kept = strides.map((s, i) => summed[i] ? 0 : s);
+      this.#join({ node, target: node, strides: kept, offset: 0 }, x.shape, summed);
+    } else if (node.op === concatOp) {
+      const { axis } = node.attributes as { axis: number };
+      let start = 0;
+      for (const x of node.inputs) {
+        this.#copyInto(x, { node: x, target: node, strides, offset: start * strides[axis] });
+        start += x.shape[axis];
+      }
+    } else if (node.op === packOp) {
+      const { offsets } = node.attributes as Packing;
+      node.inputs.forEach((x, i) => {
+        const { source } = resolve(x), place = this.#placements.get(source), offset = offsets[i];
+        if (place?.within !== node) {
+          this.#copyInto(x, { node: x, target: node, strides: denseStrides(x.shape), offset });
+          return;
+        }
+        const stage = this.#stageOf.get(source)!, group = this.#stages[stage];
+        this.#stageOf.set(node, Math.max(stage, this.#stageOf.get(node) ?? 0));
+        if (place.offset === offset || !isGroup(group)) return;
+        // The same value in a second place: its loop writes both.
+        const member = group.members.find((m) => m.node === source)!;
+        group.members.push({ ...member, target: node, offset });
+      });
+    } else {
+      this.#stageOf.set(node, this.#stages.push(node) - 1);
+    }
+  }
+
+  /** A loop of its own that writes a tensor into a part of another one. */
+  #copyInto(x: Tensor, member: Member): void {
+    const group = { domain: x.shape, summed: x.shape.map(() => false), members: [member] };
+    this.#stageOf.set(member.target, this.#stages.push(group) - 1);
+  }
+
+  /** Computes a value in a loop that already walks its domain and some of its operands, or a new one. */
+  #join(member: Member, domain: Shape, summed: readonly boolean[]): void {
+    const { node } = member, isSum = node.op === sumOp, reads = this.#readsOf(member);
+    const last = this.#stages.length - 1;
+    for (let i = last; i >= 0 && i > last - WINDOW; i--) {
+      const group = this.#stages[i];
+      if (!isGroup(group) || group.members.some((m) => m.target !== m.node)) continue;
+      if (!sameShape(group.domain, domain) || summed.some((s, k) => s !== group.summed[k])) {
+        continue;
+      }
+      const own = new Set(isSum ? [] : group.members.map((m) => m.node));
+      const present = group.members.map((m) => this.#readsOf(m))
+        .reduce((all, reads) => all.union(reads), new Set<Tensor>());
+      const isLarge = (x: Tensor) => sizeOf(x.shape) * 4 > sizeOf(domain);
+      const shares = [...reads].some((x) => own.has(x) || (present.has(x) && isLarge(x)));
+      const isReady = [...reads].every((x) => own.has(x) || (this.#stageOf.get(x) ?? -1) < i);
+      const outside = present.union(reads).difference(own);
+      if (!shares || !isReady) continue;
+      if (outside.size + group.members.length + 1 > this.#maxStorages) continue;
+      group.members.push(member);
+      this.#stageOf.set(node, i);
+      return;
+    }
+    this.#stageOf.set(node, this.#stages.push({ domain, summed, members: [member] }) - 1);
+  }
+
+  /** What has to be in memory to compute a member. */
+  #readsOf({ node, target }: Member): Set<Tensor> {
+    const read = target === node ? node.inputs : [node];
+    return new Set(read.flatMap((x) => [...this.#leaves(x)]));
+  }
+
+  /** What has to be in memory to run a stage. */
+  #readsOfStage(stage: Group | Tensor): Set<Tensor> {
+    if (!isGroup(stage)) return new Set(stage.inputs.map((x) => resolve(x).source));
+    const own = new Set(stage.members.filter((m) => m.node === m.target).map((m) => m.node));
+    return new Set(stage.members.flatMap((m) => [...this.#readsOf(m)]).filter((x) => !own.has(x)));
+  }
+
+  /** Lets an input's next value be computed in its place where that is possible, else copies it. */
+  #update(state: Tensor, value: Tensor): void {
+    const group = this.#stages[this.#stageOf.get(value) ?? -1];
+    const isFree = value.op === mapOp && !this.#placements.has(value) &&
+      !Object.values(this.#graph.outputs).includes(value);
+    const isInStep = isFree && group && isGroup(group) &&
+      group.members.every(({ node }) => this.#readsInStep(node, state));
+    if (isInStep) {
+      this.#placements.set(value, { within: state, offset: 0 });
+      if (this.#order()) return;
+      this.#placements.delete(value);
+    }
+    const strides = denseStrides(value.shape);
+    this.#copyInto(value, { node: value, target: state, strides, offset: 0 });
+  }
+
+  /** Whether an elementwise value reads `state`, if at all, only at the element it computes. */
+  #readsInStep(node: Tensor, state: Tensor): boolean {
+    return node.inputs.every((x) => {
+      if (this.#inlined.has(x)) {
+        return this.#readsInStep(x, state) && sameShape(x.shape, node.shape);
+      }
+      const { source, offset } = resolve(x);
+      return source !== state || (offset === 0 && isDenseView(x) && sameShape(x.shape, node.shape));
+    });
+  }
+
+  /**
+   * Stages in an order in which values are computed before, and overwritten after, they are read;
+   * `undefined` if there is none.
+   */
+  #order(): number[] | undefined {
+    const readers = new Map<Tensor, number[]>(), writers = new Map<Tensor, number[]>();
+    const before = this.#stages.map(() => new Set<number>());
+    this.#stages.forEach((stage, i) => {
+      for (const x of this.#readsOfStage(stage)) push(readers, x, i);
+      const targets = isGroup(stage) ? stage.members.map((m) => m.target) : [stage];
+      for (const x of new Set(targets)) {
+        push(writers, x, i);
+        const within = this.#placements.get(x)?.within;
+        if (within) push(writers, within, i);
+      }
+    });
+    for (const [x, from] of writers) {
+      for (const reader of readers.get(x) ?? []) {
+        for (const writer of from) {
+          if (reader === writer) continue;
+          // An input is read for its old value; everything else for what was computed.
+          if (x.inputs.length === 0) before[writer].add(reader);
+          else before[reader].add(writer);
+        }
+      }
+    }
+    const order = new Set<number>(), open = new Set<number>();
+    const visit = (i: number): boolean => {
+      if (order.has(i)) return true;
+      if (open.has(i)) return false;
+      open.add(i);
+      const isPossible = [...before[i]].sort((a, b) => a - b).every(visit);
+      order.add(i);
+      return isPossible;
+    };
+    return this.#stages.every((_, i) => visit(i)) ? [...order] : undefined;
+  }
+
+  /** The loop of a group, in terms of the storages that things end up in. */
+  #build(stage: Group | Tensor): Stage {
+    if (!isGroup(stage)) return { node: stage };
+    const { domain, summed, members } = stage;
+    const operands: Access<Tensor>[] = [], values = new Map<Tensor, Expression>();
+
+    const operand = (x: Tensor): Expression => {
+      const value = scalarConstant(x);
+      if (value !== undefined) return e.constant(value);
+      const view = resolve(x), { storage, offset } = this.#locate(view.source, view.offset);
+      const strides = broadcastStrides(x.shape, view.strides, domain)
+        .map((s, i) => domain[i] === 1 ? 0 : s);
+      const found = operands.findIndex((o) =>
+        o.storage === storage && o.offset === offset && sameShape(o.strides, strides)
+      );
+      return e.argument(found < 0 ? operands.push({ storage, strides, offset }) - 1 : found);
+    };
+    const read = (x: Tensor): Expression =>
+      values.get(x) ?? (this.#inlined.has(x) ? compute(x) : operand(x));
+    const compute = (node: Tensor): Expression => {
+      if (node.op === sumOp) return read(node.inputs[0]);
+      const inputs = node.inputs.map(read);
+      return e.substitute((node.attributes as MapAttributes).formula.expression, (i) => inputs[i]);
+    };
+
+    const own = new Set(members.filter((m) => m.node === m.target).map((m) => m.node));
+    const results = members.map(({ node, target, strides, offset }): Result<Tensor> => {
+      const isOwn = own.has(node), expression = isOwn ? compute(node) : read(node);
+      if (isOwn && node.op === mapOp && node.dtype === "f32") values.set(node, expression);
+      return { ...this.#locate(target, offset), strides, expression };
+    });
+    const label = summed.some((s) => s) ? "sum" : "map";
+    return { loop: { label, domain, summed, operands, results } };
+  }
+
+  /** The storage that a tensor is a part of, if it is updated in place or packed. */
+  #locate(tensor: Tensor, offset: number): { storage: Tensor; offset: number } {
+    const place = this.#placements.get(tensor);
+    return place ? this.#locate(place.within, offset + place.offset) : { storage: tensor, offset };
+  }
+}
+
+const isElementwise = (x: Tensor) => x.op === mapOp || x.op === sumOp;
+
+const isGroup = (stage: Group | Tensor): stage is Group => "members" in stage;
+
+/** The number that a constant, or a view of one, consists of. */
+function scalarConstant(x: Tensor): number | undefined {
+  const data = constantData(resolve(x).source);
+  return data?.length === 1 ? data[0] : undefined;
+}
+
+/** How many of these are about as large as what `consumer` walks. */
+function countLarge(tensors: ReadonlySet<Tensor>, consumer: Tensor): number {
+  const size = sizeOf(consumer.op === sumOp ? consumer.inputs[0].shape : consumer.shape);
+  return [...tensors].filter((x) => sizeOf(x.shape) * 2 >= size).length;
+}
+
+function push<K, V>(map: Map<K, V[]>, key: K, value: V): void {
+  const list = map.get(key);
+  if (list) list.push(value);
+  else map.set(key, [value]);
+}

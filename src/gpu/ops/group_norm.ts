@@ -1,0 +1,296 @@
+/**
+ * Group normalisation (Wu and He 2018), {@linkcode groupNorm}, of channels-last tensors.
+ *
+ * Moments are taken per channel first and then folded over groups; what varies by image and channel
+ * only is a `[batch, 2, 1, channels]` tensor, and the rest is elementwise and fuses with its
+ * neighbours.
+ *
+ * @module
+ */
+
+import * as e from "../expression.ts";
+import type { Access } from "../loop.ts";
+import type { Op } from "../op.ts";
+import { denseStrides, formatShape, sizeOf } from "../shape.ts";
+import { apply, type Tensor } from "../tensor.ts";
+import {
+  bind,
+  type Binding,
+  bindInput,
+  type Kernel,
+  makeKernel,
+  Scratch,
+  type Storage,
+  type WgslTarget,
+} from "../wgsl/kernel.ts";
+import { lowerLoop } from "../wgsl/loop.ts";
+import { map } from "./map.ts";
+import { sum } from "./sum.ts";
+import { reshape, slice } from "./view.ts";
+
+interface NormAttributes {
+  readonly groups: number;
+  readonly eps: number;
+}
+
+/** Sizes of a channels-last tensor: images, pixels, channels, and channels a group. */
+function sizes(x: Tensor, groups: number) {
+  const images = x.shape[0], channels = x.shape.at(-1)!;
+  return { images, channels, pixels: sizeOf(x.shape) / images / channels, each: channels / groups };
+}
+
+const groupNormOp: Op<NormAttributes> = {
+  name: "group_norm",
+  infer([x, scale, shift], { groups }) {
+    const channels = x.shape.at(-1)!;
+    if (x.shape.length < 2 || channels % groups) {
+      throw new RangeError(
+        `Cannot normalise ${channels} channels of ${formatShape(x.shape)} in ${groups} groups`,
+      );
+    }
+    if ([scale, shift].some(({ shape }) => shape.length !== 1 || shape[0] !== channels)) {
+      throw new RangeError(`Cannot normalise: scale and shift must be of shape [${channels}]`);
+    }
+    return { shape: x.shape };
+  },
+  reference({ inputs: [node], attributes: { groups, eps } }, [x, scale, shift], out) {
+    const { images, channels, pixels, each } = sizes(node, groups);
+    for (let n = 0; n < images; n++) {
+      for (let group = 0; group < groups; group++) {
+        const first = n * pixels * channels + group * each;
+        const visit = (f: (i: number, c: number) => void) => {
+          for (let p = 0; p < pixels; p++) {
+            for (let c = 0; c < each; c++) f(first + p * channels + c, group * each + c);
+          }
+        };
+        let mean = 0, variance = 0;
+        visit((i) => mean += x[i] / (pixels * each));
+        visit((i) => variance += (x[i] - mean) ** 2 / (pixels * each));
+        const rstd = 1 / Math.sqrt(variance + eps);
+        visit((i, c) => out[i] = (x[i] - mean) * rstd * scale[c] + shift[c]);
+      }
+    }
+  },
+  expand({ inputs: [x, scale, shift], attributes }) {
+    const { mean, rstd } = moments(x, attributes);
+    return map(
+      [x, mean, rstd, scale, shift],
+      (x, mean, rstd, scale, shift) => e.add(e.mul(e.sub(x, mean), e.mul(rstd, scale)), shift),
+    );
+  },
+  gradient({ inputs: [x, scale, shift], attributes }, g, needed) {
+    const { mean, rstd } = moments(x, attributes);
+    const pixelAxes = x.shape.map((_, i) => i).slice(1, -1);
+    const normal = (x: e.Expression, mean: e.Expression, rstd: e.Expression) =>
+      e.mul(e.sub(x, mean), rstd);
+    // Per image and channel: sums of the gradient, and of the gradient times the normalised value.
+    const g0 = sum(g, pixelAxes);
+    const g1 = sum(
+      map([g, x, mean, rstd], (g, x, mean, rstd) => e.mul(g, normal(x, mean, rstd))),
+      pixelAxes,
+    );
+    let dx: Tensor | undefined;
+    if (needed[0]) {
+      const means = apply(groupMeansOp, [x, g0, g1, scale], attributes);
+      dx = map(
+        [g, x, mean, rstd, scale, slice(means, 1, 0, 1), slice(means, 1, 1, 1)],
+        (g, x, mean, rstd, scale, m0, m1) =>
+          e.mul(
+            rstd,
+            e.sub(e.sub(e.mul(g, scale), m0), e.mul(normal(x, mean, rstd), m1)),
+          ),
+      );
+    }
+    return [
+      dx,
+      needed[1] ? reshape(sum(g1, [0]), scale.shape) : undefined,
+      needed[2] ? reshape(sum(g0, [0]), shift.shape) : undefined,
+    ];
+  },
+  cases: [
+    {
+      name: "fours",
+      inputs: [{ shape: [2, 8, 8, 16] }, { shape: [16] }, { shape: [16] }],
+      build: (x, scale, shift) => groupNorm(x, scale, shift, 4, 1e-5),
+    },
+    {
+      name: "odd image, five channels",
+      inputs: [{ shape: [3, 7, 13, 5], range: [9, 10] }, { shape: [5] }, { shape: [5] }],
+      build: (x, scale, shift) => groupNorm(x, scale, shift, 5, 1e-5),
+    },
+    {
+      name: "one group, batch 1",
+      inputs: [{ shape: [1, 7, 13, 6] }, { shape: [6] }, { shape: [6] }],
+      build: (x, scale, shift) => groupNorm(x, scale, shift, 1, 1e-6),
+    },
+    {
+      name: "nearly constant, where eps shows",
+      inputs: [{ shape: [2, 4, 4, 4], range: [1, 1.1] }, { shape: [4] }, { shape: [4] }],
+      build: (x, scale, shift) => groupNorm(x, scale, shift, 2, 1e-3),
+    },
+  ],
+};
+
+/** Mean and 1 / √(variance + eps) of each channel's group, `[batch, 2, 1, channels]`. */
+const momentsOp: Op<NormAttributes> = {
+  name: "group_moments",
+  infer: ([x]) => ({
+    shape: [x.shape[0], 2, ...x.shape.slice(2, -1).map(() => 1), x.shape.at(-1)!],
+  }),
+  reference({ inputs: [node], attributes: { groups, eps } }, [x], out) {
+    const { images, channels, pixels, each } = sizes(node, groups);
+    for (let n = 0; n < images; n++) {
+      for (let c = 0; c < channels; c += each) {
+        const values: number[] = [];
+        for (let p = 0; p < pixels; p++) {
+          const at = (n * pixels + p) * channels + c;
+          values.push(...x.subarray(at, at + each));
+        }
+        const mean = values.reduce((s, v) => s + v, 0) / values.length;
+        const variance = values.reduce((s, v) => s + (v - mean) ** 2, 0) / values.length;
+        out.fill(mean, n * 2 * channels + c, n * 2 * channels + c + each);
+        out.fill(
+          1 / Math.sqrt(variance + eps),
+          (n * 2 + 1) * channels + c,
+          (n * 2 + 1) * channels + c + each,
+        );
+      }
+    }
+  },
+  variants: [{ name: "two passes", lower: lowerMoments }],
+};
+
+function lowerMoments(node: Tensor<NormAttributes>, target: WgslTarget): Kernel[] {
+  const [x] = node.inputs, { groups, eps } = node.attributes;
+  const { images, channels, pixels } = sizes(x, groups);
+  const input = bindInput("x", x), sums = new Scratch(images * channels);
+  const from = { storage: input.storage, offset: input.offset };
+  const all = denseStrides([images, pixels, channels]);
+  const first = { ...from, strides: [pixels * channels, 0, 1] };
+  const mean = { storage: node, offset: 0, strides: [2 * channels, 0, 1] };
+  // The variance is taken around the mean in a second pass: a single one cancels digits.
+  const sumOf = (expression: e.Expression, around: Access<Storage>) =>
+    lowerLoop({
+      label: "group_norm, sums",
+      domain: [images, pixels, channels],
+      summed: [false, true, false],
+      operands: [{ ...from, strides: all }, around],
+      results: [{ storage: sums, strides: [channels, 0, 1], offset: 0, expression }],
+    }, target);
+  const delta = e.sub(e.argument(0), e.argument(1));
+  return [
+    ...sumOf(delta, first),
+    foldGroups("mean", x, groups, node, target, {
+      bindings: [input, bind("sums", sums)],
+      uniforms: {},
+      value: "x[n * u.pixels * u.channels + c] + sums[n * u.channels + c] / f32(u.pixels)",
+      result: "total / f32(u.each)",
+      row: 0,
+    }),
+    ...sumOf(e.mul(delta, delta), mean),
+    foldGroups("deviation", x, groups, node, target, {
+      bindings: [bind("sums", sums)],
+      uniforms: { eps: floatBits(eps) },
+      value: "sums[n * u.channels + c]",
+      result: "1.0 / sqrt(total / f32(u.pixels * u.each) + bitcast<f32>(u.eps))",
+      row: 1,
+    }),
+  ];
+}
+
+/**
+ * A kernel that adds up a value over the channels of each group, makes something of the total, and
+ * gives it to each of the channels, in one of the two rows of `y`.
+ */
+function foldGroups(
+  label: string,
+  x: Tensor,
+  groups: number,
+  y: Tensor,
+  target: WgslTarget,
+  { bindings, uniforms, value, result, row }: {
+    bindings: readonly Binding[];
+    uniforms: Readonly<Record<string, number>>;
+    /** WGSL of the value of image `n` and channel `c`. */
+    value: string;
+    /** WGSL of the result, given the `total`. */
+    result: string;
+    row: 0 | 1;
+  },
+): Kernel {
+  const { images, channels, pixels, each } = sizes(x, groups), rows = images * groups;
+  return makeKernel({
+    label: `group_norm, ${label}`,
+    bindings: [...bindings, bind("y", y, { write: true })],
+    uniforms: { rows, groups, each, channels, pixels, ...uniforms },
+    lanes: target.lanes,
+    body: `let i = group.x * ${target.lanes}u + lane;
+if (i >= u.rows) { return; }
+let n = i / u.groups; let first = i % u.groups * u.each; let end = first + u.each;
+var total = 0.0f;
+for (var c = first; c < end; c++) { total += ${value}; }
+let result = ${result};
+for (var c = first; c < end; c++) { y[(2u * n + ${row}u) * u.channels + c] = result; }`,
+    workgroups: [Math.ceil(rows / target.lanes), 1, 1],
+  });
+}
+
+const floatBits = (x: number) => new Uint32Array(new Float32Array([x]).buffer)[0];
+
+/** Mean and reciprocal deviation of each channel's group, each `[batch, 1, 1, channels]`. */
+function moments(x: Tensor, attributes: NormAttributes) {
+  const both = apply(momentsOp, [x], attributes);
+  return { mean: slice(both, 1, 0, 1), rstd: slice(both, 1, 1, 1) };
+}
+
+/** Means over each channel's group of scale · g0 and scale · g1, `[batch, 2, 1, channels]`. */
+const groupMeansOp: Op<NormAttributes> = {
+  name: "group_means",
+  infer: momentsOp.infer,
+  reference({ inputs: [node], attributes: { groups } }, [, g0, g1, scale], out) {
+    const { images, channels, pixels, each } = sizes(node, groups);
+    for (let i = 0; i < images * 2; i++) {
+      const from = i % 2 ? g1 : g0, n = i >> 1;
+      for (let c = 0; c < channels; c += each) {
+        let total = 0;
+        for (let k = c; k < c + each; k++) total += scale[k] * from[n * channels + k];
+        out.fill(total / (each * pixels), i * channels + c, i * channels + c + each);
+      }
+    }
+  },
+  variants: [{ name: "group", lower: lowerGroupMeans }],
+};
+
+function lowerGroupMeans(node: Tensor<NormAttributes>, target: WgslTarget): Kernel[] {
+  const [x, g0, g1, scale] = node.inputs, { groups } = node.attributes;
+  return [g0, g1].map((g, i) =>
+    foldGroups("gradient means", x, groups, node, target, {
+      bindings: [bindInput("g", g), bindInput("scale", scale)],
+      uniforms: {},
+      value: "scale[c] * g[n * u.channels + c]",
+      result: "total / f32(u.pixels * u.each)",
+      row: i as 0 | 1,
+    })
+  );
+}
+
+/**
+ * Normalises groups of neighbouring channels over all pixels of an image to mean 0 and variance 1,
+ * then scales and shifts each channel.
+ *
+ * @param x `[batch, ..., channels]`
+ * @param scale `[channels]`
+ * @param shift `[channels]`
+ */
+export function groupNorm(
+  x: Tensor,
+  scale: Tensor,
+  shift: Tensor,
+  groups: number,
+  eps: number,
+): Tensor {
+  return apply(groupNormOp, [x, scale, shift], { groups, eps });
+}
+
+/** All operations of this file. */
+export const groupNormOps: readonly Op[] = [groupNormOp, momentsOp, groupMeansOp];

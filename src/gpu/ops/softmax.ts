@@ -1,0 +1,86 @@
+/**
+ * Softmax over the last axis, {@linkcode softmax}, and attention made of it.
+ *
+ * @module
+ */
+
+import { mul, sub } from "../expression.ts";
+import type { Op } from "../op.ts";
+import { sizeOf } from "../shape.ts";
+import { apply, type Tensor } from "../tensor.ts";
+import { aliases, EXP } from "../wgsl/expression.ts";
+import { bind, bindInput, type Kernel, makeKernel, type WgslTarget } from "../wgsl/kernel.ts";
+import { map, mul as scale } from "./map.ts";
+import { matmul } from "./matmul.ts";
+import { sum } from "./sum.ts";
+import { transpose } from "./view.ts";
+
+/** An invocation takes a row: maximum, sum of exponentials, quotient. */
+function lowerSoftmax(node: Tensor, target: WgslTarget): Kernel[] {
+  const [x] = node.inputs, width = node.shape.at(-1)!, rows = sizeOf(node.shape) / width;
+  const isVector = width % 4 === 0, T = isVector ? "vec4f" : "f32";
+  const fold = (f: (a: string, b: string) => string, v: string) =>
+    isVector ? f(f(`${v}.x`, `${v}.y`), f(`${v}.z`, `${v}.w`)) : v;
+  return [makeKernel({
+    label: "softmax",
+    bindings: [bindInput("x", x, isVector), bind("y", node, { vector: isVector, write: true })],
+    uniforms: { rows, width: isVector ? width / 4 : width },
+    functions: `${aliases(T)}\n${EXP}`,
+    lanes: target.lanes,
+    body: `let row = group.x * ${target.lanes}u + lane;
+if (row >= u.rows) { return; }
+let begin = row * u.width; let end = begin + u.width;
+var most = x[begin];
+for (var i = begin + 1u; i < end; i++) { most = max(most, x[i]); }
+let top = ${fold((a, b) => `max(${a}, ${b})`, "most")};
+var total = ${T}();
+for (var i = begin; i < end; i++) { let e = exp_accurate(x[i] - top); total += e; y[i] = e; }
+let scale = 1.0 / (${fold((a, b) => `${a} + ${b}`, "total")});
+for (var i = begin; i < end; i++) { y[i] *= scale; }`,
+    workgroups: [Math.ceil(rows / target.lanes), 1, 1],
+  })];
+}
+
+const softmaxOp: Op<Record<never, never>> = {
+  name: "softmax",
+  infer: ([x]) => ({ shape: x.shape }),
+  reference({ shape }, [x], out) {
+    const width = shape.at(-1)!;
+    for (let row = 0; row < x.length; row += width) {
+      let top = -Infinity, total = 0;
+      for (let i = 0; i < width; i++) top = Math.max(top, x[row + i]);
+      for (let i = 0; i < width; i++) total += Math.exp(x[row + i] - top);
+      for (let i = 0; i < width; i++) out[row + i] = Math.exp(x[row + i] - top) / total;
+    }
+  },
+  gradient(node, g) {
+    const y = node, gy = map([g, y], mul);
+    return [map([y, g, sum(gy, [y.shape.length - 1])], (y, g, s) => mul(y, sub(g, s)))];
+  },
+  variants: [{ name: "row", lower: lowerSoftmax }],
+  cases: [
+    { name: "fours", inputs: [{ shape: [3, 5, 16], range: [-9, 9] }], build: (x) => softmax(x) },
+    { name: "odd", inputs: [{ shape: [2, 49, 49], range: [-9, 9] }], build: (x) => softmax(x) },
+    { name: "large", inputs: [{ shape: [4, 12], range: [-500, 500] }], build: (x) => softmax(x) },
+  ],
+};
+
+/** Exponentials of the last axis, divided by their sum. */
+export function softmax(x: Tensor): Tensor {
+  return apply(softmaxOp, [x], {});
+}
+
+/**
+ * Scaled dot-product attention (Vaswani et al. 2017): softmax(q kᵀ / √size) v.
+ *
+ * @param q `[..., queries, size]`
+ * @param k `[..., keys, size]`
+ * @param v `[..., keys, width]`
+ */
+export function attention(q: Tensor, k: Tensor, v: Tensor): Tensor {
+  const scores = matmul(scale(q, 1 / Math.sqrt(q.shape.at(-1)!)), transpose(k));
+  return matmul(softmax(scores), v);
+}
+
+/** All operations of this file. */
+export const softmaxOps: readonly Op[] = [softmaxOp];

@@ -1,0 +1,180 @@
+/**
+ * Operations that move no data: {@linkcode reshape}, {@linkcode permute}, {@linkcode slice} and
+ * {@linkcode broadcastTo}.
+ *
+ * @module
+ */
+
+import type { Op } from "../op.ts";
+import {
+  broadcastShapes,
+  broadcastStrides,
+  denseStrides,
+  formatShape,
+  isDense,
+  sameShape,
+  type Shape,
+  sizeOf,
+} from "../shape.ts";
+import { apply, constant, type HostArray, type Tensor } from "../tensor.ts";
+import type { View } from "../view.ts";
+import { concat } from "./concat.ts";
+import { sumTo } from "./sum.ts";
+
+/** Copies the elements that a view of a dense input selects. */
+function copyView(node: Tensor, view: View, from: HostArray, out: HostArray): void {
+  const rank = node.shape.length, at = new Array<number>(rank).fill(0);
+  let index = view.offset;
+  for (let i = 0; i < out.length; i++) {
+    out[i] = from[index];
+    for (let axis = rank - 1; axis >= 0; axis--) {
+      index += view.strides[axis];
+      if (++at[axis] < node.shape[axis]) break;
+      index -= at[axis] * view.strides[axis];
+      at[axis] = 0;
+    }
+  }
+}
+
+function viewOp<A>(op: Omit<Op<A>, "reference"> & { view: NonNullable<Op<A>["view"]> }): Op<A> {
+  return {
+    ...op,
+    reference(node, [x], out) {
+      const dense = { strides: denseStrides(node.inputs[0].shape), offset: 0 };
+      copyView(node, op.view(node, dense)!, x, out);
+    },
+  };
+}
+
+const reshapeOp = viewOp<{ shape: Shape }>({
+  name: "reshape",
+  infer([x], { shape }) {
+    if (sizeOf(shape) !== sizeOf(x.shape)) {
+      throw new RangeError(
+        `Cannot reshape ${formatShape(x.shape)} to ${formatShape(shape)}: ${
+          sizeOf(x.shape)
+        } elements are not ${sizeOf(shape)}`,
+      );
+    }
+    return { shape, dtype: x.dtype };
+  },
+  view(node, { strides, offset }) {
+    const from = node.inputs[0].shape;
+    return isDense(from, strides) ? { strides: denseStrides(node.shape), offset } : undefined;
+  },
+  gradient: (node, g) => [reshape(g, node.inputs[0].shape)],
+  cases: [
+    { name: "split an axis", inputs: [{ shape: [3, 10] }], build: (x) => reshape(x, [3, 2, 5]) },
+    {
+      name: "of a permuted view",
+      inputs: [{ shape: [3, 10] }],
+      build: (x) => reshape(permute(x, [1, 0]), [5, 6]),
+    },
+  ],
+});
+
+/** The same elements in the same order under another shape. */
+export function reshape(x: Tensor, shape: Shape): Tensor {
+  return sameShape(x.shape, shape) ? x : apply(reshapeOp, [x], { shape });
+}
+
+const permuteOp = viewOp<{ order: readonly number[] }>({
+  name: "permute",
+  infer([x], { order }) {
+    if (order.length !== x.shape.length || new Set(order).size !== order.length) {
+      throw new RangeError(`Cannot permute ${formatShape(x.shape)} by ${formatShape(order)}`);
+    }
+    return { shape: order.map((axis) => x.shape[axis]), dtype: x.dtype };
+  },
+  view: ({ attributes: { order } }, { strides, offset }) => ({
+    strides: order.map((axis) => strides[axis]),
+    offset,
+  }),
+  gradient: ({ attributes: { order } }, g) => [permute(g, order.map((_, i) => order.indexOf(i)))],
+  cases: [{
+    name: "rotate three axes",
+    inputs: [{ shape: [2, 3, 5] }],
+    build: (x) => permute(x, [1, 2, 0]),
+  }],
+});
+
+/** Axis `i` of the result is axis `order[i]` of `x`. */
+export function permute(x: Tensor, order: readonly number[]): Tensor {
+  return order.every((axis, i) => axis === i) ? x : apply(permuteOp, [x], { order });
+}
+
+/** `x` with its last two axes exchanged. */
+export function transpose(x: Tensor): Tensor {
+  const n = x.shape.length;
+  return permute(x, [...Array(n - 2).keys(), n - 1, n - 2]);
+}
+
+const sliceOp = viewOp<{ axis: number; start: number; length: number }>({
+  name: "slice",
+  infer([x], { axis, start, length }) {
+    if (!(start >= 0 && length >= 1 && start + length <= x.shape[axis])) {
+      throw new RangeError(
+        `Cannot slice [${start}, ${start + length}) from axis ${axis} of ${formatShape(x.shape)}`,
+      );
+    }
+    return { shape: x.shape.with(axis, length), dtype: x.dtype };
+  },
+  view: ({ attributes: { axis, start } }, { strides, offset }) => ({
+    strides,
+    offset: offset + start * strides[axis],
+  }),
+  gradient({ inputs: [x], attributes: { axis, start, length } }, g) {
+    const zeros = (n: number) => {
+      const shape = x.shape.with(axis, n);
+      return n ? [broadcastTo(constant([0]), shape)] : [];
+    };
+    return [concat([...zeros(start), g, ...zeros(x.shape[axis] - start - length)], axis)];
+  },
+  cases: [
+    {
+      name: "middle of an axis",
+      inputs: [{ shape: [2, 7, 3] }],
+      build: (x) => slice(x, 1, 2, 3),
+    },
+    {
+      name: "end of the last axis",
+      inputs: [{ shape: [3, 8] }],
+      build: (x) => slice(x, 1, 4, 4),
+    },
+  ],
+});
+
+/** Elements `start` to `start + length` of an axis. */
+export function slice(x: Tensor, axis: number, start: number, length: number): Tensor {
+  return length === x.shape[axis] ? x : apply(sliceOp, [x], { axis, start, length });
+}
+
+const broadcastOp = viewOp<{ shape: Shape }>({
+  name: "broadcast",
+  infer([x], { shape }) {
+    if (!sameShape(broadcastShapes([x.shape, shape]), shape)) {
+      throw new RangeError(
+        `Cannot broadcast ${formatShape(x.shape)} to the smaller ${formatShape(shape)}`,
+      );
+    }
+    return { shape, dtype: x.dtype };
+  },
+  view: (node, { strides, offset }) => ({
+    strides: broadcastStrides(node.inputs[0].shape, strides, node.shape),
+    offset,
+  }),
+  gradient: (node, g) => [sumTo(g, node.inputs[0].shape)],
+  cases: [{
+    name: "a row and a new axis",
+    inputs: [{ shape: [1, 4] }],
+    build: (x) => broadcastTo(x, [2, 3, 4]),
+  }],
+});
+
+/** `x` repeated along axes where its size is 1 or that it lacks on the left. */
+export function broadcastTo(x: Tensor, shape: Shape): Tensor {
+  return sameShape(x.shape, shape) ? x : apply(broadcastOp, [x], { shape });
+}
+
+/** All operations of this file. */
+export const viewOps: readonly Op[] = [reshapeOp, permuteOp, sliceOp, broadcastOp];

@@ -1,0 +1,252 @@
+/**
+ * The three directions of convolution as implicit matrix products: nothing is unfolded in memory,
+ * the operands of the tile generator compute where their numbers lie.
+ *
+ * @module
+ */
+
+import type { Variant } from "./kernel.ts";
+import { bind, bindInput, makeKernel } from "./kernel.ts";
+import { splitSum } from "./loop.ts";
+import { generateTile, type Source } from "./gemm.ts";
+import type { ConvSizes, Window } from "../ops/conv2d.ts";
+import type { Shape } from "../shape.ts";
+
+/** Sizes as uniforms. */
+function uniforms(s: ConvSizes): Record<string, number> {
+  return {
+    ...{ height: s.height, width: s.width, channels: s.channels },
+    ...{ kernel_height: s.kernelHeight, kernel_width: s.kernelWidth },
+    ...{ out_height: s.outHeight, out_width: s.outWidth, out_channels: s.outChannels },
+    ...{ top: s.padding[0], left: s.padding[2] },
+  };
+}
+
+const sizesOf = (image: Shape, kernel: Shape, result: Shape, window: Window): ConvSizes => ({
+  stride: window.stride,
+  padding: window.padding,
+  batch: image[0],
+  height: image[1],
+  width: image[2],
+  channels: image[3],
+  kernelHeight: kernel[0],
+  kernelWidth: kernel[1],
+  outHeight: result[1],
+  outWidth: result[2],
+  outChannels: result[3],
+});
+
+/** Four consecutive numbers of an array, bound as vectors or not. */
+const four = (name: string, at: string, isVector: boolean) =>
+  isVector
+    ? `${name}[(${at}) >> 2u]`
+    : `vec4f(${[0, 1, 2, 3].map((i) => `${name}[${at} + ${i}u]`)})`;
+
+/** Numbers where a condition holds, else zeros; `count` limits them at the end of odd channels. */
+const masked = (value: string, ok: string, isVector: boolean, channel: string, count: string) =>
+  isVector
+    ? `select(vec4f(), ${value}, ${ok})`
+    : `select(vec4f(), ${value}, (vec4u(${channel}) + vec4u(0u, 1u, 2u, 3u) < vec4u(${count})) & vec4<bool>(${ok}))`;
+
+/** The loop over taps and channels, four channels an iteration. `channels` names a uniform. */
+const tapLoop = (channels: string) => ({
+  begin: "var ty = 0u; var tx = 0u; var c = 0u; var tap = 0u;",
+  condition: "ty < u.kernel_height",
+  advance: `c += 4u;
+if (c >= u.${channels}) {
+  c = 0u; tx += 1u; tap += 1u;
+  if (tx == u.kernel_width) { tx = 0u; ty += 1u; }
+}`,
+});
+
+/** y[n, oy, ox, k] = bias[k] + Σ x[n, oy·s - top + ty, ox·s - left + tx, c] w[ty, tx, c, k]. */
+export const forwardVariant: Variant<Window> = {
+  name: "implicit product",
+  lower(node, target) {
+    const [x, w, bias] = node.inputs;
+    const s = sizesOf(x.shape, w.shape, node.shape, node.attributes);
+    const isVector = s.channels % 4 === 0 && s.outChannels % 4 === 0;
+    const patches: Source = {
+      layout: "along",
+      prepare: (slot, index) =>
+        `let p${slot} = ${index};
+let x${slot} = p${slot} % u.out_width * ${s.stride}u - u.left;
+let y${slot} = p${slot} / u.out_width % u.out_height * ${s.stride}u - u.top;
+let n${slot} = p${slot} / (u.out_width * u.out_height) * u.height;`,
+      step: (slot) =>
+        `let ix${slot} = x${slot} + tx; let iy${slot} = y${slot} + ty;
+let ok${slot} = ix${slot} < u.width && iy${slot} < u.height;
+let i${slot} = select(0u, ((n${slot} + iy${slot}) * u.width + ix${slot}) * u.channels + c, ok${slot});`,
+      fetch: (slot) =>
+        masked(four("x", `i${slot}`, isVector), `ok${slot}`, isVector, "c", "u.channels"),
+    };
+    const kernel: Source = {
+      layout: "across",
+      prepare: (slot, index) => `let k${slot} = ${index};`,
+      fetch: (slot, u) =>
+        four("w", `(tap * u.channels + c + ${u}u) * u.out_channels + k${slot}`, isVector),
+    };
+    const tile = generateTile({
+      ...tapLoop("channels"),
+      ...{ rows: "pixels", columns: "out_channels", a: patches, b: kernel, vector: isVector },
+      ...(bias ? { start: (column: string) => four("bias", column, isVector) } : {}),
+      place: (row, column) => `${row} * u.out_channels + ${column}`,
+    }, target);
+    const pixels = s.batch * s.outHeight * s.outWidth;
+    const columns = Math.ceil(s.outChannels / tile.columns);
+    return [makeKernel({
+      label: "conv2d",
+      bindings: [
+        bindInput("x", x, isVector),
+        bindInput("w", w, isVector),
+        ...(bias ? [bindInput("bias", bias, isVector)] : []),
+        bind("y", node, { vector: isVector, write: true }),
+      ],
+      uniforms: { ...uniforms(s), pixels },
+      lanes: tile.lanes,
+      body: tile.body,
+      workgroups: [columns, Math.ceil(pixels / tile.rows), 1],
+    })];
+  },
+};
+
+/** dx[n, y, x, c] = Σ dy[n, (y + top - ty) / s, (x + left - tx) / s, k] w[ty, tx, c, k]. */
+export const inputGradVariant: Variant<Window & { shape: Shape }> = {
+  name: "implicit product",
+  lower(node, target) {
+    const [g, w] = node.inputs;
+    const s = sizesOf(node.shape, w.shape, g.shape, node.attributes);
+    const isVector = s.channels % 4 === 0 && s.outChannels % 4 === 0;
+    const strided = (axis: string, slot: string) =>
+      s.stride === 1
+        ? `let o${axis}${slot} = q${axis}${slot};`
+        : `let o${axis}${slot} = q${axis}${slot} / ${s.stride}u;`;
+    const divides = (slot: string) =>
+      s.stride === 1
+        ? ""
+        : ` && ox${slot} * ${s.stride}u == qx${slot} && oy${slot} * ${s.stride}u == qy${slot}`;
+    const patches: Source = {
+      layout: "along",
+      prepare: (slot, index) =>
+        `let p${slot} = ${index};
+let x${slot} = p${slot} % u.width + u.left;
+let y${slot} = p${slot} / u.width % u.height + u.top;
+let n${slot} = p${slot} / (u.width * u.height) * u.out_height;`,
+      step: (slot) =>
+        `let qx${slot} = x${slot} - tx; let qy${slot} = y${slot} - ty;
+${strided("x", slot)} ${strided("y", slot)}
+let ok${slot} = ox${slot} < u.out_width && oy${slot} < u.out_height${divides(slot)};
+let i${slot} = select(0u, ((n${slot} + oy${slot}) * u.out_width + ox${slot}) * u.out_channels + c, ok${slot});`,
+      fetch: (slot) =>
+        masked(four("g", `i${slot}`, isVector), `ok${slot}`, isVector, "c", "u.out_channels"),
+    };
+    const kernel: Source = {
+      layout: "along",
+      prepare: (slot, index) => `let c${slot} = ${index};`,
+      fetch: (slot) => four("w", `(tap * u.channels + c${slot}) * u.out_channels + c`, isVector),
+    };
+    const tile = generateTile({
+      ...tapLoop("out_channels"),
+      ...{ rows: "pixels", columns: "channels", a: patches, b: kernel, vector: isVector },
+      place: (row, column) => `${row} * u.channels + ${column}`,
+    }, target);
+    const pixels = s.batch * s.height * s.width;
+    return [makeKernel({
+      label: "conv2d_input_grad",
+      bindings: [
+        bindInput("g", g, isVector),
+        bindInput("w", w, isVector),
+        bind("y", node, { vector: isVector, write: true }),
+      ],
+      uniforms: { ...uniforms(s), pixels },
+      lanes: tile.lanes,
+      body: tile.body,
+      workgroups: [Math.ceil(s.channels / tile.columns), Math.ceil(pixels / tile.rows), 1],
+    })];
+  },
+};
+
+/** dw[ty, tx, c, k] = Σ x[n, oy·s - top + ty, ox·s - left + tx, c] dy[n, oy, ox, k] over pixels. */
+export const weightGradVariant: Variant<Window & { shape: Shape }> = {
+  name: "implicit product",
+  lower(node, target) {
+    const [x, g] = node.inputs;
+    const s = sizesOf(x.shape, node.shape, g.shape, node.attributes);
+    const isVector = s.channels % 4 === 0 && s.outChannels % 4 === 0;
+    const taps = s.kernelHeight * s.kernelWidth, pixels = s.batch * s.outHeight * s.outWidth;
+    const each = [0, 1, 2, 3];
+    // A row is a tap and an input channel; with odd channels, four rows may be of two taps.
+    const tapOf = (slot: string, index: string) =>
+      `let m${slot} = ${index};
+let c${slot} = m${slot} % u.channels;
+let tx${slot} = m${slot} / u.channels % u.kernel_width - u.left;
+let ty${slot} = m${slot} / u.channels / u.kernel_width - u.top;`;
+    const element = (slot: string, u: number) => {
+      const ix = `(ox${u} * ${s.stride}u + tx${slot})`, iy = `(oy${u} * ${s.stride}u + ty${slot})`;
+      const ok = `p + ${u}u < end && ${ix} < u.width && ${iy} < u.height`;
+      const at = `((n${u} * u.height + ${iy}) * u.width + ${ix}) * u.channels + c${slot}`;
+      return { ok, at: `select(0u, ${at}, ${ok})` };
+    };
+    const patches: Source = {
+      layout: "across",
+      prepare: (slot, index) =>
+        isVector
+          ? tapOf(slot, index)
+          : each.map((i) => tapOf(`${slot}${i}`, `${index} + ${i}u`)).join("\n"),
+      fetch(slot, u) {
+        if (isVector) {
+          const { ok, at } = element(slot, u);
+          return `select(vec4f(), x[(${at}) >> 2u], ${ok})`;
+        }
+        const values = each.map((i) => {
+          const { ok, at } = element(`${slot}${i}`, u);
+          return `select(0.0f, x[${at}], ${ok})`;
+        });
+        return `vec4f(${values})`;
+      },
+    };
+    const gradient: Source = {
+      layout: "across",
+      prepare: (slot, index) => `let k${slot} = ${index};`,
+      fetch: (slot, u) => four("g", `(p + ${u}u) * u.out_channels + k${slot}`, isVector),
+    };
+    const next = (u: number, to: string | number) =>
+      `var ox${to} = ox${u} + 1u; var oy${to} = oy${u}; var n${to} = n${u};
+if (ox${to} == u.out_width) {
+  ox${to} = 0u; oy${to} += 1u;
+  if (oy${to} == u.out_height) { oy${to} = 0u; n${to} += 1u; }
+}`;
+    const tile = generateTile({
+      begin: `var p = group.z * u.chunk; let end = min(p + u.chunk, u.pixels);
+var ox0 = p % u.out_width; var oy0 = p / u.out_width % u.out_height;
+var n0 = p / (u.out_width * u.out_height);`,
+      condition: "p < end",
+      iteration: [0, 1, 2].map((u) => next(u, u + 1)).join("\n"),
+      advance: `${next(3, "_")} ox0 = ox_; oy0 = oy_; n0 = n_; p += 4u;`,
+      ...{ rows: "rows", columns: "out_channels", a: patches, b: gradient, vector: isVector },
+      place: (row, column) => `(group.z * u.rows + ${row}) * u.out_channels + ${column}`,
+    }, target);
+    const rows = taps * s.channels, columns = Math.ceil(s.outChannels / tile.columns);
+    const groups = columns * Math.ceil(rows / tile.rows);
+    return splitSum(
+      "conv2d_weight_grad",
+      node,
+      pixels,
+      groups,
+      target,
+      (y, parts, chunk) =>
+        makeKernel({
+          label: "conv2d_weight_grad",
+          bindings: [
+            bindInput("x", x, isVector),
+            bindInput("g", g, isVector),
+            bind("y", y, { vector: isVector, write: true }),
+          ],
+          uniforms: { ...uniforms(s), rows, pixels, chunk },
+          lanes: tile.lanes,
+          body: tile.body,
+          workgroups: [columns, Math.ceil(rows / tile.rows), parts],
+        }),
+    );
+  },
+};

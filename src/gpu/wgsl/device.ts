@@ -1,0 +1,260 @@
+/**
+ * WebGPU as a {@linkcode Device}.
+ *
+ * @module
+ */
+
+import {
+  type CompileOptions,
+  type Device,
+  DeviceError,
+  type Program,
+  type TensorBuffer,
+} from "../device.ts";
+import type { Graph } from "../graph.ts";
+import type { DType, HostArray } from "../tensor.ts";
+import type { WgslTarget } from "./kernel.ts";
+import { compileProgram } from "./program.ts";
+
+/** Limits that are raised to what the adapter has. */
+const LIMITS = [
+  "maxBufferSize",
+  "maxStorageBufferBindingSize",
+  "maxStorageBuffersPerShaderStage",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupStorageSize",
+] as const;
+
+/** A GPU, or a CPU that poses as one. */
+export class GpuDevice implements Device {
+  readonly kind = "gpu";
+  readonly name: string;
+  /** Whether it is a CPU that poses as a GPU. */
+  readonly isSoftware: boolean;
+  /** What kernels are generated for. */
+  readonly target: WgslTarget;
+  readonly device: GPUDevice;
+  readonly #pipelines = new Map<string, GPUComputePipeline>();
+  #failure: DeviceError | undefined;
+  #isClosed = false;
+
+  /**
+   * Wraps a device that was requested elsewhere, in a browser for instance.
+   *
+   * @example
+   * ```ts
+   * import { GpuDevice } from "@x/ddpm";
+   *
+   * const adapter = await navigator.gpu.requestAdapter();
+   * if (adapter) {
+   *   using device = new GpuDevice(await adapter.requestDevice());
+   *   console.log(device.name);
+   * }
+   * ```
+   */
+  constructor(device: GPUDevice) {
+    const info = device.adapterInfo, { limits } = device;
+    this.device = device;
+    this.name = info.description || [info.vendor, info.architecture].filter((s) => s).join(" ") ||
+      "unknown GPU";
+    this.isSoftware = info.isFallbackAdapter || /llvmpipe|swiftshader/i.test(this.name);
+    const hasSubgroups = device.features.has("subgroups") &&
+      info.subgroupMinSize === info.subgroupMaxSize;
+    this.target = {
+      // A CPU wants few, long invocations; a GPU wants many.
+      ...(this.isSoftware
+        ? { lanes: 8, steps: 256, workgroups: 16 }
+        : { lanes: 64, steps: 8, workgroups: 1024 }),
+      subgroup: hasSubgroups ? info.subgroupMinSize : 0,
+      maxStorageBuffers: Math.min(limits.maxStorageBuffersPerShaderStage, 16),
+      maxBindingElements: Math.floor(limits.maxStorageBufferBindingSize / 4),
+    };
+    device.addEventListener("uncapturederror", (event) => {
+      this.fail("using the device", (event as GPUUncapturedErrorEvent).error);
+    });
+    device.lost.then(({ reason, message }) => {
+      if (this.#isClosed) return;
+      this.#failure ??= new DeviceError(`The device ${this.name} was lost (${reason}): ${message}`);
+    });
+  }
+
+  /**
+   * Requests the best adapter there is, with the limits it has; `undefined` where there is none.
+   *
+   * @example
+   * ```ts
+   * import { GpuDevice } from "@x/ddpm";
+   *
+   * using device = await GpuDevice.request();
+   * console.log(device?.name ?? "no adapter");
+   * ```
+   */
+  static async request(): Promise<GpuDevice | undefined> {
+    // deno-lint-ignore no-undef -- `gpu` is missing in browsers without WebGPU.
+    const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
+    if (!adapter) return undefined;
+    const requiredLimits = Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]]));
+    const optional: GPUFeatureName[] = ["timestamp-query", "shader-f16"];
+    const requiredFeatures = optional.filter((name) => adapter.features.has(name));
+    try {
+      // Deno grants subgroups without listing them.
+      const features = [...requiredFeatures, "subgroups" as GPUFeatureName];
+      return new GpuDevice(
+        await adapter.requestDevice({ requiredLimits, requiredFeatures: features }),
+      );
+    } catch {
+      return new GpuDevice(await adapter.requestDevice({ requiredLimits, requiredFeatures }));
+    }
+  }
+
+  buffer(length: number, dtype: DType = "f32"): GpuTensorBuffer {
+    return new GpuTensorBuffer(this, length, dtype);
+  }
+
+  compile(graph: Graph, options: CompileOptions = {}): Promise<Program> {
+    return compileProgram(this, graph, options);
+  }
+
+  async idle(): Promise<void> {
+    await this.device.queue.onSubmittedWorkDone();
+    this.check();
+  }
+
+  /** Remembers the first thing that went wrong. */
+  fail(activity: string, error: GPUError | Error): void {
+    this.#failure ??= new DeviceError(`Failed ${activity} on ${this.name}: ${error.message}`, {
+      cause: error,
+    });
+  }
+
+  /** Throws what went wrong, if something did. */
+  check(): void {
+    if (this.#failure) throw this.#failure;
+    if (this.#isClosed) throw new DeviceError(`The device ${this.name} was closed`);
+  }
+
+  /** Does something, and has errors of the device remembered with what was being done. */
+  guard<R>(activity: string, action: () => R): { result: R; done: Promise<void> } {
+    this.device.pushErrorScope("validation");
+    this.device.pushErrorScope("out-of-memory");
+    try {
+      const result = action();
+      const scopes = [this.device.popErrorScope(), this.device.popErrorScope()];
+      const done = Promise.all(scopes).then(
+        (errors) => errors.forEach((error) => error && this.fail(activity, error)),
+        () => {}, // The device is lost, which is reported elsewhere.
+      );
+      return { result, done };
+    } catch (error) {
+      this.device.popErrorScope().catch(() => {});
+      this.device.popErrorScope().catch(() => {});
+      throw error;
+    }
+  }
+
+  /** GPU memory; checked against the device's limits, since Deno would only fail later. */
+  allocate(label: string, bytes: number, usage: number): GPUBuffer {
+    const size = Math.max(16, Math.ceil(bytes / 16) * 16), { maxBufferSize } = this.device.limits;
+    if (size > maxBufferSize) {
+      throw new DeviceError(
+        `Cannot allocate ${size} bytes for ${label}: ${this.name} allows ${maxBufferSize} a buffer`,
+      );
+    }
+    return this.guard(
+      `allocating ${size} bytes for ${label}`,
+      () => this.device.createBuffer({ label, size, usage }),
+    ).result;
+  }
+
+  /** The pipeline of a WGSL text; equal texts share one. */
+  pipeline(label: string, code: string): GPUComputePipeline {
+    let pipeline = this.#pipelines.get(code);
+    if (!pipeline) {
+      // Browsers want the extension to be enabled; Deno does not know it.
+      const isListed = this.device.features.has("subgroups") && !("Deno" in globalThis);
+      const enable = isListed && code.includes("subgroup") ? "enable subgroups;\n" : "";
+      const module = this.device.createShaderModule({ label, code: enable + code });
+      pipeline = this.device.createComputePipeline({ label, layout: "auto", compute: { module } });
+      this.#pipelines.set(code, pipeline);
+    }
+    return pipeline;
+  }
+
+  /** How many different kernels were compiled so far. */
+  get pipelines(): number {
+    return this.#pipelines.size;
+  }
+
+  [Symbol.dispose](): void {
+    this.#isClosed = true;
+    this.#pipelines.clear();
+    this.device.destroy();
+  }
+}
+
+/** A buffer in GPU memory. */
+export class GpuTensorBuffer implements TensorBuffer {
+  readonly dtype: DType;
+  readonly length: number;
+  readonly buffer: GPUBuffer;
+  readonly #device: GpuDevice;
+
+  constructor(device: GpuDevice, length: number, dtype: DType) {
+    this.#device = device;
+    this.dtype = dtype;
+    this.length = length;
+    const { STORAGE, COPY_SRC, COPY_DST } = GPUBufferUsage;
+    this.buffer = device.allocate("a tensor", length * 4, STORAGE | COPY_SRC | COPY_DST);
+  }
+
+  write(values: HostArray | readonly number[], offset = 0): void {
+    // Deno aborts the process on empty and on overlong writes.
+    checkRange("write", this.length, offset, values.length);
+    if (values.length === 0) return;
+    const data = this.dtype === "i32" ? Int32Array.from(values) : Float32Array.from(values);
+    this.#device.check();
+    this.#device.device.queue.writeBuffer(this.buffer, offset * 4, data);
+  }
+
+  async read(
+    offset = 0,
+    length: number = this.length - offset,
+  ): Promise<Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>> {
+    checkRange("read", this.length, offset, length);
+    const device = this.#device, size = length * 4;
+    device.check();
+    if (length === 0) return this.dtype === "i32" ? new Int32Array() : new Float32Array();
+    const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
+    const staging = device.allocate("reading back", size, usage);
+    try {
+      const { done } = device.guard("reading back", () => {
+        const encoder = device.device.createCommandEncoder();
+        encoder.copyBufferToBuffer(this.buffer, offset * 4, staging, 0, size);
+        device.device.queue.submit([encoder.finish()]);
+      });
+      await Promise.all([
+        staging.mapAsync(GPUMapMode.READ, 0, size).catch((error) =>
+          device.fail("reading back", error)
+        ),
+        done,
+      ]);
+      device.check();
+      const bytes = staging.getMappedRange(0, size).slice(0);
+      return this.dtype === "i32" ? new Int32Array(bytes) : new Float32Array(bytes);
+    } finally {
+      staging.destroy();
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.buffer.destroy();
+  }
+}
+
+function checkRange(action: string, size: number, offset: number, length: number): void {
+  if (!(offset >= 0 && length >= 0 && offset + length <= size)) {
+    throw new RangeError(
+      `Cannot ${action} elements ${offset} to ${offset + length} of a buffer of ${size}`,
+    );
+  }
+}

@@ -1,0 +1,192 @@
+/**
+ * The one tile generator behind matrix products and all three directions of convolution:
+ * Y[row, column] = Σₖ A[row, k] B[k, column], where operands say how to fetch four numbers.
+ *
+ * Two styles. `subgroup`: eight lanes own 32 rows × 32 columns; every number is loaded once, by one
+ * lane, and handed round by broadcast. That suits lavapipe, where a load costs 260 instructions.
+ * `plain`: every invocation owns 8 rows × 8 columns and loads what it needs itself.
+ *
+ * Rows and columns beyond the end are clamped to the last ones, computed again and stored again:
+ * cheaper than a branch, and the same numbers.
+ *
+ * @module
+ */
+
+import type { WgslTarget } from "./kernel.ts";
+
+/** How the generator fetches an operand: WGSL for three places. */
+export interface Source {
+  /**
+   * `along`: a fetch gives four consecutive k of one row (or column).
+   * `across`: a fetch gives one k of four consecutive rows (or columns).
+   */
+  readonly layout: "along" | "across";
+  /** Before the loop: what to know of the row or column `index` (the first of four, if across). */
+  prepare(slot: string, index: string): string;
+  /** At the top of an iteration. */
+  step?(slot: string): string;
+  /** A `vec4f`; `u` counts the four k of an iteration, if across. */
+  fetch(slot: string, u: number): string;
+}
+
+/** A product to generate. */
+export interface Product {
+  /** Numbers of rows and columns: names of uniforms. */
+  readonly rows: string;
+  readonly columns: string;
+  readonly a: Source;
+  readonly b: Source;
+  /** Statements before the loop. */
+  readonly begin: string;
+  /** The loop condition; an iteration takes four k. */
+  readonly condition: string;
+  /** Statements once an iteration, before fetches and after products. */
+  readonly iteration?: string;
+  readonly advance: string;
+  /** Start value of the four accumulators of a column, a `vec4f`; zero by default. */
+  readonly start?: (column: string) => string;
+  /** WGSL of the element index of Y[row, column]. */
+  readonly place: (row: string, column: string) => string;
+  /** Whether Y is bound as vectors; all four columns exist then. Else stores are guarded. */
+  readonly vector: boolean;
+}
+
+/** A generated product: the body of its kernel, and how many rows and columns a workgroup takes. */
+export interface Tile {
+  readonly body: string;
+  readonly lanes: number;
+  readonly rows: number;
+  readonly columns: number;
+}
+
+/** How a tile is spread over invocations. */
+interface Style {
+  readonly lanes: number;
+  /** Accumulators of an invocation: `rows` × `groups` vectors of four columns. */
+  readonly rows: number;
+  readonly groups: number;
+  /** What a workgroup takes. */
+  readonly tile: { readonly rows: number; readonly columns: number };
+  /** Statements that set `row` and `column`, the first of each for this invocation. */
+  readonly origin: string;
+  /** Rows that this invocation fetches, as offsets to `row`; the first of four, if across. */
+  readonly fetched: (layout: Source["layout"]) => string[];
+  /** Element (row i, step u) of what was fetched. */
+  readonly element: (layout: Source["layout"], i: number, u: number) => string;
+  /** A statement that adds four products to a sum. */
+  readonly accumulate: (sum: string, products: readonly (readonly [string, string])[]) => string;
+}
+
+const range = (n: number) => [...Array(n).keys()];
+
+/** Every invocation for itself; eight by eight of them in a workgroup. */
+const plain = (isVector: boolean): Style => {
+  const rows = isVector ? 8 : 4, groups = isVector ? 2 : 1, side = 8;
+  return {
+    lanes: side * side,
+    rows,
+    groups,
+    tile: { rows: side * rows, columns: side * 4 * groups },
+    origin: `let row = (group.y * ${side}u + lane / ${side}u) * ${rows}u;
+let column = (group.x * ${side}u + lane % ${side}u) * ${4 * groups}u;`,
+    fetched: (layout) =>
+      layout === "along"
+        ? range(rows).map((i) => `${i}u`)
+        : range(rows / 4).map((i) => `${4 * i}u`),
+    element: (layout, i, u) => layout === "along" ? `a${i}[${u}]` : `a${i >> 2}_${u}[${i & 3}]`,
+    accumulate: (sum, products) =>
+      `${sum} = ${products.reduce((s, [a, b]) => `fma(${a}, ${b}, ${s})`, sum)};`,
+  };
+};
+
+/** Eight lanes that share their fetches. */
+const subgroup = (isVector: boolean): Style => {
+  // Guarded stores of single elements are four times as many; fewer rows keep LLVM quick.
+  const rows = isVector ? 32 : 8;
+  return {
+    lanes: 8,
+    rows,
+    groups: 1,
+    tile: { rows, columns: 32 },
+    origin: `let row = group.y * ${rows}u; let column = group.x * 32u + 4u * lane;`,
+    fetched: (layout) =>
+      layout === "along" ? range(rows / 8).map((i) => `(${8 * i}u + lane)`) : ["4u * lane"],
+    element: (layout, i, u) =>
+      layout === "along"
+        ? `subgroupBroadcast(a${i >> 3}[${u}], ${i & 7}u)`
+        : `subgroupBroadcast(a0_${u}[${i & 3}], ${i >> 2}u)`,
+    // Lavapipe has no fused multiply-add, so that adding up four products before they meet the
+    // large sum costs nothing, and halves the rounding error.
+    accumulate(sum, products) {
+      const [p0, p1, p2, p3] = products.map(([a, b]) => `${a} * ${b}`);
+      return `${sum} += (${p0} + ${p1}) + (${p2} + ${p3});`;
+    },
+  };
+};
+
+/** Generates the product for a device. */
+export function generateTile(p: Product, target: WgslTarget): Tile {
+  const style = (target.subgroup === 8 ? subgroup : plain)(p.vector);
+  const last = p.a.layout === "along" ? 1 : 4;
+  const slots = style.fetched(p.a.layout).map((offset, i) => {
+    const index = `row + ${offset}`;
+    return { name: `a${i}`, index: p.vector ? `min(${index}, u.${p.rows} - ${last}u)` : index };
+  });
+  const columns = range(style.groups).flatMap((j) =>
+    p.b.layout === "along"
+      ? range(4).map((i) => ({ name: `b${j}${i}`, index: `at${j} + ${i}u` }))
+      : [{ name: `b${j}`, index: `at${j}` }]
+  );
+  const fetch = (source: Source, { name }: { name: string }) =>
+    source.layout === "along"
+      ? [`let ${name} = ${source.fetch(name, 0)};`]
+      : range(4).map((u) => `let ${name}_${u} = ${source.fetch(name, u)};`);
+  const columnVector = (j: number, u: number) =>
+    p.b.layout === "along" ? `vec4f(${range(4).map((i) => `b${j}${i}[${u}]`)})` : `b${j}_${u}`;
+
+  const accumulators = range(style.rows).flatMap((i) => range(style.groups).map((j) => ({ i, j })));
+  const body = [
+    style.origin,
+    p.begin,
+    ...range(style.groups).map((j) => {
+      const index = `column + ${4 * j}u`;
+      return `let at${j} = ${p.vector ? `min(${index}, u.${p.columns} - 4u)` : index};`;
+    }),
+    ...slots.map(({ name, index }) => p.a.prepare(name, index)),
+    ...columns.map(({ name, index }) => p.b.prepare(name, index)),
+    ...accumulators.map(({ i, j }) => `var y${i}_${j} = ${p.start?.(`at${j}`) ?? "vec4f()"};`),
+    `while (${p.condition}) {`,
+    p.iteration ?? "",
+    ...slots.map(({ name }) => p.a.step?.(name) ?? ""),
+    ...columns.map(({ name }) => p.b.step?.(name) ?? ""),
+    ...slots.flatMap((slot) => fetch(p.a, slot)),
+    ...columns.flatMap((slot) => fetch(p.b, slot)),
+    ...range(style.groups).flatMap((j) =>
+      range(4).map((u) => `let c${j}_${u} = ${columnVector(j, u)};`)
+    ),
+    ...accumulators.map(({ i, j }) => {
+      const element = (u: number) => `vec4f(${style.element(p.a.layout, i, u)})`;
+      return style.accumulate(`y${i}_${j}`, range(4).map((u) => [element(u), `c${j}_${u}`]));
+    }),
+    p.advance,
+    "}",
+    ...accumulators.map(({ i, j }) => store(p, i, `at${j}`, `y${i}_${j}`)),
+  ];
+  return { body: body.filter((line) => line).join("\n"), lanes: style.lanes, ...style.tile };
+}
+
+/** Stores accumulators of row i, to where its numbers came from. */
+function store(p: Product, i: number, column: string, value: string): string {
+  if (p.vector) {
+    const row = p.a.layout === "along"
+      ? `min(row + ${i}u, u.${p.rows} - 1u)`
+      : `(min(row + ${i & ~3}u, u.${p.rows} - 4u) + ${i & 3}u)`;
+    return `y[${p.place(row, column)} >> 2u] = ${value};`;
+  }
+  const row = `(row + ${i}u)`;
+  const elements = range(4).map((c) => {
+    const at = `(${column} + ${c}u)`;
+    return `if (${at} < u.${p.columns}) { y[${p.place(row, at)}] = ${value}[${c}]; }`;
+  });
+  return `if (${row} < u.${p.rows}) { ${elements.join(" ")} }`;
+}

@@ -1,0 +1,169 @@
+/**
+ * A {@linkcode Kernel} is one dispatch: a WGSL text, what it is bound to, and how many workgroups
+ * run it. Texts name no shapes; sizes and strides come through uniforms, so that a network with
+ * twenty shapes of convolution compiles one pipeline for them. (On lavapipe a kernel costs 0.1 to
+ * 0.6 s of LLVM, and uniform sizes cost the convolution 4 % of its speed.)
+ *
+ * @module
+ */
+
+import { isDense, sizeOf } from "../shape.ts";
+import type { DType, Tensor } from "../tensor.ts";
+import { resolve } from "../view.ts";
+
+/** What kernels are generated for. */
+export interface WgslTarget {
+  /** Invocations of a workgroup of a streaming kernel. */
+  readonly lanes: number;
+  /** Iterations that make starting an invocation of a streaming kernel worth while. */
+  readonly steps: number;
+  /** Workgroups that occupy the device; work is split further as long as there are fewer. */
+  readonly workgroups: number;
+  /** The size of a subgroup, where it is fixed and kernels may use subgroup operations; else 0. */
+  readonly subgroup: number;
+  /** Storage buffers a kernel may use. */
+  readonly maxStorageBuffers: number;
+  /** Elements a binding may span. */
+  readonly maxBindingElements: number;
+}
+
+/** One way to compute an operation. */
+export interface Variant<A = unknown> {
+  readonly name: string;
+  /** Whether it can serve this node on this device; always, if missing. */
+  when?(node: Tensor<A>, target: WgslTarget): boolean;
+  /** The dispatches, in order. */
+  lower(node: Tensor<A>, target: WgslTarget): readonly Kernel[];
+}
+
+/** Memory between the kernels of one operation. */
+export class Scratch {
+  readonly dtype: DType = "f32";
+  constructor(readonly size: number) {}
+}
+
+/** Something with memory of its own. */
+export type Storage = Tensor | Scratch;
+
+/** Number of elements of a storage. */
+export const storageSize = (s: Storage): number => s instanceof Scratch ? s.size : sizeOf(s.shape);
+
+/** A range of a storage as a kernel sees it. */
+export interface Binding {
+  readonly name: string;
+  readonly storage: Storage;
+  /** First element and number of elements. */
+  readonly offset: number;
+  readonly length: number;
+  /** Whether elements are read and written four at a time. */
+  readonly vector: boolean;
+  readonly write: boolean;
+}
+
+/** One dispatch. */
+export interface Kernel {
+  /** What it computes, for messages and profiles. */
+  readonly label: string;
+  readonly code: string;
+  readonly bindings: readonly Binding[];
+  readonly uniforms: Uint32Array<ArrayBuffer>;
+  readonly workgroups: readonly [number, number, number];
+}
+
+/** A binding of the whole of a storage, by default as scalars for reading. */
+export function bind(
+  name: string,
+  storage: Storage,
+  { vector = false, write = false } = {},
+): Binding {
+  return { name, storage, offset: 0, length: storageSize(storage), vector, write };
+}
+
+/** Bindings start at multiples of this many elements (256 bytes, the WebGPU default). */
+export const BINDING_ALIGNMENT = 64;
+
+/** Whether a tensor's elements can be bound as they lie: dense, and starting where bindings may. */
+export function isBindable(tensor: Tensor): boolean {
+  const { strides, offset } = resolve(tensor);
+  return isDense(tensor.shape, strides) && offset % BINDING_ALIGNMENT === 0;
+}
+
+/** A binding of an operand that the compiler made sure {@linkcode isBindable}. */
+export function bindInput(name: string, tensor: Tensor, vector = false): Binding {
+  const { source, offset } = resolve(tensor);
+  return { name, storage: source, offset, length: sizeOf(tensor.shape), vector, write: false };
+}
+
+/**
+ * A binding of the part of a storage that a view reaches, and the view's first element in it. The
+ * binding may start a little before the view, where bindings may start.
+ */
+export function bindRange(name: string, tensor: Tensor): { binding: Binding; start: number } {
+  const { source, strides, offset } = resolve(tensor);
+  const start = offset % BINDING_ALIGNMENT;
+  const last = tensor.shape.reduce((n, size, i) => n + (size - 1) * strides[i], offset);
+  const end = Math.min(sizeOf(source.shape), Math.ceil((last + 1) / 4) * 4);
+  const length = end - (offset - start);
+  return {
+    binding: { ...bind(name, source), offset: offset - start, length },
+    start,
+  };
+}
+
+/** Elementary parts of a kernel that {@linkcode makeKernel} puts together. */
+export interface KernelParts {
+  readonly label: string;
+  readonly bindings: readonly Binding[];
+  /** Names and values of uniforms; the body reads them as `u.name`. */
+  readonly uniforms: Readonly<Record<string, number>>;
+  /** WGSL at module scope. */
+  readonly functions?: string;
+  /** Invocations of a workgroup. */
+  readonly lanes: number;
+  /** WGSL of `main`; sees `group` (vec3u, the workgroup) and `lane` (u32). */
+  readonly body: string;
+  readonly workgroups: readonly [number, number, number];
+}
+
+const MAX_GROUPS = 65535;
+
+/** Assembles a kernel. */
+export function makeKernel(parts: KernelParts): Kernel {
+  const { label, bindings, uniforms, lanes, workgroups } = parts;
+  if (workgroups.some((n) => n > MAX_GROUPS)) {
+    throw new RangeError(`Cannot run ${label}: ${workgroups} workgroups are more than 65535`);
+  }
+  const names = Object.keys(uniforms);
+  const code = [
+    ...bindings.map((b, i) => {
+      const scalar = b.storage.dtype, element = b.vector ? `vec4<${scalar}>` : scalar;
+      const access = b.write ? "read_write" : "read";
+      return `@group(0) @binding(${i}) var<storage, ${access}> ${b.name}: array<${element}>;`;
+    }),
+    ...(names.length
+      ? [
+        `struct Uniforms { ${names.map((n) => `${n}: u32`).join(", ")} }`,
+        `@group(0) @binding(${bindings.length}) var<uniform> u: Uniforms;`,
+      ]
+      : []),
+    ...(parts.functions ? [parts.functions] : []),
+    `@compute @workgroup_size(${lanes})`,
+    "fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {",
+    parts.body,
+    "}",
+  ].join("\n");
+  return {
+    label,
+    code,
+    bindings,
+    workgroups,
+    uniforms: new Uint32Array(names.map((n) => uniforms[n])),
+  };
+}
+
+/** A one-dimensional grid of `n` workgroups folded into two dimensions, and its flat index. */
+export function foldGrid(n: number): { grid: [number, number]; index: string } {
+  if (n <= MAX_GROUPS) return { grid: [n, 1], index: "group.y" };
+  const width = 32768;
+  return { grid: [width, Math.ceil(n / width)], index: `(group.y + group.z * ${width}u)` };
+}

@@ -1,0 +1,183 @@
+/**
+ * The configuration of a UNet: the fields of diffusers' `UNet2DModel`, with its names in files
+ * (`block_out_channels`) and camel case in TypeScript (`blockOutChannels`).
+ *
+ * @module
+ */
+
+import { z } from "zod";
+import { parseWith, toCamelCase, toSnakeCase } from "../config.ts";
+import { InputError } from "../errors.ts";
+
+/** Blocks on the way down. */
+export type DownBlockType = "DownBlock2D" | "AttnDownBlock2D";
+/** Blocks on the way up. */
+export type UpBlockType = "UpBlock2D" | "AttnUpBlock2D";
+/** Activation functions of residual blocks. */
+export type ActivationName = "silu" | "swish" | "mish" | "gelu" | "relu";
+
+/** The architecture of a UNet. Defaults are those of diffusers, not those of the DDPM paper. */
+export interface UNetConfig {
+  /** Height and width of the images it was made for; `null` if any. @default {null} */
+  readonly sampleSize: readonly [height: number, width: number] | null;
+  /** Channels of the images. @default {3} */
+  readonly inChannels: number;
+  /** Channels of the prediction. @default {3} */
+  readonly outChannels: number;
+  /** Whether inputs in [0, 1] are mapped to [-1, 1] first. @default {false} */
+  readonly centerInputSample: boolean;
+  /** How timesteps become vectors. @default {"positional"} */
+  readonly timeEmbeddingType: "positional" | "fourier";
+  /** Subtracted from the number of frequencies; 1 in the DDPM paper. @default {0} */
+  readonly freqShift: number;
+  /** Whether cosines come before sines; false in the DDPM paper. @default {true} */
+  readonly flipSinToCos: boolean;
+  /** From the full resolution down; every block but the last halves it. */
+  readonly downBlockTypes: readonly DownBlockType[];
+  /** From the lowest resolution up. */
+  readonly upBlockTypes: readonly UpBlockType[];
+  /** Channels of each resolution, the full one first. @default {[224, 448, 672, 896]} */
+  readonly blockOutChannels: readonly number[];
+  /** Residual blocks of a down block; up blocks have one more. @default {2} */
+  readonly layersPerBlock: number;
+  /** Divides the sums of the middle block. @default {1} */
+  readonly midBlockScaleFactor: number;
+  /** Zeros around a downsampling convolution; 0 pads right and bottom only. @default {1} */
+  readonly downsamplePadding: number;
+  /** How blocks with attention go down. @default {"conv"} */
+  readonly downsampleType: "conv" | "resnet";
+  /** How blocks with attention go up. @default {"conv"} */
+  readonly upsampleType: "conv" | "resnet";
+  /** Activation of residual blocks. @default {"silu"} */
+  readonly actFn: ActivationName;
+  /** Channels of an attention head; `null` for a single head. @default {8} */
+  readonly attentionHeadDim: number | null;
+  /** Groups of all normalisations. @default {32} */
+  readonly normNumGroups: number;
+  /** Added to variances. @default {1e-5} */
+  readonly normEps: number;
+  /** Whether the timestep is added, or scales and shifts. @default {"default"} */
+  readonly resnetTimeScaleShift: "default" | "scale_shift";
+  /** Whether the middle block has attention. @default {true} */
+  readonly addAttention: boolean;
+  /** How labels become vectors: `null` by a table, if there are classes. @default {null} */
+  readonly classEmbedType: "timestep" | "identity" | null;
+  /** Number of classes. @default {null} */
+  readonly numClassEmbeds: number | null;
+  /** Probability that training drops a value within a residual block. @default {0} */
+  readonly dropout: number;
+}
+
+const count = z.int().positive();
+
+const schema = z.strictObject({
+  sample_size: z.union([count, z.tuple([count, count]), z.null()]).default(null),
+  in_channels: count.default(3),
+  out_channels: count.default(3),
+  center_input_sample: z.boolean().default(false),
+  time_embedding_type: z.enum(["positional", "fourier"]).default("positional"),
+  freq_shift: z.number().default(0),
+  flip_sin_to_cos: z.boolean().default(true),
+  down_block_types: z.array(z.enum(["DownBlock2D", "AttnDownBlock2D"])).min(1).default([
+    "DownBlock2D",
+    "AttnDownBlock2D",
+    "AttnDownBlock2D",
+    "AttnDownBlock2D",
+  ]),
+  up_block_types: z.array(z.enum(["UpBlock2D", "AttnUpBlock2D"])).min(1).default([
+    "AttnUpBlock2D",
+    "AttnUpBlock2D",
+    "AttnUpBlock2D",
+    "UpBlock2D",
+  ]),
+  block_out_channels: z.array(count).min(1).default([224, 448, 672, 896]),
+  layers_per_block: count.default(2),
+  mid_block_scale_factor: z.number().positive().default(1),
+  downsample_padding: z.int().min(0).max(1).default(1),
+  downsample_type: z.enum(["conv", "resnet"]).default("conv"),
+  upsample_type: z.enum(["conv", "resnet"]).default("conv"),
+  act_fn: z.enum(["silu", "swish", "mish", "gelu", "relu"]).default("silu"),
+  attention_head_dim: count.nullable().default(8),
+  norm_num_groups: count.default(32),
+  norm_eps: z.number().positive().default(1e-5),
+  resnet_time_scale_shift: z.enum(["default", "scale_shift"]).default("default"),
+  add_attention: z.boolean().default(true),
+  class_embed_type: z.enum(["timestep", "identity"]).nullable().default(null),
+  num_class_embeds: count.nullable().default(null),
+  dropout: z.number().min(0).lt(1).default(0),
+  attn_norm_num_groups: z.null({ error: "is not supported" }).optional(),
+  num_train_timesteps: z.unknown().optional(),
+});
+
+/**
+ * Reads a configuration as diffusers writes it.
+ *
+ * @param json The parsed `config.json`; fields that start with an underscore are ignored.
+ * @throws {InputError} If a field is unknown, out of range, or contradicts another one.
+ *
+ * @example
+ * ```ts
+ * import { parseUNetConfig } from "@x/ddpm";
+ *
+ * const config = parseUNetConfig({
+ *   sample_size: 28,
+ *   in_channels: 1,
+ *   out_channels: 1,
+ *   down_block_types: ["DownBlock2D", "AttnDownBlock2D"],
+ *   up_block_types: ["AttnUpBlock2D", "UpBlock2D"],
+ *   block_out_channels: [32, 64],
+ * });
+ * console.log(config.blockOutChannels);
+ * ```
+ */
+export function parseUNetConfig(json: unknown): UNetConfig {
+  const entries = Object.entries(Object(json)).filter(([key]) => !key.startsWith("_"));
+  const fields = parseWith(schema, Object.fromEntries(entries), "UNet configuration");
+  const { attn_norm_num_groups: _a, num_train_timesteps: _n, sample_size: size, ...rest } = fields;
+  const sampleSize = typeof size === "number" ? [size, size] as const : size;
+  const config: UNetConfig = { ...toCamelCase(rest), sampleSize };
+  checkConsistent(config);
+  return config;
+}
+
+/**
+ * The configuration as diffusers reads it.
+ *
+ * @example
+ * ```ts
+ * import { formatUNetConfig, parseUNetConfig } from "@x/ddpm";
+ *
+ * console.log(JSON.stringify(formatUNetConfig(parseUNetConfig({})), null, 2));
+ * ```
+ */
+export function formatUNetConfig(config: UNetConfig): Record<string, unknown> {
+  const { dropout, ...rest } = config;
+  return {
+    _class_name: "UNet2DModel",
+    ...toSnakeCase(rest),
+    // A square size is one number, as everybody writes it; dropout is newer than most readers.
+    ...(config.sampleSize?.[0] === config.sampleSize?.[1] && config.sampleSize
+      ? { sample_size: config.sampleSize[0] }
+      : {}),
+    ...(dropout ? { dropout } : {}),
+  };
+}
+
+function checkConsistent(config: UNetConfig): void {
+  const { blockOutChannels, downBlockTypes, upBlockTypes, normNumGroups } = config;
+  const levels = blockOutChannels.length;
+  if (downBlockTypes.length !== levels || upBlockTypes.length !== levels) {
+    throw new InputError(
+      `Bad UNet configuration: ${levels} block_out_channels need as many down_block_types and ` +
+        `up_block_types, not ${downBlockTypes.length} and ${upBlockTypes.length}`,
+    );
+  }
+  for (const channels of blockOutChannels) {
+    if (channels % normNumGroups) {
+      throw new InputError(
+        `Bad UNet configuration: ${channels} of block_out_channels is no multiple of ` +
+          `norm_num_groups, ${normNumGroups}`,
+      );
+    }
+  }
+}

@@ -1,0 +1,224 @@
+/**
+ * A {@linkcode Model}: architecture, schedule and weights, from and to the files that hold them.
+ *
+ * A model is one safetensors file, its configuration in the header; the tensors have the names and
+ * shapes of diffusers, so that Python reads them too.
+ *
+ * @module
+ */
+
+import { InputError } from "../errors.ts";
+import { formatShape, sameShape, sizeOf } from "../gpu/shape.ts";
+import { formatUNetConfig, parseUNetConfig, type UNetConfig } from "./config.ts";
+import {
+  fileShape,
+  fromFileOrder,
+  initializeParameters,
+  type ParameterLayout,
+  type ParameterSpec,
+  toFileOrder,
+} from "./parameters.ts";
+import {
+  type FileTensor,
+  type NamedTensor,
+  readSafetensors,
+  toFloat32,
+  writeSafetensors,
+} from "./safetensors.ts";
+import { formatSchedule, parseSchedule, type ScheduleConfig } from "./schedule.ts";
+import { parameterLayout } from "./unet.ts";
+
+/** A network that was trained, or is about to be. */
+export interface Model {
+  readonly config: UNetConfig;
+  readonly schedule: ScheduleConfig;
+  /** Where each parameter lies in `parameters`. */
+  readonly layout: ParameterLayout;
+  /** All parameters, flat. */
+  readonly parameters: Float32Array<ArrayBuffer>;
+  /** What is known of its making: data, steps, seed, as text. */
+  readonly card: Readonly<Record<string, string>>;
+}
+
+/**
+ * A model with the initial weights of the DDPM paper: Xavier uniform, and zeros in the last layer of
+ * every residual branch and of the network.
+ *
+ * @param schedule As in a `scheduler_config.json`.
+ *
+ * @example
+ * ```ts
+ * import { initializeModel, parseUNetConfig } from "@x/ddpm";
+ *
+ * const config = parseUNetConfig({ block_out_channels: [8], norm_num_groups: 4,
+ *   down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
+ * console.log(initializeModel(config, { beta_schedule: "linear" }, 42).layout.count);
+ * ```
+ */
+export function initializeModel(config: UNetConfig, schedule: unknown, seed: number): Model {
+  const layout = parameterLayout(config);
+  return {
+    ...{ config, schedule: parseSchedule(schedule), layout },
+    parameters: initializeParameters(layout, seed),
+    card: {},
+  };
+}
+
+/** Keys of the header of our own files. */
+const UNET_KEY = "unet", SCHEDULE_KEY = "scheduler";
+
+/**
+ * Reads a model from the bytes of one file.
+ *
+ * @param what What it is called, for messages.
+ * @throws {InputError} If the file is no safetensors file, lacks a configuration, or its tensors do
+ * not fit the configuration.
+ *
+ * @example
+ * ```ts
+ * import { initializeModel, parseModel, parseUNetConfig, serializeModel } from "@x/ddpm";
+ *
+ * const config = parseUNetConfig({ block_out_channels: [8], norm_num_groups: 4,
+ *   down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
+ * const bytes = serializeModel(initializeModel(config, {}, 0));
+ * console.log(parseModel(bytes).config.blockOutChannels);
+ * ```
+ */
+export function parseModel(bytes: Uint8Array<ArrayBuffer>, what = "the model"): Model {
+  const { tensors, metadata } = readSafetensors(bytes, what);
+  const { [UNET_KEY]: unet, [SCHEDULE_KEY]: schedule, ...card } = metadata;
+  if (unet === undefined) {
+    throw new InputError(
+      `Cannot load ${what}: its header holds no network; for a diffusers checkpoint give its folder`,
+    );
+  }
+  return assembleModel(
+    parseUNetConfig(parseJson(unet, `the network of ${what}`)),
+    parseSchedule(parseJson(schedule ?? "{}", `the schedule of ${what}`)),
+    tensors,
+    what,
+    card,
+  );
+}
+
+function parseJson(text: string, what: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new InputError(`Cannot read ${what}: ${(error as Error).message}`);
+  }
+}
+
+/**
+ * A model from a configuration and tensors under diffusers' names, present or past.
+ *
+ * @throws {InputError} If a tensor is missing, superfluous or wrongly shaped.
+ */
+export function assembleModel(
+  config: UNetConfig,
+  schedule: ScheduleConfig,
+  tensors: ReadonlyMap<string, FileTensor>,
+  what: string,
+  card: Readonly<Record<string, string>> = {},
+): Model {
+  const layout = parameterLayout(config);
+  const parameters = flattenTensors(layout, tensors, what);
+  return { config, schedule, layout, parameters, card };
+}
+
+/**
+ * Puts tensors of a file into one flat array.
+ *
+ * @throws {InputError} If a tensor is missing, superfluous or wrongly shaped.
+ */
+export function flattenTensors(
+  layout: ParameterLayout,
+  tensors: ReadonlyMap<string, FileTensor>,
+  what: string,
+): Float32Array<ArrayBuffer> {
+  const parameters = new Float32Array(layout.size), rest = new Set(tensors.keys());
+  layout.specs.forEach((spec, i) => {
+    const name = [spec.name, formerName(spec.name)].find((n) => tensors.has(n));
+    if (name === undefined) throw new InputError(`Cannot load ${what}: it lacks ${spec.name}`);
+    parameters.set(readParameter(spec, tensors.get(name)!, what), layout.offsets[i]);
+    rest.delete(name);
+  });
+  // Early files repeat the fixed frequencies under a second name.
+  rest.delete("time_proj.W");
+  if (rest.size) {
+    throw new InputError(
+      `Cannot load ${what}: the network has no place for ${[...rest][0]}` +
+        (rest.size > 1 ? ` and ${rest.size - 1} more tensors` : ""),
+    );
+  }
+  return parameters;
+}
+
+/** The name that attention layers had in diffusers before version 0.15. */
+function formerName(name: string): string {
+  const former = { to_q: "query", to_k: "key", to_v: "value", "to_out.0": "proj_attn" };
+  return name.replace(
+    /(attentions\.\d+\.)(to_q|to_k|to_v|to_out\.0)\./,
+    (_, block: string, layer: keyof typeof former) => `${block}${former[layer]}.`,
+  );
+}
+
+function readParameter(
+  spec: ParameterSpec,
+  tensor: FileTensor,
+  what: string,
+): Float32Array<ArrayBuffer> {
+  const shape = fileShape(spec);
+  // Dense layers of attention were 1 × 1 convolutions once.
+  const given =
+    tensor.shape.length === 4 && shape.length === 2 && sizeOf(tensor.shape.slice(2)) === 1
+      ? tensor.shape.slice(0, 2)
+      : tensor.shape;
+  if (!sameShape(given, shape)) {
+    throw new InputError(
+      `Cannot load ${what}: ${spec.name} has shape ${formatShape(tensor.shape)}, but the network ` +
+        `wants ${formatShape(shape)}`,
+    );
+  }
+  if (!/^(F|BF)/.test(tensor.dtype)) {
+    throw new InputError(
+      `Cannot load ${what}: ${spec.name} is of type ${tensor.dtype}, not a float`,
+    );
+  }
+  const values = toFloat32(tensor);
+  if (!values.every(Number.isFinite)) {
+    throw new InputError(`Cannot load ${what}: ${spec.name} holds numbers that are not finite`);
+  }
+  return fromFileOrder(spec, values);
+}
+
+/** Flat parameters as tensors to write. */
+export function nameTensors(
+  layout: ParameterLayout,
+  flat: Float32Array<ArrayBuffer>,
+): NamedTensor[] {
+  return layout.specs.map((spec, i) => {
+    const values = flat.subarray(layout.offsets[i], layout.offsets[i] + sizeOf(spec.shape));
+    return { name: spec.name, shape: fileShape(spec), values: toFileOrder(spec, values) };
+  });
+}
+
+/**
+ * The model as the bytes of one file.
+ *
+ * @example
+ * ```ts
+ * import { initializeModel, parseUNetConfig, serializeModel } from "@x/ddpm";
+ *
+ * const config = parseUNetConfig({ block_out_channels: [8], norm_num_groups: 4,
+ *   down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
+ * console.log(serializeModel(initializeModel(config, {}, 0)).length);
+ * ```
+ */
+export function serializeModel(model: Model): Uint8Array<ArrayBuffer> {
+  return writeSafetensors(nameTensors(model.layout, model.parameters), {
+    [UNET_KEY]: JSON.stringify(formatUNetConfig(model.config)),
+    [SCHEDULE_KEY]: JSON.stringify(formatSchedule(model.schedule)),
+    ...model.card,
+  });
+}

@@ -1,0 +1,216 @@
+/**
+ * The safetensors format: an 8-byte length, a JSON header, raw little-endian data. Everything a
+ * header says is checked before it is believed.
+ *
+ * @module
+ */
+
+import { InputError } from "../errors.ts";
+import { formatShape, type Shape, sizeOf } from "../gpu/shape.ts";
+
+/** Element types that files may hold. */
+export type FileDType = keyof typeof elementSizes;
+
+const elementSizes = {
+  ...{ BOOL: 1, U8: 1, I8: 1, U16: 2, I16: 2, F16: 2, BF16: 2 },
+  ...{ U32: 4, I32: 4, F32: 4, U64: 8, I64: 8, F64: 8 },
+} as const;
+
+/** A tensor in a file. */
+export interface FileTensor {
+  readonly dtype: FileDType;
+  readonly shape: Shape;
+  /** Its part of the file. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
+/** The contents of a safetensors file. */
+export interface Safetensors {
+  readonly tensors: ReadonlyMap<string, FileTensor>;
+  /** The strings under `__metadata__`. */
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+/** Larger headers than this are refused, as the reference implementation does. */
+const MAX_HEADER = 100_000_000;
+
+/**
+ * Reads a file.
+ *
+ * @param what What it is called, for messages.
+ * @throws {InputError} If it is no safetensors file, truncated, or contradicts itself.
+ *
+ * @example
+ * ```ts
+ * import { readSafetensors, writeSafetensors } from "@x/ddpm";
+ *
+ * const file = writeSafetensors([{ name: "x", shape: [2], values: new Float32Array([1, 2]) }]);
+ * console.log(readSafetensors(file).tensors.get("x")?.shape);
+ * ```
+ */
+export function readSafetensors(bytes: Uint8Array<ArrayBuffer>, what = "file"): Safetensors {
+  const bad = (why: string) => new InputError(`Cannot read ${what} as safetensors: ${why}`);
+  if (bytes.length < 8) throw bad(`${bytes.length} bytes are too few`);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const length = view.getBigUint64(0, true);
+  if (length > BigInt(MAX_HEADER)) throw bad(`a header of ${length} bytes is too long`);
+  const start = 8 + Number(length);
+  if (start > bytes.length) {
+    throw bad(`the header should have ${length} bytes, but the file ends after ${bytes.length}`);
+  }
+  let header: unknown;
+  try {
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(8, start));
+    header = JSON.parse(text);
+    if (hasDuplicateKeys(text, header)) throw new SyntaxError("two tensors have the same name");
+  } catch (error) {
+    throw bad(`its header is no JSON (${(error as Error).message})`);
+  }
+  if (typeof header !== "object" || header === null || Array.isArray(header)) {
+    throw bad("its header is no JSON object");
+  }
+
+  const tensors = new Map<string, FileTensor>(), ranges: [number, number, string][] = [];
+  let metadata: Record<string, string> = {};
+  for (const [name, entry] of Object.entries(header)) {
+    if (name === "__metadata__") {
+      if (!isStringRecord(entry)) throw bad("its metadata are not all strings");
+      metadata = entry;
+      continue;
+    }
+    const { dtype, shape, data_offsets: range } = Object(entry);
+    if (!Object.hasOwn(elementSizes, dtype)) throw bad(`${name} has the unknown type ${dtype}`);
+    if (!isCounts(shape)) throw bad(`${name} has no proper shape`);
+    if (!isCounts(range) || range.length !== 2 || range[0] > range[1]) {
+      throw bad(`${name} has no proper data_offsets`);
+    }
+    const [from, to] = range, size = sizeOf(shape) * elementSizes[dtype as FileDType];
+    if (start + to > bytes.length) {
+      throw bad(
+        `${name} ends at byte ${
+          start + to
+        }, but the file ends at ${bytes.length}; is it truncated?`,
+      );
+    }
+    if (to - from !== size) {
+      throw bad(`${name} of ${dtype} ${formatShape(shape)} needs ${size} bytes, not ${to - from}`);
+    }
+    ranges.push([from, to, name]);
+    tensors.set(name, { dtype, shape, bytes: bytes.subarray(start + from, start + to) });
+  }
+  let end = 0;
+  for (const [from, to, name] of ranges.sort((a, b) => a[0] - b[0] || a[1] - b[1])) {
+    if (from < end) throw bad(`${name} overlaps the tensor before it`);
+    if (from > end) throw bad(`there is a hole of ${from - end} bytes before ${name}`);
+    end = to;
+  }
+  if (start + end !== bytes.length) {
+    throw bad(`${bytes.length - start - end} bytes follow the last tensor`);
+  }
+  return { tensors, metadata };
+}
+
+const isCounts = (x: unknown): x is number[] =>
+  Array.isArray(x) && x.every((n) => Number.isSafeInteger(n) && n >= 0);
+
+const isStringRecord = (x: unknown): x is Record<string, string> =>
+  typeof x === "object" && x !== null && Object.values(x).every((v) => typeof v === "string");
+
+/** Whether the text names a key twice, of which `JSON.parse` keeps the last only. */
+function hasDuplicateKeys(text: string, header: unknown): boolean {
+  let entries = 0;
+  JSON.parse(text, (key, value) => {
+    if (key === "data_offsets") entries++;
+    return value;
+  });
+  const written = text.match(/"data_offsets"\s*:/g)?.length ?? 0;
+  return written > entries && typeof header === "object";
+}
+
+/** A tensor's numbers as 32-bit floats. */
+export function toFloat32({ dtype, shape, bytes }: FileTensor): Float32Array<ArrayBuffer> {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const read: Record<FileDType, (at: number) => number> = {
+    BOOL: (at) => view.getUint8(at),
+    U8: (at) => view.getUint8(at),
+    I8: (at) => view.getInt8(at),
+    U16: (at) => view.getUint16(at, true),
+    I16: (at) => view.getInt16(at, true),
+    F16: (at) => view.getFloat16(at, true),
+    BF16: (at) => bfloat16(view.getUint16(at, true)),
+    U32: (at) => view.getUint32(at, true),
+    I32: (at) => view.getInt32(at, true),
+    F32: (at) => view.getFloat32(at, true),
+    U64: (at) => Number(view.getBigUint64(at, true)),
+    I64: (at) => Number(view.getBigInt64(at, true)),
+    F64: (at) => view.getFloat64(at, true),
+  };
+  if (dtype === "F32" && isLittleEndian) return new Float32Array(bytes.slice().buffer);
+  const get = read[dtype], size = elementSizes[dtype];
+  return Float32Array.from({ length: sizeOf(shape) }, (_, i) => get(i * size));
+}
+
+const isLittleEndian = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
+
+/** The upper half of a 32-bit float. */
+const bfloat16 = (bits: number) => new Float32Array(new Uint32Array([bits << 16]).buffer)[0];
+
+/** A tensor to write. */
+export interface NamedTensor {
+  readonly name: string;
+  readonly shape: Shape;
+  readonly values: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
+}
+
+/**
+ * Writes a file, tensors in the given order. The same tensors and metadata give the same bytes.
+ *
+ * @throws {RangeError} If a shape does not fit its values.
+ *
+ * @example
+ * ```ts
+ * import { writeSafetensors } from "@x/ddpm";
+ *
+ * const values = new Float32Array([1, 2, 3, 4]);
+ * const bytes = writeSafetensors([{ name: "x", shape: [2, 2], values }], { note: "an example" });
+ * console.log(bytes.length);
+ * ```
+ */
+export function writeSafetensors(
+  tensors: readonly NamedTensor[],
+  metadata: Readonly<Record<string, string>> = {},
+): Uint8Array<ArrayBuffer> {
+  const header: Record<string, unknown> = {};
+  if (Object.keys(metadata).length) header["__metadata__"] = metadata;
+  let end = 0;
+  for (const { name, shape, values } of tensors) {
+    if (sizeOf(shape) !== values.length) {
+      throw new RangeError(
+        `Cannot write ${name}: shape ${formatShape(shape)} does not fit ${values.length} values`,
+      );
+    }
+    const dtype = values instanceof Int32Array ? "I32" : "F32";
+    header[name] = { dtype, shape, data_offsets: [end, end += 4 * values.length] };
+  }
+  // Data start at a multiple of eight, so that readers can map them.
+  const text = new TextEncoder().encode(JSON.stringify(header));
+  const length = Math.ceil(text.length / 8) * 8;
+  const bytes = new Uint8Array(8 + length + end).fill(0x20, 8, 8 + length);
+  const view = new DataView(bytes.buffer);
+  view.setBigUint64(0, BigInt(length), true);
+  bytes.set(text, 8);
+  let at = 8 + length;
+  for (const { values } of tensors) {
+    if (isLittleEndian) {
+      bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength), at);
+      at += values.byteLength;
+      continue;
+    }
+    for (const value of values) {
+      if (values instanceof Int32Array) view.setInt32(at, value, true);
+      else view.setFloat32(at, value, true);
+      at += 4;
+    }
+  }
+  return bytes;
+}

@@ -1,0 +1,190 @@
+/**
+ * The UNet of Ho et al. ("Denoising diffusion probabilistic models", 2020) with the options of
+ * diffusers' `UNet2DModel`, as a function of tensors.
+ *
+ * @module
+ */
+
+import { InputError } from "../errors.ts";
+import { concat } from "../gpu/ops/concat.ts";
+import { gather } from "../gpu/ops/gather.ts";
+import { add, div, map, silu } from "../gpu/ops/map.ts";
+import type { RandomState } from "../gpu/ops/random.ts";
+import { reshape } from "../gpu/ops/view.ts";
+import * as e from "../gpu/expression.ts";
+import { input, type Tensor } from "../gpu/tensor.ts";
+import type { UNetConfig } from "./config.ts";
+import {
+  attention,
+  conv,
+  downsample,
+  embeddingMlp,
+  type Network,
+  norm,
+  resnet,
+  upsample,
+} from "./layers.ts";
+import { collectParameters, type ParameterLayout, type ParameterSource } from "./parameters.ts";
+import { fourierEmbedding, sinusoidalEmbedding } from "./time_embedding.ts";
+
+/** What a UNet is asked. */
+export interface UNetInputs {
+  /** Noisy images `[batch, height, width, inChannels]`. */
+  readonly sample: Tensor;
+  /** `f32` `[batch]`, in [0, 1000) for a schedule of 1000 steps; need not be whole. */
+  readonly timestep: Tensor;
+  /**
+   * For networks with classes: `i32` `[batch]`; `f32` `[batch]` or `[batch, 4 · channels]` where
+   * `classEmbedType` is `timestep` or `identity`.
+   */
+  readonly classLabels?: Tensor;
+  /** Random numbers for dropout, in training. */
+  readonly random?: RandomState;
+  /** The first stream of random numbers that dropout may use. */
+  readonly firstStream?: number;
+}
+
+/**
+ * The prediction `[batch, height, width, outChannels]`.
+ *
+ * @throws {InputError} If the images do not fit the network.
+ */
+export function unet(
+  config: UNetConfig,
+  parameter: ParameterSource,
+  { sample, timestep, classLabels, random, firstStream = 0 }: UNetInputs,
+): Tensor {
+  checkSize(config, sample);
+  let stream = firstStream;
+  const net: Network = {
+    config,
+    parameter,
+    nextStream: () => stream++,
+    ...(random ? { random } : {}),
+  };
+  const { blockOutChannels, downBlockTypes, upBlockTypes, layersPerBlock } = config;
+  const last = blockOutChannels.length - 1;
+  const time = embed(net, timestep, classLabels);
+
+  const x = config.centerInputSample ? map([sample], (x) => e.sub(e.mul(x, 2), 1)) : sample;
+  let h = conv(net, "conv_in", x, blockOutChannels[0]);
+  const skips = [h];
+  downBlockTypes.forEach((type, i) => {
+    const block = `down_blocks.${i}`, hasAttention = type === "AttnDownBlock2D";
+    for (let j = 0; j < layersPerBlock; j++) {
+      h = resnet(net, `${block}.resnets.${j}`, h, time, blockOutChannels[i]);
+      if (hasAttention) h = attention(net, `${block}.attentions.${j}`, h);
+      skips.push(h);
+    }
+    if (i === last) return;
+    const name = `${block}.downsamplers.0`;
+    h = hasAttention && config.downsampleType === "resnet"
+      ? resnet(net, name, h, time, blockOutChannels[i], { resample: "down" })
+      : downsample(net, name, h);
+    skips.push(h);
+  });
+
+  const middle = { scaleFactor: config.midBlockScaleFactor };
+  h = resnet(net, "mid_block.resnets.0", h, time, blockOutChannels[last], middle);
+  if (config.addAttention) {
+    const isNormed = config.resnetTimeScaleShift === "default";
+    h = attention(net, "mid_block.attentions.0", h, { ...middle, isNormed });
+  }
+  h = resnet(net, "mid_block.resnets.1", h, time, blockOutChannels[last], middle);
+
+  upBlockTypes.forEach((type, i) => {
+    const block = `up_blocks.${i}`, hasAttention = type === "AttnUpBlock2D";
+    const channels = blockOutChannels[last - i];
+    for (let j = 0; j <= layersPerBlock; j++) {
+      h = resnet(net, `${block}.resnets.${j}`, concat([h, skips.pop()!], 3), time, channels);
+      if (hasAttention) h = attention(net, `${block}.attentions.${j}`, h);
+    }
+    if (i === last) return;
+    const name = `${block}.upsamplers.0`;
+    h = hasAttention && config.upsampleType === "resnet"
+      ? resnet(net, name, h, time, channels, { resample: "up" })
+      : upsample(net, name, h);
+  });
+
+  h = silu(norm(net, "conv_norm_out", h));
+  const out = conv(net, "conv_out", h, config.outChannels, 3, { init: "zeros" });
+  if (config.timeEmbeddingType !== "fourier") return out;
+  return div(out, reshape(timestep, [timestep.shape[0], 1, 1, 1]));
+}
+
+/** The vector of timestep and class, `[batch, 4 · channels]`. */
+function embed(net: Network, timestep: Tensor, labels: Tensor | undefined): Tensor {
+  const { config } = net, channels = config.blockOutChannels[0], size = 4 * channels;
+  const frequencies = config.timeEmbeddingType === "fourier"
+    ? net.parameter({
+      name: "time_proj.weight",
+      shape: [channels],
+      order: "plain",
+      init: "normal",
+      isTrained: false,
+    })
+    : undefined;
+  const sinusoid = (t: Tensor) =>
+    frequencies
+      ? fourierEmbedding(t, frequencies)
+      : sinusoidalEmbedding(t, channels, config.freqShift, config.flipSinToCos);
+  const time = embeddingMlp(net, "time_embedding", sinusoid(timestep), size);
+  if (config.classEmbedType === null && config.numClassEmbeds === null) return time;
+  if (!labels) throw new InputError("The network has classes: class labels are missing");
+  switch (config.classEmbedType) {
+    case "timestep":
+      return add(time, embeddingMlp(net, "class_embedding", sinusoid(labels), size));
+    case "identity":
+      return add(time, labels);
+    case null: {
+      const table = net.parameter({
+        name: "class_embedding.weight",
+        shape: [config.numClassEmbeds!, size],
+        order: "plain",
+        init: "normal",
+        isTrained: true,
+      });
+      return add(time, gather(table, labels));
+    }
+  }
+}
+
+function checkSize({ blockOutChannels, inChannels }: UNetConfig, sample: Tensor): void {
+  const [, height, width, channels] = sample.shape, factor = 2 ** (blockOutChannels.length - 1);
+  if (channels !== inChannels) {
+    throw new InputError(`The network takes images of ${inChannels} channels, not ${channels}`);
+  }
+  if (height % factor || width % factor) {
+    const fit = [height, width].map((n) => Math.max(factor, Math.round(n / factor) * factor));
+    throw new InputError(
+      `Images of ${height}x${width} do not fit a network of ${blockOutChannels.length} resolutions: ` +
+        `sides must be multiples of ${factor}, ${fit.join("x")} for instance`,
+    );
+  }
+}
+
+/**
+ * Names, shapes and places of a network's parameters.
+ *
+ * @example
+ * ```ts
+ * import { parameterLayout, parseUNetConfig } from "@x/ddpm";
+ *
+ * const config = parseUNetConfig({ block_out_channels: [32, 64], norm_num_groups: 8,
+ *   down_block_types: ["DownBlock2D", "DownBlock2D"], up_block_types: ["UpBlock2D", "UpBlock2D"] });
+ * console.log(parameterLayout(config).count);
+ * ```
+ */
+export function parameterLayout(config: UNetConfig): ParameterLayout {
+  const side = 2 ** (config.blockOutChannels.length - 1), size = 4 * config.blockOutChannels[0];
+  const labels = config.classEmbedType === "identity"
+    ? input("class_labels", [1, size])
+    : input("class_labels", [1], config.classEmbedType === "timestep" ? "f32" : "i32");
+  return collectParameters((parameter) => {
+    unet(config, parameter, {
+      sample: input("sample", [1, side, side, config.inChannels]),
+      timestep: input("timestep", [1]),
+      classLabels: labels,
+    });
+  }, input);
+}

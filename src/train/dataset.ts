@@ -1,0 +1,64 @@
+/**
+ * What a trainer learns from.
+ *
+ * @module
+ */
+
+import { philox, seedWords, toInteger } from "../gpu/philox.ts";
+
+/** Images of one size, by number. */
+export interface Dataset {
+  /** What it is called, in logs. */
+  readonly name: string;
+  /** Number of images. */
+  readonly count: number;
+  readonly height: number;
+  readonly width: number;
+  readonly channels: number;
+  /** The class of each image, if there are classes. */
+  readonly labels?: ArrayLike<number>;
+  /** Writes image `index` as `[height, width, channels]` in [-1, 1] to `out` from `offset` on. */
+  read(index: number, out: Float32Array<ArrayBuffer>, offset: number): void;
+}
+
+/** Keeps the order of images apart from everything else that is drawn from a seed. */
+const ORDER_STREAM = 0x0bd3;
+
+/**
+ * An endless sequence of image numbers: every epoch each image once, in an order of its own. A pure
+ * function of the seed, so that a training that goes on draws what it would have drawn.
+ */
+export class ImageOrder {
+  readonly #count: number;
+  readonly #seed: readonly [number, number];
+  #epoch = -1;
+  #order = new Uint32Array();
+
+  constructor(count: number, seed: number) {
+    this.#count = count;
+    const [low, high] = seedWords(seed);
+    this.#seed = [low, high];
+  }
+
+  /** The image at a place of the sequence. */
+  at(place: number): number {
+    const epoch = Math.floor(place / this.#count);
+    if (epoch !== this.#epoch) this.#shuffle(epoch);
+    return this.#order[place % this.#count];
+  }
+
+  /** Fisher and Yates. */
+  #shuffle(epoch: number): void {
+    const order = Uint32Array.from({ length: this.#count }, (_, i) => i);
+    const words = new Uint32Array(4);
+    for (let i = this.#count - 1; i > 0; i--) {
+      if (i % 4 === 3 || i === this.#count - 1) {
+        philox([i >> 2, epoch, 0, ORDER_STREAM], this.#seed, words);
+      }
+      const j = toInteger(words[i & 3], i + 1);
+      [order[i], order[j]] = [order[j], order[i]];
+    }
+    this.#order = order;
+    this.#epoch = epoch;
+  }
+}

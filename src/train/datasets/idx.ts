@@ -1,0 +1,97 @@
+/**
+ * The IDX format of MNIST and its relatives: big-endian, a magic number that names element type and
+ * rank, the sizes, the data.
+ *
+ * @module
+ */
+
+import { InputError } from "../../errors.ts";
+import type { Dataset } from "../dataset.ts";
+
+/** An array of unsigned bytes. */
+export interface IdxArray {
+  readonly shape: readonly number[];
+  readonly data: Uint8Array<ArrayBuffer>;
+}
+
+/** The first bytes of a gzip file. */
+const GZIP = [0x1f, 0x8b];
+
+/**
+ * Reads an IDX file of unsigned bytes, raw or gzipped.
+ *
+ * @param what What it is called, for messages.
+ * @throws {InputError} If it is no such file, or shorter or longer than it says.
+ *
+ * @example
+ * ```ts
+ * import { readIdx } from "@x/ddpm";
+ *
+ * const file = new Uint8Array([0, 0, 8, 1, 0, 0, 0, 2, 7, 9]);
+ * console.log((await readIdx(file, "two labels")).data); // [7, 9]
+ * ```
+ */
+export async function readIdx(
+  bytes: Uint8Array<ArrayBuffer>,
+  what: string,
+): Promise<IdxArray> {
+  const bad = (why: string) => new InputError(`Cannot read ${what} as IDX: ${why}`);
+  if (GZIP.every((byte, i) => bytes[i] === byte)) {
+    try {
+      const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+      bytes = new Uint8Array(await new Response(stream).arrayBuffer());
+    } catch (error) {
+      throw bad(`its gzip data are damaged (${(error as Error).message})`);
+    }
+  }
+  if (bytes.length < 4) throw bad(`${bytes.length} bytes are too few`);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const magic = view.getUint32(0), rank = magic & 0xff;
+  if (magic >>> 8 !== 8) {
+    throw bad(`its magic number is 0x${magic.toString(16).padStart(8, "0")}, not 0x0000080N`);
+  }
+  const start = 4 + 4 * rank;
+  if (bytes.length < start) throw bad(`${bytes.length} bytes are too few for ${rank} sizes`);
+  const shape = Array.from({ length: rank }, (_, i) => view.getUint32(4 + 4 * i));
+  const size = shape.reduce((n, s) => n * s, 1);
+  if (bytes.length - start !== size) {
+    throw bad(`${shape.join("x")} should be ${size} bytes, but there are ${bytes.length - start}`);
+  }
+  return { shape, data: bytes.subarray(start) };
+}
+
+/**
+ * Images and labels of IDX files as a data set; bytes 0 to 255 become -1 to 1.
+ *
+ * @throws {InputError} If there are no images, or not as many labels.
+ *
+ * @example
+ * ```ts
+ * import { idxDataset } from "@x/ddpm";
+ *
+ * const images = { shape: [1, 2, 2], data: new Uint8Array([0, 255, 255, 0]) };
+ * console.log(idxDataset("one image", images).count);
+ * ```
+ */
+export function idxDataset(name: string, images: IdxArray, labels?: IdxArray): Dataset {
+  const { shape: [count, height, width, ...rest], data } = images;
+  if (!count || !height || !width || rest.length) {
+    throw new InputError(
+      `Cannot use ${name}: its images are of shape ${images.shape.join("x")}, not count x height ` +
+        "x width",
+    );
+  }
+  if (labels && (labels.shape.length !== 1 || labels.shape[0] !== count)) {
+    throw new InputError(
+      `Cannot use ${name}: ${count} images have labels of shape ${labels.shape.join("x")}`,
+    );
+  }
+  const size = height * width;
+  return {
+    ...{ name, count, height, width, channels: 1 },
+    ...(labels ? { labels: labels.data } : {}),
+    read(index, out, offset) {
+      for (let i = 0; i < size; i++) out[offset + i] = data[index * size + i] / 127.5 - 1;
+    },
+  };
+}

@@ -1,0 +1,297 @@
+/**
+ * Training: a {@linkcode Trainer} is a model, a data set and an optimizer on a device.
+ *
+ * @module
+ */
+
+import { z } from "zod";
+import { parseWith, toCamelCase } from "../config.ts";
+import { InputError } from "../errors.ts";
+import type { Device, Program, TensorBuffer } from "../gpu/device.ts";
+import { randomInteger, randomNormal, type RandomState } from "../gpu/ops/random.ts";
+import { seedWords } from "../gpu/philox.ts";
+import { input } from "../gpu/tensor.ts";
+import type { Model } from "../model/model.ts";
+import { type Dataset, ImageOrder } from "./dataset.ts";
+import { encodeRates, HISTORY, type OptimizerConfig, trainingStep } from "./step.ts";
+
+/** Settings of a training, in files with their names in snake case. */
+export interface TrainingConfig extends OptimizerConfig {
+  /** Images a step. @default {64} */
+  readonly batchSize: number;
+  /** @default {0.0002} */
+  readonly learningRate: number;
+  /** Steps in which the learning rate rises from 0. @default {500} */
+  readonly warmupSteps: number;
+  /**
+   * The most that the moving average of the weights keeps of the old ones at a step; early on it
+   * keeps (1 + step) / (10 + step), so that short trainings do not remember their start.
+   * @default {0.999}
+   */
+  readonly emaDecay: number;
+  /** Of weights, order, timesteps, noise and dropout. @default {0} */
+  readonly seed: number;
+}
+
+const positive = z.number().positive(), share = z.number().min(0).lt(1);
+const schema = z.strictObject({
+  batch_size: z.int().min(1).max(65536).default(64),
+  learning_rate: positive.default(2e-4),
+  warmup_steps: z.int().min(0).default(500),
+  betas: z.tuple([share, share]).default([0.9, 0.999]),
+  eps: positive.default(1e-8),
+  weight_decay: z.number().min(0).default(0),
+  max_grad_norm: positive.default(1),
+  ema_decay: z.number().min(0).max(1).default(0.999),
+  seed: z.int().min(0).default(0),
+});
+
+/**
+ * Reads settings of a training.
+ *
+ * @throws {InputError} If a field is unknown or out of range.
+ *
+ * @example
+ * ```ts
+ * import { parseTraining } from "@x/ddpm";
+ *
+ * console.log(parseTraining({ batch_size: 32 }).learningRate);
+ * ```
+ */
+export function parseTraining(json: unknown): TrainingConfig {
+  return toCamelCase(parseWith(schema, json, "training configuration"));
+}
+
+/** Streams of random numbers of a training. */
+const TIMESTEP_STREAM = 11, NOISE_STREAM = 12;
+
+/** How a step went. */
+export interface StepRecord {
+  /** From 1. */
+  readonly step: number;
+  /** Mean squared error of the predicted noise. */
+  readonly loss: number;
+  /** Norm of the gradient before clipping. */
+  readonly gradientNorm: number;
+}
+
+/** Everything that a training needs to go on: flat arrays by name, and the number of steps done. */
+export interface TrainingState {
+  readonly step: number;
+  readonly arrays: Readonly<Record<StateName, Float32Array<ArrayBuffer>>>;
+}
+
+const STATE_NAMES = ["parameters", "moment1", "moment2", "ema", "history"] as const;
+
+/** An array of a training's state. */
+export type StateName = (typeof STATE_NAMES)[number];
+
+/** A training on a device. Dispose of it to free its memory. */
+export class Trainer implements Disposable {
+  readonly config: TrainingConfig;
+  readonly #program: Program;
+  readonly #model: Model;
+  readonly #data: Dataset;
+  readonly #state: Readonly<Record<StateName, TensorBuffer>>;
+  readonly #order: ImageOrder;
+  readonly #images: Float32Array<ArrayBuffer>;
+  #step = 0;
+
+  private constructor(
+    program: Program,
+    model: Model,
+    data: Dataset,
+    config: TrainingConfig,
+    state: Readonly<Record<StateName, TensorBuffer>>,
+  ) {
+    this.config = config;
+    this.#program = program;
+    this.#model = model;
+    this.#data = data;
+    this.#state = state;
+    this.#order = new ImageOrder(data.count, config.seed);
+    this.#images = new Float32Array(config.batchSize * data.height * data.width * data.channels);
+  }
+
+  /**
+   * Compiles a training step. The model's parameters are the initial ones.
+   *
+   * @throws {InputError} If model and data do not fit.
+   * @throws {DeviceError} If it does not fit the device.
+   *
+   * @example
+   * ```ts
+   * import { idxDataset, initializeModel, openDevice, parseTraining, parseUNetConfig, Trainer }
+   *   from "@x/ddpm";
+   *
+   * const data = idxDataset("noise", {
+   *   shape: [64, 8, 8],
+   *   data: crypto.getRandomValues(new Uint8Array(64 * 8 * 8)),
+   * });
+   * const config = parseUNetConfig({ in_channels: 1, out_channels: 1, block_out_channels: [8],
+   *   norm_num_groups: 4, down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
+   * using device = await openDevice("cpu");
+   * const settings = parseTraining({ batch_size: 2 });
+   * using trainer = await Trainer.create(device, initializeModel(config, {}, 0), data, settings);
+   * trainer.run();
+   * console.log(await trainer.records(1)); // [{ step: 1, loss: 1.0..., gradientNorm: ... }]
+   * ```
+   */
+  static async create(
+    device: Device,
+    model: Model,
+    data: Dataset,
+    config: TrainingConfig,
+  ): Promise<Trainer> {
+    const { config: net, layout } = model, { batchSize } = config;
+    if (net.inChannels !== net.outChannels) {
+      throw new InputError(
+        "Cannot train: the network does not predict as many channels as it sees",
+      );
+    }
+    if (net.numClassEmbeds !== null && !data.labels) {
+      throw new InputError(`Cannot train: the network has classes, but ${data.name} has no labels`);
+    }
+    const shape = [batchSize, data.height, data.width, data.channels];
+    const random: RandomState = {
+      seed: input("seed", [2], "i32"),
+      first: input("first", [1], "i32"),
+      step: input("step", [1], "i32"),
+    };
+    const steps = model.schedule.numTrainTimesteps;
+    const graph = trainingStep(net, model.schedule, layout, config, {
+      images: input("images", shape),
+      noise: randomNormal(shape, random, NOISE_STREAM),
+      timesteps: randomInteger(steps, [batchSize], random, TIMESTEP_STREAM),
+      ...(net.numClassEmbeds === null ? {} : { labels: input("labels", [batchSize], "i32") }),
+      ...(net.dropout ? { random } : {}),
+    });
+    const buffers: TensorBuffer[] = [];
+    const buffer = (length: number) => {
+      const made = device.buffer(length);
+      buffers.push(made);
+      return made;
+    };
+    try {
+      const state = {
+        parameters: buffer(layout.size),
+        moment1: buffer(layout.size),
+        moment2: buffer(layout.size),
+        ema: buffer(layout.size),
+        history: buffer(2 * HISTORY),
+      };
+      const program = await device.compile(graph, {
+        label: "a training step",
+        buffers: state,
+      });
+      program.buffers.seed.write(seedWords(config.seed));
+      for (const name of ["parameters", "ema"] as const) state[name].write(model.parameters);
+      return new Trainer(program, model, data, config, state);
+    } catch (error) {
+      for (const made of buffers) made[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** Steps done so far. */
+  get step(): number {
+    return this.#step;
+  }
+
+  /** Bytes on the device, all told. */
+  get memory(): number {
+    const state = Object.values(this.#state).reduce((n, b) => n + 4 * b.length, 0);
+    return this.#program.memory + state;
+  }
+
+  /** Floating point operations of a step. */
+  get flops(): number {
+    return this.#program.flops;
+  }
+
+  /** Kernels of a step. */
+  get dispatches(): number {
+    return this.#program.dispatches;
+  }
+
+  /** The moving average of the weights, on the device, for sampling while training. */
+  get average(): TensorBuffer {
+    return this.#state.ema;
+  }
+
+  /** Starts a step; returns before it is done. */
+  run(): void {
+    const { batchSize, learningRate, warmupSteps, emaDecay } = this.config, step = this.#step;
+    const size = this.#images.length / batchSize, labels = new Int32Array(batchSize);
+    for (let i = 0; i < batchSize; i++) {
+      const index = this.#order.at(step * batchSize + i);
+      this.#data.read(index, this.#images, i * size);
+      labels[i] = this.#data.labels?.[index] ?? 0;
+    }
+    const { buffers } = this.#program;
+    buffers.images.write(this.#images);
+    if (buffers.labels) buffers.labels.write(labels);
+    buffers.step.write([step]);
+    const rates = {
+      step,
+      learningRate: learningRate * Math.min(1, (step + 1) / Math.max(1, warmupSteps)),
+      emaDecay: Math.min(emaDecay, (1 + step) / (10 + step)),
+    };
+    buffers.rates.write(encodeRates(rates, this.config));
+    this.#program.run();
+    this.#step++;
+  }
+
+  /**
+   * Waits for all steps, and tells how the last ones went.
+   *
+   * @param count How many, at most {@linkcode HISTORY}.
+   * @throws {DeviceError} If the device failed.
+   */
+  async records(count: number): Promise<StepRecord[]> {
+    const values = await this.#state.history.read();
+    const first = Math.max(0, this.#step - Math.min(count, HISTORY));
+    return Array.from({ length: this.#step - first }, (_, i) => {
+      const step = first + i, at = 2 * (step % HISTORY);
+      return { step: step + 1, loss: values[at], gradientNorm: values[at + 1] };
+    });
+  }
+
+  /** Everything that is needed to go on. */
+  async state(): Promise<TrainingState> {
+    const arrays = await Promise.all(STATE_NAMES.map((name) => this.#state[name].read()));
+    const named = STATE_NAMES.map((name, i) => [name, arrays[i]]);
+    return { step: this.#step, arrays: Object.fromEntries(named) };
+  }
+
+  /**
+   * Goes on from a state.
+   *
+   * @throws {InputError} If it is the state of another network.
+   */
+  restore({ step, arrays }: TrainingState): void {
+    for (const name of STATE_NAMES) {
+      if (arrays[name]?.length !== this.#state[name].length) {
+        throw new InputError(
+          `Cannot go on: the state has ${arrays[name]?.length ?? "no"} ${name}, but the network ` +
+            `wants ${this.#state[name].length}`,
+        );
+      }
+    }
+    for (const name of STATE_NAMES) this.#state[name].write(arrays[name]);
+    this.#step = step;
+  }
+
+  /** The model with the moving average of the weights, which is the one to sample from. */
+  async model(card: Readonly<Record<string, string>> = {}): Promise<Model> {
+    const parameters = await this.#state.ema.read() as Float32Array<ArrayBuffer>;
+    const { height, width } = this.#data;
+    const config = { ...this.#model.config, sampleSize: [height, width] as const };
+    return { ...this.#model, config, parameters, card };
+  }
+
+  [Symbol.dispose](): void {
+    this.#program[Symbol.dispose]();
+    for (const buffer of Object.values(this.#state)) buffer[Symbol.dispose]();
+  }
+}

@@ -13,10 +13,9 @@
  *
  * @example Paint four digits
  * ```ts
- * import { makeGrid, openDevice, parseModel, Sampler } from "@x/ddpm";
+ * import { fetchModel, makeGrid, openDevice, Sampler } from "@x/ddpm";
  *
- * const file = await fetch(new URL("data/mnist.safetensors", import.meta.resolve("@x/ddpm")));
- * const model = parseModel(new Uint8Array(await file.arrayBuffer()));
+ * const model = await fetchModel("mnist");
  * using device = await openDevice();
  * using sampler = await Sampler.create(device, model, { steps: 5, batchSize: 4 });
  * const picture = makeGrid(await sampler.sample({ count: 4, seed: 1 }));
@@ -53,6 +52,7 @@ export {
   writeSafetensors,
 } from "./src/model/safetensors.ts";
 export { NoiseSchedule, parseSchedule, type ScheduleConfig } from "./src/model/schedule.ts";
+export { fetchModel, type ShippedModel } from "./src/model/shipped.ts";
 export { parameterLayout } from "./src/model/unet.ts";
 export { makeGrid, type Picture } from "./src/sample/pixels.ts";
 export { type Images, type MethodName, Sampler } from "./src/sample/sampler.ts";

@@ -10,9 +10,7 @@ import { parseUNetConfig } from "../model/config.ts";
 import { assembleModel, type Model, parseModel } from "../model/model.ts";
 import { readSafetensors } from "../model/safetensors.ts";
 import { parseSchedule } from "../model/schedule.ts";
-
-/** Models that come with the package. */
-export const SHIPPED_MODELS = ["mnist"] as const;
+import { fetchModel, type ShippedModel, shippedModels } from "../model/shipped.ts";
 
 /** What is wrong with a path, in words. */
 function explain(error: unknown): string {
@@ -106,16 +104,13 @@ export async function makeFolder(path: string): Promise<void> {
  */
 export async function loadModel(place: string): Promise<Model> {
   const kind = await kindOf(place);
-  if (kind === "nothing" && SHIPPED_MODELS.some((name) => name === place)) {
-    const url = new URL(`../../data/${place}.safetensors`, import.meta.url);
-    const response = await fetch(url);
-    if (!response.ok) throw new Error(`Cannot load ${url}: ${response.status}`);
-    return parseModel(new Uint8Array(await response.arrayBuffer()), `the model ${place}`);
+  if (kind === "nothing" && shippedModels.some((name) => name === place)) {
+    return await fetchModel(place as ShippedModel);
   }
   if (kind === "nothing") {
     throw new InputError(
       `Cannot load the model ${place}: there is no such file or folder, and the models that come ` +
-        `with the package are: ${SHIPPED_MODELS.join(", ")}`,
+        `with the package are: ${shippedModels.join(", ")}`,
     );
   }
   if (kind === "file") return parseModel(await readFile(place), place);

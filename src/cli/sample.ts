@@ -7,8 +7,9 @@
 import { InputError } from "../errors.ts";
 import type { Images, MethodName } from "../sample/sampler.ts";
 import { methods, Sampler } from "../sample/sampler.ts";
+import { shippedModels } from "../model/shipped.ts";
 import { deviceFlag, openForCommand } from "./device.ts";
-import { loadModel, SHIPPED_MODELS } from "./files.ts";
+import { loadModel } from "./files.ts";
 import { type Flag, parseFlags } from "./flags.ts";
 import { checkOutput, writeImages } from "./pictures.ts";
 import { formatTime, print, Progress } from "./progress.ts";
@@ -23,7 +24,7 @@ export const sampleFlags = {
   model: {
     kind: "text",
     value: "MODEL",
-    help: `a name (${SHIPPED_MODELS.join(", ")}), a .safetensors file, or a folder; default mnist`,
+    help: `a name (${shippedModels.join(", ")}), a .safetensors file, or a folder; default mnist`,
   },
   count: { kind: "integer", min: 1, max: 1_000_000, help: "images; default 16" },
   steps: { kind: "integer", min: 1, max: 100_000, help: "evaluations of the network; default 50" },

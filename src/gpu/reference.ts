@@ -39,11 +39,10 @@ export function interpret(
       if (lastUse.get(x) === node && !roots.has(x)) values.delete(x);
     }
   }
-  const results = graph.updates.map(([, value]) => values.get(value)!.slice());
-  graph.updates.forEach(([state], i) => inputs[inputName(state)!].set(results[i]));
-  return Object.fromEntries(
-    Object.entries(graph.outputs).map(([name, x]) => [name, values.get(x)!.slice()]),
-  );
+  const outputs = Object.entries(graph.outputs).map(([name, x]) => [name, values.get(x)!.slice()]);
+  const updates = graph.updates.map(([, value]) => values.get(value)!.slice());
+  graph.updates.forEach(([state], i) => inputs[inputName(state)!].set(updates[i]));
+  return Object.fromEntries(outputs);
 }
 
 function evaluate(

@@ -43,7 +43,7 @@ export function simplify(graph: Graph): Graph {
     return found;
   };
 
-  /** Outputs have memory of their own, each its own. */
+  /** Outputs and updates have memory of their own, each its own. */
   const taken = new Set<Tensor>();
   const output = (x: Tensor): Tensor => {
     const isOwn = x.inputs.length > 0 && !x.op.view && !taken.has(x);
@@ -57,7 +57,7 @@ export function simplify(graph: Graph): Graph {
     outputs: Object.fromEntries(
       Object.entries(graph.outputs).map(([name, x]) => [name, output(visit(x))]),
     ),
-    updates: graph.updates.map(([state, value]) => [visit(state), visit(value)]),
+    updates: graph.updates.map(([state, value]) => [visit(state), output(visit(value))]),
   };
 }
 

@@ -1,0 +1,36 @@
+/**
+ * Models that come with the package.
+ *
+ * @module
+ */
+
+import { type Model, parseModel } from "./model.ts";
+
+/** Their names; `data/README.md` has a card for each. */
+export const shippedModels = ["mnist"] as const;
+
+/** The name of a model that comes with the package. */
+export type ShippedModel = (typeof shippedModels)[number];
+
+/**
+ * Loads a model that comes with the package, or one from any address.
+ *
+ * @throws {TypeError} If it cannot be reached.
+ * @throws {InputError} If it is damaged.
+ *
+ * @example
+ * ```ts
+ * import { fetchModel } from "@x/ddpm";
+ *
+ * const model = await fetchModel("mnist");
+ * console.log(model.config.sampleSize); // [28, 28]
+ * ```
+ */
+export async function fetchModel(model: ShippedModel | URL): Promise<Model> {
+  const url = model instanceof URL
+    ? model
+    : new URL(`../../data/${model}.safetensors`, import.meta.url);
+  const response = await fetch(url);
+  if (!response.ok) throw new TypeError(`Cannot load ${url}: the answer is ${response.status}`);
+  return parseModel(new Uint8Array(await response.arrayBuffer()), `the model ${model}`);
+}

@@ -26,15 +26,9 @@
  */
 
 export { InputError } from "./src/errors.ts";
-export {
-  type CompileOptions,
-  type Device,
-  DeviceError,
-  type Program,
-  type TensorBuffer,
-} from "./src/gpu/device.ts";
+export { type Device, DeviceError, type TensorBuffer } from "./src/gpu/device.ts";
 export { type DeviceKind, openDevice } from "./src/gpu/open.ts";
-export { GpuDevice } from "./src/gpu/wgsl/device.ts";
+export type { DType } from "./src/gpu/tensor.ts";
 export {
   type ActivationName,
   type DownBlockType,
@@ -44,7 +38,9 @@ export {
   type UpBlockType,
 } from "./src/model/config.ts";
 export { initializeModel, type Model, parseModel, serializeModel } from "./src/model/model.ts";
+export type { ParameterLayout, ParameterSpec } from "./src/model/parameters.ts";
 export {
+  type FileDType,
   type FileTensor,
   type NamedTensor,
   readSafetensors,
@@ -55,11 +51,14 @@ export { NoiseSchedule, parseSchedule, type ScheduleConfig } from "./src/model/s
 export { fetchModel, type ShippedModel } from "./src/model/shipped.ts";
 export { parameterLayout } from "./src/model/unet.ts";
 export { makeGrid, type Picture } from "./src/sample/pixels.ts";
+export type { MethodOptions } from "./src/sample/method.ts";
 export { type Images, type MethodName, Sampler } from "./src/sample/sampler.ts";
 export type { SampleOptions, SamplerOptions } from "./src/sample/sampler.ts";
 export type { Dataset } from "./src/train/dataset.ts";
 export { type IdxArray, idxDataset, readIdx } from "./src/train/datasets/idx.ts";
+export type { OptimizerConfig } from "./src/train/step.ts";
 export { parseTraining, Trainer, type TrainingConfig } from "./src/train/trainer.ts";
+export type { StateName, StepRecord, TrainingState } from "./src/train/trainer.ts";
 
 if (import.meta.main) {
   const { main } = await import("./src/cli.ts");

@@ -19,5 +19,6 @@
  * ```
  */
 export class InputError extends Error {
+  /** `InputError`. */
   override readonly name = "InputError";
 }

@@ -6,15 +6,32 @@
  */
 
 import type { Graph } from "./graph.ts";
-import type { DType, HostArray } from "./tensor.ts";
+import type { DType } from "./tensor.ts";
 
-/** A device failed: out of memory, lost, or told to do what it cannot. */
+/**
+ * A device failed: out of memory, lost, or told to do what it cannot. The message says what was
+ * being done, and on which device.
+ *
+ * @example
+ * ```ts
+ * import { DeviceError, openDevice } from "@x/ddpm";
+ *
+ * try {
+ *   using device = await openDevice("gpu");
+ *   console.log(device.name);
+ * } catch (error) {
+ *   if (error instanceof DeviceError) console.log(error.message);
+ * }
+ * ```
+ */
 export class DeviceError extends Error {
+  /** `DeviceError`. */
   override readonly name = "DeviceError";
 }
 
 /** Memory of a device that outlives a run: parameters, images, counters. */
 export interface TensorBuffer extends Disposable {
+  /** Type of its elements. */
   readonly dtype: DType;
   /** Number of elements. */
   readonly length: number;
@@ -23,7 +40,7 @@ export interface TensorBuffer extends Disposable {
    *
    * @throws {RangeError} If they do not fit.
    */
-  write(values: HostArray | readonly number[], offset?: number): void;
+  write(values: ArrayLike<number>, offset?: number): void;
   /**
    * Waits for what was started before, and reads elements. On a GPU under Deno a wait takes at
    * least 11 ms, so this is nothing to do at every step.
@@ -64,20 +81,30 @@ export interface CompileOptions {
   readonly buffers?: Readonly<Record<string, TensorBuffer>>;
 }
 
-/** What runs programs. */
+/** What runs programs; {@linkcode openDevice} makes one. Dispose of it to free its memory. */
 export interface Device extends Disposable {
   /** `gpu` for WebGPU, be it in software; `cpu` for the interpreter. */
   readonly kind: "gpu" | "cpu";
   /** The adapter's own description. */
   readonly name: string;
-  /** Memory for `length` elements, zeros at first. */
+  /**
+   * Memory for `length` elements, zeros at first.
+   *
+   * @param dtype @default {"f32"}
+   * @throws {DeviceError} If it is more than the device allows.
+   */
   buffer(length: number, dtype?: DType): TensorBuffer;
   /**
    * Makes a program of a graph.
    *
+   * @internal
    * @throws {DeviceError} If it does not fit into the device's memory or limits.
    */
   compile(graph: Graph, options?: CompileOptions): Promise<Program>;
-  /** Waits until everything started so far is done. */
+  /**
+   * Waits until everything started so far is done.
+   *
+   * @throws {DeviceError} If something failed since the last wait.
+   */
   idle(): Promise<void>;
 }

@@ -17,17 +17,31 @@ export const SOFTWARE_ADAPTER_PACKAGES = "libvulkan1 mesa-vulkan-drivers";
 /**
  * Opens a device. Dispose of it to free its memory.
  *
+ * @param kind Which; or a WebGPU device that was requested elsewhere, which is destroyed with it.
+ * @default {"auto"}
  * @throws {DeviceError} If `gpu` is asked for and there is no adapter.
  *
- * @example
+ * @example Whatever there is
  * ```ts
  * import { openDevice } from "@x/ddpm";
  *
  * using device = await openDevice("auto");
  * console.log(device.kind, device.name);
  * ```
+ *
+ * @example A device of one's own, in a browser for instance
+ * ```ts
+ * import { openDevice } from "@x/ddpm";
+ *
+ * const adapter = await navigator.gpu.requestAdapter();
+ * if (adapter) {
+ *   using device = await openDevice(await adapter.requestDevice());
+ *   console.log(device.name);
+ * }
+ * ```
  */
-export async function openDevice(kind: DeviceKind = "auto"): Promise<Device> {
+export async function openDevice(kind: DeviceKind | GPUDevice = "auto"): Promise<Device> {
+  if (typeof kind !== "string") return new GpuDevice(kind);
   if (kind === "cpu") return new ReferenceDevice();
   const device = await GpuDevice.request();
   if (device) return device;

@@ -127,7 +127,7 @@ class ReferenceBuffer implements TensorBuffer {
     return this.array.length;
   }
 
-  write(values: HostArray | readonly number[], offset = 0): void {
+  write(values: ArrayLike<number>, offset = 0): void {
     this.array.set(values, offset);
   }
 

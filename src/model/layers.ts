@@ -17,7 +17,9 @@ import * as e from "../gpu/expression.ts";
 import { map } from "../gpu/ops/map.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { ActivationName, UNetConfig } from "./config.ts";
-import type { Initializer, ParameterSource } from "./parameters.ts";
+import type { ParameterSource, ParameterSpec } from "./parameters.ts";
+
+type Initializer = ParameterSpec["init"];
 
 /** What all layers of a network share. */
 export interface Network {

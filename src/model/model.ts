@@ -30,7 +30,9 @@ import { parameterLayout } from "./unet.ts";
 
 /** A network that was trained, or is about to be. */
 export interface Model {
+  /** The architecture. */
   readonly config: UNetConfig;
+  /** The noise it is trained on, and how sampling walks it. */
   readonly schedule: ScheduleConfig;
   /** Where each parameter lies in `parameters`. */
   readonly layout: ParameterLayout;
@@ -41,8 +43,8 @@ export interface Model {
 }
 
 /**
- * A model with the initial weights of the DDPM paper: Xavier uniform, and zeros in the last layer of
- * every residual branch and of the network.
+ * A model with the initial weights of the DDPM paper: Xavier uniform, and zeros in the last layer
+ * of every residual branch and of the network.
  *
  * @param schedule As in a `scheduler_config.json`.
  *
@@ -89,7 +91,8 @@ export function parseModel(bytes: Uint8Array<ArrayBuffer>, what = "the model"): 
   const { [UNET_KEY]: unet, [SCHEDULE_KEY]: schedule, ...card } = metadata;
   if (unet === undefined) {
     throw new InputError(
-      `Cannot load ${what}: its header holds no network; for a diffusers checkpoint give its folder`,
+      `Cannot load ${what}: its header holds no network; for a diffusers checkpoint give its ` +
+        "folder",
     );
   }
   return assembleModel(

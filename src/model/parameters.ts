@@ -7,31 +7,26 @@
 
 import { philox, seedWords, toNormals, toUniform } from "../gpu/philox.ts";
 import { type Shape, sizeOf } from "../gpu/shape.ts";
-import type { Packing } from "../gpu/ops/concat.ts";
 import { viewOf } from "../gpu/ops/concat.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { BINDING_ALIGNMENT } from "../gpu/wgsl/kernel.ts";
-
-/**
- * First values. `xavier` is U(±√(6 / (fan in + fan out))) as in the DDPM paper (Glorot and Bengio
- * 2010), `normal` is N(0, 1).
- */
-export type Initializer = "xavier" | "normal" | "zeros" | "ones";
-
-/**
- * How the axes of a parameter lie here and in files: `conv` is `[height, width, in, out]` here and
- * `[out, in, height, width]` there, `linear` is `[in, out]` here and `[out, in]` there.
- */
-export type AxisOrder = "conv" | "linear" | "plain";
 
 /** What a network says of a parameter that it uses. */
 export interface ParameterSpec {
   /** As in files of diffusers, `conv_in.weight`. */
   readonly name: string;
-  /** Shape here. */
-  readonly shape: Shape;
-  readonly order: AxisOrder;
-  readonly init: Initializer;
+  /** Its sizes here. */
+  readonly shape: readonly number[];
+  /**
+   * How its axes lie here and in files: `conv` is `[height, width, in, out]` here and
+   * `[out, in, height, width]` there, `linear` is `[in, out]` here and `[out, in]` there.
+   */
+  readonly order: "conv" | "linear" | "plain";
+  /**
+   * First values: `xavier` is U(±√(6 / (fan in + fan out))) as in the DDPM paper (Glorot and Bengio
+   * 2010), `normal` is N(0, 1).
+   */
+  readonly init: "xavier" | "normal" | "zeros" | "ones";
   /** Whether training changes it. */
   readonly isTrained: boolean;
 }
@@ -39,9 +34,14 @@ export interface ParameterSpec {
 /** Gives a network the tensor of a parameter that it asks for. */
 export type ParameterSource = (spec: ParameterSpec) => Tensor;
 
-/** All parameters of a network in the order of their use, and where they start in a flat buffer. */
-export interface ParameterLayout extends Packing {
+/** All parameters of a network in the order of their use, and where they lie in a flat array. */
+export interface ParameterLayout {
+  /** What the network says of each. */
   readonly specs: readonly ParameterSpec[];
+  /** The element at which each starts. */
+  readonly offsets: readonly number[];
+  /** Elements in all, with the gaps between parameters. */
+  readonly size: number;
   /** Numbers that are learnt or fixed, without the gaps between parameters. */
   readonly count: number;
 }

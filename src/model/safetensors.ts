@@ -6,26 +6,31 @@
  */
 
 import { InputError } from "../errors.ts";
-import { formatShape, type Shape, sizeOf } from "../gpu/shape.ts";
+import { formatShape, sizeOf } from "../gpu/shape.ts";
 
 /** Element types that files may hold. */
-export type FileDType = keyof typeof elementSizes;
+export type FileDType =
+  | ("BOOL" | "U8" | "I8" | "U16" | "I16" | "F16" | "BF16")
+  | ("U32" | "I32" | "F32" | "U64" | "I64" | "F64");
 
-const elementSizes = {
+const elementSizes: Readonly<Record<FileDType, number>> = {
   ...{ BOOL: 1, U8: 1, I8: 1, U16: 2, I16: 2, F16: 2, BF16: 2 },
   ...{ U32: 4, I32: 4, F32: 4, U64: 8, I64: 8, F64: 8 },
-} as const;
+};
 
 /** A tensor in a file. */
 export interface FileTensor {
+  /** Type of its elements. */
   readonly dtype: FileDType;
-  readonly shape: Shape;
-  /** Its part of the file. */
+  /** Its sizes, the slowest axis first; `[]` for a single number. */
+  readonly shape: readonly number[];
+  /** Its part of the file, little-endian. */
   readonly bytes: Uint8Array<ArrayBuffer>;
 }
 
 /** The contents of a safetensors file. */
 export interface Safetensors {
+  /** All tensors by name, in the order of the header. */
   readonly tensors: ReadonlyMap<string, FileTensor>;
   /** The strings under `__metadata__`. */
   readonly metadata: Readonly<Record<string, string>>;
@@ -157,8 +162,11 @@ const bfloat16 = (bits: number) => new Float32Array(new Uint32Array([bits << 16]
 
 /** A tensor to write. */
 export interface NamedTensor {
+  /** As it will be found; not `__metadata__`. */
   readonly name: string;
-  readonly shape: Shape;
+  /** Its sizes, the slowest axis first. */
+  readonly shape: readonly number[];
+  /** Its elements in row-major order, written as `F32` or `I32`. */
   readonly values: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
 }
 

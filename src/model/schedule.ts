@@ -11,12 +11,6 @@ import { z } from "zod";
 import { parseWith, toCamelCase, toSnakeCase } from "../config.ts";
 import { InputError } from "../errors.ts";
 
-/** What a network predicts of x_t = √ᾱ x_0 + √(1-ᾱ) ε: ε, x_0, or v = √ᾱ ε - √(1-ᾱ) x_0. */
-export type PredictionType = "epsilon" | "sample" | "v_prediction";
-
-/** The field's names of schedules. */
-export type BetaSchedule = "linear" | "scaled_linear" | "squaredcos_cap_v2" | "sigmoid";
-
 /** A schedule and how sampling walks it: diffusers' `scheduler_config.json` in camel case. */
 export interface ScheduleConfig {
   /** T. @default {1000} */
@@ -29,9 +23,12 @@ export interface ScheduleConfig {
    * `linear` as in the DDPM paper, `scaled_linear` in √β as in latent diffusion,
    * `squaredcos_cap_v2` the cosine of Nichol and Dhariwal 2021. @default {"linear"}
    */
-  readonly betaSchedule: BetaSchedule;
-  /** What the network predicts. @default {"epsilon"} */
-  readonly predictionType: PredictionType;
+  readonly betaSchedule: "linear" | "scaled_linear" | "squaredcos_cap_v2" | "sigmoid";
+  /**
+   * What the network predicts of x_t = √ᾱ x_0 + √(1-ᾱ) ε: ε, x_0, or v = √ᾱ ε - √(1-ᾱ) x_0.
+   * @default {"epsilon"}
+   */
+  readonly predictionType: "epsilon" | "sample" | "v_prediction";
   /** Whether predictions of x_0 are clipped. @default {true} */
   readonly clipSample: boolean;
   /** They are clipped to ± this. @default {1} */
@@ -87,23 +84,27 @@ export function formatSchedule(config: ScheduleConfig): Record<string, unknown> 
   return { _class_name: "DDPMScheduler", ...toSnakeCase(config) };
 }
 
-/** The tables of a schedule. */
+/**
+ * The tables of a schedule.
+ *
+ * @example
+ * ```ts
+ * import { NoiseSchedule, parseSchedule } from "@x/ddpm";
+ *
+ * const schedule = new NoiseSchedule(parseSchedule({ beta_schedule: "linear" }));
+ * console.log(schedule.alphasCumprod[999]); // 0.0000403...
+ * console.log(schedule.timesteps(4)); // [750, 500, 250, 0]
+ * ```
+ */
 export class NoiseSchedule {
+  /** What the tables were made of. */
   readonly config: ScheduleConfig;
-  /** βₜ. */
+  /** βₜ, the variance of the noise that step t adds, for t in [0, T). */
   readonly betas: Float64Array<ArrayBuffer>;
-  /** ᾱₜ, the share of the image's variance that is left at step t. */
+  /** ᾱₜ, the share of the image's variance that is left at step t, for t in [0, T). */
   readonly alphasCumprod: Float64Array<ArrayBuffer>;
 
-  /**
-   * @example
-   * ```ts
-   * import { NoiseSchedule, parseSchedule } from "@x/ddpm";
-   *
-   * const schedule = new NoiseSchedule(parseSchedule({}));
-   * console.log(schedule.alphasCumprod[999]); // 0.0000403...
-   * ```
-   */
+  /** Works the tables out. */
   constructor(config: ScheduleConfig) {
     this.config = config;
     this.betas = makeBetas(config).map(Math.fround);

@@ -6,11 +6,11 @@
 
 import { type Model, parseModel } from "./model.ts";
 
-/** Their names; `data/README.md` has a card for each. */
-export const shippedModels = ["mnist"] as const;
+/** The name of a model that comes with the package; `data/README.md` has a card for each. */
+export type ShippedModel = "mnist";
 
-/** The name of a model that comes with the package. */
-export type ShippedModel = (typeof shippedModels)[number];
+/** All of them. */
+export const shippedModels: readonly ShippedModel[] = ["mnist"];
 
 /**
  * Loads a model that comes with the package, or one from any address.

@@ -8,8 +8,11 @@ import type { Images } from "./sampler.ts";
 
 /** A picture: four bytes a pixel, red, green, blue and opacity, row by row. */
 export interface Picture {
+  /** Columns. */
   readonly width: number;
+  /** Rows. */
   readonly height: number;
+  /** The bytes, as `ImageData` of browsers wants them. */
   readonly rgba: Uint8ClampedArray<ArrayBuffer>;
 }
 

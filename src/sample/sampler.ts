@@ -25,19 +25,23 @@ import { ddpm } from "./ddpm.ts";
 import { denoise } from "./denoiser.ts";
 import type { Method, MethodOptions, StepTable } from "./method.ts";
 
-/** All methods by name. */
-export const methods = { ddpm, ddim } satisfies Record<string, Method>;
-
 /** The name of a sampling method. */
-export type MethodName = keyof typeof methods;
+export type MethodName = "ddpm" | "ddim";
+
+/** All methods by name. */
+export const methods: Readonly<Record<MethodName, Method>> = { ddpm, ddim };
 
 /** Images as a network sees them. */
 export interface Images {
+  /** How many there are. */
   readonly count: number;
+  /** Rows of each. */
   readonly height: number;
+  /** Columns of each. */
   readonly width: number;
+  /** Numbers a pixel: 1 for grey, 3 for red, green and blue. */
   readonly channels: number;
-  /** `[count, height, width, channels]`, in [-1, 1]. */
+  /** `[count, height, width, channels]`, in [-1, 1]; more where x_t is still noisy. */
   readonly data: Float32Array<ArrayBuffer>;
 }
 
@@ -46,11 +50,11 @@ const START_STREAM = 1, STEP_STREAM = 2;
 
 /** Settings of a sampler. */
 export interface SamplerOptions extends MethodOptions {
-  /** @default {"ddim"} */
+  /** `ddpm` is ancestral sampling, `ddim` needs fewer steps. @default {"ddim"} */
   readonly method?: MethodName;
-  /** Evaluations of the network. @default {50} */
+  /** Evaluations of the network, 1 to T. @default {50} */
   readonly steps?: number;
-  /** Images that are computed together. @default {16} */
+  /** Images that are computed together; memory grows with it. @default {16} */
   readonly batchSize?: number;
   /** Height and width; by default those the model was made for. */
   readonly size?: readonly [height: number, width: number];
@@ -60,13 +64,13 @@ export interface SamplerOptions extends MethodOptions {
 
 /** Settings of one call. */
 export interface SampleOptions {
-  /** @default {1} */
+  /** How many images to make. @default {1} */
   readonly count?: number;
   /** Image k of a seed is the same whatever the count and the batch size. @default {0} */
   readonly seed?: number;
   /** The number k of the first image. @default {0} */
   readonly first?: number;
-  /** A class for each image, for models that have classes. */
+  /** A class for each image, for models that have classes; integers in [0, classes). */
   readonly labels?: readonly number[];
   /** Stops between steps. */
   readonly signal?: AbortSignal;
@@ -74,7 +78,7 @@ export interface SampleOptions {
   readonly onProgress?: (done: number, total: number) => void;
   /** Is given x_t, for how many steps were done; every `snapshotEvery` steps of the first batch. */
   readonly onSnapshot?: (images: Images, step: number) => void;
-  /** @default {1} */
+  /** Steps between two snapshots. @default {1} */
   readonly snapshotEvery?: number;
 }
 
@@ -111,7 +115,26 @@ export function samplingStep(
   );
 }
 
-/** A model, a method and a number of steps, compiled. Dispose of it to free its memory. */
+/**
+ * A model, a method and a number of steps, compiled. Dispose of it to free its memory.
+ *
+ * @example
+ * ```ts
+ * import { initializeModel, openDevice, parseUNetConfig, Sampler } from "@x/ddpm";
+ *
+ * const config = parseUNetConfig({ sample_size: 8, block_out_channels: [8], norm_num_groups: 4,
+ *   down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
+ * const model = initializeModel(config, {}, 0);
+ * using device = await openDevice("cpu");
+ * using sampler = await Sampler.create(device, model, { method: "ddpm", steps: 3, batchSize: 2 });
+ * const images = await sampler.sample({
+ *   count: 2,
+ *   seed: 7,
+ *   onProgress: (done, total) => console.log(`${done} of ${total}`),
+ * });
+ * console.log(images.data.length); // 2 * 8 * 8 * 3
+ * ```
+ */
 export class Sampler implements Disposable {
   readonly #device: Device;
   readonly #start: Program;
@@ -140,7 +163,7 @@ export class Sampler implements Disposable {
   }
 
   /**
-   * Compiles.
+   * Compiles a sampler.
    *
    * @throws {InputError} If the settings do not fit the model.
    * @throws {DeviceError} If it does not fit the device.
@@ -245,7 +268,19 @@ export class Sampler implements Disposable {
   }
 
   /**
-   * Makes images.
+   * Makes images. One call at a time: a sampler has one place to compute in.
+   *
+   * @example
+   * ```ts
+   * import { initializeModel, openDevice, parseUNetConfig, Sampler } from "@x/ddpm";
+   *
+   * const config = parseUNetConfig({ sample_size: 8, num_class_embeds: 10, block_out_channels: [8],
+   *   norm_num_groups: 4, down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
+   * using device = await openDevice("cpu");
+   * using sampler = await Sampler.create(device, initializeModel(config, {}, 0), { steps: 2 });
+   * const { data } = await sampler.sample({ count: 2, seed: 1, labels: [3, 5] });
+   * console.log(data.length); // 2 * 8 * 8 * 3
+   * ```
    *
    * @throws {InputError} If labels are missing, superfluous or out of range.
    * @throws {DeviceError} If the device fails.
@@ -306,6 +341,7 @@ export class Sampler implements Disposable {
     if (bad !== undefined) throw new InputError(`Label ${bad} is not one of 0 to ${classes - 1}`);
   }
 
+  /** Frees its memory; the device, and parameters that it was given, live on. */
   [Symbol.dispose](): void {
     for (const resource of this.#owned.toReversed()) resource[Symbol.dispose]();
   }

@@ -6,16 +6,34 @@
 
 import { philox, seedWords, toInteger } from "../gpu/philox.ts";
 
-/** Images of one size, by number. */
+/**
+ * Images of one size, by number.
+ *
+ * @example
+ * ```ts
+ * import type { Dataset } from "@x/ddpm";
+ *
+ * const ramps: Dataset = {
+ *   ...{ name: "ramps", count: 100, height: 8, width: 8, channels: 1 },
+ *   read(index, out, offset) {
+ *     for (let i = 0; i < 64; i++) out[offset + i] = (i * index) % 64 / 31.5 - 1;
+ *   },
+ * };
+ * console.log(ramps.count);
+ * ```
+ */
 export interface Dataset {
   /** What it is called, in logs. */
   readonly name: string;
   /** Number of images. */
   readonly count: number;
+  /** Rows of each. */
   readonly height: number;
+  /** Columns of each. */
   readonly width: number;
+  /** Numbers a pixel: 1 for grey, 3 for red, green and blue. */
   readonly channels: number;
-  /** The class of each image, if there are classes. */
+  /** The class of each image, if there are classes, from 0. */
   readonly labels?: ArrayLike<number>;
   /** Writes image `index` as `[height, width, channels]` in [-1, 1] to `out` from `offset` on. */
   read(index: number, out: Float32Array<ArrayBuffer>, offset: number): void;

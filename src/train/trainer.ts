@@ -19,7 +19,7 @@ import { encodeRates, HISTORY, type OptimizerConfig, trainingStep } from "./step
 export interface TrainingConfig extends OptimizerConfig {
   /** Images a step. @default {64} */
   readonly batchSize: number;
-  /** @default {0.0002} */
+  /** Of AdamW, after the warm-up. @default {0.0002} */
   readonly learningRate: number;
   /** Steps in which the learning rate rises from 0. @default {500} */
   readonly warmupSteps: number;
@@ -75,19 +75,47 @@ export interface StepRecord {
   readonly gradientNorm: number;
 }
 
-/** Everything that a training needs to go on: flat arrays by name, and the number of steps done. */
+/** Everything that a training needs to go on, bit for bit as if it had not stopped. */
 export interface TrainingState {
+  /** How many steps are done. */
   readonly step: number;
+  /** The arrays. */
   readonly arrays: Readonly<Record<StateName, Float32Array<ArrayBuffer>>>;
 }
 
-const STATE_NAMES = ["parameters", "moment1", "moment2", "ema", "history"] as const;
+/**
+ * An array of a training's state: the weights, the moving averages of their gradients and of the
+ * gradients' squares, the moving average of the weights, losses and gradient norms.
+ */
+export type StateName = "parameters" | "moment1" | "moment2" | "ema" | "history";
 
-/** An array of a training's state. */
-export type StateName = (typeof STATE_NAMES)[number];
+const STATE_NAMES: readonly StateName[] = ["parameters", "moment1", "moment2", "ema", "history"];
 
-/** A training on a device. Dispose of it to free its memory. */
+/**
+ * A training on a device. Dispose of it to free its memory.
+ *
+ * @example
+ * ```ts
+ * import { idxDataset, initializeModel, openDevice, parseTraining, parseUNetConfig, Trainer }
+ *   from "@x/ddpm";
+ *
+ * const data = idxDataset("ramps", {
+ *   shape: [4, 8, 8],
+ *   data: Uint8Array.from({ length: 4 * 8 * 8 }, (_, i) => i),
+ * });
+ * const config = parseUNetConfig({ in_channels: 1, out_channels: 1, block_out_channels: [8],
+ *   norm_num_groups: 4, down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
+ * const model = initializeModel(config, { beta_schedule: "linear" }, 0);
+ * using device = await openDevice("cpu");
+ * using trainer = await Trainer.create(device, model, data, parseTraining({ batch_size: 2 }));
+ * for (let step = 0; step < 3; step++) trainer.run();
+ * for (const { step, loss } of await trainer.records(3)) console.log(step, loss);
+ * const trained = await trainer.model({ data: data.name });
+ * console.log(trained.config.sampleSize); // [8, 8]
+ * ```
+ */
 export class Trainer implements Disposable {
+  /** Its settings. */
   readonly config: TrainingConfig;
   readonly #program: Program;
   readonly #model: Model;
@@ -219,7 +247,11 @@ export class Trainer implements Disposable {
     return this.#state.ema;
   }
 
-  /** Starts a step; returns before it is done. */
+  /**
+   * Starts a step; returns before it is done.
+   *
+   * @throws {DeviceError} If something failed since the last wait.
+   */
   run(): void {
     const { batchSize, learningRate, warmupSteps, emaDecay } = this.config, step = this.#step;
     const size = this.#images.length / batchSize, labels = new Int32Array(batchSize);
@@ -257,7 +289,31 @@ export class Trainer implements Disposable {
     });
   }
 
-  /** Everything that is needed to go on. */
+  /**
+   * Everything that is needed to go on.
+   *
+   * @throws {DeviceError} If the device failed.
+   *
+   * @example
+   * ```ts
+   * import { idxDataset, initializeModel, openDevice, parseTraining, parseUNetConfig, Trainer }
+   *   from "@x/ddpm";
+   *
+   * const data = idxDataset("black", { shape: [2, 8, 8], data: new Uint8Array(2 * 8 * 8) });
+   * const config = parseUNetConfig({ in_channels: 1, out_channels: 1, block_out_channels: [8],
+   *   norm_num_groups: 4, down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
+   * const model = initializeModel(config, {}, 0), settings = parseTraining({ batch_size: 1 });
+   * using device = await openDevice("cpu");
+   * using first = await Trainer.create(device, model, data, settings);
+   * first.run();
+   * const state = await first.state();
+   *
+   * using second = await Trainer.create(device, model, data, settings);
+   * second.restore(state);
+   * second.run();
+   * console.log(second.step); // 2
+   * ```
+   */
   async state(): Promise<TrainingState> {
     const arrays = await Promise.all(STATE_NAMES.map((name) => this.#state[name].read()));
     const named = STATE_NAMES.map((name, i) => [name, arrays[i]]);
@@ -282,7 +338,12 @@ export class Trainer implements Disposable {
     this.#step = step;
   }
 
-  /** The model with the moving average of the weights, which is the one to sample from. */
+  /**
+   * The model with the moving average of the weights, which is the one to sample from.
+   *
+   * @param card What is known of its making, for its file.
+   * @throws {DeviceError} If the device failed.
+   */
   async model(card: Readonly<Record<string, string>> = {}): Promise<Model> {
     const parameters = await this.#state.ema.read() as Float32Array<ArrayBuffer>;
     const { height, width } = this.#data;
@@ -290,6 +351,7 @@ export class Trainer implements Disposable {
     return { ...this.#model, config, parameters, card };
   }
 
+  /** Frees its memory; the device lives on. */
   [Symbol.dispose](): void {
     this.#program[Symbol.dispose]();
     for (const buffer of Object.values(this.#state)) buffer[Symbol.dispose]();

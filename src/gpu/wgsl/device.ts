@@ -12,7 +12,7 @@ import {
   type TensorBuffer,
 } from "../device.ts";
 import type { Graph } from "../graph.ts";
-import type { DType, HostArray } from "../tensor.ts";
+import type { DType } from "../tensor.ts";
 import type { WgslTarget } from "./kernel.ts";
 import { compileProgram } from "./program.ts";
 
@@ -38,20 +38,7 @@ export class GpuDevice implements Device {
   #failure: DeviceError | undefined;
   #isClosed = false;
 
-  /**
-   * Wraps a device that was requested elsewhere, in a browser for instance.
-   *
-   * @example
-   * ```ts
-   * import { GpuDevice } from "@x/ddpm";
-   *
-   * const adapter = await navigator.gpu.requestAdapter();
-   * if (adapter) {
-   *   using device = new GpuDevice(await adapter.requestDevice());
-   *   console.log(device.name);
-   * }
-   * ```
-   */
+  /** Wraps a device that was requested elsewhere, in a browser for instance. */
   constructor(device: GPUDevice) {
     const info = device.adapterInfo, { limits } = device;
     this.device = device;
@@ -78,17 +65,7 @@ export class GpuDevice implements Device {
     });
   }
 
-  /**
-   * Requests the best adapter there is, with the limits it has; `undefined` where there is none.
-   *
-   * @example
-   * ```ts
-   * import { GpuDevice } from "@x/ddpm";
-   *
-   * using device = await GpuDevice.request();
-   * console.log(device?.name ?? "no adapter");
-   * ```
-   */
+  /** Requests the best adapter, with the limits it has; `undefined` where there is none. */
   static async request(): Promise<GpuDevice | undefined> {
     // deno-lint-ignore no-undef -- `gpu` is missing in browsers without WebGPU.
     const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
@@ -207,7 +184,7 @@ export class GpuTensorBuffer implements TensorBuffer {
     this.buffer = device.allocate("a tensor", length * 4, STORAGE | COPY_SRC | COPY_DST);
   }
 
-  write(values: HostArray | readonly number[], offset = 0): void {
+  write(values: ArrayLike<number>, offset = 0): void {
     // Deno aborts the process on empty and on overlong writes.
     checkRange("write", this.length, offset, values.length);
     if (values.length === 0) return;

@@ -10,7 +10,9 @@ import type { Dataset } from "../dataset.ts";
 
 /** An array of unsigned bytes. */
 export interface IdxArray {
+  /** Its sizes, the slowest axis first. */
   readonly shape: readonly number[];
+  /** Its elements in row-major order. */
   readonly data: Uint8Array<ArrayBuffer>;
 }
 

@@ -21,4 +21,9 @@
 export class InputError extends Error {
   /** `InputError`. */
   override readonly name = "InputError";
+
+  /** Line breaks and other control characters, which may come from a bad file, become spaces. */
+  constructor(message: string, options?: ErrorOptions) {
+    super(message.replace(/\p{Cc}+/gu, " "), options);
+  }
 }

@@ -36,6 +36,9 @@ export interface Safetensors {
   readonly metadata: Readonly<Record<string, string>>;
 }
 
+/** Where a header holds what is no tensor. */
+const METADATA_KEY = "__metadata__";
+
 /** Larger headers than this are refused, as the reference implementation does. */
 const MAX_HEADER = 100_000_000;
 
@@ -67,29 +70,28 @@ export function readSafetensors(bytes: Uint8Array<ArrayBuffer>, what = "file"): 
   try {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(8, start));
     header = JSON.parse(text);
-    if (hasDuplicateKeys(text, header)) throw new SyntaxError("two tensors have the same name");
+    const twice = findDuplicateKey(text);
+    if (twice !== undefined) throw new SyntaxError(`${twice} is there twice`);
   } catch (error) {
     throw bad(`its header is no JSON (${(error as Error).message})`);
   }
-  if (typeof header !== "object" || header === null || Array.isArray(header)) {
-    throw bad("its header is no JSON object");
-  }
+  if (!isRecord(header)) throw bad("its header is no JSON object");
 
   const tensors = new Map<string, FileTensor>(), ranges: [number, number, string][] = [];
   let metadata: Record<string, string> = {};
   for (const [name, entry] of Object.entries(header)) {
-    if (name === "__metadata__") {
+    if (name === METADATA_KEY) {
       if (!isStringRecord(entry)) throw bad("its metadata are not all strings");
       metadata = entry;
       continue;
     }
     const { dtype, shape, data_offsets: range } = Object(entry);
-    if (!Object.hasOwn(elementSizes, dtype)) throw bad(`${name} has the unknown type ${dtype}`);
+    if (!isDType(dtype)) throw bad(`${name} has the unknown type ${JSON.stringify(dtype)}`);
     if (!isCounts(shape)) throw bad(`${name} has no proper shape`);
     if (!isCounts(range) || range.length !== 2 || range[0] > range[1]) {
       throw bad(`${name} has no proper data_offsets`);
     }
-    const [from, to] = range, size = sizeOf(shape) * elementSizes[dtype as FileDType];
+    const [from, to] = range, size = sizeOf(shape) * elementSizes[dtype];
     if (start + to > bytes.length) {
       throw bad(
         `${name} ends at byte ${
@@ -115,21 +117,33 @@ export function readSafetensors(bytes: Uint8Array<ArrayBuffer>, what = "file"): 
   return { tensors, metadata };
 }
 
+const isDType = (x: unknown): x is FileDType =>
+  typeof x === "string" && Object.hasOwn(elementSizes, x);
+
 const isCounts = (x: unknown): x is number[] =>
   Array.isArray(x) && x.every((n) => Number.isSafeInteger(n) && n >= 0);
 
-const isStringRecord = (x: unknown): x is Record<string, string> =>
-  typeof x === "object" && x !== null && Object.values(x).every((v) => typeof v === "string");
+const isRecord = (x: unknown): x is Record<string, unknown> =>
+  typeof x === "object" && x !== null && !Array.isArray(x);
 
-/** Whether the text names a key twice, of which `JSON.parse` keeps the last only. */
-function hasDuplicateKeys(text: string, header: unknown): boolean {
-  let entries = 0;
-  JSON.parse(text, (key, value) => {
-    if (key === "data_offsets") entries++;
-    return value;
-  });
-  const written = text.match(/"data_offsets"\s*:/g)?.length ?? 0;
-  return written > entries && typeof header === "object";
+const isStringRecord = (x: unknown): x is Record<string, string> =>
+  isRecord(x) && Object.values(x).every((v) => typeof v === "string");
+
+/** A key that is twice in one object of valid JSON; `JSON.parse` would keep the last only. */
+function findDuplicateKey(json: string): string | undefined {
+  const open: Set<string>[] = [], colon = /\s*:/y;
+  for (let i = 0; i < json.length; i++) {
+    if (json[i] === "{") open.push(new Set());
+    if (json[i] === "}") open.pop();
+    if (json[i] !== '"') continue;
+    const start = i++;
+    for (; json[i] !== '"'; i++) if (json[i] === "\\") i++;
+    colon.lastIndex = i + 1;
+    if (!colon.test(json)) continue;
+    const key: string = JSON.parse(json.slice(start, i + 1)), keys = open.at(-1)!;
+    if (keys.has(key)) return key;
+    keys.add(key);
+  }
 }
 
 /** A tensor's numbers as 32-bit floats. */
@@ -173,7 +187,7 @@ export interface NamedTensor {
 /**
  * Writes a file, tensors in the given order. The same tensors and metadata give the same bytes.
  *
- * @throws {RangeError} If a shape does not fit its values.
+ * @throws {RangeError} If a shape does not fit its values, or a name is taken.
  *
  * @example
  * ```ts
@@ -188,8 +202,8 @@ export function writeSafetensors(
   tensors: readonly NamedTensor[],
   metadata: Readonly<Record<string, string>> = {},
 ): Uint8Array<ArrayBuffer> {
-  const header: Record<string, unknown> = {};
-  if (Object.keys(metadata).length) header["__metadata__"] = metadata;
+  const header = new Map<string, unknown>();
+  if (Object.keys(metadata).length) header.set(METADATA_KEY, metadata);
   let end = 0;
   for (const { name, shape, values } of tensors) {
     if (sizeOf(shape) !== values.length) {
@@ -197,11 +211,14 @@ export function writeSafetensors(
         `Cannot write ${name}: shape ${formatShape(shape)} does not fit ${values.length} values`,
       );
     }
+    if (name === METADATA_KEY || header.has(name)) {
+      throw new RangeError(`Cannot write ${name}: the name is taken`);
+    }
     const dtype = values instanceof Int32Array ? "I32" : "F32";
-    header[name] = { dtype, shape, data_offsets: [end, end += 4 * values.length] };
+    header.set(name, { dtype, shape, data_offsets: [end, end += 4 * values.length] });
   }
   // Data start at a multiple of eight, so that readers can map them.
-  const text = new TextEncoder().encode(JSON.stringify(header));
+  const text = new TextEncoder().encode(JSON.stringify(Object.fromEntries(header)));
   const length = Math.ceil(text.length / 8) * 8;
   const bytes = new Uint8Array(8 + length + end).fill(0x20, 8, 8 + length);
   const view = new DataView(bytes.buffer);

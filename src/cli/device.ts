@@ -17,14 +17,22 @@ export const deviceFlag = {
   help: "auto, gpu (WebGPU), or cpu (slow); default auto",
 } as const satisfies Flag;
 
+const mayUse = (variable: string) =>
+  Deno.permissions.querySync({ name: "env", variable }).state === "granted";
+
+/** A variable of the environment, if there is one and Deno may look. */
+export const environment = (variable: string): string | undefined =>
+  mayUse(variable) ? Deno.env.get(variable) : undefined;
+
 /** Opens the device; warns once where it will be slow. */
 export async function openForCommand(
   kind: string | undefined,
   progress: Progress,
 ): Promise<Device> {
   // Without it, a line of EGL's about it ends up on stderr.
-  if (Deno.build.os === "linux" && !Deno.env.get("XDG_RUNTIME_DIR")) {
-    Deno.env.set("XDG_RUNTIME_DIR", "/tmp");
+  const folder = "XDG_RUNTIME_DIR";
+  if (Deno.build.os === "linux" && mayUse(folder) && !Deno.env.get(folder)) {
+    Deno.env.set(folder, "/tmp");
   }
   const device = await openDevice((kind ?? "auto") as DeviceKind);
   if (kind !== "cpu" && device.kind === "cpu") {

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { basename, dirname, join } from "@std/path";
+import { basename, dirname, join, resolve } from "@std/path";
 import { InputError } from "../errors.ts";
 import { parseUNetConfig } from "../model/config.ts";
 import { assembleModel, type Model, parseModel } from "../model/model.ts";
@@ -51,17 +51,40 @@ export async function kindOf(path: string): Promise<"file" | "folder" | "nothing
   }
 }
 
-/** @throws {InputError} If nothing could be written at this path. */
+/** @throws {InputError} If no file could be written at this path. */
 export async function checkWritable(path: string): Promise<void> {
-  const folder = dirname(path);
-  if (await kindOf(folder) !== "folder") {
-    throw new InputError(`Cannot write ${path}: the folder ${folder} does not exist`);
-  }
   if (await kindOf(path) === "folder") throw new InputError(`Cannot write ${path}: it is a folder`);
-  const probe = temporaryName(path);
+  await probe(dirname(path), path);
+}
+
+/**
+ * Checks that files could be written to a folder, be it there or yet to be made.
+ *
+ * @param isDeep Whether folders above it may be missing too.
+ * @throws {InputError} If not.
+ */
+export async function checkFolder(path: string, isDeep = false): Promise<void> {
+  let above = resolve(path);
+  if (await kindOf(above) === "nothing") above = dirname(above);
+  while (isDeep && await kindOf(above) === "nothing") above = dirname(above);
+  await probe(above, path);
+}
+
+/** Writes an empty file to `folder` and takes it away. */
+async function probe(folder: string, path: string): Promise<void> {
+  const kind = await kindOf(folder);
+  if (kind !== "folder") {
+    const why = kind === "file" ? "is a file, not a folder" : "does not exist";
+    throw new InputError(
+      resolve(folder) === resolve(path)
+        ? `Cannot write to ${path}: it ${why}`
+        : `Cannot write ${path}: the folder ${folder} ${why}`,
+    );
+  }
+  const empty = temporaryName(join(folder, basename(resolve(path))));
   try {
-    await Deno.writeFile(probe, new Uint8Array());
-    await Deno.remove(probe);
+    await Deno.writeFile(empty, new Uint8Array());
+    await Deno.remove(empty);
   } catch (error) {
     throw new InputError(`Cannot write ${path}: ${explain(error)}`);
   }
@@ -98,15 +121,14 @@ export async function makeFolder(path: string): Promise<void> {
 
 /**
  * Loads a model: the name of one that comes with the package, a file, or a folder: of a training, or
- * as diffusers writes them.
+ * as diffusers writes them. A name is no path, so that a folder of this name, of data perhaps, does
+ * not change what `sample` does without flags.
  *
  * @throws {InputError} If there is none, or it is damaged.
  */
 export async function loadModel(place: string): Promise<Model> {
+  if (shippedModels.some((name) => name === place)) return await fetchModel(place as ShippedModel);
   const kind = await kindOf(place);
-  if (kind === "nothing" && shippedModels.some((name) => name === place)) {
-    return await fetchModel(place as ShippedModel);
-  }
   if (kind === "nothing") {
     throw new InputError(
       `Cannot load the model ${place}: there is no such file or folder, and the models that come ` +

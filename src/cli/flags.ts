@@ -39,15 +39,20 @@ export function parseFlags<const T extends Record<string, Flag>>(
 ): { flags: Flags<T>; rest: string[] } {
   const names = Object.keys(table);
   const isSwitch = (name: string) => table[name].kind === "switch";
-  const parsed = parseArgs(args, {
-    string: [...names.filter((name) => !isSwitch(name)), "_"],
-    boolean: names.filter(isSwitch),
+  const valued = names.filter((name) => !isSwitch(name)), switches = names.filter(isSwitch);
+  const parsed = parseArgs(joinNegatives(args, valued), {
+    string: [...valued, "_"],
+    boolean: switches,
     unknown(arg: string) {
       if (!arg.startsWith("-") || arg === "-") return true;
-      const name = arg.replace(/^-+/, "").replace(/=.*/, "");
-      throw new InputError(`Unknown flag ${arg.replace(/=.*/, "")}${suggest(name, names, "--")}`);
+      const flag = arg.replace(/=.*/s, "");
+      throw new InputError(
+        `Unknown flag ${flag}${suggest(flag.replace(/^-+/, ""), names, "--")}`,
+      );
     },
   });
+  const filled = switches.find((name) => args.some((arg) => arg.startsWith(`--${name}=`)));
+  if (filled) throw new InputError(`--${filled} takes no value`);
   const flags: Record<string, unknown> = {};
   for (const name of names) {
     const value = parsed[name];
@@ -55,6 +60,17 @@ export function parseFlags<const T extends Record<string, Flag>>(
     flags[name] = isSwitch(name) ? true : readValue(name, table[name], String(value));
   }
   return { flags: flags as Flags<T>, rest: parsed._.map(String) };
+}
+
+/** `--seed -1` as `--seed=-1`: what looks like a negative number is a value, not a flag. */
+function joinNegatives(args: readonly string[], valued: readonly string[]): string[] {
+  const joined: string[] = [];
+  for (const [i, arg] of args.entries()) {
+    const isValue = /^-[\d.]/.test(arg) && valued.some((name) => args[i - 1] === `--${name}`);
+    if (isValue) joined[joined.length - 1] += `=${arg}`;
+    else joined.push(arg);
+  }
+  return joined;
 }
 
 function readValue(name: string, flag: Flag, text: string): string | number {

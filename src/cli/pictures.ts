@@ -9,7 +9,7 @@ import { InputError } from "../errors.ts";
 import { writeSafetensors } from "../model/safetensors.ts";
 import { makeGrid, makePicture, type Picture } from "../sample/pixels.ts";
 import type { Images } from "../sample/sampler.ts";
-import { checkWritable, kindOf, makeFolder, writeWhole } from "./files.ts";
+import { checkFolder, checkWritable, kindOf, makeFolder, writeWhole } from "./files.ts";
 import { packageName, version } from "./version.ts";
 
 /** The facts that a picture carries along: model, seed, steps. */
@@ -24,30 +24,67 @@ export type OutputKind = "grid" | "animation" | "tensors" | "folder";
  * @throws {InputError} If the name ends in something unknown, or nothing can be written there.
  */
 export async function checkOutput(path: string): Promise<OutputKind> {
-  const extension = extname(path).toLowerCase();
   const kinds: Record<string, OutputKind> = {
     ".png": "grid",
     ".gif": "animation",
     ".safetensors": "tensors",
     "": "folder",
   };
-  const kind = await kindOf(path) === "folder" ? "folder" : kinds[extension];
+  const isFolder = /[/\\]$/.test(path) || await kindOf(path) === "folder";
+  const kind = isFolder ? "folder" : kinds[extname(path).toLowerCase()];
   if (!kind) {
     throw new InputError(
       `Cannot write ${path}: give a name that ends in .png (a grid), .gif (the denoising) or ` +
         ".safetensors (raw floats), or a folder",
     );
   }
-  if (kind === "folder") {
-    if (await kindOf(path) === "file") throw new InputError(`Cannot write ${path}: it is a file`);
-    await checkWritable(join(path, "..", ".probe"));
-  } else await checkWritable(path);
+  await (kind === "folder" ? checkFolder(path) : checkWritable(path));
   return kind;
 }
 
-/** Enlarges small images so that they can be seen. */
-export const scaleFor = ({ height, width }: Images): number =>
-  Math.max(1, Math.floor(128 / Math.max(height, width)));
+/** Pixels on a side of a grid at most: 268 MB, and more than anybody looks at. */
+const MAX_SIDE = 8192;
+/** Pixels on a side that enlarging does not go beyond. */
+const GOOD_SIDE = 2048;
+/** Images in an animation at most: it holds every frame of every image. */
+const MAX_ANIMATED = 64;
+/** Bytes of all images together at most. */
+const MAX_BYTES = 2 ** 31;
+
+/**
+ * Checks that so many images fit into the output, before anything is computed.
+ *
+ * @throws {InputError} If not.
+ */
+export function checkFits(kind: OutputKind, images: Omit<Images, "data">): void {
+  const { count, height, width, channels } = images;
+  const refuse = (why: string) => new InputError(`Cannot make ${count} images: ${why}`);
+  if (4 * count * height * width * channels > MAX_BYTES) {
+    throw refuse("they take more than 2 GiB; make fewer at a time, with other seeds");
+  }
+  if (kind === "animation" && count > MAX_ANIMATED) {
+    throw refuse(`a .gif shows ${MAX_ANIMATED} at most`);
+  }
+  if (kind === "grid" && gridSide(images) > MAX_SIDE) {
+    throw refuse("one .png cannot hold them; give a folder, or a name that ends in .safetensors");
+  }
+  if (kind !== "tensors" && channels !== 1 && channels !== 3) {
+    throw new InputError(
+      `Cannot draw images of ${channels} channels; give a name that ends in .safetensors`,
+    );
+  }
+}
+
+/** Pixels on the longer side of a grid that is not enlarged, about. */
+const gridSide = ({ count, height, width }: Omit<Images, "data">): number =>
+  Math.ceil(Math.sqrt(count)) * (Math.max(height, width) + 1) + 1;
+
+/** The images in a grid, small ones enlarged so that they can be seen. */
+export function drawGrid(images: Images): Picture {
+  const { height, width } = images;
+  const enough = Math.min(128 / Math.max(height, width), GOOD_SIDE / gridSide(images));
+  return makeGrid(images, Math.max(1, Math.floor(enough)));
+}
 
 /** A picture as PNG, with what made it in its text chunks. */
 export async function encodePng(
@@ -60,8 +97,13 @@ export async function encodePng(
   const description = Object.entries(provenance).map(([k, v]) => `${k} ${v}`).join(", ");
   const software = `${packageName} ${version}`;
   const comment = JSON.stringify({ software, ...provenance });
-  return withoutTime(await image.encode(3, { software, description, comment }));
+  const texts = { software, description: plain(description), comment: plain(comment) };
+  return withoutTime(await image.encode(3, texts));
 }
+
+/** Text chunks are Latin-1 by their standard; JSON knows these escapes. */
+const plain = (text: string) =>
+  text.replace(/[^ -~]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
 /** A PNG without its time of making, so that the same seed gives the same bytes. */
 function withoutTime(png: Uint8Array): Uint8Array {
@@ -101,10 +143,10 @@ export async function writeImages(
 ): Promise<string> {
   switch (kind) {
     case "grid":
-      await writeWhole(path, await encodePng(makeGrid(images, scaleFor(images)), provenance));
+      await writeWhole(path, await encodePng(drawGrid(images), provenance));
       return path;
     case "animation": {
-      const pictures = [...frames, images].map((f) => makeGrid(f, scaleFor(f)));
+      const pictures = [...frames, images].map(drawGrid);
       await writeWhole(path, await encodeGif(pictures));
       return path;
     }

@@ -8,8 +8,14 @@
 /** How often the line is drawn anew. */
 const INTERVAL_MS = 100;
 
-/** A status line on a terminal; elsewhere only what is said with {@linkcode Progress.say}. */
-export class Progress {
+/** The width of terminals that do not tell theirs. */
+const USUAL_COLUMNS = 80;
+
+/**
+ * A status line on a terminal; elsewhere only what is said with {@linkcode Progress.say}. Disposing
+ * of it takes the line away, so that an error does not end up behind it.
+ */
+export class Progress implements Disposable {
   readonly #isTerminal = Deno.stderr.isTerminal();
   #drawn = "";
   #last = 0;
@@ -18,7 +24,7 @@ export class Progress {
   update(text: string): void {
     if (!this.#isTerminal || performance.now() - this.#last < INTERVAL_MS) return;
     this.#last = performance.now();
-    const { columns } = Deno.consoleSize(), line = text.slice(0, columns - 1);
+    const line = text.slice(0, (Deno.consoleSize().columns || USUAL_COLUMNS) - 1);
     write(`\r${line.padEnd(this.#drawn.length)}`);
     this.#drawn = line;
   }
@@ -34,25 +40,35 @@ export class Progress {
     if (this.#drawn) write(`\r${" ".repeat(this.#drawn.length)}\r`);
     this.#drawn = "";
   }
+
+  [Symbol.dispose](): void {
+    this.clear();
+  }
 }
 
 /** Writes a result, to stdout. */
 export function print(text: string): void {
   // deno-lint-ignore no-console -- the one place that does
-  console.log(text);
+  console.log(harmless(text));
 }
 
 /** Writes what went wrong, to stderr. */
 export function printError(text: string): void {
   // deno-lint-ignore no-console
-  console.error(text);
+  console.error(harmless(text));
 }
+
+/** Without control characters, which texts out of files could use to repaint a terminal. */
+const harmless = (text: string) => text.replace(/(?!\n)\p{Cc}/gu, "\ufffd");
 
 const encoder = new TextEncoder();
 
+/** Writes to stderr. A terminal that was closed is no reason to end a training. */
 function write(text: string): void {
   const bytes = encoder.encode(text);
-  for (let at = 0; at < bytes.length;) at += Deno.stderr.writeSync(bytes.subarray(at));
+  try {
+    for (let at = 0; at < bytes.length;) at += Deno.stderr.writeSync(bytes.subarray(at));
+  } catch { /* Nobody reads any more. */ }
 }
 
 /** A time in words, "1 h 5 min". */

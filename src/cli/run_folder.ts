@@ -19,7 +19,7 @@ import { readSafetensors, toFloat32, writeSafetensors } from "../model/safetenso
 import { formatSchedule, parseSchedule, type ScheduleConfig } from "../model/schedule.ts";
 import { parseTraining } from "../train/trainer.ts";
 import type { StateName, TrainingConfig, TrainingState } from "../train/trainer.ts";
-import { kindOf, makeFolder, readFile, readJson, writeWhole } from "./files.ts";
+import { checkFolder, kindOf, makeFolder, readFile, readJson, writeWhole } from "./files.ts";
 import { plotLoss } from "./plot.ts";
 
 /** What a training was started with. */
@@ -39,42 +39,48 @@ export interface LogLine {
   readonly seconds: number;
 }
 
-const schema = z.strictObject({
-  data: z.string().optional(),
-  unet: z.unknown().optional(),
-  scheduler: z.unknown().optional(),
-  training: z.unknown().optional(),
+type Fields = Readonly<Record<string, unknown>>;
+
+/** A configuration as it is written; what is not there has its default. */
+export interface RunFields {
+  readonly data?: string | undefined;
+  readonly unet?: Fields | undefined;
+  readonly scheduler?: Fields | undefined;
+  readonly training?: Fields | undefined;
+}
+
+const section = z.record(z.string(), z.unknown()).optional();
+const schema: z.ZodType<RunFields> = z.strictObject({
+  ...{ data: z.string().optional(), unet: section, scheduler: section, training: section },
 });
 
 /**
- * Reads a configuration file; what it does not mention is `undefined`.
+ * Reads a configuration file, without judging its sections.
  *
- * @throws {InputError} If it cannot be read or makes no sense.
+ * @throws {InputError} If it cannot be read or is no such file.
  */
-export async function readRunConfig(path: string): Promise<Partial<RunConfig>> {
-  const { data, unet, scheduler, training } = parseWith(schema, await readJson(path), path);
+export async function readRunFields(path: string): Promise<RunFields> {
+  return parseWith(schema, await readJson(path), path);
+}
+
+/** The configuration as it is written. */
+export function formatRunConfig(config: RunConfig): Required<RunFields> {
   return {
-    ...(data === undefined ? {} : { data }),
-    ...(unet === undefined ? {} : { unet: parseUNetConfig(unet) }),
-    ...(scheduler === undefined ? {} : { scheduler: parseSchedule(scheduler) }),
-    ...(training === undefined ? {} : { training: parseTraining(training) }),
+    data: config.data,
+    unet: formatUNetConfig(config.unet),
+    scheduler: formatSchedule(config.scheduler),
+    training: toSnakeCase(config.training),
   };
 }
 
-function formatRunConfig({ data, unet, scheduler, training }: RunConfig): string {
-  const fields = {
-    data,
-    unet: formatUNetConfig(unet),
-    scheduler: formatSchedule(scheduler),
-    training: toSnakeCase(training),
-  };
-  return JSON.stringify(fields, null, 2) + "\n";
-}
+/** Files of a training, of which none may be there when one starts. */
+const FILES = ["config.json", "model.safetensors", "state.safetensors", "log.jsonl", "loss.svg"];
 
 /** The folder of a training. */
 export class RunFolder {
   readonly path: string;
   #log: LogLine[] = [];
+  #seconds = 0;
 
   constructor(path: string) {
     this.path = path;
@@ -84,33 +90,64 @@ export class RunFolder {
     return join(this.path, name);
   }
 
-  /** Whether a training was started here. */
-  async exists(): Promise<boolean> {
-    return await kindOf(this.#at("config.json")) === "file";
+  /** @throws {InputError} If a training is there already, or nothing can be written there. */
+  async checkNew(): Promise<void> {
+    for (const file of FILES) {
+      if (await kindOf(this.#at(file)) === "nothing") continue;
+      throw new InputError(
+        file === "config.json"
+          ? `${this.path} holds a training already: --resume goes on with it, another --out starts ` +
+            "a new one"
+          : `Cannot train into ${this.path}: it holds a ${file} already`,
+      );
+    }
+    await checkFolder(this.path, true);
   }
 
   /** @throws {InputError} If no training was started here, or its configuration is damaged. */
   async readConfig(): Promise<RunConfig> {
-    const { data, unet, scheduler, training } = await readRunConfig(this.#at("config.json"));
-    if (data === undefined || !unet || !scheduler || !training) {
-      throw new InputError(`Cannot go on: ${this.#at("config.json")} is incomplete`);
+    const path = this.#at("config.json");
+    if (await kindOf(path) !== "file") {
+      throw new InputError(`Cannot go on: ${this.path} holds no training`);
     }
-    return { data, unet, scheduler, training };
+    const { data, unet, scheduler, training } = await readRunFields(path);
+    if (data === undefined || !unet || !scheduler || !training) {
+      throw new InputError(`Cannot go on: ${path} is incomplete`);
+    }
+    return {
+      ...{ data, unet: parseUNetConfig(unet) },
+      ...{ scheduler: parseSchedule(scheduler), training: parseTraining(training) },
+    };
   }
 
-  /** Starts afresh. */
-  async create(config: RunConfig): Promise<void> {
+  /** Starts afresh. The configuration comes last: where it is, there is something to go on from. */
+  async create(state: TrainingState, config: RunConfig, model: Model): Promise<void> {
     await makeFolder(this.#at("samples"));
-    await writeWhole(this.#at("config.json"), formatRunConfig(config));
+    await this.save(state, 0, config, model);
+    const text = JSON.stringify(formatRunConfig(config), null, 2) + "\n";
+    await writeWhole(this.#at("config.json"), text);
   }
 
-  /** Saves everything that is needed to go on, and the model as it is. */
-  async save(state: TrainingState, config: RunConfig, model: Model): Promise<void> {
+  /**
+   * Saves everything that is needed to go on, and the model as it is.
+   *
+   * @param seconds How long the training took so far.
+   */
+  async save(
+    state: TrainingState,
+    seconds: number,
+    config: RunConfig,
+    model: Model,
+  ): Promise<void> {
     const tensors = Object.entries(state.arrays).map(([name, values]) => ({
       ...{ name, values },
       shape: [values.length],
     }));
-    const metadata = { step: String(state.step), unet: architectureOf(config.unet) };
+    const metadata = {
+      step: String(state.step),
+      seconds: seconds.toFixed(3),
+      unet: JSON.stringify(architectureOf(config.unet)),
+    };
     // The state is the truth; the model comes first, so that it is never missing.
     await writeWhole(this.#at("model.safetensors"), serializeModel(model));
     await writeWhole(this.#at("state.safetensors"), writeSafetensors(tensors, metadata));
@@ -127,16 +164,18 @@ export class RunFolder {
       throw new InputError(`Cannot go on: ${this.path} holds no state.safetensors`);
     }
     const { tensors, metadata } = readSafetensors(await readFile(path), path);
-    const step = Number(metadata.step);
-    if (!Number.isSafeInteger(step)) {
-      throw new InputError(`Cannot go on: ${path} does not tell its step`);
+    const step = Number(metadata.step ?? NaN), seconds = Number(metadata.seconds ?? NaN);
+    if (!Number.isSafeInteger(step) || step < 0 || !(seconds >= 0)) {
+      throw new InputError(`Cannot go on: ${path} does not tell how far the training was`);
     }
-    if (metadata.unet !== architectureOf(config.unet)) {
-      throw new InputError(
-        `Cannot go on: ${path} is of another network than the configuration` +
-          describeDifference(metadata.unet, architectureOf(config.unet)),
-      );
+    const saved = parseFields(metadata.unet), here = architectureOf(config.unet);
+    const difference = describeDifference(saved, path, here, this.#at("config.json"));
+    if (difference) {
+      throw new InputError(`Cannot go on: the state is of another network: ${difference}`);
     }
+    const odd = [...tensors].find(([, tensor]) => tensor.dtype !== "F32");
+    if (odd) throw new InputError(`Cannot go on: ${odd[0]} in ${path} is ${odd[1].dtype}, not F32`);
+    this.#seconds = seconds;
     const arrays = Object.fromEntries([...tensors].map(([name, t]) => [name, toFloat32(t)]));
     return { step, arrays: arrays as Record<StateName, Float32Array<ArrayBuffer>> };
   }
@@ -169,9 +208,9 @@ export class RunFolder {
     return this.#log.at(-1)?.step ?? 0;
   }
 
-  /** Seconds that the training took so far. */
+  /** Seconds that the training took until it was saved. */
   get seconds(): number {
-    return this.#log.at(-1)?.seconds ?? 0;
+    return this.#seconds;
   }
 
   /** Writes a picture of samples. */
@@ -181,17 +220,23 @@ export class RunFolder {
   }
 }
 
-/** What must agree for a state to fit a network, as text. */
-const architectureOf = (unet: UNetConfig): string => {
+/** What must agree for a state to fit a network. */
+export function architectureOf(unet: UNetConfig): Fields {
   const { sample_size: _s, dropout: _d, ...rest } = formatUNetConfig(unet);
-  return JSON.stringify(rest);
-};
+  return rest;
+}
 
-/** ": block_out_channels is [16] there and [32] here", for the first field that differs. */
-function describeDifference(there: string | undefined, here: string): string {
-  if (there === undefined) return "";
-  const [a, b] = [there, here].map((text) => JSON.parse(text) as Record<string, unknown>);
-  const text = (value: unknown) => JSON.stringify(value);
+function parseFields(text: string | undefined): Fields {
+  try {
+    return Object(JSON.parse(text ?? "{}"));
+  } catch {
+    return {};
+  }
+}
+
+/** "block_out_channels is [16] in A and [32] in B" for the first field of B that differs, or "". */
+export function describeDifference(a: Fields, inA: string, b: Fields, inB: string): string {
+  const text = (value: unknown) => JSON.stringify(value) ?? "not given";
   const field = Object.keys(b).find((key) => text(a[key]) !== text(b[key]));
-  return field ? `: ${field} is ${text(a[field])} there and ${text(b[field])} here` : "";
+  return field ? `${field} is ${text(a[field])} in ${inA} and ${text(b[field])} in ${inB}` : "";
 }

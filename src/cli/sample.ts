@@ -11,11 +11,13 @@ import { shippedModels } from "../model/shipped.ts";
 import { deviceFlag, openForCommand } from "./device.ts";
 import { loadModel } from "./files.ts";
 import { type Flag, parseFlags } from "./flags.ts";
-import { checkOutput, writeImages } from "./pictures.ts";
+import { checkFits, checkOutput, writeImages } from "./pictures.ts";
 import { formatTime, print, Progress } from "./progress.ts";
 
 /** Images that are computed together at most. */
 const MAX_BATCH = 64;
+/** Steps where nobody says how many. */
+const USUAL_STEPS = 50;
 /** Frames of an animation at most. */
 const MAX_FRAMES = 60;
 
@@ -27,7 +29,12 @@ export const sampleFlags = {
     help: `a name (${shippedModels.join(", ")}), a .safetensors file, or a folder; default mnist`,
   },
   count: { kind: "integer", min: 1, max: 1_000_000, help: "images; default 16" },
-  steps: { kind: "integer", min: 1, max: 100_000, help: "evaluations of the network; default 50" },
+  steps: {
+    kind: "integer",
+    min: 1,
+    max: 100_000,
+    help: `evaluations of the network; default ${USUAL_STEPS}`,
+  },
   sampler: {
     kind: "text",
     choices: Object.keys(methods),
@@ -54,41 +61,47 @@ export const sampleFlags = {
 export async function sampleCommand(args: readonly string[]): Promise<void> {
   const { flags, rest } = parseFlags(args, sampleFlags);
   if (rest.length) throw new InputError(`sample takes flags only, not ${rest[0]}`);
-  const { count = 16, steps = 50, seed = 0, eta = 0, out = "samples.png", model: place = "mnist" } =
-    flags;
+  const { count = 16, seed = 0, eta = 0, out = "samples.png", model: place = "mnist" } = flags;
   const method = (flags.sampler ?? "ddim") as MethodName;
   if (flags.eta !== undefined && method !== "ddim") {
     throw new InputError(`--eta is for the sampler ddim, not for ${method}`);
   }
   const kind = await checkOutput(out);
   const model = await loadModel(place);
-  const progress = new Progress();
-  using device = await openForCommand(flags.device, progress);
+  if (!model.config.sampleSize) {
+    throw new InputError(`Cannot sample from ${place}: its configuration has no sample_size`);
+  }
+  const [height, width] = model.config.sampleSize;
+  checkFits(kind, { count, height, width, channels: model.config.outChannels });
+  const steps = flags.steps ?? Math.min(USUAL_STEPS, model.schedule.numTrainTimesteps);
 
+  using progress = new Progress();
+  using device = await openForCommand(flags.device, progress);
+  progress.update(`compiling for ${device.name}`);
   const batchSize = Math.ceil(count / Math.ceil(count / MAX_BATCH));
   const began = performance.now();
   using sampler = await Sampler.create(device, model, { method, steps, eta, batchSize });
-  const frames: Images[] = [];
-  const made = sampler.sample({
+  const compiled = performance.now(), frames: Images[] = [];
+  const images = await sampler.sample({
     ...{ count, seed },
     ...(flags.label === undefined ? {} : { labels: new Array(count).fill(flags.label) }),
     ...(kind === "animation"
       ? {
-        onSnapshot: (frame: Images) => frames.push(frame),
+        onSnapshot: (frame: Images, step: number) => void (step < steps && frames.push(frame)),
         snapshotEvery: Math.ceil(steps / MAX_FRAMES),
       }
       : {}),
     onProgress(done, total) {
-      const seconds = (performance.now() - began) / 1000;
+      const seconds = (performance.now() - compiled) / 1000;
       const left = formatTime(seconds / done * (total - done));
       progress.update(`step ${done} of ${total}, ${left} left`);
     },
   });
-  const images = await made.finally(() => progress.clear());
   const written = await writeImages(out, kind, images, frames, {
     ...{ model: place, seed, steps, sampler: method },
     ...(method === "ddim" ? { eta } : {}),
   });
+  progress.clear();
   const seconds = ((performance.now() - began) / 1000).toFixed(1);
   print(`${written}: ${count} ${count === 1 ? "image" : "images"} in ${seconds} s`);
 }

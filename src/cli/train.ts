@@ -6,23 +6,31 @@
 
 import { InputError } from "../errors.ts";
 import type { Device } from "../gpu/device.ts";
-import { Pace } from "../gpu/pace.ts";
 import { parseUNetConfig } from "../model/config.ts";
 import { initializeModel, type Model } from "../model/model.ts";
 import { formatSchedule, parseSchedule } from "../model/schedule.ts";
-import { makeGrid } from "../sample/pixels.ts";
-import { Sampler } from "../sample/sampler.ts";
 import type { Dataset } from "../train/dataset.ts";
 import { HISTORY } from "../train/step.ts";
 import { parseTraining, Trainer } from "../train/trainer.ts";
-import { toSnakeCase } from "../config.ts";
 import { openDataset } from "./data.ts";
 import { deviceFlag, openForCommand } from "./device.ts";
 import { type Flag, type Flags, parseFlags } from "./flags.ts";
-import { encodePng, scaleFor } from "./pictures.ts";
-import { formatBytes, formatTime, Progress } from "./progress.ts";
-import { readRunConfig, type RunConfig, RunFolder } from "./run_folder.ts";
-import { packageName, version } from "./version.ts";
+import { formatBytes, Progress } from "./progress.ts";
+import {
+  architectureOf,
+  describeDifference,
+  formatRunConfig,
+  readRunFields,
+  type RunConfig,
+  type RunFields,
+  RunFolder,
+} from "./run_folder.ts";
+import { createRun, trainUntil } from "./train_loop.ts";
+
+/** Steps where nobody says how many: in all, between lines of the log, between checkpoints. */
+const USUAL = { steps: 5000, logEvery: 50, saveEvery: 500 };
+/** The most that a number of steps can be. */
+const MAX_STEPS = 100_000_000;
 
 /** What `train` understands. */
 export const trainFlags = {
@@ -37,7 +45,7 @@ export const trainFlags = {
     value: "FILE",
     help: "JSON with unet, scheduler and training, as in a run's config.json",
   },
-  steps: { kind: "integer", min: 1, max: 100_000_000, help: "steps in all; default 5000" },
+  steps: { kind: "integer", min: 1, max: MAX_STEPS, help: `steps in all; default ${USUAL.steps}` },
   "batch-size": { kind: "integer", min: 1, max: 65536, help: "images a step; default 64" },
   "learning-rate": { kind: "number", min: 0, max: 1, help: "default 0.0002" },
   seed: {
@@ -46,11 +54,17 @@ export const trainFlags = {
     max: Number.MAX_SAFE_INTEGER,
     help: "of weights, order and noise; default 0",
   },
-  "log-every": { kind: "integer", min: 1, max: HISTORY, help: "steps; default 50" },
+  "log-every": {
+    kind: "integer",
+    min: 1,
+    max: HISTORY,
+    help: `steps between lines of the log; default ${USUAL.logEvery}`,
+  },
   "save-every": {
     kind: "integer",
     min: 1,
-    help: "steps between checkpoints and sample grids; default 500",
+    max: MAX_STEPS,
+    help: `steps between checkpoints and sample grids; default ${USUAL.saveEvery}`,
   },
   resume: { kind: "switch", help: "go on where the training in FOLDER stopped" },
   device: deviceFlag,
@@ -68,11 +82,7 @@ const DEFAULT_UNET = {
   flip_sin_to_cos: false,
 };
 
-/** Samples shown while training: how many, and in how many steps they are made. */
-const SHOWN = 16, SHOWN_STEPS = 50;
-
-/** The exit code of a program that was interrupted. */
-const INTERRUPTED = 130;
+type TrainFlags = Flags<typeof trainFlags>;
 
 /** Runs the command. */
 export async function trainCommand(args: readonly string[]): Promise<number> {
@@ -80,50 +90,75 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
   if (rest.length) throw new InputError(`train takes flags only, not ${rest[0]}`);
   if (!flags.out) throw new InputError("train needs --out FOLDER");
   const folder = new RunFolder(flags.out);
-  const config = flags.resume ? await resumedConfig(folder, flags) : await newConfig(folder, flags);
-  const data = await openDataset(config.data);
-  const model = initializeModel(
-    config.unet,
-    formatSchedule(config.scheduler),
-    config.training.seed,
-  );
-  const state = flags.resume ? await folder.readState(config) : undefined;
+  const given = flags.config ? await readRunFields(flags.config) : {};
+  const recorded = flags.resume ? formatRunConfig(await folder.readConfig()) : undefined;
+  const place = flags.data ?? given.data ?? recorded?.data;
+  if (place === undefined) throw new InputError("train needs --data: mnist, or a folder");
+  if (!recorded) await folder.checkNew();
+  const data = await openDataset(place);
+  const wanted = assembleConfig(overlay(recorded, given), flags, place, data);
+  const config = recorded ? assembleConfig(recorded, {}, place, data) : wanted;
+  if (recorded) checkUnchanged(config, wanted, folder);
+  const state = recorded ? await folder.readState(config) : undefined;
+  const plan = {
+    last: flags.steps ?? USUAL.steps,
+    logEvery: flags["log-every"] ?? USUAL.logEvery,
+    saveEvery: flags["save-every"] ?? USUAL.saveEvery,
+  };
+  if (state && state.step >= plan.last) {
+    throw new InputError(`The training has done ${state.step} steps; give more --steps to go on`);
+  }
 
-  const progress = new Progress();
+  using progress = new Progress();
   using device = await openForCommand(flags.device, progress);
-  using trainer = await Trainer.create(device, model, data, config.training);
+  progress.update(`compiling for ${device.name}`);
+  const { unet, scheduler, training } = config;
+  const model = initializeModel(unet, formatSchedule(scheduler), training.seed);
+  using trainer = await Trainer.create(device, model, data, training);
+  const run = { trainer, folder, config, device, progress };
   if (state) {
     trainer.restore(state);
     await folder.readLog(state.step);
-  } else await folder.create(config);
+  } else await createRun(run);
   announce(progress, trainer, model, data, device, folder);
-  return await trainUntil(trainer, { folder, config, flags, device, progress });
+  return await trainUntil(run, plan);
 }
 
-type TrainFlags = Flags<typeof trainFlags>;
+/** The recorded fields, where there are any, with the given ones over them. */
+const overlay = (recorded: RunFields | undefined, given: RunFields): RunFields => ({
+  // The fields of a network depend on each other, those of the other sections do not.
+  unet: given.unet ?? recorded?.unet,
+  scheduler: { ...recorded?.scheduler, ...given.scheduler },
+  training: { ...recorded?.training, ...given.training },
+});
 
-/** The configuration of a new training: the defaults, the file's, then the flags'. */
-async function newConfig(folder: RunFolder, flags: TrainFlags): Promise<RunConfig> {
-  const given = flags.config ? await readRunConfig(flags.config) : {};
-  const data = flags.data ?? given.data;
-  if (data === undefined) throw new InputError("train needs --data: mnist, or a folder");
-  if (await folder.exists()) {
+/** A whole configuration: the defaults, the fields that a file gives, then the flags. */
+function assembleConfig(
+  given: RunFields,
+  flags: TrainFlags,
+  place: string,
+  { channels, height, width }: Dataset,
+): RunConfig {
+  const sizes = { in_channels: channels, out_channels: channels };
+  const unet = parseUNetConfig({ ...sizes, ...(given.unet ?? DEFAULT_UNET) });
+  if (unet.inChannels !== channels || unet.outChannels !== channels) {
     throw new InputError(
-      `${folder.path} holds a training already: --resume goes on with it, another --out starts anew`,
+      `Cannot train on ${place}: its images have ${channels} channels, but the network has ` +
+        `in_channels ${unet.inChannels} and out_channels ${unet.outChannels}`,
     );
   }
-  const { channels, height, width } = await openDataset(data);
-  const unet = given.unet ??
-    parseUNetConfig({ ...DEFAULT_UNET, in_channels: channels, out_channels: channels });
-  const training = {
-    ...(given.training ? toSnakeCase(given.training) : {}),
-    ...trainingFlags(flags),
-  };
+  const [h, w] = unet.sampleSize ?? [height, width];
+  if (h !== height || w !== width) {
+    throw new InputError(
+      `Cannot train on ${place}: its images are ${height}x${width}, but the sample_size of the ` +
+        `network is ${h}x${w}`,
+    );
+  }
   return {
-    data,
+    data: place,
     unet: { ...unet, sampleSize: [height, width] },
-    scheduler: given.scheduler ?? parseSchedule({}),
-    training: parseTraining(training),
+    scheduler: parseSchedule(given.scheduler ?? {}),
+    training: parseTraining({ ...given.training, ...trainingFlags(flags) }),
   };
 }
 
@@ -134,22 +169,17 @@ const trainingFlags = (flags: TrainFlags): Record<string, number> => ({
   ...(flags.seed === undefined ? {} : { seed: flags.seed }),
 });
 
-/** The configuration that a training was started with; flags may repeat but not change it. */
-async function resumedConfig(folder: RunFolder, flags: TrainFlags): Promise<RunConfig> {
-  if (!await folder.exists()) {
-    throw new InputError(`Cannot go on: ${folder.path} holds no training`);
-  }
-  const config = await folder.readConfig(), recorded = toSnakeCase(config.training);
-  for (const [name, value] of Object.entries(trainingFlags(flags))) {
-    if (recorded[name] !== value) {
-      throw new InputError(
-        `Cannot go on with --${name.replace("_", "-")} ${value}: the training was started with ` +
-          `${recorded[name]}`,
-      );
-    }
-  }
-  const given = flags.config ? await readRunConfig(flags.config) : {};
-  return { ...config, ...given, ...(flags.data === undefined ? {} : { data: flags.data }) };
+/** Flags and files may repeat what a training was started with, but not change it. */
+function checkUnchanged(config: RunConfig, wanted: RunConfig, folder: RunFolder): void {
+  const sections = (c: RunConfig) => {
+    const { scheduler, training } = formatRunConfig(c);
+    return { ...architectureOf(c.unet), ...scheduler, ...training };
+  };
+  const difference = describeDifference(
+    ...[sections(config), folder.path] as const,
+    ...[sections(wanted), "what is asked for now"] as const,
+  );
+  if (difference) throw new InputError(`Cannot go on: ${difference}`);
 }
 
 function announce(
@@ -165,130 +195,10 @@ function announce(
   progress.say(`data        ${data.name}: ${data.count} images of ${size}`);
   progress.say(`network     ${model.layout.count.toLocaleString("en")} parameters`);
   progress.say(
-    `step        ${batchSize} images, ${(trainer.flops / 1e9).toFixed(1)} GFLOP, ` +
+    `step        ${batchSize} images, ${(trainer.flops / 1e9).toPrecision(3)} GFLOP, ` +
       `${trainer.dispatches} kernels`,
   );
   progress.say(`device      ${device.name}, ${formatBytes(trainer.memory)} planned`);
   progress.say(`written to  ${folder.path}`);
   if (trainer.step) progress.say(`going on    after step ${trainer.step}`);
-}
-
-interface Context {
-  readonly folder: RunFolder;
-  readonly config: RunConfig;
-  readonly flags: TrainFlags;
-  readonly device: Device;
-  readonly progress: Progress;
-}
-
-/** Trains to the last step or until it is interrupted; returns the exit code. */
-async function trainUntil(trainer: Trainer, context: Context): Promise<number> {
-  const { folder, config, flags, device, progress } = context;
-  const last = flags.steps ?? 5000, batch = config.training.batchSize;
-  const logEvery = flags["log-every"] ?? 50, saveEvery = flags["save-every"] ?? 500;
-  if (trainer.step >= last) {
-    throw new InputError(`The training has done ${trainer.step} steps; give more --steps to go on`);
-  }
-  let isInterrupted = false;
-  const interrupt = () => {
-    if (isInterrupted) Deno.exit(INTERRUPTED);
-    isInterrupted = true;
-    progress.say("interrupted: saving; once more ends at once");
-  };
-  const signals = ["SIGINT", ...(Deno.build.os === "windows" ? [] : ["SIGTERM" as const])] as const;
-  for (const signal of signals) Deno.addSignalListener(signal, interrupt);
-
-  const before = folder.seconds, began = performance.now(), first = trainer.step;
-  const seconds = () => (performance.now() - began) / 1000;
-  let loggedAt = 0, rate = "";
-  const save = async () => {
-    const card = makeCard(config, trainer.step, before + seconds(), device);
-    await folder.save(await trainer.state(), config, await trainer.model(card));
-  };
-  try {
-    const pace = new Pace();
-    while (trainer.step < last && !isInterrupted) {
-      const next = (every: number) => every - trainer.step % every;
-      const left = Math.min(last - trainer.step, next(logEvery), next(saveEvery));
-      const steps = pace.begin(left);
-      for (let i = 0; i < steps; i++) trainer.run();
-      await device.idle();
-      const { step } = trainer;
-      const perStep = seconds() / (step - first);
-      progress.update(
-        `step ${step} of ${last}${rate}, ${(batch / perStep).toFixed(1)} images/s, ` +
-          `${formatTime(perStep * (last - step))} left`,
-      );
-      if (step % logEvery === 0 || step === last) {
-        const records = await trainer.records(step - folder.lastLogged);
-        const mean = (values: number[]) => values.reduce((sum, v) => sum + v, 0) / values.length;
-        const loss = mean(records.map((r) => r.loss));
-        if (!Number.isFinite(loss)) {
-          const bad = records.find((r) => !Number.isFinite(r.loss)) ?? records[0];
-          throw new Error(
-            `The loss is ${bad.loss} at step ${bad.step}: try a lower --learning-rate; the last ` +
-              "checkpoint is kept",
-          );
-        }
-        const now = seconds(), speed = batch * records.length / (now - loggedAt);
-        loggedAt = now;
-        rate = `, loss ${loss.toFixed(4)}`;
-        await folder.log({
-          step,
-          loss: Number(loss.toPrecision(7)),
-          grad_norm: Number(mean(records.map((r) => r.gradientNorm)).toPrecision(7)),
-          images_per_second: Number(speed.toPrecision(4)),
-          seconds: Number((before + now).toFixed(3)),
-        });
-        if (!Deno.stderr.isTerminal()) {
-          progress.say(`step ${step} of ${last}${rate}, ${speed.toFixed(1)} images/s`);
-        }
-      }
-      if (step % saveEvery === 0 && step < last && !isInterrupted) {
-        await save();
-        await showSamples(trainer, context);
-      }
-      await pace.end(steps);
-    }
-    await save();
-    if (isInterrupted) {
-      progress.say(`saved after step ${trainer.step}; --resume goes on`);
-      return INTERRUPTED;
-    }
-    await showSamples(trainer, context);
-    progress.say(
-      `done: ${last} steps in ${formatTime(before + seconds())}, model in ${folder.path}`,
-    );
-    return 0;
-  } finally {
-    progress.clear();
-    for (const signal of signals) Deno.removeSignalListener(signal, interrupt);
-  }
-}
-
-/** Draws samples from the moving average of the weights. */
-async function showSamples(trainer: Trainer, { folder, device, config, progress }: Context) {
-  const model = await trainer.model(), { seed } = config.training;
-  if (model.config.numClassEmbeds !== null) return;
-  progress.update(`step ${trainer.step}: drawing samples`);
-  using sampler = await Sampler.create(device, model, {
-    ...{ steps: Math.min(SHOWN_STEPS, config.scheduler.numTrainTimesteps), batchSize: SHOWN },
-    parameters: trainer.average,
-  });
-  const images = await sampler.sample({ count: SHOWN, seed });
-  const provenance = { step: trainer.step, seed, steps: SHOWN_STEPS, sampler: "ddim" };
-  const grid = makeGrid(images, scaleFor(images));
-  await folder.writeSamples(trainer.step, await encodePng(grid, provenance));
-}
-
-/** What a model's file says of its making. */
-function makeCard(config: RunConfig, step: number, seconds: number, device: Device) {
-  return {
-    software: `${packageName} ${version}`,
-    data: config.data,
-    steps: String(step),
-    training: JSON.stringify(toSnakeCase(config.training)),
-    seconds: String(Math.round(seconds)),
-    device: device.name,
-  };
 }

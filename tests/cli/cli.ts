@@ -1,0 +1,137 @@
+/**
+ * The real command line, run as users run it, in a folder of its own.
+ *
+ * @module
+ */
+
+import { assertEquals, assertMatch } from "@std/assert";
+import { fromFileUrl, join } from "@std/path";
+import { parseUNetConfig } from "../../src/model/config.ts";
+import { initializeModel, type Model, serializeModel } from "../../src/model/model.ts";
+
+/** The package's entry. */
+const program = fromFileUrl(new URL("../../mod.ts", import.meta.url));
+
+/** How a run went. */
+export interface Outcome {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** A folder that is gone after the test. */
+export class Folder implements AsyncDisposable {
+  readonly path: string;
+
+  private constructor(path: string) {
+    this.path = path;
+  }
+
+  static async make(): Promise<Folder> {
+    return new Folder(await Deno.makeTempDir({ prefix: "ddpm-" }));
+  }
+
+  /** A path within. */
+  at(name: string): string {
+    return join(this.path, name);
+  }
+
+  /** Writes a file, JSON for objects. */
+  async write(name: string, content: string | Uint8Array | object): Promise<void> {
+    if (content instanceof Uint8Array) return await Deno.writeFile(this.at(name), content);
+    const text = typeof content === "string" ? content : JSON.stringify(content);
+    await Deno.writeTextFile(this.at(name), text);
+  }
+
+  /** Starts the program here. */
+  start(...args: string[]): Deno.ChildProcess {
+    return new Deno.Command(Deno.execPath(), {
+      args: ["run", "-A", program, ...args],
+      cwd: this.path,
+      env: { NO_COLOR: "1" },
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+  }
+
+  /** Runs the program here. */
+  async run(...args: string[]): Promise<Outcome> {
+    const { code, stdout, stderr } = await this.start(...args).output();
+    const decoder = new TextDecoder();
+    return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
+  }
+
+  /** Runs the program, which must succeed; returns what it printed. */
+  async succeed(...args: string[]): Promise<string> {
+    const { code, stdout, stderr } = await this.run(...args);
+    assertEquals(code, 0, `${args.join(" ")} failed: ${stderr}`);
+    return stdout;
+  }
+
+  /** Runs the program, which must refuse its input with one line and touch nothing. */
+  async refuse(args: readonly string[], message: RegExp): Promise<void> {
+    const before = await this.list();
+    const { code, stdout, stderr } = await this.run(...args);
+    assertMatch(stderr, /^error: [^\n]+\n$/);
+    assertMatch(stderr, message);
+    assertEquals(stdout, "");
+    assertEquals(code, 2);
+    assertEquals(await this.list(), before);
+  }
+
+  /** Everything here: paths, and the time and size of files. */
+  async list(folder = this.path): Promise<string[]> {
+    const found: string[] = [];
+    for await (const entry of Deno.readDir(folder)) {
+      const path = join(folder, entry.name), { mtime, size } = await Deno.stat(path);
+      if (entry.isDirectory) found.push(path, ...await this.list(path));
+      else found.push(`${path} ${mtime?.getTime()} ${size}`);
+    }
+    return found.sort();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Deno.remove(this.path, { recursive: true });
+  }
+}
+
+/** A network that trains and samples in no time. */
+export const tinyUNet = {
+  down_block_types: ["DownBlock2D", "AttnDownBlock2D"],
+  up_block_types: ["AttnUpBlock2D", "UpBlock2D"],
+  block_out_channels: [8, 16],
+  layers_per_block: 1,
+  norm_num_groups: 4,
+};
+
+/** A model of 8 × 8 images that was never trained, of ten noise levels. */
+export function tinyModel(channels = 1): Model {
+  const sizes = { sample_size: 8, in_channels: channels, out_channels: channels };
+  const config = parseUNetConfig({ ...tinyUNet, ...sizes });
+  return initializeModel(config, { num_train_timesteps: 10 }, 0);
+}
+
+/** The same as a file. */
+export const tinyModelFile = (channels = 1): Uint8Array<ArrayBuffer> =>
+  serializeModel(tinyModel(channels));
+
+/** An IDX file of bytes. */
+export function encodeIdx(shape: readonly number[], data: Uint8Array): Uint8Array<ArrayBuffer> {
+  const file = new Uint8Array(4 + 4 * shape.length + data.length), view = new DataView(file.buffer);
+  view.setUint32(0, 0x800 + shape.length);
+  shape.forEach((size, i) => view.setUint32(4 + 4 * i, size));
+  file.set(data, 4 + 4 * shape.length);
+  return file;
+}
+
+/** How many images {@linkcode writeImages} writes. */
+const COUNT = 12;
+
+/** Training images of 8 × 8, all different, as an IDX file. */
+export const imagesFile = (): Uint8Array<ArrayBuffer> =>
+  encodeIdx([COUNT, 8, 8], Uint8Array.from({ length: COUNT * 64 }, (_, i) => i * 37));
+
+/** Their labels. */
+export const labelsFile = (): Uint8Array<ArrayBuffer> =>
+  encodeIdx([COUNT], Uint8Array.from({ length: COUNT }, (_, i) => i % 10));

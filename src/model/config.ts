@@ -38,7 +38,7 @@ export interface UNetConfig {
   readonly upBlockTypes: readonly UpBlockType[];
   /** Channels of each resolution, the full one first. @default {[224, 448, 672, 896]} */
   readonly blockOutChannels: readonly number[];
-  /** Residual blocks of a down block; up blocks have one more. @default {2} */
+  /** Residual blocks of a down block, at most 100; up blocks have one more. @default {2} */
   readonly layersPerBlock: number;
   /** Divides the sums of the middle block. @default {1} */
   readonly midBlockScaleFactor: number;
@@ -68,12 +68,15 @@ export interface UNetConfig {
   readonly dropout: number;
 }
 
+const anyFields = z.record(z.string(), z.unknown());
 const count = z.int().positive();
+// More channels and layers than anybody has mean a damaged file, which must not eat all memory.
+const channels = count.max(65536), layers = count.max(100);
 
 const schema = z.strictObject({
   sample_size: z.union([count, z.tuple([count, count]), z.null()]).default(null),
-  in_channels: count.default(3),
-  out_channels: count.default(3),
+  in_channels: channels.default(3),
+  out_channels: channels.default(3),
   center_input_sample: z.boolean().default(false),
   time_embedding_type: z.enum(["positional", "fourier"]).default("positional"),
   freq_shift: z.number().default(0),
@@ -90,8 +93,8 @@ const schema = z.strictObject({
     "AttnUpBlock2D",
     "UpBlock2D",
   ]),
-  block_out_channels: z.array(count).min(1).default([224, 448, 672, 896]),
-  layers_per_block: count.default(2),
+  block_out_channels: z.array(channels).min(1).default([224, 448, 672, 896]),
+  layers_per_block: layers.default(2),
   mid_block_scale_factor: z.number().positive().default(1),
   downsample_padding: z.int().min(0).max(1).default(1),
   downsample_type: z.enum(["conv", "resnet"]).default("conv"),
@@ -131,8 +134,10 @@ const schema = z.strictObject({
  * ```
  */
 export function parseUNetConfig(json: unknown): UNetConfig {
-  const entries = Object.entries(Object(json)).filter(([key]) => !key.startsWith("_"));
-  const fields = parseWith(schema, Object.fromEntries(entries), "UNet configuration");
+  const what = "UNet configuration";
+  const entries = Object.entries(parseWith(anyFields, json, what))
+    .filter(([key]) => !key.startsWith("_"));
+  const fields = parseWith(schema, Object.fromEntries(entries), what);
   const { attn_norm_num_groups: _a, num_train_timesteps: _n, sample_size: size, ...rest } = fields;
   const sampleSize = typeof size === "number" ? [size, size] as const : size;
   const config: UNetConfig = { ...toCamelCase(rest), sampleSize };
@@ -164,7 +169,7 @@ export function formatUNetConfig(config: UNetConfig): Record<string, unknown> {
 }
 
 function checkConsistent(config: UNetConfig): void {
-  const { blockOutChannels, downBlockTypes, upBlockTypes, normNumGroups } = config;
+  const { blockOutChannels, downBlockTypes, upBlockTypes, normNumGroups, freqShift } = config;
   const levels = blockOutChannels.length;
   if (downBlockTypes.length !== levels || upBlockTypes.length !== levels) {
     throw new InputError(
@@ -172,12 +177,27 @@ function checkConsistent(config: UNetConfig): void {
         `up_block_types, not ${downBlockTypes.length} and ${upBlockTypes.length}`,
     );
   }
-  for (const channels of blockOutChannels) {
+  const headDim = config.attentionHeadDim ?? 1;
+  blockOutChannels.forEach((channels, i) => {
     if (channels % normNumGroups) {
       throw new InputError(
         `Bad UNet configuration: ${channels} of block_out_channels is no multiple of ` +
           `norm_num_groups, ${normNumGroups}`,
       );
     }
+    const hasAttention = downBlockTypes[i] === "AttnDownBlock2D" ||
+      upBlockTypes[levels - 1 - i] === "AttnUpBlock2D" ||
+      (config.addAttention && i === levels - 1);
+    if (hasAttention && channels < headDim) {
+      throw new InputError(
+        `Bad UNet configuration: ${channels} of block_out_channels make no attention head of ` +
+          `attention_head_dim, ${headDim}`,
+      );
+    }
+  });
+  if (Math.floor(blockOutChannels[0] / 2) === freqShift) {
+    throw new InputError(
+      `Bad UNet configuration: freq_shift ${freqShift} leaves no frequencies for timesteps`,
+    );
   }
 }

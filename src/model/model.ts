@@ -139,12 +139,14 @@ export function flattenTensors(
   tensors: ReadonlyMap<string, FileTensor>,
   what: string,
 ): Float32Array<ArrayBuffer> {
-  const parameters = new Float32Array(layout.size), rest = new Set(tensors.keys());
-  layout.specs.forEach((spec, i) => {
+  const rest = new Set(tensors.keys());
+  const found = layout.specs.map((spec) => {
     const name = [spec.name, formerName(spec.name)].find((n) => tensors.has(n));
     if (name === undefined) throw new InputError(`Cannot load ${what}: it lacks ${spec.name}`);
-    parameters.set(readParameter(spec, tensors.get(name)!, what), layout.offsets[i]);
     rest.delete(name);
+    const tensor = tensors.get(name)!;
+    checkParameter(spec, tensor, what);
+    return tensor;
   });
   // Early files repeat the fixed frequencies under a second name.
   rest.delete("time_proj.W");
@@ -154,6 +156,15 @@ export function flattenTensors(
         (rest.size > 1 ? ` and ${rest.size - 1} more tensors` : ""),
     );
   }
+  // Only now is it certain that this is no more memory than the file takes.
+  const parameters = new Float32Array(layout.size);
+  layout.specs.forEach((spec, i) => {
+    const values = toFloat32(found[i]);
+    if (!values.every(Number.isFinite)) {
+      throw new InputError(`Cannot load ${what}: ${spec.name} holds numbers that are not finite`);
+    }
+    parameters.set(fromFileOrder(spec, values), layout.offsets[i]);
+  });
   return parameters;
 }
 
@@ -166,11 +177,7 @@ function formerName(name: string): string {
   );
 }
 
-function readParameter(
-  spec: ParameterSpec,
-  tensor: FileTensor,
-  what: string,
-): Float32Array<ArrayBuffer> {
+function checkParameter(spec: ParameterSpec, tensor: FileTensor, what: string): void {
   const shape = fileShape(spec);
   // Dense layers of attention were 1 × 1 convolutions once.
   const given =
@@ -188,11 +195,6 @@ function readParameter(
       `Cannot load ${what}: ${spec.name} is of type ${tensor.dtype}, not a float`,
     );
   }
-  const values = toFloat32(tensor);
-  if (!values.every(Number.isFinite)) {
-    throw new InputError(`Cannot load ${what}: ${spec.name} holds numbers that are not finite`);
-  }
-  return fromFileOrder(spec, values);
 }
 
 /** Flat parameters as tensors to write. */
@@ -220,8 +222,8 @@ export function nameTensors(
  */
 export function serializeModel(model: Model): Uint8Array<ArrayBuffer> {
   return writeSafetensors(nameTensors(model.layout, model.parameters), {
+    ...model.card,
     [UNET_KEY]: JSON.stringify(formatUNetConfig(model.config)),
     [SCHEDULE_KEY]: JSON.stringify(formatSchedule(model.schedule)),
-    ...model.card,
   });
 }

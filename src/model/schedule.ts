@@ -112,9 +112,15 @@ export class NoiseSchedule {
     this.alphasCumprod = this.betas.map((beta) => Math.fround(product *= Math.fround(1 - beta)));
   }
 
-  /** ᾱₜ, or 1 before the first step. */
+  /**
+   * ᾱₜ, or 1 before the first step.
+   *
+   * @throws {RangeError} If there is no timestep t.
+   */
   alphaCumprod(t: number): number {
-    return t < 0 ? 1 : this.alphasCumprod[t];
+    const bar = t < 0 ? 1 : this.alphasCumprod[t];
+    if (bar !== undefined) return bar;
+    throw new RangeError(`There is no timestep ${t}: they go from 0 to ${this.betas.length - 1}`);
   }
 
   /**

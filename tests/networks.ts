@@ -1,0 +1,59 @@
+/**
+ * Networks for tests: small ones, and those of the DDPM paper.
+ *
+ * @module
+ */
+
+import { parseUNetConfig, type UNetConfig } from "../src/model/config.ts";
+import { initializeModel, type Model } from "../src/model/model.ts";
+import { Random } from "./random.ts";
+
+/** A network of two resolutions with attention, for grey images of 8 x 8; fields as in files. */
+export function smallConfig(fields: Readonly<Record<string, unknown>> = {}): UNetConfig {
+  return parseUNetConfig({
+    ...{ sample_size: 8, in_channels: 1, out_channels: 1, layers_per_block: 1 },
+    ...{ block_out_channels: [8, 16], norm_num_groups: 4 },
+    down_block_types: ["DownBlock2D", "AttnDownBlock2D"],
+    up_block_types: ["AttnUpBlock2D", "UpBlock2D"],
+    ...fields,
+  });
+}
+
+/** The smallest network there is: one resolution, no attention, few kernels to compile. */
+export function tinyConfig(fields: Readonly<Record<string, unknown>> = {}): UNetConfig {
+  return smallConfig({
+    ...{ block_out_channels: [8], add_attention: false },
+    ...{ down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] },
+    ...fields,
+  });
+}
+
+/** A model that does not predict zero, as a fresh one would: all weights are random. */
+export function randomModel(config: UNetConfig, schedule: unknown = {}): Model {
+  const model = initializeModel(config, schedule, 1), random = new Random("weights");
+  const parameters = model.parameters.map((x) => x + random.between(-0.2, 0.2));
+  return { ...model, parameters };
+}
+
+const paper = {
+  ...{ in_channels: 3, out_channels: 3, layers_per_block: 2, norm_eps: 1e-6 },
+  ...{ downsample_padding: 0, flip_sin_to_cos: false, freq_shift: 1, attention_head_dim: null },
+};
+
+/** The networks of Ho et al. 2020 for CIFAR-10 and for 256 x 256 pixels, as files say it. */
+export const paperConfigs = {
+  "ddpm-cifar10-32": {
+    ...paper,
+    sample_size: 32,
+    block_out_channels: [128, 256, 256, 256],
+    down_block_types: ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
+    up_block_types: ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+  },
+  "ddpm-256": {
+    ...paper,
+    sample_size: 256,
+    block_out_channels: [128, 128, 256, 256, 512, 512],
+    down_block_types: Array.from({ length: 6 }, (_, i) => `${i === 4 ? "Attn" : ""}DownBlock2D`),
+    up_block_types: Array.from({ length: 6 }, (_, i) => `${i === 1 ? "Attn" : ""}UpBlock2D`),
+  },
+};

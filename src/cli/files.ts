@@ -46,7 +46,9 @@ export async function kindOf(path: string): Promise<"file" | "folder" | "nothing
   try {
     return (await Deno.stat(path)).isDirectory ? "folder" : "file";
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return "nothing";
+    // The second: a part of its path is a file.
+    const { NotADirectory, NotFound } = Deno.errors;
+    if (error instanceof NotFound || error instanceof NotADirectory) return "nothing";
     throw new InputError(`Cannot look at ${path}: ${explain(error)}`);
   }
 }

@@ -39,6 +39,10 @@ export interface Axis {
   readonly strides: readonly number[];
 }
 
+/** Whether there is anything to sum; axes of size 1 do not count. */
+export const isSum = <S>(loop: Loop<S>): boolean =>
+  loop.summed.some((s, i) => s && loop.domain[i] > 1);
+
 /** The nest's axes without those of size 1, neighbours merged where every access allows it. */
 export function collapse<S>(loop: Loop<S>): Axis[] {
   const accesses = [...loop.operands, ...loop.results];

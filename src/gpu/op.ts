@@ -6,9 +6,12 @@
  * @module
  */
 
+import type { Loop } from "./loop.ts";
 import type { Shape } from "./shape.ts";
+import type { Storage } from "./storage.ts";
 import type { DType, HostArray, Tensor } from "./tensor.ts";
 import type { View } from "./view.ts";
+import type { WasmKernel, WasmTarget } from "./wasm/kernel.ts";
 import type { Variant } from "./wgsl/kernel.ts";
 
 /** Everything there is to know of an operation with attributes of type `A`. */
@@ -50,8 +53,14 @@ export interface Op<A = unknown> {
   /** Floating point operations, where they dominate: 2 a multiplication and addition. */
   flops?(node: Tensor<A>): number;
 
+  /** Its computation as loop nests, which all targets know, if it is no more than that. */
+  loops?(node: Tensor<A>): readonly Loop<Storage>[];
+
   /** Ways to compute it on a GPU, the preferred ones first. */
   readonly variants?: readonly Variant<A>[];
+
+  /** Its computation on a CPU by WebAssembly. */
+  wasm?(node: Tensor<A>, target: WasmTarget): readonly WasmKernel[];
 
   /** What tests run: values against the reference, gradients against central differences. */
   readonly cases?: readonly Case[];

@@ -37,3 +37,29 @@ export function planMemory<T>(lifetimes: readonly Lifetime<T>[]): Plan<T> {
   }
   return { slots: slots.map((s) => s.size), slotOf };
 }
+
+/**
+ * Places within one block of memory, greedily as well: each tensor, the largest first, at the lowest
+ * place that is free throughout its lifetime and wastes least.
+ */
+export function planOffsets<T>(
+  lifetimes: readonly Lifetime<T>[],
+): { size: number; offsetOf: ReadonlyMap<T, number> } {
+  const placed: (Lifetime<T> & { offset: number })[] = [], offsetOf = new Map<T, number>();
+  let size = 0;
+  for (const life of lifetimes.toSorted((a, b) => b.size - a.size)) {
+    const taken = placed.filter((o) => o.first <= life.last && life.first <= o.last)
+      .sort((a, b) => a.offset - b.offset);
+    let end = 0, best = Infinity, offset: number | undefined;
+    for (const other of taken) {
+      const gap = other.offset - end;
+      if (gap >= life.size && gap < best) [best, offset] = [gap, end];
+      end = Math.max(end, other.offset + other.size);
+    }
+    offset ??= end;
+    placed.push({ ...life, offset });
+    offsetOf.set(life.key, offset);
+    size = Math.max(size, offset + life.size);
+  }
+  return { size, offsetOf };
+}

@@ -65,6 +65,6 @@ export function simplify(graph: Graph): Graph {
 function isReadable(node: Tensor, x: Tensor): boolean {
   const { op } = node;
   if (op.view) return op.view(node, resolve(x)) !== undefined;
-  if (!op.variants) return true;
+  if (!op.variants && !op.loops) return true;
   return op.acceptsView?.(resolve(x), x.shape) ?? isBindable(x);
 }

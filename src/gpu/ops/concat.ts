@@ -98,6 +98,13 @@ export function pack(inputs: readonly Tensor[], packing: Packing): Tensor {
   return apply(packOp, inputs, packing);
 }
 
+/** Whether a tensor has elements that nothing writes, and that have to stay zero. */
+export function hasGaps(tensor: Tensor): boolean {
+  if (tensor.op !== packOp) return false;
+  const { size } = tensor.attributes as Packing;
+  return tensor.inputs.reduce((n, x) => n + sizeOf(x.shape), 0) < size;
+}
+
 /** The part of a flat tensor that starts at `offset`, under a shape. */
 export function viewOf(flat: Tensor, offset: number, shape: Shape): Tensor {
   return reshape(slice(flat, 0, offset, sizeOf(shape)), shape);

@@ -9,6 +9,7 @@
 import type { Case, Op } from "../op.ts";
 import { formatShape, type Shape } from "../shape.ts";
 import { apply, type Tensor } from "../tensor.ts";
+import { lowerForward, lowerInputGrad, lowerWeightGrad } from "../wasm/conv2d.ts";
 import { forwardVariant, inputGradVariant, weightGradVariant } from "../wgsl/conv2d.ts";
 import { sum } from "./sum.ts";
 import { reshape } from "./view.ts";
@@ -119,6 +120,7 @@ const forwardOp: Op<Window> = {
   flops: ({ inputs: [x, w], shape, attributes }) =>
     flops(convSizes(x.shape, w.shape, shape, attributes)),
   variants: [forwardVariant],
+  wasm: lowerForward,
 };
 
 const inputGradOp: Op<Window & { shape: Shape }> = {
@@ -145,6 +147,7 @@ const inputGradOp: Op<Window & { shape: Shape }> = {
   flops: ({ inputs: [g, w], shape, attributes }) =>
     flops(convSizes(shape, w.shape, g.shape, attributes)),
   variants: [inputGradVariant],
+  wasm: lowerInputGrad,
 };
 
 const weightGradOp: Op<Window & { shape: Shape }> = {
@@ -170,6 +173,7 @@ const weightGradOp: Op<Window & { shape: Shape }> = {
   flops: ({ inputs: [x, g], shape, attributes }) =>
     flops(convSizes(x.shape, shape, g.shape, attributes)),
   variants: [weightGradVariant],
+  wasm: lowerWeightGrad,
 };
 
 /**

@@ -7,6 +7,7 @@
 import type { Op } from "../op.ts";
 import { formatShape, sizeOf } from "../shape.ts";
 import { apply, type Tensor } from "../tensor.ts";
+import { lowerGather as gatherOnCpu, lowerScatter as scatterOnCpu } from "../wasm/small.ts";
 import { bind, bindInput, type Kernel, makeKernel, type WgslTarget } from "../wgsl/kernel.ts";
 
 function lowerGather(node: Tensor, target: WgslTarget): Kernel[] {
@@ -52,6 +53,7 @@ const gatherOp: Op<Record<never, never>> = {
     undefined,
   ],
   variants: [{ name: "element", lower: lowerGather }],
+  wasm: gatherOnCpu,
   cases: [
     {
       name: "rows, one of them twice",
@@ -92,6 +94,7 @@ const scatterOp: Op<{ rows: number }> = {
   },
   gradient: ({ inputs: [, index] }, gg) => [gather(gg, index), undefined],
   variants: [{ name: "element", lower: lowerScatter }],
+  wasm: scatterOnCpu,
   cases: [{
     name: "rows, one of them twice",
     inputs: [{ shape: [9, 7] }, { shape: [9], dtype: "i32", range: [0, 4] }],

@@ -9,21 +9,12 @@
  */
 
 import * as e from "../expression.ts";
-import type { Access } from "../loop.ts";
+import type { Access, Loop } from "../loop.ts";
 import type { Op } from "../op.ts";
 import { denseStrides, formatShape, sizeOf } from "../shape.ts";
 import { apply, type Tensor } from "../tensor.ts";
-import {
-  bind,
-  type Binding,
-  bindInput,
-  type Kernel,
-  makeKernel,
-  Scratch,
-  type Storage,
-  type WgslTarget,
-} from "../wgsl/kernel.ts";
-import { lowerLoop } from "../wgsl/loop.ts";
+import { resolve } from "../view.ts";
+import { Scratch, type Storage } from "../storage.ts";
 import { map } from "./map.ts";
 import { sum } from "./sum.ts";
 import { reshape, slice } from "./view.ts";
@@ -157,85 +148,55 @@ const momentsOp: Op<NormAttributes> = {
       }
     }
   },
-  variants: [{ name: "two passes", lower: lowerMoments }],
-};
-
-function lowerMoments(node: Tensor<NormAttributes>, target: WgslTarget): Kernel[] {
-  const [x] = node.inputs, { groups, eps } = node.attributes;
-  const { images, channels, pixels } = sizes(x, groups);
-  const input = bindInput("x", x), sums = new Scratch(images * channels);
-  const from = { storage: input.storage, offset: input.offset };
-  const all = denseStrides([images, pixels, channels]);
-  const first = { ...from, strides: [pixels * channels, 0, 1] };
-  const mean = { storage: node, offset: 0, strides: [2 * channels, 0, 1] };
-  // The variance is taken around the mean in a second pass: a single one cancels digits.
-  const sumOf = (expression: e.Expression, around: Access<Storage>) =>
-    lowerLoop({
+  loops(node) {
+    const [x] = node.inputs, { groups, eps } = node.attributes;
+    const { images, channels, pixels, each } = sizes(x, groups);
+    const { source, offset } = resolve(x), values = { storage: source, offset };
+    const sums = new Scratch(images * channels), totals = new Scratch(images * groups);
+    const perChannel = { strides: [channels, each, 1], offset: 0 };
+    const perGroup = { strides: [groups, 1, 0], offset: 0 };
+    const row = (i: 0 | 1) => ({ storage: node, offset: i * channels });
+    // The variance is taken around the mean in a second pass: a single one cancels digits.
+    const sumAround = (center: Access<Storage>, expression: e.Expression): Loop<Storage> => ({
       label: "group_norm, sums",
       domain: [images, pixels, channels],
       summed: [false, true, false],
-      operands: [{ ...from, strides: all }, around],
+      operands: [{ ...values, strides: denseStrides([images, pixels, channels]) }, center],
       results: [{ storage: sums, strides: [channels, 0, 1], offset: 0, expression }],
-    }, target);
-  const delta = e.sub(e.argument(0), e.argument(1));
-  return [
-    ...sumOf(delta, first),
-    foldGroups("mean", x, groups, node, target, {
-      bindings: [input, bind("sums", sums)],
-      uniforms: {},
-      value: "x[n * u.pixels * u.channels + c] + sums[n * u.channels + c] / f32(u.pixels)",
-      result: "total / f32(u.each)",
-      row: 0,
-    }),
-    ...sumOf(e.mul(delta, delta), mean),
-    foldGroups("deviation", x, groups, node, target, {
-      bindings: [bind("sums", sums)],
-      uniforms: { eps: floatBits(eps) },
-      value: "sums[n * u.channels + c]",
-      result: "1.0 / sqrt(total / f32(u.pixels * u.each) + bitcast<f32>(u.eps))",
-      row: 1,
-    }),
-  ];
-}
-
-/**
- * A kernel that adds up a value over the channels of each group, makes something of the total, and
- * gives it to each of the channels, in one of the two rows of `y`.
- */
-function foldGroups(
-  label: string,
-  x: Tensor,
-  groups: number,
-  y: Tensor,
-  target: WgslTarget,
-  { bindings, uniforms, value, result, row }: {
-    bindings: readonly Binding[];
-    uniforms: Readonly<Record<string, number>>;
-    /** WGSL of the value of image `n` and channel `c`. */
-    value: string;
-    /** WGSL of the result, given the `total`. */
-    result: string;
-    row: 0 | 1;
+    });
+    const fold = (
+      operands: Loop<Storage>["operands"],
+      value: e.Expression,
+      i: 0 | 1,
+      result: e.Expression,
+    ): Loop<Storage>[] => [
+      {
+        label: "group_norm, totals",
+        domain: [images, groups, each],
+        summed: [false, false, true],
+        operands,
+        results: [{ storage: totals, ...perGroup, expression: value }],
+      },
+      {
+        label: "group_norm, moments",
+        domain: [images, groups, each],
+        summed: [false, false, false],
+        operands: [{ storage: totals, ...perGroup }],
+        results: [{ ...row(i), strides: [2 * channels, each, 1], expression: result }],
+      },
+    ];
+    const [first, second] = [e.argument(0), e.argument(1)], delta = e.sub(first, second);
+    const sum = { storage: sums, ...perChannel };
+    const start = { ...values, strides: [pixels * channels, each, 1] };
+    const variance = e.div(first, pixels * each);
+    return [
+      sumAround({ ...values, strides: [pixels * channels, 0, 1] }, delta),
+      ...fold([start, sum], e.add(first, e.div(second, pixels)), 0, e.div(first, each)),
+      sumAround({ ...row(0), strides: [2 * channels, 0, 1] }, e.mul(delta, delta)),
+      ...fold([sum], first, 1, e.div(1, e.sqrt(e.add(variance, eps)))),
+    ];
   },
-): Kernel {
-  const { images, channels, pixels, each } = sizes(x, groups), rows = images * groups;
-  return makeKernel({
-    label: `group_norm, ${label}`,
-    bindings: [...bindings, bind("y", y, { write: true })],
-    uniforms: { rows, groups, each, channels, pixels, ...uniforms },
-    lanes: target.lanes,
-    body: `let i = group.x * ${target.lanes}u + lane;
-if (i >= u.rows) { return; }
-let n = i / u.groups; let first = i % u.groups * u.each; let end = first + u.each;
-var total = 0.0f;
-for (var c = first; c < end; c++) { total += ${value}; }
-let result = ${result};
-for (var c = first; c < end; c++) { y[(2u * n + ${row}u) * u.channels + c] = result; }`,
-    workgroups: [Math.ceil(rows / target.lanes), 1, 1],
-  });
-}
-
-const floatBits = (x: number) => new Uint32Array(new Float32Array([x]).buffer)[0];
+};
 
 /** Mean and reciprocal deviation of each channel's group, each `[batch, 1, 1, channels]`. */
 function moments(x: Tensor, attributes: NormAttributes) {
@@ -258,21 +219,40 @@ const groupMeansOp: Op<NormAttributes> = {
       }
     }
   },
-  variants: [{ name: "group", lower: lowerGroupMeans }],
+  loops(node) {
+    const [x, ...inputs] = node.inputs, { groups } = node.attributes;
+    const { images, channels, pixels, each } = sizes(x, groups), domain = [images, groups, each];
+    const totals = [new Scratch(images * groups), new Scratch(images * groups)];
+    const strides = [[channels, each, 1], [channels, each, 1], [0, each, 1]];
+    const operands = inputs.map((input, i) => {
+      const { source, offset } = resolve(input);
+      return { storage: source, offset, strides: strides[i] };
+    });
+    const total = { strides: [groups, 1, 0], offset: 0 };
+    return [
+      {
+        label: "group_norm, gradient totals",
+        domain,
+        summed: [false, false, true],
+        operands,
+        results: totals.map((storage, i) => ({
+          ...{ storage, ...total },
+          expression: e.mul(e.argument(i), e.argument(2)),
+        })),
+      },
+      {
+        label: "group_norm, gradient means",
+        domain,
+        summed: [false, false, false],
+        operands: totals.map((storage) => ({ storage, ...total })),
+        results: totals.map((_, i) => ({
+          ...{ storage: node, offset: i * channels, strides: [2 * channels, each, 1] },
+          expression: e.div(e.argument(i), pixels * each),
+        })),
+      },
+    ];
+  },
 };
-
-function lowerGroupMeans(node: Tensor<NormAttributes>, target: WgslTarget): Kernel[] {
-  const [x, g0, g1, scale] = node.inputs, { groups } = node.attributes;
-  return [g0, g1].map((g, i) =>
-    foldGroups("gradient means", x, groups, node, target, {
-      bindings: [bindInput("g", g), bindInput("scale", scale)],
-      uniforms: {},
-      value: "scale[c] * g[n * u.channels + c]",
-      result: "total / f32(u.pixels * u.each)",
-      row: i as 0 | 1,
-    })
-  );
-}
 
 /**
  * Normalises groups of neighbouring channels over all pixels of an image to mean 0 and variance 1,

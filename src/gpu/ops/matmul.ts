@@ -10,6 +10,7 @@ import { formatShape, sameShape, sizeOf } from "../shape.ts";
 import { apply, type HostArray, type Tensor } from "../tensor.ts";
 import { resolve } from "../view.ts";
 import { generateTile, type Source } from "../wgsl/gemm.ts";
+import { lowerMatmul as lowerOnCpu } from "../wasm/matmul.ts";
 import { bind, bindRange, type Kernel, makeKernel, type WgslTarget } from "../wgsl/kernel.ts";
 import { splitSum } from "../wgsl/loop.ts";
 import { add } from "./map.ts";
@@ -48,6 +49,7 @@ const matmulOp: Op<Record<never, never>> = {
     view.strides.slice(-2).some((s, i) => s === 1 || shape.at(i - 2) === 1) &&
     batchAxes(view.strides, shape).length <= 2,
   variants: [{ name: "tile", lower: lowerMatmul }],
+  wasm: lowerOnCpu,
   cases: [
     { name: "odd sizes", inputs: [{ shape: [3, 7] }, { shape: [7, 5] }], build: matmul },
     { name: "one row", inputs: [{ shape: [1, 12] }, { shape: [12, 8] }], build: matmul },

@@ -10,6 +10,7 @@ import type { Case, Op } from "../op.ts";
 import { philox, toInteger, toNormals, toUniform } from "../philox.ts";
 import { type Shape, sizeOf } from "../shape.ts";
 import { apply, constant, type Tensor } from "../tensor.ts";
+import { lowerRandom } from "../wasm/small.ts";
 import { randomVariant } from "../wgsl/philox.ts";
 import { map } from "./map.ts";
 
@@ -62,6 +63,7 @@ const randomOp: Op<RandomAttributes> = {
   },
   gradient: () => [],
   variants: [randomVariant],
+  wasm: lowerRandom,
 };
 
 const draw = (distribution: Distribution, below = 1) =>

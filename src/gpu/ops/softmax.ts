@@ -8,6 +8,7 @@ import { mul, sub } from "../expression.ts";
 import type { Op } from "../op.ts";
 import { sizeOf } from "../shape.ts";
 import { apply, type Tensor } from "../tensor.ts";
+import { lowerSoftmax as lowerOnCpu } from "../wasm/small.ts";
 import { aliases, EXP } from "../wgsl/expression.ts";
 import { bind, bindInput, type Kernel, makeKernel, type WgslTarget } from "../wgsl/kernel.ts";
 import { map, mul as scale } from "./map.ts";
@@ -58,6 +59,7 @@ const softmaxOp: Op<Record<never, never>> = {
     return [map([y, g, sum(gy, [y.shape.length - 1])], (y, g, s) => mul(y, sub(g, s)))];
   },
   variants: [{ name: "row", lower: lowerSoftmax }],
+  wasm: lowerOnCpu,
   cases: [
     { name: "fours", inputs: [{ shape: [3, 5, 16], range: [-9, 9] }], build: (x) => softmax(x) },
     { name: "odd", inputs: [{ shape: [2, 49, 49], range: [-9, 9] }], build: (x) => softmax(x) },

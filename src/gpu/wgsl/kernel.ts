@@ -8,7 +8,8 @@
  */
 
 import { isDense, sizeOf } from "../shape.ts";
-import type { DType, Tensor } from "../tensor.ts";
+import { type Storage, storageSize } from "../storage.ts";
+import type { Tensor } from "../tensor.ts";
 import { resolve } from "../view.ts";
 
 /** What kernels are generated for. */
@@ -35,18 +36,6 @@ export interface Variant<A = unknown> {
   /** The dispatches, in order. */
   lower(node: Tensor<A>, target: WgslTarget): readonly Kernel[];
 }
-
-/** Memory between the kernels of one operation. */
-export class Scratch {
-  readonly dtype: DType = "f32";
-  constructor(readonly size: number) {}
-}
-
-/** Something with memory of its own. */
-export type Storage = Tensor | Scratch;
-
-/** Number of elements of a storage. */
-export const storageSize = (s: Storage): number => s instanceof Scratch ? s.size : sizeOf(s.shape);
 
 /** A range of a storage as a kernel sees it. */
 export interface Binding {

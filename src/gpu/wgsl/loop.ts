@@ -7,8 +7,17 @@
  */
 
 import { argument } from "../expression.ts";
-import { type Access, type Axis, collapse, isVectorizable, type Loop, splitAxis } from "../loop.ts";
+import {
+  type Access,
+  type Axis,
+  collapse,
+  isSum,
+  isVectorizable,
+  type Loop,
+  splitAxis,
+} from "../loop.ts";
 import type { Tensor } from "../tensor.ts";
+import { Scratch, type Storage, storageSize } from "../storage.ts";
 import { emit, functionsFor } from "./expression.ts";
 import {
   type Binding,
@@ -16,15 +25,12 @@ import {
   foldGrid,
   type Kernel,
   makeKernel,
-  Scratch,
-  type Storage,
-  storageSize,
   type WgslTarget,
 } from "./kernel.ts";
 
 /** The kernels that run a nest: one, or several where a sum is taken in parts. */
 export function lowerLoop(loop: Loop<Storage>, target: WgslTarget): Kernel[] {
-  return loop.summed.some((s) => s) ? lowerSum(loop, target) : lowerMap(loop, target);
+  return isSum(loop) ? lowerSum(loop, target) : lowerMap(loop, target);
 }
 
 /** How a kernel addresses one operand or result. */

@@ -9,12 +9,14 @@ import { type CompileOptions, DeviceError, type Program, type TensorBuffer } fro
 import { fuse, type Placements, type Stage } from "../fuse.ts";
 import { type Graph, nodesOf } from "../graph.ts";
 import { type Packing, packOp } from "../ops/concat.ts";
+import { hasGaps } from "../ops/concat.ts";
 import { type Lifetime, planMemory } from "../plan.ts";
 import { sizeOf } from "../shape.ts";
+import { Scratch, type Storage, storageSize } from "../storage.ts";
 import { simplify } from "../simplify.ts";
 import { constantData, inputName, type Tensor } from "../tensor.ts";
 import { type GpuDevice, GpuTensorBuffer } from "./device.ts";
-import { type Binding, type Kernel, type Storage, storageSize, type WgslTarget } from "./kernel.ts";
+import type { Binding, Kernel, WgslTarget } from "./kernel.ts";
 import { lowerLoop } from "./loop.ts";
 
 /** Compiles a graph; see {@linkcode GpuDevice.compile}. */
@@ -45,6 +47,7 @@ export async function compileProgram(
 function lowerStage(stage: Stage, target: WgslTarget): readonly Kernel[] {
   if ("loop" in stage) return lowerLoop(stage.loop, target);
   const { node } = stage;
+  if (node.op.loops) return node.op.loops(node).flatMap((loop) => lowerLoop(loop, target));
   const variant = node.op.variants?.find((v) => v.when?.(node, target) ?? true);
   if (!variant) throw new DeviceError(`No kernel computes ${node.op.name} here`);
   return variant.lower(node, target);
@@ -156,8 +159,9 @@ class Builder {
       for (const { storage } of kernel.bindings) {
         const key = this.#locate(storage).root;
         if (this.#buffers.has(key)) continue;
-        const first = lifetimes.get(key)?.first ?? (hasGaps(key) ? 0 : i);
-        const last = hasGaps(key) ? kernels.length : i;
+        const isWhole = !(key instanceof Scratch) && hasGaps(key);
+        const first = isWhole ? 0 : lifetimes.get(key)?.first ?? i;
+        const last = isWhole ? kernels.length : i;
         lifetimes.set(key, { key, size: storageSize(key) * 4, first, last });
       }
     });
@@ -211,13 +215,6 @@ class Builder {
     const size = Math.ceil(length / 4) * 16;
     return { buffer: this.#buffers.get(root)!, offset: (start + offset) * 4, size };
   }
-}
-
-/** Whether a tensor has elements that nothing writes, and that have to stay zero. */
-function hasGaps(storage: Storage): boolean {
-  if (!("op" in storage) || storage.op !== packOp) return false;
-  const { size } = storage.attributes as Packing;
-  return storage.inputs.reduce((n, x) => n + sizeOf(x.shape), 0) < size;
 }
 
 /** A compiled graph on a GPU. */

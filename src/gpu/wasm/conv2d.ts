@@ -1,0 +1,299 @@
+/**
+ * Convolution on the CPU, all three directions, any sizes: products over bands, in which the taps of
+ * a kernel's row are one run of numbers. Where it can, {@linkcode lowerWinograd} does it in a quarter
+ * of the multiplications.
+ *
+ * @module
+ */
+
+import { argument } from "../expression.ts";
+import { type ConvSizes, convSizes, type Window } from "../ops/conv2d.ts";
+import type { Shape } from "../shape.ts";
+import { Scratch } from "../storage.ts";
+import type { Tensor } from "../tensor.ts";
+import { add, div, i32, type Local, mul, rem } from "./assembler.ts";
+import { bandRow, type BandShape, emitBand, emitZeros } from "./band.ts";
+import {
+  emitPack,
+  emitRows,
+  emitTile,
+  type PackShape,
+  panelBytes,
+  panelWidth,
+  TILE_ROWS,
+  tileRegisters,
+} from "./gemm.ts";
+import {
+  pointAt,
+  type Pointer,
+  pointFrom,
+  pointTo,
+  type WasmKernel,
+  type WasmTarget,
+} from "./kernel.ts";
+import { lowerLoop } from "./loop.ts";
+
+/** Multiplications that make a task worth while. */
+const TASK_WORK = 400_000;
+/** Bytes of a band that stay in the second cache beside everything else. */
+const BAND_BYTES = 256 * 1024;
+/** Parts that the sum of a weight gradient falls into at most. */
+const MAX_PARTS = 16;
+
+/** A convolution of an image with packed weights, forward or backward. */
+interface Correlation {
+  readonly label: string;
+  readonly batch: number;
+  /** The image as bands show it, and the row that the first row of the result begins with. */
+  readonly image: BandShape;
+  readonly top: number;
+  readonly stride: number;
+  readonly kernelHeight: number;
+  readonly kernelWidth: number;
+  readonly outHeight: number;
+  readonly outWidth: number;
+  readonly outChannels: number;
+  readonly x: Pointer;
+  readonly w: Pointer;
+  readonly pack: PackShape;
+  readonly bias?: Pointer;
+  readonly y: Pointer;
+}
+
+/** Rows of the result that a task computes. */
+function bandRows(units: number, perRow: number, bytesPerRow: number): number {
+  const wanted = Math.ceil(TASK_WORK / perRow);
+  const rows = Math.min(
+    units,
+    Math.max(1, wanted),
+    Math.max(1, Math.floor(BAND_BYTES / bytesPerRow)),
+  );
+  return Math.ceil(units / Math.ceil(units / rows));
+}
+
+function lowerCorrelation(c: Correlation, { pair }: WasmTarget): WasmKernel[] {
+  const { image, stride, kernelHeight, kernelWidth, outHeight, outWidth, outChannels, pack } = c;
+  const width = panelWidth(pair), panels = Math.ceil(outChannels / width);
+  const panel = panelBytes(pack, width), packed = new Scratch(panels * panel / 4);
+  const packing: WasmKernel = {
+    label: `${c.label}, pack`,
+    key: `pack conv ${JSON.stringify([pack, width])}`,
+    pointers: [c.w, pointAt(packed)],
+    tasks: panels,
+    scratch: 0,
+    build: (f, task, [from, to]) => emitPack(f, pack, width, from, task, add(to, mul(task, panel))),
+  };
+  const run = kernelWidth * image.channels, rowBytes = bandRow(image);
+  const perRow = outWidth * outChannels * run * kernelHeight;
+  const rows = bandRows(outHeight, perRow, stride * rowBytes);
+  const bands = Math.ceil(outHeight / rows), tail = outHeight - (bands - 1) * rows;
+  const bandHeight = (rows - 1) * stride + kernelHeight, ragged = outChannels % width;
+  const product: WasmKernel = {
+    label: c.label,
+    key: `conv ${
+      JSON.stringify([image, c.top, stride, kernelHeight, kernelWidth, c.batch, outHeight])
+    } ${outWidth} ${outChannels} ${width} ${!!c.bias}`,
+    pointers: [c.x, pointFrom(packed), c.y, ...(c.bias ? [c.bias] : [])],
+    tasks: c.batch * bands,
+    scratch: bandHeight * rowBytes + 64,
+    build(f, task, [x, by, y, bias], scratch) {
+      const registers = tileRegisters(f, TILE_ROWS, width / 4);
+      const n = f.integer(div(task, bands)), band = f.integer(rem(task, bands));
+      const first = f.integer(mul(band, rows)), count = f.integer(rows);
+      if (tail !== rows) f.if(i32.eq(band, bands - 1), () => f.set(count, tail));
+      const imageBytes = image.height * image.width * image.channels * 4;
+      emitBand(
+        f,
+        image,
+        f.integer(add(x, mul(n, imageBytes))),
+        add(mul(first, stride), -c.top),
+        bandHeight,
+        scratch,
+      );
+      const a = f.local("i32"), to = f.local("i32"), b = f.integer(by), p = f.integer(0);
+      const aRow = f.local("i32"), toRow = f.local("i32"), row = f.local("i32");
+      const start = f.integer(
+        add(y, mul(add(mul(n, outHeight), first), outWidth * outChannels * 4)),
+      );
+      const biasAt = bias ? f.integer(bias) : undefined;
+      f.set(p, 0);
+      f.loop(p, panels, 1, () => {
+        f.set(aRow, scratch);
+        f.set(toRow, add(start, mul(p, 4 * width)));
+        f.set(row, 0);
+        const panelOf = (columns: number) =>
+          f.loop(row, count, 1, () => {
+            f.set(a, aRow);
+            f.set(to, toRow);
+            emitRows(
+              f,
+              outWidth,
+              {
+                ...{ vectors: width / 4, aRow: stride * image.channels * 4, aK: 4, columns },
+                ...{ bK: 4 * width, cRow: 4 * outChannels },
+                runs: { count: kernelHeight, aSkip: rowBytes - 4 * run, bSkip: 0 },
+                ...(biasAt ? { bias: biasAt } : {}),
+              },
+              registers,
+              { a, b, c: to, k: run },
+            );
+            f.increase(aRow, stride * rowBytes);
+            f.increase(toRow, outWidth * outChannels * 4);
+          });
+        if (!ragged) panelOf(width);
+        else if (panels === 1) panelOf(ragged);
+        else f.if(i32.lt(p, panels - 1), () => panelOf(width), () => panelOf(ragged));
+        f.increase(b, panel);
+        if (biasAt) f.increase(biasAt, 4 * width);
+      });
+    },
+  };
+  return [packing, product];
+}
+
+/** Offsets of the taps of a kernel `[height, width, in, out]` in bytes, in order. */
+const tapOffsets = (s: ConvSizes) =>
+  Array.from(
+    { length: s.kernelHeight * s.kernelWidth },
+    (_, tap) => 4 * tap * s.channels * s.outChannels,
+  );
+
+/** y from x, w and perhaps a bias. */
+export function lowerForward(node: Tensor<Window>, target: WasmTarget): WasmKernel[] {
+  const [x, w, bias] = node.inputs, s = convSizes(x.shape, w.shape, node.shape, node.attributes);
+  const [top, , left] = s.padding;
+  return lowerCorrelation({
+    label: "conv2d",
+    ...{ batch: s.batch, top, stride: s.stride },
+    image: {
+      ...{ height: s.height, width: s.width, channels: s.channels, left, dilation: 1 },
+      columns: (s.outWidth - 1) * s.stride + s.kernelWidth,
+    },
+    ...{ kernelHeight: s.kernelHeight, kernelWidth: s.kernelWidth },
+    ...{ outHeight: s.outHeight, outWidth: s.outWidth, outChannels: s.outChannels },
+    ...{ x: pointTo(x), w: pointTo(w), y: pointAt(node) },
+    ...(bias ? { bias: pointTo(bias) } : {}),
+    pack: {
+      ...{ taps: tapOffsets(s), inner: s.channels, innerStride: 4 * s.outChannels },
+      ...{ columns: s.outChannels, columnStride: 4 },
+    },
+  }, target);
+}
+
+/** dx from dy and w: a convolution with the kernel turned round, of dy with zeros in between. */
+export function lowerInputGrad(
+  node: Tensor<Window & { shape: Shape }>,
+  target: WasmTarget,
+): WasmKernel[] {
+  const [g, w] = node.inputs, s = convSizes(node.shape, w.shape, g.shape, node.attributes);
+  const [top, , left] = s.padding;
+  return lowerCorrelation({
+    label: "conv2d_input_grad",
+    ...{ batch: s.batch, top: s.kernelHeight - 1 - top, stride: 1 },
+    image: {
+      ...{ height: s.outHeight, width: s.outWidth, channels: s.outChannels, dilation: s.stride },
+      left: s.kernelWidth - 1 - left,
+      columns: s.width + s.kernelWidth - 1,
+    },
+    ...{ kernelHeight: s.kernelHeight, kernelWidth: s.kernelWidth },
+    ...{ outHeight: s.height, outWidth: s.width, outChannels: s.channels },
+    ...{ x: pointTo(g), w: pointTo(w), y: pointAt(node) },
+    pack: {
+      ...{ taps: tapOffsets(s).reverse(), inner: s.outChannels, innerStride: 4 },
+      ...{ columns: s.channels, columnStride: 4 * s.outChannels },
+    },
+  }, target);
+}
+
+/** dw from x and dy: parts of the sum over pixels, then their sum. */
+export function lowerWeightGrad(
+  node: Tensor<Window & { shape: Shape }>,
+  target: WasmTarget,
+): WasmKernel[] {
+  const [x, g] = node.inputs, s = convSizes(x.shape, node.shape, g.shape, node.attributes);
+  const { stride, kernelHeight, kernelWidth, channels, outHeight, outWidth, outChannels } = s;
+  const [top, , left] = s.padding, width = panelWidth(target.pair);
+  const panels = Math.ceil(outChannels / width), columns = panels * width;
+  const image: BandShape = {
+    ...{ height: s.height, width: s.width, channels, left, dilation: 1 },
+    columns: (outWidth - 1) * stride + kernelWidth,
+  };
+  const run = kernelWidth * channels, rowBytes = bandRow(image);
+  const perRow = outWidth * outChannels * run * kernelHeight;
+  const rows = bandRows(outHeight, perRow, stride * rowBytes), bands = Math.ceil(outHeight / rows);
+  const tail = outHeight - (bands - 1) * rows, bandHeight = (rows - 1) * stride + kernelHeight;
+  const units = s.batch * bands, parts = Math.min(units, MAX_PARTS);
+  const elements = kernelHeight * run * columns, sums = new Scratch(parts * elements);
+  const product: WasmKernel = {
+    label: "conv2d_weight_grad",
+    key: `conv dw ${
+      JSON.stringify([image, top, stride, kernelHeight, kernelWidth, s.batch, outHeight])
+    } ${outWidth} ${outChannels} ${width}`,
+    pointers: [pointTo(x), pointTo(g), pointAt(sums)],
+    tasks: parts,
+    scratch: bandHeight * rowBytes + 64,
+    build(f, task, [x, g, to], scratch) {
+      const registers = tileRegisters(f, TILE_ROWS, width / 4);
+      const sum = f.integer(add(to, mul(task, 4 * elements)));
+      emitZeros(f, sum, 4 * elements);
+      // Units are dealt out like cards, so that parts differ by one at most.
+      const unit = f.integer(task), band = f.local("i32"), n = f.local("i32");
+      const first = f.local("i32"), count = f.local("i32");
+      const a = f.local("i32"), b = f.local("i32"), c = f.local("i32"), p = f.local("i32");
+      const gStart = f.local("i32");
+      const step = (i: Local, rowsOfTile: number) => {
+        emitTile(
+          f,
+          {
+            ...{ rows: rowsOfTile, vectors: width / 4, aRow: 4, aK: 4 * stride * channels },
+            ...{ bK: 4 * outChannels, cRow: 4 * columns, accumulate: true },
+            runs: {
+              count,
+              aSkip: stride * (rowBytes - outWidth * 4 * channels),
+              bSkip: 0,
+            },
+          },
+          registers,
+          { a: i, b, c, k: outWidth },
+        );
+        f.increase(i, 4 * rowsOfTile);
+        f.increase(c, 4 * columns * rowsOfTile);
+      };
+      f.loop(unit, units, parts, () => {
+        f.set(n, div(unit, bands));
+        f.set(band, rem(unit, bands));
+        f.set(first, mul(band, rows));
+        f.set(count, rows);
+        if (tail !== rows) f.if(i32.eq(band, bands - 1), () => f.set(count, tail));
+        const start = f.integer(add(x, mul(n, s.height * s.width * channels * 4)));
+        emitBand(f, image, start, add(mul(first, stride), -top), bandHeight, scratch);
+        f.set(gStart, add(g, mul(add(mul(n, outHeight), first), outWidth * outChannels * 4)));
+        f.repeat(kernelHeight, (ty) => {
+          f.set(p, 0);
+          f.loop(p, panels, 1, () => {
+            f.set(a, add(scratch, mul(ty, rowBytes)));
+            f.set(b, add(gStart, mul(p, 4 * width)));
+            f.set(c, add(sum, add(mul(ty, 4 * run * columns), mul(p, 4 * width))));
+            const full = Math.floor(run / TILE_ROWS), rest = run % TILE_ROWS;
+            if (full) f.repeat(full, () => step(a, TILE_ROWS));
+            if (rest) step(a, rest);
+          });
+        });
+      });
+    },
+  };
+  const inOrder = [elements, columns, 1];
+  return [
+    product,
+    ...lowerLoop({
+      label: "conv2d_weight_grad, parts",
+      domain: [parts, kernelHeight * run, outChannels],
+      summed: [true, false, false],
+      operands: [{ storage: sums, strides: inOrder, offset: 0 }],
+      results: [{
+        ...{ storage: node, strides: [0, outChannels, 1], offset: 0 },
+        expression: argument(0),
+      }],
+    }, target),
+  ];
+}

@@ -1,0 +1,215 @@
+/**
+ * The CPU as a {@linkcode Device}: WebAssembly on all cores, over one shared memory.
+ *
+ * @module
+ */
+
+import {
+  type CompileOptions,
+  type Device,
+  DeviceError,
+  type Program,
+  type TensorBuffer,
+} from "../device.ts";
+import type { Graph } from "../graph.ts";
+import type { DType, HostArray } from "../tensor.ts";
+import type { WasmTarget } from "./kernel.ts";
+import { compileProgram } from "./program.ts";
+import { CONTROL_BYTES, Player } from "./threads.ts";
+
+const PAGE = 65536;
+/** As much as 32-bit addresses reach. */
+const MAX_PAGES = 65536;
+/** Allocations start at multiples of this: a cache line. */
+const ALIGNMENT = 64;
+
+/** The CPU. */
+export class WasmDevice implements Device {
+  readonly kind = "cpu";
+  readonly name: string;
+  /** Number of threads, this one included. */
+  readonly threads: number;
+  /** What kernels are generated for. */
+  readonly target: WasmTarget = { pair: 1 };
+  readonly memory: WebAssembly.Memory;
+  readonly player: Player;
+  readonly #workers: readonly Worker[];
+  /** Unused ranges of the memory, in order. */
+  #free: { start: number; end: number }[] = [];
+  #end: number = Math.ceil(CONTROL_BYTES / ALIGNMENT) * ALIGNMENT;
+  readonly #sizes = new Map<number, number>();
+  #isClosed = false;
+
+  private constructor(memory: WebAssembly.Memory, workers: readonly Worker[]) {
+    this.memory = memory;
+    this.threads = workers.length + 1;
+    this.name = `CPU, ${this.threads} ${this.threads === 1 ? "thread" : "threads"} (WebAssembly)`;
+    this.player = new Player({ memory, threads: this.threads, index: 0 });
+    this.#workers = workers;
+  }
+
+  /**
+   * Opens the device.
+   *
+   * @param threads How many, by default as many as there are cores; one where the platform does not
+   * share memory between threads (in browsers, pages that are not cross-origin isolated).
+   *
+   * @example
+   * ```ts
+   * import { WasmDevice } from "@x/ddpm";
+   *
+   * using device = await WasmDevice.open(1);
+   * console.log(device.name);
+   * ```
+   */
+  static async open(threads: number = navigator.hardwareConcurrency): Promise<WasmDevice> {
+    const isShared = typeof SharedArrayBuffer !== "undefined";
+    const initial = Math.ceil(CONTROL_BYTES / PAGE);
+    const memory = new WebAssembly.Memory({ initial, maximum: MAX_PAGES, shared: isShared });
+    const count = isShared ? Math.max(1, Math.floor(threads)) : 1;
+    const workers = await Promise.all(
+      Array.from({ length: count - 1 }, (_, i) => startWorker(memory, count, i + 1)),
+    );
+    return new WasmDevice(memory, workers);
+  }
+
+  /** Whether the memory is shared between threads. */
+  get isShared(): boolean {
+    return typeof SharedArrayBuffer !== "undefined" &&
+      this.memory.buffer instanceof SharedArrayBuffer;
+  }
+
+  /**
+   * Takes memory, filled with zeros.
+   *
+   * @throws {DeviceError} If there is not as much left as WebAssembly can address.
+   */
+  allocate(bytes: number, what: string): number {
+    this.check();
+    const size = Math.max(ALIGNMENT, Math.ceil(bytes / ALIGNMENT) * ALIGNMENT);
+    const i = this.#free.findIndex(({ start, end }) => end - start >= size);
+    let start: number;
+    if (i >= 0) {
+      start = this.#free[i].start;
+      this.#free[i] = { start: start + size, end: this.#free[i].end };
+      if (this.#free[i].start === this.#free[i].end) this.#free.splice(i, 1);
+      new Uint8Array(this.memory.buffer, start, size).fill(0);
+    } else {
+      start = this.#end;
+      this.#grow(start + size, bytes, what);
+      this.#end = start + size;
+    }
+    this.#sizes.set(start, size);
+    return start;
+  }
+
+  #grow(end: number, bytes: number, what: string): void {
+    const pages = Math.ceil(end / PAGE) - this.memory.buffer.byteLength / PAGE;
+    if (pages <= 0) return;
+    try {
+      this.memory.grow(pages);
+    } catch (error) {
+      throw new DeviceError(
+        `Cannot take ${bytes} bytes for ${what}: ${this.#end} are taken, and WebAssembly gives ` +
+          `${MAX_PAGES * PAGE} at the most`,
+        { cause: error },
+      );
+    }
+  }
+
+  /** Gives memory back. */
+  release(start: number): void {
+    const size = this.#sizes.get(start);
+    if (size === undefined) return;
+    this.#sizes.delete(start);
+    this.#free.push({ start, end: start + size });
+    this.#free.sort((a, b) => a.start - b.start);
+    this.#free = this.#free.reduce<{ start: number; end: number }[]>((merged, range) => {
+      const last = merged.at(-1);
+      if (last?.end === range.start) last.end = range.end;
+      else merged.push({ ...range });
+      return merged;
+    }, []);
+  }
+
+  buffer(length: number, dtype: DType = "f32"): WasmBuffer {
+    return new WasmBuffer(this, length, dtype);
+  }
+
+  compile(graph: Graph, options: CompileOptions = {}): Promise<Program> {
+    return Promise.resolve().then(() => compileProgram(this, graph, options));
+  }
+
+  idle(): Promise<void> {
+    this.check();
+    return Promise.resolve();
+  }
+
+  /** Throws if the device was closed. */
+  check(): void {
+    if (this.#isClosed) throw new DeviceError("The CPU device was closed");
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.player.command("quit", {});
+    for (const worker of this.#workers) worker.terminate();
+  }
+}
+
+function startWorker(memory: WebAssembly.Memory, threads: number, index: number): Promise<Worker> {
+  const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+  return new Promise((resolve, reject) => {
+    worker.addEventListener("message", () => resolve(worker), { once: true });
+    worker.addEventListener("error", (event) => {
+      event.preventDefault();
+      reject(new DeviceError(`Cannot start a thread: ${event.message}`));
+    });
+    worker.postMessage({ memory, threads, index });
+  });
+}
+
+/** A buffer in the device's memory. */
+export class WasmBuffer implements TensorBuffer {
+  readonly dtype: DType;
+  readonly length: number;
+  readonly address: number;
+  readonly #device: WasmDevice;
+
+  constructor(device: WasmDevice, length: number, dtype: DType) {
+    this.#device = device;
+    this.dtype = dtype;
+    this.length = length;
+    this.address = device.allocate(4 * length, "a tensor");
+  }
+
+  #view(offset: number, length: number): Float32Array | Int32Array {
+    this.#device.check();
+    if (!(offset >= 0 && length >= 0 && offset + length <= this.length)) {
+      throw new RangeError(
+        `Cannot reach elements ${offset} to ${offset + length} of a buffer of ${this.length}`,
+      );
+    }
+    const { buffer } = this.#device.memory, start = this.address + 4 * offset;
+    return this.dtype === "i32"
+      ? new Int32Array(buffer, start, length)
+      : new Float32Array(buffer, start, length);
+  }
+
+  write(values: HostArray | readonly number[], offset = 0): void {
+    this.#view(offset, values.length).set(values);
+  }
+
+  async read(
+    offset = 0,
+    length: number = this.length - offset,
+  ): Promise<Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>> {
+    const view = await this.#view(offset, length);
+    return view instanceof Int32Array ? new Int32Array(view) : new Float32Array(view);
+  }
+
+  [Symbol.dispose](): void {
+    this.#device.release(this.address);
+  }
+}

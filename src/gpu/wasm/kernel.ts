@@ -1,0 +1,59 @@
+/**
+ * A {@linkcode WasmKernel} is one entry of a tape: a function, what it is called with, and into how
+ * many independent tasks its work falls. Threads take tasks until none are left.
+ *
+ * @module
+ */
+
+import type { Tensor } from "../tensor.ts";
+import { resolve } from "../view.ts";
+import { type Scratch, type Storage, storageSize } from "../storage.ts";
+import type { Body, Local, ValueType } from "./assembler.ts";
+
+/** A pointer that a kernel is called with. */
+export interface Pointer {
+  readonly storage: Storage;
+  /** Bytes from its start. */
+  readonly offset: number;
+  readonly write: boolean;
+}
+
+/** One entry of a tape. */
+export interface WasmKernel {
+  /** What it computes, for messages and profiles. */
+  readonly label: string;
+  /** Kernels with equal keys have equal functions. */
+  readonly key: string;
+  /** Writes the function: its parameters are the task, the pointers, and the thread's scratch. */
+  readonly build: (f: Body, task: Local, pointers: readonly Local[], scratch: Local) => void;
+  readonly pointers: readonly Pointer[];
+  /** Tasks, which may run in any order and at the same time. */
+  readonly tasks: number;
+  /** Bytes of scratch that a thread needs. */
+  readonly scratch: number;
+}
+
+/** What kernels are generated for. */
+export interface WasmTarget {
+  /** Vectors that are emitted side by side: 2 lets V8 fuse pairs into 256-bit instructions. */
+  readonly pair: 1 | 2;
+}
+
+/** Types of the parameters of a kernel's function. */
+export const parameterTypes = (kernel: WasmKernel): ValueType[] =>
+  new Array(kernel.pointers.length + 2).fill("i32");
+
+/** A pointer to the first element of an input, as it lies in memory. */
+export function pointTo(tensor: Tensor): Pointer {
+  const { source, offset } = resolve(tensor);
+  return { storage: source, offset: 4 * offset, write: false };
+}
+
+/** A pointer to write to. */
+export const pointAt = (storage: Storage): Pointer => ({ storage, offset: 0, write: true });
+
+/** A pointer to scratch memory between kernels, to read. */
+export const pointFrom = (storage: Scratch): Pointer => ({ storage, offset: 0, write: false });
+
+/** Bytes of a storage. */
+export const storageBytes = (storage: Storage): number => 4 * storageSize(storage);

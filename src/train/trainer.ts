@@ -11,6 +11,7 @@ import type { Device, Program, TensorBuffer } from "../gpu/device.ts";
 import { randomInteger, randomNormal, type RandomState } from "../gpu/ops/random.ts";
 import { seedWords } from "../gpu/philox.ts";
 import { input } from "../gpu/tensor.ts";
+import type { UNetConfig } from "../model/config.ts";
 import type { Model } from "../model/model.ts";
 import { type Dataset, ImageOrder } from "./dataset.ts";
 import { encodeRates, HISTORY, type OptimizerConfig, trainingStep } from "./step.ts";
@@ -177,9 +178,7 @@ export class Trainer implements Disposable {
         "Cannot train: the network does not predict as many channels as it sees",
       );
     }
-    if (net.numClassEmbeds !== null && !data.labels) {
-      throw new InputError(`Cannot train: the network has classes, but ${data.name} has no labels`);
-    }
+    checkLabels(net, data);
     const shape = [batchSize, data.height, data.width, data.channels];
     const random: RandomState = {
       seed: input("seed", [2], "i32"),
@@ -323,9 +322,12 @@ export class Trainer implements Disposable {
   /**
    * Goes on from a state.
    *
-   * @throws {InputError} If it is the state of another network.
+   * @throws {InputError} If it is no state, or that of another network.
    */
   restore({ step, arrays }: TrainingState): void {
+    if (!(Number.isSafeInteger(step) && step >= 0)) {
+      throw new InputError(`Cannot go on: ${step} is no number of steps`);
+    }
     for (const name of STATE_NAMES) {
       if (arrays[name]?.length !== this.#state[name].length) {
         throw new InputError(
@@ -355,5 +357,26 @@ export class Trainer implements Disposable {
   [Symbol.dispose](): void {
     this.#program[Symbol.dispose]();
     for (const buffer of Object.values(this.#state)) buffer[Symbol.dispose]();
+  }
+}
+
+function checkLabels({ classEmbedType, numClassEmbeds }: UNetConfig, { name, labels }: Dataset) {
+  if (classEmbedType !== null) {
+    throw new InputError(
+      `Cannot train: networks with class_embed_type ${classEmbedType} are not supported`,
+    );
+  }
+  if (numClassEmbeds === null) return;
+  if (!labels) {
+    throw new InputError(`Cannot train: the network has classes, but ${name} has no labels`);
+  }
+  const bad = Array.from(labels).find((c) =>
+    !(Number.isInteger(c) && c >= 0 && c < numClassEmbeds)
+  );
+  if (bad !== undefined) {
+    throw new InputError(
+      `Cannot train: ${name} has the label ${bad}, but the network has classes 0 to ` +
+        `${numClassEmbeds - 1}`,
+    );
   }
 }

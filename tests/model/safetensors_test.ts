@@ -122,7 +122,7 @@ const refusals: readonly [string, Uint8Array<ArrayBuffer>, string][] = [
   ["a header that is no JSON", fileOf("{x: 1}"), "no JSON"],
   ["a header that is no JSON in several lines", fileOf('{\n"x":\nnonsense}'), "no JSON"],
   ["a header that is no UTF-8", withByte(fileOf({ x }, 8), 10, 0xff), "no JSON"],
-  ["a pickle", new TextEncoder().encode("\x80\x02}q\x00X\x06weightq\x01cbuiltins\neval"), "header"],
+  ["a pickle", new Uint8Array([0x80, 2, 0x7d, 0x71, 0, 0x58, 6, 0, 0, 0]), "too long"],
   ["a header that is a number", fileOf("1"), "no JSON object"],
   ["a header that is null", fileOf("null"), "no JSON object"],
   ["a header that is an array", fileOf("[]"), "no JSON object"],

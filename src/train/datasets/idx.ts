@@ -65,7 +65,7 @@ export async function readIdx(
 /**
  * Images and labels of IDX files as a data set; bytes 0 to 255 become -1 to 1.
  *
- * @throws {InputError} If there are no images, or not as many labels.
+ * @throws {InputError} If there are no images, or not as many labels, or not as many bytes.
  *
  * @example
  * ```ts
@@ -83,7 +83,12 @@ export function idxDataset(name: string, images: IdxArray, labels?: IdxArray): D
         "x width",
     );
   }
-  if (labels && (labels.shape.length !== 1 || labels.shape[0] !== count)) {
+  if (data.length !== count * height * width) {
+    throw new InputError(
+      `Cannot use ${name}: ${images.shape.join("x")} images have ${data.length} bytes`,
+    );
+  }
+  if (labels && (labels.shape.length !== 1 || labels.data.length !== count)) {
     throw new InputError(
       `Cannot use ${name}: ${count} images have labels of shape ${labels.shape.join("x")}`,
     );

@@ -1,0 +1,207 @@
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { makeGraph } from "../../src/gpu/graph.ts";
+import { interpret } from "../../src/gpu/reference.ts";
+import { constant, type HostArray, input } from "../../src/gpu/tensor.ts";
+import { initializeModel, type Model } from "../../src/model/model.ts";
+import { viewParameters } from "../../src/model/parameters.ts";
+import { NoiseSchedule } from "../../src/model/schedule.ts";
+import {
+  type Batch,
+  diffusionLoss,
+  encodeRates,
+  HISTORY,
+  type OptimizerConfig,
+  type Rates,
+  trainingStep,
+} from "../../src/train/step.ts";
+import { assertClose } from "../close.ts";
+import { randomModel, tinyConfig } from "../networks.ts";
+import { Random } from "../random.ts";
+
+const shape = [2, 4, 4, 1], timesteps = [100, 900];
+const random = new Random("batch");
+const [images, noise] = [1, 2].map((most) =>
+  Float64Array.from({ length: 32 }, () => random.between(-most, most))
+);
+const batch: Batch = {
+  images: constant(images, shape),
+  noise: constant(noise, shape),
+  timesteps: constant(new Int32Array(timesteps)),
+};
+
+const settings: OptimizerConfig = {
+  ...{ betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, maxGradNorm: 1e9 },
+};
+const rates: Rates = { learningRate: 0.01, emaDecay: 0.75, step: 0 };
+const model = randomModel(tinyConfig());
+
+/** The state after a step from scratch, in double precision. */
+function takeStep(
+  { config, schedule, layout, parameters }: Model = model,
+  changes: Partial<OptimizerConfig & Rates> = {},
+  before: Readonly<Record<string, HostArray>> = {},
+): Record<string, HostArray> {
+  const all = { ...settings, ...rates, ...changes };
+  const graph = trainingStep(config, schedule, layout, all, batch);
+  const state = {
+    parameters: Float64Array.from(parameters),
+    ema: Float64Array.from(parameters),
+    moment1: new Float64Array(layout.size),
+    moment2: new Float64Array(layout.size),
+    history: new Float64Array(2 * HISTORY),
+    ...before,
+  };
+  interpret(graph, { ...state, rates: Float64Array.from(encodeRates(all, all)) });
+  return state;
+}
+
+const norm = (x: HostArray) => Math.hypot(...x);
+const mean = (values: readonly number[]) => values.reduce((a, b) => a + b) / values.length;
+
+Deno.test("a network that predicts zero has the mean square of its target for a loss", () => {
+  const { alphasCumprod } = new NoiseSchedule(model.schedule);
+  const levels = Array.from(noise, (_, i) => {
+    const bar = alphasCumprod[timesteps[Math.floor(i / 16)]];
+    return [Math.sqrt(bar), Math.sqrt(1 - bar)];
+  });
+  const targets = {
+    epsilon: [...noise],
+    sample: [...images],
+    v_prediction: levels.map(([a, s], i) => a * noise[i] - s * images[i]),
+  };
+  for (const [prediction_type, target] of Object.entries(targets)) {
+    const { config, schedule, layout, parameters } = initializeModel(
+      tinyConfig(),
+      { prediction_type },
+      0,
+    );
+    const views = viewParameters(layout, constant(parameters));
+    const graph = makeGraph({ loss: diffusionLoss(config, schedule, views, batch) });
+    const [loss] = interpret(graph, {}).loss;
+    assertAlmostEquals(loss, mean(target.map((x) => x * x)), 1e-6, prediction_type);
+  }
+});
+
+Deno.test("the network sees the image mixed with noise as its timestep says, and the timestep", () => {
+  const lossAt = (changes: Partial<Batch>) => {
+    const { config, schedule, layout, parameters } = model;
+    const views = viewParameters(layout, constant(parameters));
+    return interpret(
+      makeGraph({ loss: diffusionLoss(config, schedule, views, { ...batch, ...changes }) }),
+      {},
+    ).loss[0];
+  };
+  // At the last step next to nothing of the image is left, at the first next to nothing of the noise.
+  const at = (t: number, images: HostArray) =>
+    lossAt({ timesteps: constant(new Int32Array([t, t])), images: constant(images, shape) });
+  const moved = images.map((x) => x + 0.5);
+  const [late, early] = [999, 0].map((t) => Math.abs(at(t, images) - at(t, moved)));
+  assert(late < 0.02 * early, `${late} is much less than ${early}`);
+  assert(Math.abs(at(500, images) - at(501, images)) > 1e-6);
+});
+
+Deno.test("encodeRates() corrects the bias of Adam's moments and wraps the history", () => {
+  const [rate, decay, first, second, slot] = encodeRates({ ...rates, step: 2 }, settings);
+  assertEquals([rate, decay, slot], [0.01, 0.75, 2]);
+  assertAlmostEquals(first, 1 / (1 - 0.9 ** 3), 1e-12);
+  assertAlmostEquals(second, 1 / Math.sqrt(1 - 0.999 ** 3), 1e-12);
+  assertEquals(encodeRates({ ...rates, step: HISTORY + 5 }, settings)[4], 5);
+});
+
+Deno.test("the first step of Adam moves every weight by the learning rate against its gradient", () => {
+  const { parameters, moment1 } = takeStep();
+  let moved = 0;
+  moment1.forEach((m, i) => {
+    if (Math.abs(m) < 1e-5) return;
+    assertAlmostEquals(parameters[i] - model.parameters[i], -0.01 * Math.sign(m), 1e-5);
+    moved++;
+  });
+  assert(moved > 0.9 * model.layout.count, `${moved} of ${model.layout.count} weights moved`);
+});
+
+Deno.test("a step lowers the loss of its batch", () => {
+  const first = takeStep(model, { learningRate: 1e-3 });
+  const second = takeStep(model, { step: 1 }, first);
+  assert(second.history[2] < 0.95 * second.history[0], `${second.history.slice(0, 4)}`);
+});
+
+Deno.test("moments are moving averages of the gradient and of its square", () => {
+  const { moment1, moment2, history } = takeStep();
+  assertAlmostEquals(norm(moment1) / 0.1, history[1], 1e-9 * history[1]);
+  assertClose(moment2, moment1.map((m) => 0.001 * (m / 0.1) ** 2), 1e-9);
+  const learningRate = 0;
+  const again = takeStep(model, { learningRate, step: 1 }, {
+    ...takeStep(model, { learningRate }),
+  });
+  assertClose(again.moment1, moment1.map((m) => 1.9 * m), 1e-9);
+  assertClose(again.moment2, moment2.map((v) => 1.999 * v), 1e-9);
+});
+
+Deno.test("gradients with too large a norm are scaled down to it, others are left alone", () => {
+  const free = takeStep(), size = free.history[1];
+  assert(size > 0.1, "there is something to clip");
+  const clipped = takeStep(model, { maxGradNorm: size / 4 });
+  assertAlmostEquals(norm(clipped.moment1) / 0.1, size / 4, 1e-5 * size);
+  assertClose(clipped.moment1, free.moment1.map((m) => m / 4), 1e-5);
+  assertEquals(clipped.history[1], size, "the norm before clipping is recorded");
+  assertEquals(takeStep(model, { maxGradNorm: 2 * size }).moment1, free.moment1);
+});
+
+Deno.test("weight decay takes a share of the weights, times the learning rate", () => {
+  const { parameters: plain } = takeStep(), { parameters } = takeStep(model, { weightDecay: 0.1 });
+  const lost = plain.map((x, i) => x - parameters[i]);
+  assertClose(lost, Array.from(model.parameters, (x) => 0.01 * 0.1 * x), 1e-9);
+});
+
+Deno.test("the moving average keeps its share of the old weights and takes the rest of the new", () => {
+  const old = Float64Array.from(model.parameters, (x) => x + 1);
+  const { ema, parameters } = takeStep(model, {}, { ema: old.slice() });
+  assertClose(ema, old.map((x, i) => 0.75 * x + 0.25 * parameters[i]), 1e-12);
+});
+
+Deno.test("the history takes one row a step and keeps the others", () => {
+  const history = Float64Array.from({ length: 2 * HISTORY }, (_, i) => i);
+  const after = takeStep(model, { step: HISTORY + 3 }, { history: history.slice() }).history;
+  const { history: [loss, size] } = takeStep();
+  assertEquals([...after.slice(6, 8)], [loss, size]);
+  after.forEach((x, i) => i === 6 || i === 7 || assertEquals(x, i));
+});
+
+Deno.test("parameters that are fixed neither move nor decay", () => {
+  const fourier = randomModel(tinyConfig({ time_embedding_type: "fourier" }));
+  const { parameters } = takeStep(fourier, { weightDecay: 0.5 });
+  const index = fourier.layout.specs.findIndex((spec) => !spec.isTrained);
+  const from = fourier.layout.offsets[index], to = from + fourier.layout.specs[index].shape[0];
+  assertEquals(
+    Array.from(parameters.slice(from, to)),
+    Array.from(fourier.parameters.slice(from, to)),
+  );
+  assert(parameters.some((x, i) => x !== fourier.parameters[i]));
+});
+
+Deno.test("gaps between parameters stay zero", () => {
+  const isGap = new Uint8Array(model.layout.size).fill(1);
+  model.layout.specs.forEach(({ shape }, i) => {
+    const from = model.layout.offsets[i];
+    isGap.fill(0, from, from + shape.reduce((a, b) => a * b, 1));
+  });
+  const before = initializeModel(tinyConfig(), {}, 1).parameters;
+  const after = takeStep({ ...model, parameters: before }, { weightDecay: 0.5 });
+  for (const values of [after.parameters, after.ema]) {
+    values.forEach((x, i) => isGap[i] && assertEquals(x, 0));
+  }
+});
+
+Deno.test("dropout changes the loss, in another way at every step", () => {
+  const { config, schedule, layout, parameters } = randomModel(tinyConfig({ dropout: 0.3 }));
+  const views = viewParameters(layout, constant(parameters)), step = input("step", [1], "i32");
+  const of = (random?: Batch["random"]) => {
+    const data = { ...batch, ...(random ? { random } : {}) };
+    return makeGraph({ loss: diffusionLoss(config, schedule, views, data) });
+  };
+  const zero = constant(new Int32Array(2)), first = constant(new Int32Array(1));
+  const [none] = interpret(of(), {}).loss, dropped = of({ seed: zero, first, step });
+  const losses = [0, 1, 0].map((k) => interpret(dropped, { step: new Int32Array([k]) }).loss[0]);
+  assertEquals(losses[0], losses[2]);
+  assertEquals(new Set([none, ...losses]).size, 3);
+});

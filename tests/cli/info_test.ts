@@ -1,0 +1,29 @@
+import { assertEquals, assertMatch } from "@std/assert";
+import { Folder, tinyModelFile } from "./cli.ts";
+
+Deno.test("info describes this machine", async () => {
+  await using folder = await Folder.make();
+  assertMatch(await folder.succeed("info"), /^adapter +\S+/m);
+  const { device, adapter } = JSON.parse(await folder.succeed("info", "--json", "--device", "cpu"));
+  assertEquals(device, "cpu");
+  assertMatch(adapter, /interpreter/);
+});
+
+Deno.test("info describes a model", async () => {
+  await using folder = await Folder.make();
+  await folder.write("m.safetensors", tinyModelFile());
+  const text = await folder.succeed("info", "m.safetensors");
+  assertMatch(text, /^parameters +\d+$/m);
+  assertMatch(text, /^blockOutChannels +\[8,16\]$/m);
+  const facts = JSON.parse(await folder.succeed("info", "--json", "m.safetensors"));
+  assertEquals(facts.sampleSize, [8, 8]);
+  assertEquals(facts.numTrainTimesteps, 10);
+});
+
+Deno.test("info describes the model that comes along", async () => {
+  await using folder = await Folder.make();
+  const facts = JSON.parse(await folder.succeed("info", "mnist", "--json"));
+  assertEquals(facts.sampleSize, [28, 28]);
+  assertEquals(facts.data, "mnist");
+  assertMatch(facts.steps, /^\d+$/);
+});

@@ -1,0 +1,207 @@
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { basename } from "@std/path";
+import { decode, Image } from "imagescript";
+import { parseModel } from "../../src/model/model.ts";
+import { readSafetensors } from "../../src/model/safetensors.ts";
+import { encodeIdx, Folder, imagesFile, labelsFile, tinyUNet } from "./cli.ts";
+
+const IMAGES = "train-images-idx3-ubyte", LABELS = "train-labels-idx1-ubyte";
+
+/** A folder with data and a configuration of a tiny training. */
+async function makeFolder(): Promise<Folder> {
+  const folder = await Folder.make();
+  await Deno.mkdir(folder.at("data"));
+  await folder.write(`data/${IMAGES}`, imagesFile());
+  await folder.write(`data/${LABELS}`, labelsFile());
+  await folder.write("tiny.json", {
+    data: "data",
+    unet: tinyUNet,
+    scheduler: { num_train_timesteps: 10 },
+    training: { batch_size: 5, learning_rate: 0.002, warmup_steps: 2 },
+  });
+  return folder;
+}
+
+const train = (out: string, steps: number, ...more: string[]) => [
+  ...["train", "--config", "tiny.json", "--out", out, "--steps", `${steps}`],
+  ...["--log-every", "2", "--save-every", "4", ...more],
+];
+
+/** The arrays that a training goes on from, as bytes, and the step. */
+async function readState(folder: Folder, run: string) {
+  const file = await Deno.readFile(folder.at(`${run}/state.safetensors`));
+  const { tensors, metadata } = readSafetensors(file, run);
+  return {
+    step: Number(metadata.step),
+    arrays: Object.fromEntries([...tensors].map(([name, tensor]) => [name, tensor.bytes])),
+  };
+}
+
+/** The log without what depends on the clock. */
+async function readLog(folder: Folder, run: string) {
+  const text = await Deno.readTextFile(folder.at(`${run}/log.jsonl`));
+  return text.trimEnd().split("\n").map((line) => {
+    const { images_per_second, seconds, ...rest } = JSON.parse(line);
+    assert(images_per_second > 0 && seconds > 0);
+    return rest as Record<string, number>;
+  });
+}
+
+const gzip = async (bytes: Uint8Array<ArrayBuffer>) =>
+  new Uint8Array(
+    await new Response(new Blob([bytes]).stream().pipeThrough(new CompressionStream("gzip")))
+      .arrayBuffer(),
+  );
+
+Deno.test("a training that goes on equals one that was never interrupted", async () => {
+  await using folder = await makeFolder();
+  const { code, stdout, stderr } = await folder.run(...train("a", 12));
+  assertEquals([code, stdout], [0, ""], stderr);
+  assertMatch(stderr, /^data +data: 12 images of 8x8x1$/m);
+  assertMatch(stderr, /^network +[\d,]+ parameters$/m);
+  assertMatch(stderr, /^device .* planned$/m);
+  assertMatch(stderr, /^written to +a$/m);
+  assertMatch(stderr, /^step 12 of 12, loss \d\.\d+, [\d.]+ images\/s$/m);
+
+  await folder.succeed(...train("b", 6));
+  assertEquals((await readState(folder, "b")).step, 6);
+  const second = await folder.run(...train("b", 12, "--resume"));
+  assertEquals(second.code, 0, second.stderr);
+  assertStringIncludes(second.stderr, "after step 6");
+
+  const [a, b] = [await readState(folder, "a"), await readState(folder, "b")];
+  assertEquals(a.step, 12);
+  assertEquals(b, a);
+  assertEquals(Object.keys(a.arrays).sort(), [
+    "ema",
+    "history",
+    "moment1",
+    "moment2",
+    "parameters",
+  ]);
+  const log = await readLog(folder, "a");
+  assertEquals(log.map(({ step }) => step), [2, 4, 6, 8, 10, 12]);
+  assert(log.every(({ loss, grad_norm }) => loss > 0 && grad_norm > 0));
+  assertEquals(await readLog(folder, "b"), log);
+
+  const files = (await folder.list(folder.at("a"))).map((line) => basename(line.split(" ")[0]));
+  assertEquals(
+    files.sort(),
+    [
+      ...["config.json", "log.jsonl", "loss.svg", "model.safetensors", "samples"],
+      ...["state.safetensors", "step-0000004.png", "step-0000008.png", "step-0000012.png"],
+    ].sort(),
+  );
+  assertMatch(await Deno.readTextFile(folder.at("a/loss.svg")), /^<svg [^]*<\/svg>\n$/);
+  const picture = await decode(await Deno.readFile(folder.at("a/samples/step-0000012.png")));
+  assert(picture instanceof Image);
+  assertEquals(picture.width, 16 * (4 * 9 + 1));
+
+  const model = parseModel(await Deno.readFile(folder.at("a/model.safetensors")));
+  assertEquals([model.card.data, model.card.steps], ["data", "12"]);
+  assertEquals(model.config.sampleSize, [8, 8]);
+  await folder.succeed("sample", "--model", "a", "--device", "cpu", "--count", "1", "--steps", "1");
+});
+
+Deno.test("an interrupted training is saved, and goes on where it was", async () => {
+  await using folder = await makeFolder();
+  const child = folder.start(...train("a", 100_000, "--save-every", "100000"));
+  const decoder = new TextDecoder();
+  let told = "", isKilled = false;
+  for await (const chunk of child.stderr) {
+    told += decoder.decode(chunk, { stream: true });
+    // By then it is in its loop.
+    if (!isKilled && told.includes("step 4 of")) child.kill("SIGINT"), isKilled = true;
+  }
+  await child.stdout.cancel();
+  assertEquals((await child.status).code, 130, told);
+  assertMatch(told, /^interrupted: saving; once more ends at once$/m);
+  const { step } = await readState(folder, "a");
+  assertStringIncludes(told, `saved after step ${step}; --resume goes on`);
+
+  const last = step + 2;
+  await folder.succeed(...train("a", last, "--resume", "--save-every", "100000"));
+  await folder.succeed(...train("b", last, "--save-every", "100000"));
+  assertEquals(await readState(folder, "a"), await readState(folder, "b"));
+  assertEquals(await readLog(folder, "a"), await readLog(folder, "b"));
+  const files = await folder.list();
+  assert(!files.some((line) => line.includes(".part")), files.join("\n"));
+});
+
+Deno.test("a training can be resumed on another device", async () => {
+  await using folder = await makeFolder();
+  await folder.succeed(...train("a", 2, "--device", "cpu"));
+  await folder.succeed(...train("a", 4, "--device", "gpu", "--resume"));
+  assertEquals((await readLog(folder, "a")).map(({ step }) => step), [2, 4]);
+});
+
+Deno.test("compressed data train the same network", async () => {
+  await using folder = await makeFolder();
+  await folder.succeed(...train("a", 2));
+  await Deno.mkdir(folder.at("packed"));
+  await folder.write(`packed/${IMAGES.replace("-idx", ".idx")}.gz`, await gzip(imagesFile()));
+  await folder.succeed(...train("b", 2, "--data", "packed"));
+  assertEquals(await readState(folder, "a"), await readState(folder, "b"));
+});
+
+Deno.test("a training is not started over, and resumed only as it was", async () => {
+  await using folder = await makeFolder();
+  await folder.succeed(...train("a", 2, "--batch-size", "3"));
+  await folder.write("wide.json", { unet: { ...tinyUNet, block_out_channels: [8, 24] } });
+  await folder.write("cosine.json", { scheduler: { beta_schedule: "squaredcos_cap_v2" } });
+  await folder.write("eps.json", { training: { eps: 1e-6 } });
+  const resume = ["train", "--out", "a", "--resume", "--device", "cpu", "--steps", "4"];
+  const cases: [string[], RegExp][] = [
+    [train("a", 2), /a holds a training already: --resume goes on with it/],
+    [["train", "--data", "data", "--out", "a"], /a holds a training already/],
+    [[...resume, "--steps", "2"], /The training has done 2 steps; give more --steps/],
+    [[...resume, "--batch-size", "4"], /batch_size is 3 in a and 4 in what is asked for now/],
+    [[...resume, "--seed", "1"], /seed is 0 in a and 1 in/],
+    [[...resume, "--config", "wide.json"], /block_out_channels is \[8,16\] in a and \[8,24\] in/],
+    [[...resume, "--config", "cosine.json"], /beta_schedule is "linear" in a/],
+    [[...resume, "--config", "eps.json"], /eps is 1e-8 in a and 0\.000001 in/],
+    [[...resume, "--data", "nowhere"], /Cannot train on nowhere/],
+  ];
+  for (const [args, message] of cases) await folder.refuse(args, message);
+  // What it was started with may be repeated.
+  await folder.succeed(...train("a", 4, "--resume", "--batch-size", "3"));
+});
+
+Deno.test("a damaged training is not resumed", async () => {
+  await using folder = await makeFolder();
+  await folder.succeed(...train("a", 2));
+  await folder.write("wide.json", { unet: { ...tinyUNet, block_out_channels: [8, 24] } });
+  const wide = ["--config", "wide.json", "--data", "data", "--steps", "2"];
+  await folder.succeed("train", ...wide, "--out", "wide");
+  await Deno.mkdir(folder.at("large"));
+  await folder.write(`large/${IMAGES}`, encodeIdx([1, 16, 16], new Uint8Array(256)));
+
+  const resume = ["train", "--out", "a", "--resume", "--device", "cpu", "--steps", "4"];
+  await folder.refuse([...resume, "--data", "large"], /images are 16x16, but the sample_size/);
+  const good = await Deno.readFile(folder.at("a/state.safetensors"));
+  const other = await Deno.readFile(folder.at("wide/state.safetensors"));
+  await folder.write("a/state.safetensors", other);
+  await folder.refuse(resume, /the state is of another network: block_out_channels is \[8,24\] in/);
+  await folder.write("a/state.safetensors", good.subarray(0, good.length / 2));
+  await folder.refuse(resume, /Cannot read .*state\.safetensors as safetensors: .*truncated/);
+  await Deno.remove(folder.at("a/state.safetensors"));
+  await folder.refuse(resume, /holds no state\.safetensors/);
+  await folder.write("a/state.safetensors", good);
+  await folder.write("a/config.json", "{}");
+  await folder.refuse(resume, /config\.json is incomplete/);
+});
+
+Deno.test("a training that diverges ends, and keeps its last checkpoint", async () => {
+  await using folder = await makeFolder();
+  await folder.write("wild.json", {
+    unet: tinyUNet,
+    training: { batch_size: 2, learning_rate: 1e30, warmup_steps: 0 },
+  });
+  const wild = ["--config", "wild.json", "--data", "data", "--device", "cpu", "--steps", "9"];
+  const { code, stderr } = await folder.run("train", ...wild, "--out", "a", "--save-every", "3");
+  assertEquals(code, 1);
+  assertMatch(stderr, /error: .* finite|error: The loss is .* at step/);
+  assertMatch(stderr, /try a lower --learning-rate; the last checkpoint is kept\n$/);
+  const { step } = await readState(folder, "a");
+  assertEquals(step, 0);
+});

@@ -49,8 +49,13 @@ const rule = (value: Rule["value"], derivatives: Rule["derivatives"]): Rule => (
   derivatives,
 });
 
+/** The name of a primitive. */
+export type Primitive =
+  | ("add" | "sub" | "mul" | "div" | "neg" | "min" | "max" | "exp" | "log" | "sqrt")
+  | ("sin" | "cos" | "tanh" | "sigmoid" | "erf" | "less" | "select");
+
 /** Value and derivatives of everything an expression can call. */
-export const primitives = {
+export const primitives: Readonly<Record<Primitive, Rule>> = {
   add: rule((a, b) => a + b, () => [1, 1]),
   sub: rule((a, b) => a - b, () => [1, -1]),
   mul: rule((a, b) => a * b, ([a, b]) => [b, a]),
@@ -71,10 +76,7 @@ export const primitives = {
   less: rule((a, b) => a < b ? 1 : 0, () => [0, 0]),
   /** b where a is not 0, else c. */
   select: rule((a, b, c) => a !== 0 ? b : c, ([a]) => [0, select(a, 1, 0), select(a, 0, 1)]),
-} satisfies Record<string, Rule>;
-
-/** The name of a primitive. */
-export type Primitive = keyof typeof primitives;
+};
 
 const interned = new Map<string, Expression>();
 
@@ -106,7 +108,7 @@ export function call(primitive: Primitive, ...args: readonly Operand[]): Express
   const [a, b, c] = operands;
   if (operands.every((x) => x.kind === "constant")) {
     const [x, y, z] = operands.map((o) => (o as Constant).value);
-    return constant((primitives[primitive] as Rule).value(x, y, z));
+    return constant(primitives[primitive].value(x, y, z));
   }
   switch (primitive) {
     case "add":
@@ -179,7 +181,7 @@ export function differentiate(expression: Expression, index: number): Expression
     if (e.kind !== "call") return constant(e.kind === "argument" && e.index === index ? 1 : 0);
     const inner = e.operands.map(visit);
     if (inner.every((d) => isNumber(d, 0))) return constant(0);
-    const outer = (primitives[e.primitive] as Rule).derivatives(e.operands, e);
+    const outer = primitives[e.primitive].derivatives(e.operands, e);
     return inner.reduce<Expression>((sum, d, i) => add(sum, mul(outer[i], d)), constant(0));
   };
   return visit(expression);

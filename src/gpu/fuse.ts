@@ -118,11 +118,19 @@ class Fusion {
       const { source } = resolve(x);
       const isOnce = node.inputs.filter((other) => resolve(other).source === source).length === 1;
       const isFree = source.inputs.length > 0 && source.op !== packOp && !this.#roots.has(source) &&
-        !this.#placements.has(source) && (isOnce || isElementwise(source));
+        !this.#placements.has(source) && (isOnce || isElementwise(source)) &&
+        // WebGPU lets no kernel read one part of a buffer and write another.
+        this.#readersOf(source).every((reader) => reader === node);
       if (isFree && isDenseView(x) && sizeOf(source.shape) === sizeOf(x.shape)) {
         this.#placements.set(source, { within: node, offset: offsets[i] });
       }
     });
+  }
+
+  /** What is computed from a tensor, or from views of it. */
+  #readersOf(x: Tensor): Tensor[] {
+    const consumers = this.#consumers.get(x) ?? [];
+    return consumers.flatMap((c) => c.op.view ? this.#readersOf(c) : [c]);
   }
 
   /** Gives a tensor a stage of its own, or a part in one that is there. */

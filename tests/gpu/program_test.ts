@@ -98,6 +98,21 @@ Deno.test("gradients of views of a flat tensor are computed inside a packed one"
   assert((await program.buffers.gradient.read(66, 62)).every((g) => g === 0), "gaps are zero");
 });
 
+Deno.test("what is packed can be made of what else is packed", async () => {
+  for (const device of [await openGpu(), new ReferenceDevice()]) {
+    using _ = device;
+    // A kernel must not read one part of a buffer while it writes another.
+    const x = matmul(input("a", [2, 2]), input("b", [2, 2])), square = matmul(x, x);
+    const graph = makeGraph({ packed: pack([square, x], { offsets: [0, 64], size: 68 }) });
+    using program = await device.compile(graph);
+    program.buffers.a.write([1, 2, 3, 4]);
+    program.buffers.b.write([1, 0, 0, 2]);
+    program.run();
+    assertEquals([...await program.buffers.packed.read(0, 4)], [13, 36, 27, 76]);
+    assertEquals([...await program.buffers.packed.read(64, 4)], [1, 4, 3, 8]);
+  }
+});
+
 /** Counts calls of a device's methods that create something, and of its queue. */
 function countCalls(device: GPUDevice) {
   const calls: Record<string, number> = {};
@@ -155,7 +170,10 @@ Deno.test("a training step in the steady state makes one submit and creates noth
 
 Deno.test("a shader that does not compile is an error that says what was being done", async () => {
   using device = await openGpu();
-  const { done } = device.guard("compiling nonsense", () => device.pipeline("nonsense", "fn main("));
+  const { done } = device.guard(
+    "compiling nonsense",
+    () => device.pipeline("nonsense", "fn main("),
+  );
   await done;
   const error = assertThrows(() => device.check(), DeviceError);
   assert(error.message.includes("compiling nonsense") && error.message.includes(device.name));
@@ -165,7 +183,10 @@ Deno.test("validation errors during a run reach whoever reads", async () => {
   using device = await openGpu();
   using buffer = device.buffer(4);
   device.guard("doing the impossible", () => {
-    device.device.createBuffer({ size: 16, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.STORAGE });
+    device.device.createBuffer({
+      size: 16,
+      usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.STORAGE,
+    });
   });
   await assertRejects(() => buffer.read(), DeviceError, "doing the impossible");
 });
@@ -261,7 +282,9 @@ Deno.test("random numbers are those of the image, not of the batch", async () =>
 Deno.test("equal kernels are compiled once", async () => {
   using device = await openGpu();
   const build = async (size: number) => {
-    using _ = await device.compile(makeGraph({ y: matmul(input("a", [size, 32]), input("b", [32, 64])) }));
+    using _ = await device.compile(
+      makeGraph({ y: matmul(input("a", [size, 32]), input("b", [32, 64])) }),
+    );
   };
   await build(64);
   const before = device.pipelines;

@@ -1,0 +1,345 @@
+import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { InputError } from "../../src/errors.ts";
+import type { Device } from "../../src/gpu/device.ts";
+import { ReferenceDevice } from "../../src/gpu/reference.ts";
+import { initializeModel, type Model, parseModel, serializeModel } from "../../src/model/model.ts";
+import { Sampler } from "../../src/sample/sampler.ts";
+import type { Dataset } from "../../src/train/dataset.ts";
+import { HISTORY } from "../../src/train/step.ts";
+import { parseTraining, Trainer, type TrainingState } from "../../src/train/trainer.ts";
+import { assertClose } from "../close.ts";
+import { openGpu } from "../device.ts";
+import { randomModel, smallConfig, tinyConfig } from "../networks.ts";
+
+/** Four pictures of one side light and the other dark, and which side it is. */
+const halves: Dataset = {
+  ...{ name: "halves", count: 4, height: 4, width: 4, channels: 1, labels: [0, 1, 2, 3] },
+  read(index, out, offset) {
+    for (let y = 0; y < 4; y++) {
+      for (let x = 0; x < 4; x++) {
+        out[offset + 4 * y + x] = [y < 2, x < 2, y > 1, x > 1][index] ? 1 : -1;
+      }
+    }
+  },
+};
+
+const create = (device: Device, model: Model, fields: Record<string, unknown> = {}) =>
+  Trainer.create(device, model, halves, parseTraining({ batch_size: 4, ...fields }));
+
+function run(trainer: Trainer, steps: number): void {
+  for (let i = 0; i < steps; i++) trainer.run();
+}
+
+const average = (values: readonly number[]) => values.reduce((a, b) => a + b) / values.length;
+
+Deno.test("a network that is trained on four pictures learns to paint each when asked", async () => {
+  using device = await openGpu();
+  const config = tinyConfig({ sample_size: 4, num_class_embeds: 4, block_out_channels: [16] });
+  using trainer = await create(device, initializeModel(config, {}, 0), {
+    ...{ batch_size: 16, learning_rate: 0.01, warmup_steps: 10, ema_decay: 0.98 },
+  });
+  run(trainer, 200);
+  const losses = (await trainer.records(200)).map(({ loss }) => loss);
+  const [first, last] = [average(losses.slice(0, 5)), average(losses.slice(-20))];
+  assert(first > 0.5, "a fresh network predicts no noise, whose variance is 1");
+  assert(last < first / 8, `the loss went from ${first} to ${last}`);
+
+  const model = await trainer.model();
+  using sampler = await Sampler.create(device, model, { method: "ddpm", batchSize: 8 });
+  const labels = [0, 1, 2, 3, 3, 2, 1, 0];
+  const { data } = await sampler.sample({ count: 8, seed: 5, labels });
+  labels.forEach((label, k) => {
+    const picture = new Float32Array(16);
+    halves.read(label, picture, 0);
+    const distance = average([...picture].map((x, i) => Math.abs(x - data[16 * k + i])));
+    assert(distance < 0.3, `image ${k} is ${distance} off; other pictures are 1 or 2 off`);
+  });
+});
+
+const withEverything = {
+  model: randomModel(smallConfig({ sample_size: 4, num_class_embeds: 4, dropout: 0.2 })),
+  settings: { batch_size: 3, weight_decay: 0.01, warmup_steps: 4, seed: 5 },
+};
+
+function assertSameState(actual: TrainingState, expected: TrainingState): void {
+  assertEquals(actual.step, expected.step);
+  assertEquals(Object.keys(actual.arrays), Object.keys(expected.arrays));
+  for (const [name, values] of Object.entries(expected.arrays)) {
+    const other = actual.arrays[name as keyof TrainingState["arrays"]];
+    assertEquals(other.findIndex((x, i) => !Object.is(x, values[i])), -1, `${name} differ`);
+  }
+}
+
+Deno.test("a training that was interrupted ends where an uninterrupted one does, bit for bit", async () => {
+  const { model, settings } = withEverything;
+  using device = await openGpu();
+  using whole = await create(device, model, settings);
+  run(whole, 7);
+  const expected = await whole.state();
+  assert(expected.arrays.parameters.every(Number.isFinite));
+
+  using first = await create(device, model, settings);
+  run(first, 3);
+  const state = await first.state();
+  using another = await openGpu();
+  using second = await create(another, initializeModel(model.config, {}, 9), settings);
+  run(second, 1);
+  second.restore(state);
+  run(second, 4);
+  assertSameState(await second.state(), expected);
+  assertEquals(await second.records(7), await whole.records(7));
+  // A state that was taken is a copy: it can be gone back to.
+  first.restore(state);
+  run(first, 4);
+  assertSameState(await first.state(), expected);
+});
+
+Deno.test("seeds draw other noise, and the same seed the same", async () => {
+  using device = await openGpu();
+  const model = randomModel(tinyConfig());
+  const losses = async (seed: number) => {
+    using trainer = await create(device, model, { seed });
+    run(trainer, 2);
+    return (await trainer.records(2)).map(({ loss }) => loss);
+  };
+  const [zero, one, again] = [await losses(0), await losses(1), await losses(0)];
+  assertEquals(zero, again);
+  assert(zero[0] !== one[0] && zero[1] !== one[1] && zero[0] !== zero[1]);
+});
+
+for (const batch_size of [1, 3]) {
+  Deno.test(`the interpreter and the GPU agree on steps with batches of ${batch_size}`, async () => {
+    const { model, settings } = withEverything, results = [];
+    for (const device of [await openGpu(), new ReferenceDevice()]) {
+      using _ = device;
+      using trainer = await create(device, model, { ...settings, batch_size });
+      run(trainer, 3);
+      results.push({ records: await trainer.records(3), ...(await trainer.state()).arrays });
+    }
+    const [gpu, cpu] = results;
+    for (const field of ["loss", "gradientNorm"] as const) {
+      const [actual, expected] = [gpu, cpu].map(({ records }) => records.map((r) => r[field]));
+      assertClose(actual, expected, 1e-4, field);
+    }
+    for (const name of ["moment1", "moment2"] as const) {
+      assertClose(gpu[name], cpu[name], 1e-3, name);
+    }
+    for (const name of ["parameters", "ema"] as const) {
+      // Weights hardly move in three steps: what is compared is how far they moved.
+      const [moved, expected] = [gpu, cpu].map((r) =>
+        r[name].map((x, i) => x - model.parameters[i])
+      );
+      const error = Math.hypot(...moved.map((x, i) => x - expected[i])) / Math.hypot(...expected);
+      assert(error < 0.01, `${name} moved another way, by ${error} of the whole`);
+    }
+  });
+}
+
+Deno.test("settings act on the step: warm-up, average of the weights, clipping", async () => {
+  using device = new ReferenceDevice();
+  const model = randomModel(tinyConfig()), before = model.parameters;
+  const step = async (fields: Record<string, unknown>) => {
+    using trainer = await create(device, model, { learning_rate: 0.01, ...fields });
+    trainer.run();
+    const [{ gradientNorm }] = await trainer.records(1);
+    return { gradientNorm, ...(await trainer.state()).arrays };
+  };
+  const largestStep = (after: Float32Array) =>
+    after.reduce((most, x, i) => Math.max(most, Math.abs(x - before[i])), 0);
+
+  const warm = await step({ warmup_steps: 0 }), cold = await step({ warmup_steps: 10 });
+  assertAlmostEquals(largestStep(warm.parameters), 0.01, 1e-5);
+  assertAlmostEquals(largestStep(cold.parameters), 0.001, 1e-6);
+  // At the first step the average keeps a tenth, unless it is to keep even less.
+  for (const [ema_decay, kept] of [[0.999, 0.1], [0.05, 0.05]]) {
+    const { ema, parameters } = await step({ ema_decay, warmup_steps: 0 });
+    assertClose(ema, parameters.map((x, i) => kept * before[i] + (1 - kept) * x), 1e-6);
+  }
+  const { moment1, gradientNorm } = await step({ max_grad_norm: 1e-3 });
+  assert(gradientNorm > 0.1, "there is something to clip");
+  assertAlmostEquals(Math.hypot(...moment1), 1e-4, 1e-6);
+});
+
+Deno.test("images reach the network with their labels", async () => {
+  using device = await openGpu();
+  const model = randomModel(tinyConfig({ num_class_embeds: 4 }));
+  const data: Dataset = { ...halves, labels: [2, 2, 2, 2] };
+  using trainer = await Trainer.create(device, model, data, parseTraining({ batch_size: 2 }));
+  trainer.run();
+  const { moment1 } = (await trainer.state()).arrays;
+  const table = model.layout.specs.findIndex(({ name }) => name === "class_embedding.weight");
+  const rows = [0, 1, 2, 3].map((label) => {
+    const from = model.layout.offsets[table] + 32 * label;
+    return moment1.subarray(from, from + 32);
+  });
+  assertEquals(rows.map((row) => row.some((x) => x !== 0)), [false, false, true, false]);
+});
+
+Deno.test("records() tells of the last steps, and of no more than there were", async () => {
+  using device = await openGpu();
+  using trainer = await create(device, randomModel(tinyConfig()));
+  assertEquals(await trainer.records(5), []);
+  assertEquals(trainer.step, 0);
+  run(trainer, 3);
+  assertEquals(trainer.step, 3);
+  const all = await trainer.records(5);
+  assertEquals(all.map(({ step }) => step), [1, 2, 3]);
+  assert(all.every(({ loss, gradientNorm }) => loss > 0 && gradientNorm > 0));
+  assertEquals(await trainer.records(2), all.slice(1));
+
+  const state = await trainer.state();
+  trainer.restore({ ...state, step: HISTORY + 1 });
+  trainer.run();
+  const late = await trainer.records(HISTORY + 10);
+  assertEquals([late.length, late[0].step, late.at(-1)!.step], [HISTORY, 3, HISTORY + 2]);
+  assertEquals(late[0].loss, all[2].loss, "the ring holds what it was not time to overwrite");
+  assert(late.at(-1)!.loss > 0);
+});
+
+Deno.test("model() has the moving average of the weights and the size of the images", async () => {
+  using device = await openGpu();
+  using trainer = await create(device, randomModel(smallConfig()), { learning_rate: 0.1 });
+  run(trainer, 2);
+  const model = await trainer.model({ steps: "2" }), { arrays } = await trainer.state();
+  assertEquals(model.parameters, arrays.ema);
+  assertEquals(await trainer.average.read(), arrays.ema);
+  assert(arrays.ema.some((x, i) => x !== arrays.parameters[i]));
+  assertEquals(model.config.sampleSize, [4, 4]);
+  assertEquals(model.card, { steps: "2" });
+  assertEquals(parseModel(serializeModel(model)).card, { steps: "2" });
+});
+
+Deno.test("a trainer tells what it takes", async () => {
+  using device = await openGpu();
+  const model = randomModel(tinyConfig());
+  using small = await create(device, model, { batch_size: 1 });
+  using large = await create(device, model, { batch_size: 8 });
+  assert(small.memory > 4 * 4 * model.layout.size, "weights, their average and two moments");
+  assert(large.memory > small.memory);
+  assertEquals(large.flops, 8 * small.flops);
+  assert(small.dispatches > 10 && small.dispatches < 1000);
+});
+
+Deno.test("restore() refuses the state of another network, and what is no state", async () => {
+  using device = new ReferenceDevice();
+  using trainer = await create(device, randomModel(tinyConfig()));
+  using other = await create(device, randomModel(smallConfig()));
+  const state = await trainer.state(), { moment2: _, ...rest } = state.arrays;
+  assertThrows(
+    () => trainer.restore({ step: 0, arrays: { ...state.arrays, ema: new Float32Array(3) } }),
+    InputError,
+    "the state has 3 ema, but the network wants",
+  );
+  assertThrows(
+    () => trainer.restore({ step: 0, arrays: rest as TrainingState["arrays"] }),
+    InputError,
+    "the state has no moment2",
+  );
+  for (const step of [-1, 0.5, NaN]) {
+    assertThrows(() => trainer.restore({ ...state, step }), InputError, `${step} is no number of`);
+  }
+  const foreign = await other.state();
+  assertThrows(() => trainer.restore(foreign), InputError, "parameters, but the network wants");
+  assertSameState(await trainer.state(), state);
+});
+
+/** What is wrong with a training, its network and data, and what the message has to mention. */
+const refusals: readonly [string, Record<string, unknown>, Partial<Dataset>, string][] = [
+  ["images of another number of channels", {}, { channels: 3 }, "images of 1 channels, not 3"],
+  ["images that cannot be halved", {}, { width: 5 }, "Images of 4x5 do not fit"],
+  ["a network that predicts more than it sees", { out_channels: 2 }, {}, "as many channels"],
+  [
+    "a label that is no class",
+    { num_class_embeds: 3 },
+    {},
+    "label 3, but the network has classes 0",
+  ],
+  ["a label that is no number", { num_class_embeds: 4 }, { labels: [0, 1, NaN, 2] }, "label NaN"],
+  [
+    "classes that are no numbers",
+    { class_embed_type: "timestep" },
+    {},
+    "class_embed_type timestep",
+  ],
+];
+
+for (const [what, fields, changes, why] of refusals) {
+  Deno.test(`Trainer.create() refuses ${what}`, async () => {
+    using device = new ReferenceDevice();
+    const model = randomModel(smallConfig(fields)), data = { ...halves, ...changes };
+    await assertRejects(
+      () => Trainer.create(device, model, data, parseTraining({ batch_size: 2 })),
+      InputError,
+      why,
+    );
+  });
+}
+
+Deno.test("Trainer.create() refuses classes for data without labels", async () => {
+  using device = new ReferenceDevice();
+  const { labels: _, ...data } = halves, model = randomModel(smallConfig({ num_class_embeds: 4 }));
+  await assertRejects(
+    () => Trainer.create(device, model, data, parseTraining({})),
+    InputError,
+    "halves has no labels",
+  );
+});
+
+Deno.test("a trainer frees what it took", async () => {
+  using device = await openGpu();
+  const destroyed = new Set<GPUBuffer>(), made = new Set<GPUBuffer>();
+  const create = device.allocate.bind(device);
+  device.allocate = (...args) => {
+    const buffer = create(...args), destroy = buffer.destroy.bind(buffer);
+    made.add(buffer);
+    buffer.destroy = () => {
+      destroyed.add(buffer);
+      destroy();
+    };
+    return buffer;
+  };
+  {
+    using trainer = await Trainer.create(
+      device,
+      randomModel(tinyConfig()),
+      halves,
+      parseTraining({ batch_size: 1 }),
+    );
+    trainer.run();
+    await trainer.records(1);
+  }
+  assert(made.size > 5);
+  assertEquals(made.size, destroyed.size);
+});
+
+Deno.test("parseTraining() has the defaults that are documented", () => {
+  assertEquals(parseTraining({}), {
+    ...{ batchSize: 64, learningRate: 2e-4, warmupSteps: 500, betas: [0.9, 0.999], eps: 1e-8 },
+    ...{ weightDecay: 0, maxGradNorm: 1, emaDecay: 0.999, seed: 0 },
+  });
+});
+
+for (
+  const [fields, why] of [
+    [{ batch_size: 0 }, "batch_size"],
+    [{ batch_size: 2.5 }, "batch_size"],
+    [{ batch_size: 1e9 }, "batch_size"],
+    [{ learning_rate: 0 }, "learning_rate"],
+    [{ learning_rate: "fast" }, "learning_rate"],
+    [{ warmup_steps: -1 }, "warmup_steps"],
+    [{ betas: [0.9] }, "betas"],
+    [{ betas: [0.9, 1] }, "betas"],
+    [{ eps: 0 }, "eps"],
+    [{ weight_decay: -1 }, "weight_decay"],
+    [{ max_grad_norm: 0 }, "max_grad_norm"],
+    [{ ema_decay: 1.1 }, "ema_decay"],
+    [{ seed: -1 }, "seed"],
+    [{ learningRate: 1 }, "learningRate"],
+    [null, "training configuration"],
+  ] as const
+) {
+  Deno.test(`parseTraining() refuses ${JSON.stringify(fields)}`, () => {
+    const { message } = assertThrows(() => parseTraining(fields), InputError, why);
+    assert(message.startsWith("Bad training configuration: ") && !message.includes("\n"), message);
+  });
+}

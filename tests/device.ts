@@ -4,6 +4,9 @@
  * @module
  */
 
+import type { Device } from "../src/gpu/device.ts";
+import { WasmDevice } from "../src/gpu/wasm/device.ts";
+import type { WasmTarget } from "../src/gpu/wasm/kernel.ts";
 import { GpuDevice } from "../src/gpu/wgsl/device.ts";
 import type { WgslTarget } from "../src/gpu/wgsl/kernel.ts";
 
@@ -19,15 +22,29 @@ export async function openGpu(): Promise<GpuDevice> {
 }
 
 /** The GPU, generating kernels for another kind of device than it is. */
-export async function openGpuAs(changes: Partial<WgslTarget>): Promise<GpuDevice> {
+async function openGpuAs(changes: Partial<WgslTarget>): Promise<GpuDevice> {
   const device = await openGpu();
   Object.assign(device.target, changes);
   return device;
 }
 
-/** What kernels are generated for on a real GPU, and in a browser that grants nothing special. */
-export const targets: Readonly<Record<string, Partial<WgslTarget>>> = {
-  "this device": {},
-  "a GPU without subgroups": { subgroup: 0, lanes: 64, steps: 8, workgroups: 1024 },
-  "few buffers": { maxStorageBuffers: 8 },
+/** The CPU, generating code as if V8 fused pairs of vectors or not. */
+export async function openCpuAs(
+  threads: number,
+  changes: Partial<WasmTarget>,
+): Promise<WasmDevice> {
+  const device = await WasmDevice.open(threads);
+  Object.assign(device.target, changes);
+  return device;
+}
+
+/** Devices, as they are and as they could be, which all must compute the same. */
+export const devices: Readonly<Record<string, () => Promise<Device>>> = {
+  "this GPU": openGpu,
+  "a GPU without subgroups": () =>
+    openGpuAs({ subgroup: 0, lanes: 64, steps: 8, workgroups: 1024 }),
+  "a GPU with few buffers": () => openGpuAs({ maxStorageBuffers: 8 }),
+  "a CPU with one thread": () => openCpuAs(1, {}),
+  "a CPU with three threads": () => openCpuAs(3, {}),
+  "a CPU with wide vectors": () => openCpuAs(2, { pair: 2 }),
 };

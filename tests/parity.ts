@@ -43,7 +43,9 @@ type Numbers = ArrayLike<number>;
 /** The largest magnitude; NaN if there is one. */
 function largest(values: Numbers): number {
   let most = 0;
-  for (let i = 0; i < values.length; i++) if (!(Math.abs(values[i]) <= most)) most = Math.abs(values[i]);
+  for (let i = 0; i < values.length; i++) {
+    if (!(Math.abs(values[i]) <= most)) most = Math.abs(values[i]);
+  }
   return most;
 }
 
@@ -175,7 +177,11 @@ async function compareTraining(device: Device, folder: string): Promise<Comparis
   const log: TrainLog = await readJson(join(folder, "log.json"));
   const batches = await readTensors(join(folder, "batches.safetensors"));
   const layout = parameterLayout(config);
-  const flat = flattenTensors(layout, await readTensors(join(folder, "initial.safetensors")), folder);
+  const flat = flattenTensors(
+    layout,
+    await readTensors(join(folder, "initial.safetensors")),
+    folder,
+  );
   const [steps, n, c, h, w] = batches.get("x0")!.shape, shape = [n, h, w, c];
   const labels = batches.get("class_labels");
   const settings = {
@@ -276,10 +282,19 @@ async function compareSchedule(device: Device, path: string): Promise<Comparison
     ),
     [Math.max(1, trace.noise.length), size],
   );
-  const next = samplingStep(config, method, table, x, index, (x, t) =>
-    map([x, reshape(t, [n, 1, 1, 1])], (x, t) =>
-      e.add(e.mul(e.tanh(x), e.cos(e.div(t, 300))), e.mul(x, 0.1))), () =>
-    reshape(gather(draws, index), shape));
+  const next = samplingStep(
+    config,
+    method,
+    table,
+    x,
+    index,
+    (x, t) =>
+      map(
+        [x, reshape(t, [n, 1, 1, 1])],
+        (x, t) => e.add(e.mul(e.tanh(x), e.cos(e.div(t, 300))), e.mul(x, 0.1)),
+      ),
+    () => reshape(gather(draws, index), shape),
+  );
   const graph = makeGraph({}, [[x, next], [index, map([index], (i) => e.add(i, 1), "i32")]]);
   using program = await device.compile(graph, { label: name });
   program.buffers.x.write(toLast(trace.x_init));

@@ -1,14 +1,22 @@
 import { assert } from "@std/assert";
 import { fromFileUrl } from "@std/path";
+import type { Device } from "../src/gpu/device.ts";
 import { ReferenceDevice } from "../src/gpu/reference.ts";
+import { WasmDevice } from "../src/gpu/wasm/device.ts";
 import { openGpu } from "./device.ts";
 import { compareAll } from "./parity.ts";
 
 const fixtures = fromFileUrl(new URL("./fixtures", import.meta.url));
 
-for (const kind of ["gpu", "cpu"]) {
-  Deno.test(`the ${kind} device agrees with PyTorch and diffusers`, async () => {
-    using device = kind === "gpu" ? await openGpu() : new ReferenceDevice();
+const devices: Record<string, () => Promise<Device>> = {
+  GPU: openGpu,
+  CPU: () => WasmDevice.open(),
+  interpreter: () => Promise.resolve(new ReferenceDevice()),
+};
+
+for (const [kind, open] of Object.entries(devices)) {
+  Deno.test(`the ${kind} agrees with PyTorch and diffusers`, async () => {
+    using device = await open();
     let count = 0;
     for await (const { name, error, tolerance, worst } of compareAll(device, fixtures)) {
       assert(error <= tolerance, `${name}: ${error} at ${worst} is more than ${tolerance}`);

@@ -5,48 +5,53 @@
  */
 
 import { type Device, DeviceError } from "./device.ts";
-import { ReferenceDevice } from "./reference.ts";
+import { WasmDevice } from "./wasm/device.ts";
 import { GpuDevice } from "./wgsl/device.ts";
 
-/** `gpu` for WebGPU, `cpu` for the interpreter, `auto` for WebGPU where there is an adapter. */
+/** `gpu` for WebGPU, `cpu` for WebAssembly, `auto` for a GPU if there is a real one. */
 export type DeviceKind = "auto" | "gpu" | "cpu";
 
-/** Debian's packages that make an adapter of the CPU, for messages. */
+/** Debian's packages that make a WebGPU adapter of the CPU, for messages. */
 export const SOFTWARE_ADAPTER_PACKAGES = "libvulkan1 mesa-vulkan-drivers";
 
+/** Settings of {@linkcode openDevice}. */
+export interface OpenOptions {
+  /** Threads of the CPU device. @default {as many as there are cores} */
+  readonly threads?: number;
+  /** Is told, in a sentence, why `auto` did not take a GPU. */
+  readonly onNotice?: (notice: string) => void;
+}
+
 /**
- * Opens a device. Dispose of it to free its memory.
+ * Opens a device. Dispose of it to free its memory and end its threads.
  *
- * @param kind Which; or a WebGPU device that was requested elsewhere, which is destroyed with it.
- * @default {"auto"}
  * @throws {DeviceError} If `gpu` is asked for and there is no adapter.
  *
- * @example Whatever there is
+ * @example
  * ```ts
  * import { openDevice } from "@x/ddpm";
  *
  * using device = await openDevice("auto");
  * console.log(device.kind, device.name);
  * ```
- *
- * @example A device of one's own, in a browser for instance
- * ```ts
- * import { openDevice } from "@x/ddpm";
- *
- * const adapter = await navigator.gpu.requestAdapter();
- * if (adapter) {
- *   using device = await openDevice(await adapter.requestDevice());
- *   console.log(device.name);
- * }
- * ```
  */
-export async function openDevice(kind: DeviceKind | GPUDevice = "auto"): Promise<Device> {
-  if (typeof kind !== "string") return new GpuDevice(kind);
-  if (kind === "cpu") return new ReferenceDevice();
-  const device = await GpuDevice.request();
-  if (device) return device;
-  if (kind === "auto") return new ReferenceDevice();
-  throw new DeviceError(
-    `There is no WebGPU adapter; on Debian, ${SOFTWARE_ADAPTER_PACKAGES} make one of the CPU`,
-  );
+export async function openDevice(
+  kind: DeviceKind = "auto",
+  { threads, onNotice }: OpenOptions = {},
+): Promise<Device> {
+  if (kind === "cpu") return await WasmDevice.open(threads);
+  const gpu = await GpuDevice.request();
+  if (gpu && (kind === "gpu" || !gpu.isSoftware)) return gpu;
+  if (kind === "gpu") {
+    throw new DeviceError(
+      `There is no WebGPU adapter; on Debian, ${SOFTWARE_ADAPTER_PACKAGES} make one of the CPU`,
+    );
+  }
+  const cpu = await WasmDevice.open(threads);
+  const reason = gpu
+    ? `the only WebGPU adapter is a CPU too (${gpu.name})`
+    : `there is no WebGPU adapter (on Debian, ${SOFTWARE_ADAPTER_PACKAGES} give a software one)`;
+  gpu?.[Symbol.dispose]();
+  onNotice?.(`${reason}; computing on the ${cpu.name}`);
+  return cpu;
 }

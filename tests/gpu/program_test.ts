@@ -17,10 +17,10 @@ import { parseUNetConfig } from "../../src/model/config.ts";
 import { idxDataset } from "../../src/train/datasets/idx.ts";
 import { parseTraining, Trainer } from "../../src/train/trainer.ts";
 import { assertClose } from "../close.ts";
-import { openGpu } from "../device.ts";
+import { openCpuAs, openGpu } from "../device.ts";
 
 Deno.test("a program updates inputs in place, reading old values where they are asked for", async () => {
-  for (const device of [await openGpu(), new ReferenceDevice()]) {
+  for (const device of [await openGpu(), await openCpuAs(2, {}), new ReferenceDevice()]) {
     using _ = device;
     const a = input("a", [8]), b = input("b", [8]);
     // b's next value needs the old a, and the output needs both the old and the new a.
@@ -37,7 +37,7 @@ Deno.test("a program updates inputs in place, reading old values where they are 
 });
 
 Deno.test("two inputs can exchange their values", async () => {
-  for (const device of [await openGpu(), new ReferenceDevice()]) {
+  for (const device of [await openGpu(), await openCpuAs(2, {}), new ReferenceDevice()]) {
     using _ = device;
     const a = input("a", [4]), b = input("b", [4]);
     using program = await device.compile(makeGraph({}, [[a, add(b, 0)], [b, mul(a, 1)]]));
@@ -50,7 +50,7 @@ Deno.test("two inputs can exchange their values", async () => {
 });
 
 Deno.test("an update can come from any operation, a view or another input", async () => {
-  for (const device of [await openGpu(), new ReferenceDevice()]) {
+  for (const device of [await openGpu(), await openCpuAs(2, {}), new ReferenceDevice()]) {
     using _ = device;
     const [a, b, c, d] = ["a", "b", "c", "d"].map((name) => input(name, [2, 2]));
     const flat = input("flat", [8]);
@@ -99,7 +99,7 @@ Deno.test("gradients of views of a flat tensor are computed inside a packed one"
 });
 
 Deno.test("what is packed can be made of what else is packed", async () => {
-  for (const device of [await openGpu(), new ReferenceDevice()]) {
+  for (const device of [await openGpu(), await openCpuAs(2, {}), new ReferenceDevice()]) {
     using _ = device;
     // A kernel must not read one part of a buffer while it writes another.
     const x = matmul(input("a", [2, 2]), input("b", [2, 2])), square = matmul(x, x);

@@ -216,6 +216,10 @@ const shapes: readonly (readonly [string, Shape, Shape, Window])[] = [
   ["3x3, odd image", [3, 7, 13, 8], [3, 3, 8, 12], same(3)],
   ["3x3, one channel in, batch 1", [1, 7, 13, 1], [3, 3, 1, 8], same(3)],
   ["3x3, five in, one out", [3, 7, 13, 5], [3, 3, 5, 1], same(3)],
+  ["3x3, ragged tiles", [3, 7, 13, 16], [3, 3, 16, 32], same(3)],
+  ["3x3, several images a block", [5, 6, 6, 24], [3, 3, 24, 16], same(3)],
+  ["3x3, several blocks an image", [1, 29, 34, 16], [3, 3, 16, 16], same(3)],
+  ["3x3, uneven padding", [2, 9, 8, 16], [3, 3, 16, 16], { stride: 1, padding: [0, 2, 1, 0] }],
   ["3x3, stride 2", [2, 8, 10, 8], [3, 3, 8, 4], { stride: 2, padding: [1, 1, 1, 1] }],
   ["3x3, stride 2, padded at the end", [1, 8, 8, 4], [3, 3, 4, 8], {
     stride: 2,

@@ -154,8 +154,8 @@ export const f32x4 = {
   const: (x: number): Code => new Code([0xfd, 0x0c, ...[x, x, x, x].flatMap(floatBytes)]),
   splat: simd(0x13),
   lane: (v: Operand, lane: number): Code => joined([v], [0xfd, 0x1f, lane]),
-  /** A vector with another first lane. */
-  replaceFirst: (v: Operand, x: Operand): Code => joined([v, x], [0xfd, 0x20, 0]),
+  /** A vector with one lane replaced. */
+  replaceLane: (v: Operand, lane: number, x: Operand): Code => joined([v, x], [0xfd, 0x20, lane]),
   eq: simd(0x41),
   lt: simd(0x43),
   gt: simd(0x44),

@@ -1,7 +1,7 @@
 /**
  * Convolution on the CPU, all three directions, any sizes: products over bands, in which the taps of
- * a kernel's row are one run of numbers. Where it can, {@linkcode lowerWinograd} does it in a quarter
- * of the multiplications.
+ * a kernel's row are one run of numbers. Where it can,
+ * `winograd.ts` does it in a quarter of the multiplications.
  *
  * @module
  */
@@ -32,6 +32,12 @@ import {
   type WasmTarget,
 } from "./kernel.ts";
 import { lowerLoop } from "./loop.ts";
+import {
+  forwardByWinograd,
+  inputGradByWinograd,
+  suitsWinograd,
+  weightGradByWinograd,
+} from "./winograd.ts";
 
 /** Multiplications that make a task worth while. */
 const TASK_WORK = 400_000;
@@ -161,6 +167,7 @@ const tapOffsets = (s: ConvSizes) =>
 /** y from x, w and perhaps a bias. */
 export function lowerForward(node: Tensor<Window>, target: WasmTarget): WasmKernel[] {
   const [x, w, bias] = node.inputs, s = convSizes(x.shape, w.shape, node.shape, node.attributes);
+  if (suitsWinograd(s, target)) return forwardByWinograd(s, x, w, bias, node, target);
   const [top, , left] = s.padding;
   return lowerCorrelation({
     label: "conv2d",
@@ -186,6 +193,7 @@ export function lowerInputGrad(
   target: WasmTarget,
 ): WasmKernel[] {
   const [g, w] = node.inputs, s = convSizes(node.shape, w.shape, g.shape, node.attributes);
+  if (suitsWinograd(s, target)) return inputGradByWinograd(s, g, w, node, target);
   const [top, , left] = s.padding;
   return lowerCorrelation({
     label: "conv2d_input_grad",
@@ -211,6 +219,7 @@ export function lowerWeightGrad(
   target: WasmTarget,
 ): WasmKernel[] {
   const [x, g] = node.inputs, s = convSizes(x.shape, node.shape, g.shape, node.attributes);
+  if (suitsWinograd(s, target)) return weightGradByWinograd(s, x, g, node, target);
   const { stride, kernelHeight, kernelWidth, channels, outHeight, outWidth, outChannels } = s;
   const [top, , left] = s.padding, width = panelWidth(target.pair);
   const panels = Math.ceil(outChannels / width), columns = panels * width;

@@ -52,7 +52,8 @@ export class WasmDevice implements Device {
    * Opens the device.
    *
    * @param threads How many, by default as many as there are cores; one where the platform does not
-   * share memory between threads (in browsers, pages that are not cross-origin isolated).
+   * share memory between threads (in browsers, pages that are not cross-origin isolated), or where
+   * they cannot be started (a bundle in one file has no `worker.ts` beside it).
    *
    * @example
    * ```ts
@@ -67,10 +68,13 @@ export class WasmDevice implements Device {
     const initial = Math.ceil(CONTROL_BYTES / PAGE);
     const memory = new WebAssembly.Memory({ initial, maximum: MAX_PAGES, shared: isShared });
     const count = isShared ? Math.max(1, Math.floor(threads)) : 1;
-    const workers = await Promise.all(
+    const started = await Promise.allSettled(
       Array.from({ length: count - 1 }, (_, i) => startWorker(memory, count, i + 1)),
     );
-    return new WasmDevice(memory, workers);
+    const workers = started.filter((s) => s.status === "fulfilled").map((s) => s.value);
+    if (workers.length === started.length) return new WasmDevice(memory, workers);
+    for (const worker of workers) worker.terminate();
+    return new WasmDevice(memory, []);
   }
 
   /** Whether the memory is shared between threads. */
@@ -164,6 +168,7 @@ function startWorker(memory: WebAssembly.Memory, threads: number, index: number)
     worker.addEventListener("message", () => resolve(worker), { once: true });
     worker.addEventListener("error", (event) => {
       event.preventDefault();
+      worker.terminate();
       reject(new DeviceError(`Cannot start a thread: ${event.message}`));
     });
     worker.postMessage({ memory, threads, index });

@@ -455,7 +455,7 @@ const horizontal = (_: Body, v: Operand): Operand =>
 const firstLane = (f: Body, first: Local, others: Local): Operand => {
   const lane = f32x4.lane(first, 0);
   const replaced = f.vector(others);
-  f.set(replaced, f32x4.replaceFirst(replaced, lane));
+  f.set(replaced, f32x4.replaceLane(replaced, 0, lane));
   return replaced;
 };
 

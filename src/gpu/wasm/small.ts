@@ -75,7 +75,7 @@ export function lowerSoftmax(node: Tensor): WasmKernel[] {
           },
           () => {
             f.set(e, vectorFunctions.exp(f, f32x4.sub(loadSplat(add(from, i)), most)));
-            f.set(total, f32x4.add(total, f32x4.replaceFirst(first, f32x4.lane(e, 0))));
+            f.set(total, f32x4.add(total, f32x4.replaceLane(first, 0, f32x4.lane(e, 0))));
             f.storeLane(add(to, i), 0, e, 0);
           },
         );

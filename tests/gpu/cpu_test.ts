@@ -1,0 +1,136 @@
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { DeviceError } from "../../src/gpu/device.ts";
+import { makeGraph } from "../../src/gpu/graph.ts";
+import { conv2d, same } from "../../src/gpu/ops/conv2d.ts";
+import { groupNorm } from "../../src/gpu/ops/group_norm.ts";
+import { add, mul, silu } from "../../src/gpu/ops/map.ts";
+import { matmul } from "../../src/gpu/ops/matmul.ts";
+import { sum } from "../../src/gpu/ops/sum.ts";
+import { constant, input } from "../../src/gpu/tensor.ts";
+import { Module } from "../../src/gpu/wasm/assembler.ts";
+import { WasmDevice } from "../../src/gpu/wasm/device.ts";
+import { parseUNetConfig } from "../../src/model/config.ts";
+import { initializeModel } from "../../src/model/model.ts";
+import { idxDataset } from "../../src/train/datasets/idx.ts";
+import { parseTraining, Trainer } from "../../src/train/trainer.ts";
+import { Random } from "../random.ts";
+
+/** Weights after some steps of a small training. */
+async function train(threads: number): Promise<Uint8Array> {
+  using device = await WasmDevice.open(threads);
+  const config = parseUNetConfig({
+    ...{ in_channels: 1, out_channels: 1, block_out_channels: [16, 24], norm_num_groups: 4 },
+    down_block_types: ["DownBlock2D", "AttnDownBlock2D"],
+    up_block_types: ["AttnUpBlock2D", "UpBlock2D"],
+    dropout: 0.1,
+  });
+  const random = new Random("pixels");
+  const pixels = Uint8Array.from({ length: 40 * 14 * 14 }, () => random.below(256));
+  const data = idxDataset("noise", { shape: [40, 14, 14], data: pixels });
+  const model = initializeModel(config, {}, 1), settings = parseTraining({ batch_size: 5 });
+  using trainer = await Trainer.create(device, model, data, settings);
+  for (let i = 0; i < 4; i++) trainer.run();
+  const { arrays } = await trainer.state();
+  return new Uint8Array(arrays.parameters.buffer);
+}
+
+Deno.test("the CPU device gives the same weights, bit for bit, whatever the number of threads", async () => {
+  const [one, two, five] = [await train(1), await train(2), await train(5)];
+  assertEquals(one.length, two.length);
+  assert(one.every((byte, i) => byte === two[i] && byte === five[i]));
+});
+
+Deno.test("the CPU device gives memory back", async () => {
+  using device = await WasmDevice.open(2);
+  const x = input("x", [4, 8, 8, 16]), w = input("w", [3, 3, 16, 16]);
+  const graph = makeGraph({ y: sum(silu(conv2d(x, w, undefined, same(3)))) });
+  let bytes = 0;
+  for (let i = 0; i < 20; i++) {
+    using _program = await device.compile(graph);
+    using _buffer = device.buffer(1000 + i);
+    if (i === 2) bytes = device.memory.buffer.byteLength;
+  }
+  assertEquals(device.memory.buffer.byteLength, bytes);
+});
+
+Deno.test("memory that was given back comes as zeros", async () => {
+  using device = await WasmDevice.open(1);
+  {
+    using buffer = device.buffer(64);
+    buffer.write(new Float32Array(64).fill(7));
+  }
+  using again = device.buffer(64);
+  assert((await again.read()).every((v) => v === 0));
+});
+
+Deno.test("the CPU device refuses more than WebAssembly can address, and says how much that is", async () => {
+  using device = await WasmDevice.open(1);
+  assertThrows(() => device.buffer(2 ** 31), DeviceError, "4294967296");
+  const x = input("x", [20000, 20000]);
+  await assertRejects(
+    () => device.compile(makeGraph({ y: matmul(x, add(x, 1)) }), { label: "a huge product" }),
+    DeviceError,
+    "bytes for",
+  );
+  using small = device.buffer(4);
+  small.write([1, 2, 3, 4]);
+  assertEquals([...await small.read()], [1, 2, 3, 4]);
+});
+
+Deno.test("a closed CPU device is an error, and closing it twice is none", async () => {
+  const device = await WasmDevice.open(2);
+  const buffer = device.buffer(4);
+  device[Symbol.dispose]();
+  device[Symbol.dispose]();
+  assertThrows(() => buffer.write([1]), DeviceError, "closed");
+  assertThrows(() => device.buffer(1), DeviceError, "closed");
+  await assertRejects(() => device.compile(makeGraph({ y: add(input("x", [1]), 1) })), DeviceError);
+});
+
+Deno.test("two programs on one CPU device do not disturb each other", async () => {
+  using device = await WasmDevice.open(3);
+  const build = (factor: number) =>
+    device.compile(makeGraph({ y: mul(input("x", [9000]), factor) }));
+  using two = await build(2);
+  {
+    using three = await build(3);
+    three.buffers.x.write(new Float32Array(9000).fill(1));
+    three.run();
+    assertEquals((await three.buffers.y.read())[8999], 3);
+  }
+  two.buffers.x.write(new Float32Array(9000).fill(1));
+  two.run(5);
+  assertEquals((await two.buffers.y.read())[8999], 2);
+});
+
+Deno.test("wide channels, large images and long sums agree with exact arithmetic on ones", async () => {
+  using device = await WasmDevice.open(2);
+  const x = constant(new Float32Array(40 * 40 * 96).fill(1), [1, 40, 40, 96]);
+  const w = constant(new Float32Array(9 * 96 * 32).fill(1), [3, 3, 96, 32]);
+  const y = conv2d(x, w, undefined, same(3));
+  const one = constant(new Float32Array(32).fill(1), [32]);
+  using program = await device.compile(makeGraph({ y, norm: groupNorm(y, one, one, 4, 1e-5) }));
+  program.run();
+  const values = await program.buffers.y.read();
+  // Inside, 9 taps of 96 channels; at an edge 6, in a corner 4.
+  const at = (row: number, column: number) => values[(row * 40 + column) * 32];
+  for (const [row, column, taps] of [[0, 0, 4], [0, 20, 6], [20, 39, 6], [20, 20, 9], [39, 39, 4]]) {
+    assert(Math.abs(at(row, column) - 96 * taps) < 0.01, `${row}, ${column}: ${at(row, column)}`);
+  }
+});
+
+Deno.test("Module.encode() makes valid modules of any size of integers", () => {
+  const module = new Module();
+  module.define("constants", ["i32"], (f, [to]) => {
+    [0, 63, 64, -64, -65, 8191, 8192, 2 ** 31 - 1, -(2 ** 31)].forEach((n, i) =>
+      f.storeInteger(to, 4 * i, n)
+    );
+  });
+  const memory = new WebAssembly.Memory({ initial: 1, maximum: 1 });
+  const bytes = module.encode({ maxPages: 1, isShared: false });
+  const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory } });
+  (instance.exports.constants as (to: number) => void)(128);
+  assertEquals([...new Int32Array(memory.buffer, 128, 9)], [
+    ...[0, 63, 64, -64, -65, 8191, 8192, 2 ** 31 - 1, -(2 ** 31)],
+  ]);
+});

@@ -1,0 +1,180 @@
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { dirname, fromFileUrl, join, relative, resolve, toFileUrl } from "@std/path";
+import * as library from "../mod.ts";
+import manifest from "../deno.json" with { type: "json" };
+import { Registry } from "./registry.ts";
+
+const root = fromFileUrl(new URL("..", import.meta.url));
+
+/** Runs Deno, which must succeed; returns what it printed. */
+async function deno(
+  args: readonly string[],
+  options: { cwd?: string; env?: Record<string, string> } = {},
+): Promise<string> {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    ...{ args: [...args], cwd: options.cwd ?? root, stdin: "null" },
+    env: { NO_COLOR: "1", ...options.env },
+  }).output();
+  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+  assertEquals(code, 0, `deno ${args.join(" ")} failed: ${out}${err}`);
+  return out;
+}
+
+/** A folder that is gone after the test. */
+async function temporaryFolder(): Promise<AsyncDisposable & { path: string }> {
+  const path = await Deno.makeTempDir({ prefix: "ddpm-" });
+  return { path, [Symbol.asyncDispose]: () => Deno.remove(path, { recursive: true }) };
+}
+
+/** The source files below a folder, by their paths from the root. */
+async function readSources(folder: string): Promise<Map<string, string>> {
+  const sources = new Map<string, string>();
+  for await (const { name, isDirectory } of Deno.readDir(join(root, folder))) {
+    const path = `${folder}/${name}`;
+    if (!isDirectory) sources.set(path, await Deno.readTextFile(join(root, path)));
+    else for (const entry of await readSources(path)) sources.set(...entry);
+  }
+  return sources;
+}
+
+const withoutComments = (source: string) => source.replace(/\/\*[^]*?\*\/|^\s*\/\/.*$/gm, "");
+
+/** What a source file imports. */
+const importsOf = (source: string): string[] =>
+  [...withoutComments(source).matchAll(/\b(?:from|import)\s*\(?\s*"([^"]+)"/g)].map((m) => m[1]);
+
+/** The part of the house that a file of `src` belongs to. */
+function partOf(path: string): string {
+  const [, part] = path.split("/");
+  return part === "cli.ts" ? "cli" : part.endsWith(".ts") ? "ground" : part;
+}
+
+/** What each part may import, beside itself. The ground is errors and the reading of settings. */
+const below: Record<string, readonly string[]> = {
+  ground: [],
+  gpu: ["ground"],
+  model: ["ground", "gpu"],
+  sample: ["ground", "gpu", "model"],
+  train: ["ground", "gpu", "model"],
+  cli: ["ground", "gpu", "model", "sample", "train"],
+};
+
+Deno.test("imports go one way: gpu, model, train and sample, cli", async () => {
+  for (const [path, source] of await readSources("src")) {
+    const part = partOf(path);
+    assert(below[part], `${path} is in no known folder`);
+    for (const specifier of importsOf(source)) {
+      if (specifier.startsWith(".")) {
+        const target = relative(root, resolve(root, dirname(path), specifier));
+        if (!target.startsWith("src")) continue;
+        const other = partOf(target.replaceAll("\\", "/"));
+        assert(other === part || below[part].includes(other), `${path} imports ${specifier}`);
+      } else if (part !== "cli") {
+        assertEquals(specifier, "zod", `${path} imports ${specifier}`);
+      }
+    }
+  }
+});
+
+Deno.test("the check of imports sees imports of every kind", () => {
+  const source = `
+    import { a } from "./a.ts";
+    import type { B } from "./b.ts";
+    import "./c.ts";
+    export * from "./d.ts";
+    const e = await import("./e.ts");
+    import {
+      f,
+    } from "./f.ts";
+    // import "./g.ts";
+    /** import { h } from "./h.ts"; */
+  `;
+  assertEquals(importsOf(source), ["a", "b", "c", "d", "e", "f"].map((name) => `./${name}.ts`));
+});
+
+Deno.test("the library calls nothing of Deno's, and no source has a type any", async () => {
+  for (const [path, source] of await readSources("src")) {
+    if (partOf(path) !== "cli") assert(!/\bDeno\.\w/.test(source), `${path} mentions Deno`);
+    const any = withoutComments(source).match(/.*(?::|<|\bas|[|&,(=]|=>)\s*any\b.*/);
+    assert(!any, `${path} has a type any: ${any?.[0]}`);
+  }
+});
+
+Deno.test("the library is one file for the browser", async () => {
+  await using folder = await temporaryFolder();
+  const entry = join(folder.path, "library.ts"), bundle = join(folder.path, "library.js");
+  // mod.ts without its last statement, which starts the command line.
+  const source = await Deno.readTextFile(join(root, "mod.ts"));
+  const [exports, main] = source.split(/^if \(import\.meta\.main\)/m);
+  assertStringIncludes(main, "src/cli.ts");
+  const sources = toFileUrl(join(root, "src")).href;
+  await Deno.writeTextFile(entry, exports.replaceAll('"./src/', `"${sources}/`));
+  const config = ["--config", join(root, "deno.json")];
+  await deno(["bundle", ...config, "--platform", "browser", "-o", bundle, entry]);
+
+  const text = await Deno.readTextFile(bundle);
+  assert(!text.includes("Deno."), text.match(/.*Deno\..*/)?.[0]);
+  await Deno.writeTextFile(
+    join(folder.path, "page.js"),
+    `delete globalThis.Deno;
+    const library = await import("./library.js");
+    const { initializeModel, makeGrid, openDevice, parseUNetConfig, Sampler } = library;
+    const config = parseUNetConfig({ sample_size: 8, block_out_channels: [8], norm_num_groups: 4,
+      down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
+    const device = await openDevice("cpu");
+    const sampler = await Sampler.create(device, initializeModel(config, {}, 0), { steps: 1 });
+    const { width } = makeGrid(await sampler.sample({ count: 1 }));
+    console.log(JSON.stringify({ width, names: Object.keys(library) }));`,
+  );
+  const { width, names } = JSON.parse(await deno(["run", "-A", join(folder.path, "page.js")]));
+  assertEquals(width, 10);
+  assertEquals(names.sort(), Object.keys(library).sort());
+});
+
+Deno.test("the package works from a registry, as a program and as a library", async () => {
+  await using folder = await temporaryFolder();
+  await using registry = await new Registry();
+  for (const name of ["assert", "cli", "path"]) {
+    await registry.addFolder(join(root, "tests", "std", name));
+  }
+  const publish = ["publish", "--token", "any", "--allow-dirty", "--no-check"];
+  await deno(publish, { env: { JSR_URL: registry.url } });
+  const files = registry.filesOf(manifest.name);
+  assert(files.includes("/mod.ts") && files.includes("/data/mnist.safetensors"));
+  for (const path of files) {
+    assertMatch(path, /^\/((src|data)\/.*|(README|CHANGELOG)\.md|LICENSE|deno\.json|mod\.ts)$/);
+  }
+
+  // Nothing is known yet of jsr: packages; those of npm are where they always are.
+  const { npmCache } = JSON.parse(await deno(["info", "--json"]));
+  const cache = join(folder.path, "cache");
+  await Deno.mkdir(cache);
+  await Deno.symlink(npmCache, join(cache, "npm"));
+  const options = { cwd: folder.path, env: { JSR_URL: registry.url, DENO_DIR: cache } };
+  const flags = ["--count", "1", "--steps", "2", "--out", "x.png"];
+  const told = await deno(["run", "-A", `jsr:${manifest.name}`, "sample", ...flags], options);
+  assertMatch(told, /^x\.png: 1 image in /);
+  assertEquals((await Deno.readFile(join(folder.path, "x.png"))).subarray(1, 4), ascii("PNG"));
+
+  // Its threads are modules of their own.
+  const info = ["info", "--device", "cpu", "--json"];
+  assertEquals(
+    await deno(["run", "-A", `jsr:${manifest.name}`, ...info], options),
+    await deno(["run", "-A", "mod.ts", ...info]),
+  );
+
+  await Deno.writeTextFile(
+    join(folder.path, "program.ts"),
+    `import { fetchModel, type Model, parseUNetConfig } from "jsr:${manifest.name}";
+    const model: Model = await fetchModel("mnist");
+    console.log(parseUNetConfig({}).outChannels, model.config.sampleSize);`,
+  );
+  assertEquals(await deno(["run", "-A", "--check", "program.ts"], options), "3 [ 28, 28 ]\n");
+});
+
+const ascii = (text: string) => new TextEncoder().encode(text);
+
+Deno.test("the change log tells of this version", async () => {
+  const log = await Deno.readTextFile(join(root, "CHANGELOG.md"));
+  assertEquals(log.match(/^## (\S+)/m)?.[1], manifest.version);
+});

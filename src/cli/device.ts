@@ -5,7 +5,7 @@
  */
 
 import type { Device } from "../gpu/device.ts";
-import { type DeviceKind, openDevice, SOFTWARE_ADAPTER_PACKAGES } from "../gpu/open.ts";
+import { type DeviceKind, openDevice } from "../gpu/open.ts";
 import type { Flag } from "./flags.ts";
 import type { Progress } from "./progress.ts";
 
@@ -14,7 +14,7 @@ export const deviceFlag = {
   kind: "text",
   choices: ["auto", "gpu", "cpu"],
   value: "KIND",
-  help: "auto, gpu (WebGPU), or cpu (slow); default auto",
+  help: "gpu (WebGPU), cpu (WebAssembly), or auto, the default: a GPU if there is one",
 } as const satisfies Flag;
 
 const mayUse = (variable: string) =>
@@ -24,7 +24,7 @@ const mayUse = (variable: string) =>
 export const environment = (variable: string): string | undefined =>
   mayUse(variable) ? Deno.env.get(variable) : undefined;
 
-/** Opens the device; warns once where it will be slow. */
+/** Opens the device; says so where `auto` does not mean a GPU. */
 export async function openForCommand(
   kind: string | undefined,
   progress: Progress,
@@ -34,12 +34,7 @@ export async function openForCommand(
   if (Deno.build.os === "linux" && mayUse(folder) && !Deno.env.get(folder)) {
     Deno.env.set(folder, "/tmp");
   }
-  const device = await openDevice((kind ?? "auto") as DeviceKind);
-  if (kind !== "cpu" && device.kind === "cpu") {
-    progress.say(
-      "warning: there is no WebGPU adapter, so everything is computed by the slow interpreter; on " +
-        `Debian, apt install ${SOFTWARE_ADAPTER_PACKAGES} gives a software adapter`,
-    );
-  }
-  return device;
+  return await openDevice((kind ?? "auto") as DeviceKind, {
+    onNotice: (notice) => progress.say(`note: ${notice}`),
+  });
 }

@@ -7,6 +7,7 @@
 import { InputError } from "../errors.ts";
 import type { Images, MethodName } from "../sample/sampler.ts";
 import { methods, Sampler } from "../sample/sampler.ts";
+import { NoiseSchedule } from "../model/schedule.ts";
 import { shippedModels } from "../model/shipped.ts";
 import { deviceFlag, openForCommand } from "./device.ts";
 import { loadModel } from "./files.ts";
@@ -73,7 +74,9 @@ export async function sampleCommand(args: readonly string[]): Promise<void> {
   }
   const [height, width] = model.config.sampleSize;
   checkFits(kind, { count, height, width, channels: model.config.outChannels });
+  checkLabel(flags.label, model.config.numClassEmbeds);
   const steps = flags.steps ?? Math.min(USUAL_STEPS, model.schedule.numTrainTimesteps);
+  methods[method].plan(new NoiseSchedule(model.schedule), steps, { eta }); // Throws what the sampler would throw later.
 
   using progress = new Progress();
   using device = await openForCommand(flags.device, progress);
@@ -104,4 +107,15 @@ export async function sampleCommand(args: readonly string[]): Promise<void> {
   progress.clear();
   const seconds = ((performance.now() - began) / 1000).toFixed(1);
   print(`${written}: ${count} ${count === 1 ? "image" : "images"} in ${seconds} s`);
+}
+
+function checkLabel(label: number | undefined, classes: number | null): void {
+  if (classes === null) {
+    if (label !== undefined) throw new InputError("--label is for models with classes");
+  } else if (label === undefined || label >= classes) {
+    throw new InputError(
+      `The model has ${classes} classes: give a --label from 0 to ${classes - 1}` +
+        (label === undefined ? "" : `, not ${label}`),
+    );
+  }
 }

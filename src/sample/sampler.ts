@@ -187,7 +187,18 @@ export class Sampler implements Disposable {
   ): Promise<Sampler> {
     const { method = "ddim", steps = 50, batchSize = 16, size = model.config.sampleSize } = options;
     const { config, layout } = model;
+    if (!Object.hasOwn(methods, method)) {
+      const names = Object.keys(methods).join(" and ");
+      throw new InputError(`Cannot sample by ${method}: the methods are ${names}`);
+    }
+    checkInteger(batchSize, 1, "the batch size");
     if (!size) throw new InputError("The model is for images of any size: give one");
+    for (const side of size) checkInteger(side, 1, "the height or width");
+    if (config.classEmbedType !== null) {
+      throw new InputError(
+        `Cannot sample: networks with class_embed_type ${config.classEmbedType} are not supported`,
+      );
+    }
     if (config.inChannels !== config.outChannels) {
       throw new InputError(
         `Cannot sample: the network predicts ${config.outChannels} channels of images that have ` +
@@ -204,8 +215,7 @@ export class Sampler implements Disposable {
       first: input("first", [1], "i32"),
       step: index,
     };
-    const hasTable = config.numClassEmbeds !== null && config.classEmbedType === null;
-    const labels = hasTable ? input("labels", [batchSize], "i32") : undefined;
+    const labels = config.numClassEmbeds === null ? undefined : input("labels", [batchSize], "i32");
     const parameters = viewParameters(layout, input("parameters", [layout.size]));
     const next = samplingStep(
       model.schedule,
@@ -282,12 +292,17 @@ export class Sampler implements Disposable {
    * console.log(data.length); // 2 * 8 * 8 * 3
    * ```
    *
-   * @throws {InputError} If labels are missing, superfluous or out of range.
+   * @throws {InputError} If labels are missing, superfluous or out of range, or other settings are.
    * @throws {DeviceError} If the device fails.
    * @throws The signal's reason, if it is aborted.
    */
   async sample(options: SampleOptions = {}): Promise<Images> {
     const { count = 1, seed = 0, first = 0, labels, signal, onProgress } = options;
+    const { snapshotEvery = 1 } = options;
+    checkInteger(count, 1, "the number of images");
+    checkInteger(seed, 0, "the seed");
+    checkInteger(first, 0, "the number of the first image");
+    checkInteger(snapshotEvery, 1, "the number of steps between snapshots");
     const [batch, height, width, channels] = this.#shape, each = height * width * channels;
     this.#checkLabels(labels, count);
     const data = new Float32Array(count * each), batches = Math.ceil(count / batch);
@@ -308,7 +323,7 @@ export class Sampler implements Disposable {
         );
       }
       this.#start.run();
-      const every = b === 0 && options.onSnapshot ? options.snapshotEvery ?? 1 : Infinity;
+      const every = b === 0 && options.onSnapshot ? snapshotEvery : Infinity;
       for (let done = 0; done < this.#steps;) {
         signal?.throwIfAborted();
         const untilSnapshot = every === Infinity ? every : every - done % every;
@@ -345,4 +360,11 @@ export class Sampler implements Disposable {
   [Symbol.dispose](): void {
     for (const resource of this.#owned.toReversed()) resource[Symbol.dispose]();
   }
+}
+
+function checkInteger(value: number, least: number, what: string): void {
+  if (Number.isSafeInteger(value) && value >= least) return;
+  throw new InputError(
+    `Cannot sample: ${what} is ${value}, but must be an integer from ${least} on`,
+  );
 }

@@ -8,7 +8,6 @@
 import { type CompileOptions, DeviceError, type Program, type TensorBuffer } from "../device.ts";
 import { fuse, type Placements, type Stage } from "../fuse.ts";
 import { type Graph, nodesOf } from "../graph.ts";
-import { type Packing, packOp } from "../ops/concat.ts";
 import { hasGaps } from "../ops/concat.ts";
 import { type Lifetime, planMemory } from "../plan.ts";
 import { sizeOf } from "../shape.ts";

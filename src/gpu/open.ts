@@ -25,20 +25,34 @@ export interface OpenOptions {
 /**
  * Opens a device. Dispose of it to free its memory and end its threads.
  *
+ * @param kind Which; or a WebGPU device that was requested elsewhere, which is destroyed with it.
+ * @default {"auto"}
  * @throws {DeviceError} If `gpu` is asked for and there is no adapter.
  *
- * @example
+ * @example Whatever is best
  * ```ts
  * import { openDevice } from "@x/ddpm";
  *
  * using device = await openDevice("auto");
  * console.log(device.kind, device.name);
  * ```
+ *
+ * @example A device of one's own, in a browser for instance
+ * ```ts
+ * import { openDevice } from "@x/ddpm";
+ *
+ * const adapter = await navigator.gpu.requestAdapter();
+ * if (adapter) {
+ *   using device = await openDevice(await adapter.requestDevice());
+ *   console.log(device.name);
+ * }
+ * ```
  */
 export async function openDevice(
-  kind: DeviceKind = "auto",
+  kind: DeviceKind | GPUDevice = "auto",
   { threads, onNotice }: OpenOptions = {},
 ): Promise<Device> {
+  if (typeof kind !== "string") return new GpuDevice(kind);
   if (kind === "cpu") return await WasmDevice.open(threads);
   const gpu = await GpuDevice.request();
   if (gpu && (kind === "gpu" || !gpu.isSoftware)) return gpu;

@@ -3,6 +3,7 @@ import { DeviceError } from "../../src/gpu/device.ts";
 import * as e from "../../src/gpu/expression.ts";
 import { grad } from "../../src/gpu/grad.ts";
 import { makeGraph } from "../../src/gpu/graph.ts";
+import { openDevice } from "../../src/gpu/open.ts";
 import { pack, viewOf } from "../../src/gpu/ops/concat.ts";
 import { add, map, mul, square, sub } from "../../src/gpu/ops/map.ts";
 import { matmul } from "../../src/gpu/ops/matmul.ts";
@@ -11,7 +12,6 @@ import { sum } from "../../src/gpu/ops/sum.ts";
 import { broadcastTo, reshape, slice } from "../../src/gpu/ops/view.ts";
 import { ReferenceDevice } from "../../src/gpu/reference.ts";
 import { constant, input } from "../../src/gpu/tensor.ts";
-import { GpuDevice } from "../../src/gpu/wgsl/device.ts";
 import { initializeModel } from "../../src/model/model.ts";
 import { parseUNetConfig } from "../../src/model/config.ts";
 import { idxDataset } from "../../src/train/datasets/idx.ts";
@@ -292,9 +292,10 @@ Deno.test("equal kernels are compiled once", async () => {
   assertEquals(device.pipelines, before);
 });
 
-Deno.test("GpuDevice takes a device that was requested elsewhere", async () => {
+Deno.test("openDevice() takes a WebGPU device that was requested elsewhere", async () => {
   const adapter = await navigator.gpu.requestAdapter();
-  using device = new GpuDevice(await adapter!.requestDevice());
+  using device = await openDevice(await adapter!.requestDevice());
+  assertEquals(device.kind, "gpu");
   using program = await device.compile(makeGraph({ y: add(input("x", [5]), 1) }));
   program.buffers.x.write([1, 2, 3, 4, 5]);
   program.run();

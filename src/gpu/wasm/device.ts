@@ -54,14 +54,6 @@ export class WasmDevice implements Device {
    * @param threads How many, by default as many as there are cores; one where the platform does not
    * share memory between threads (in browsers, pages that are not cross-origin isolated), or where
    * they cannot be started (a bundle in one file has no `worker.ts` beside it).
-   *
-   * @example
-   * ```ts
-   * import { WasmDevice } from "@x/ddpm";
-   *
-   * using device = await WasmDevice.open(1);
-   * console.log(device.name);
-   * ```
    */
   static async open(threads: number = navigator.hardwareConcurrency): Promise<WasmDevice> {
     const isShared = typeof SharedArrayBuffer !== "undefined";

@@ -83,7 +83,7 @@ export interface CompileOptions {
 
 /** What runs programs; {@linkcode openDevice} makes one. Dispose of it to free its memory. */
 export interface Device extends Disposable {
-  /** `gpu` for WebGPU, be it in software; `cpu` for the interpreter. */
+  /** `gpu` for WebGPU, be it in software; `cpu` for WebAssembly or the interpreter. */
   readonly kind: "gpu" | "cpu";
   /** The adapter's own description. */
   readonly name: string;

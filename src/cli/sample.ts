@@ -76,7 +76,8 @@ export async function sampleCommand(args: readonly string[]): Promise<void> {
   checkFits(kind, { count, height, width, channels: model.config.outChannels });
   checkLabel(flags.label, model.config.numClassEmbeds);
   const steps = flags.steps ?? Math.min(USUAL_STEPS, model.schedule.numTrainTimesteps);
-  methods[method].plan(new NoiseSchedule(model.schedule), steps, { eta }); // Throws what the sampler would throw later.
+  // What the schedule does not allow is refused here and not behind what a device says.
+  methods[method].plan(new NoiseSchedule(model.schedule), steps, { eta });
 
   using progress = new Progress();
   using device = await openForCommand(flags.device, progress);

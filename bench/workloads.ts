@@ -1,0 +1,162 @@
+/**
+ * What is measured: single operations and whole steps, by the names that the peers' scripts use.
+ *
+ * @module
+ */
+
+import { conv2d, same } from "../src/gpu/ops/conv2d.ts";
+import { groupNorm } from "../src/gpu/ops/group_norm.ts";
+import { silu, sub } from "../src/gpu/ops/map.ts";
+import { matmul } from "../src/gpu/ops/matmul.ts";
+import { attention } from "../src/gpu/ops/softmax.ts";
+import { sum } from "../src/gpu/ops/sum.ts";
+import type { Device, Program } from "../src/gpu/device.ts";
+import { grad } from "../src/gpu/grad.ts";
+import { type Graph, makeGraph } from "../src/gpu/graph.ts";
+import { map } from "../src/gpu/ops/map.ts";
+import * as e from "../src/gpu/expression.ts";
+import { input, type Tensor } from "../src/gpu/tensor.ts";
+import { parseUNetConfig, type UNetConfig } from "../src/model/config.ts";
+import { initializeModel } from "../src/model/model.ts";
+import { sourceOf, viewParameters } from "../src/model/parameters.ts";
+import { parseSchedule } from "../src/model/schedule.ts";
+import { parameterLayout, unet } from "../src/model/unet.ts";
+import { trainingStep } from "../src/train/step.ts";
+
+/** Something to repeat: started by `run`, waited for by the device. */
+export interface Workload extends Disposable {
+  readonly flops: number;
+  run(): void;
+}
+
+/** The networks that peers are measured on, 32 × 32 each. */
+const networks: Record<string, UNetConfig> = {
+  small: parseUNetConfig({
+    ...{ sample_size: 32, in_channels: 1, out_channels: 1, block_out_channels: [32, 64, 64] },
+    ...{ layers_per_block: 1, norm_num_groups: 8, attention_head_dim: null },
+    down_block_types: ["DownBlock2D", "DownBlock2D", "AttnDownBlock2D"],
+    up_block_types: ["AttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
+    ...{ freq_shift: 1, flip_sin_to_cos: false },
+  }),
+  cifar: parseUNetConfig({
+    ...{
+      sample_size: 32,
+      in_channels: 3,
+      out_channels: 3,
+      block_out_channels: [128, 256, 256, 256],
+    },
+    ...{ layers_per_block: 2, norm_num_groups: 32, norm_eps: 1e-6, attention_head_dim: null },
+    down_block_types: ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
+    up_block_types: ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+    ...{ freq_shift: 1, flip_sin_to_cos: false, downsample_padding: 0 },
+  }),
+};
+
+type Builder = (numbers: number[], network: string) => Graph;
+
+/** The gradient of a sum of squares, so that no part of it is trivial. */
+function gradients(y: Tensor, by: Tensor[]): Record<string, Tensor> {
+  const loss = sum(map([y, input("target", y.shape)], (y, t) => e.mul(e.sub(y, t), e.sub(y, t))));
+  return Object.fromEntries(grad(loss, by).map((g, i) => [`gradient${i}`, g]));
+}
+
+const convInputs = ([batch, channels, side, out]: number[]) => ({
+  x: input("x", [batch, side, side, channels]),
+  w: input("w", [3, 3, channels, out]),
+});
+
+const attentionInputs = ([batch, length, channels]: number[]) =>
+  ["q", "k", "v"].map((name) => input(name, [batch, length, channels])) as [Tensor, Tensor, Tensor];
+
+function sampling([batch]: number[], network: string): Graph {
+  const config = networks[network], layout = parameterLayout(config);
+  const x = input("x", [batch, 32, 32, config.inChannels]);
+  const parameters = viewParameters(layout, input("parameters", [layout.size]));
+  const epsilon = unet(config, sourceOf(parameters), {
+    sample: x,
+    timestep: input("timestep", [batch]),
+  });
+  return makeGraph({}, [[x, map([x, epsilon], (x, n) => e.sub(x, e.mul(n, 0.01)))]]);
+}
+
+function training([batch]: number[], network: string): Graph {
+  const config = networks[network], shape = [batch, 32, 32, config.inChannels];
+  const settings = { betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, maxGradNorm: 1 } as const;
+  return trainingStep(config, parseSchedule({}), parameterLayout(config), settings, {
+    images: input("images", shape),
+    noise: input("noise", shape),
+    timesteps: input("timesteps", [batch], "i32"),
+  });
+}
+
+const builders: readonly [pattern: RegExp, build: Builder][] = [
+  [/^mm(\d+)$/, ([n]) => makeGraph({ y: matmul(input("a", [n, n]), input("b", [n, n])) })],
+  [/^conv_(\d+)_(\d+)_(\d+)_(\d+)$/, (n) => {
+    const { x, w } = convInputs(n);
+    return makeGraph({ y: conv2d(x, w, undefined, same(3)) });
+  }],
+  [/^conv_grads_(\d+)_(\d+)_(\d+)_(\d+)$/, (n) => {
+    const { x, w } = convInputs(n);
+    return makeGraph(gradients(conv2d(x, w, undefined, same(3)), [x, w]));
+  }],
+  [/^norm_(\d+)_(\d+)_(\d+)$/, ([batch, channels, side]) => {
+    const x = input("x", [batch, side, side, channels]);
+    const y = silu(groupNorm(x, input("scale", [channels]), input("shift", [channels]), 8, 1e-5));
+    return makeGraph({ y: sub(y, 1) });
+  }],
+  [/^norm_grads_(\d+)_(\d+)_(\d+)$/, ([batch, channels, side]) => {
+    const x = input("x", [batch, side, side, channels]);
+    const [scale, shift] = [input("scale", [channels]), input("shift", [channels])];
+    return makeGraph(gradients(silu(groupNorm(x, scale, shift, 8, 1e-5)), [x, scale, shift]));
+  }],
+  [/^attention_(\d+)_(\d+)_(\d+)$/, (n) => makeGraph({ y: attention(...attentionInputs(n)) })],
+  [/^attention_grads_(\d+)_(\d+)_(\d+)$/, (n) => {
+    const qkv = attentionInputs(n);
+    return makeGraph(gradients(attention(...qkv), qkv));
+  }],
+  [/^sample_(small|cifar)_b(\d+)$/, sampling],
+  [/^train_(small|cifar)_b(\d+)$/, training],
+];
+
+/** Names by example, for messages. */
+export const EXAMPLES: readonly string[] = [
+  ...["mm1024", "conv_16_128_32_128", "conv_grads_16_64_32_64", "norm_16_128_32"],
+  ...["norm_grads_16_128_32", "attention_16_256_128", "attention_grads_16_256_128"],
+  ...["sample_small_b32", "train_small_b32", "sample_cifar_b1", "train_cifar_b16"],
+];
+
+/**
+ * Prepares a workload with random data.
+ *
+ * @throws {RangeError} If its name is unknown.
+ */
+export async function prepare(name: string, device: Device): Promise<Workload> {
+  const found = builders.map(([pattern, build]) => ({ match: pattern.exec(name), build }))
+    .find(({ match }) => match);
+  if (!found) {
+    throw new RangeError(`Unknown workload ${name}; there are ones like ${EXAMPLES.join(", ")}`);
+  }
+  const parts = found.match!.slice(1), network = networks[parts[0]] ? parts.shift()! : "";
+  const graph = found.build(parts.map(Number), network);
+  const program = await device.compile(graph, { label: name });
+  fill(program, network);
+  return {
+    flops: program.flops,
+    run: () => program.run(),
+    [Symbol.dispose]: () => program[Symbol.dispose](),
+  };
+}
+
+/** Numbers that keep a network away from overflow and from denormal numbers. */
+function fill({ buffers }: Program, network: string): void {
+  let state = 1;
+  const random = () => (state = (Math.imul(state, 1664525) + 1013904223) | 0) / 2 ** 31;
+  for (const [name, buffer] of Object.entries(buffers)) {
+    if (name === "moment1" || name === "moment2" || name === "history") continue;
+    if (name === "parameters" || name === "ema") {
+      buffer.write(initializeModel(networks[network], {}, 1).parameters);
+    } else if (name === "rates") buffer.write([1e-4, 0.999, 1, 1, 0]);
+    else if (buffer.dtype === "i32") buffer.write(new Int32Array(buffer.length).fill(500));
+    else buffer.write(Float32Array.from({ length: buffer.length }, random));
+  }
+}

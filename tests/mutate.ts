@@ -6,7 +6,7 @@
 
 import type { Random } from "./random.ts";
 
-/** The bytes with one to four things wrong: bytes changed, dropped, repeated, or the end cut off. */
+/** The bytes with one to four things wrong: bytes changed, dropped, repeated, or an end cut off. */
 export function mutate(bytes: Uint8Array<ArrayBuffer>, random: Random): Uint8Array<ArrayBuffer> {
   let list = [...bytes];
   for (let n = 1 + random.below(4); n > 0; n--) {

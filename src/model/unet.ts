@@ -157,8 +157,8 @@ function checkSize({ blockOutChannels, inChannels }: UNetConfig, sample: Tensor)
   if (height % factor || width % factor) {
     const fit = [height, width].map((n) => Math.max(factor, Math.round(n / factor) * factor));
     throw new InputError(
-      `Images of ${height}x${width} do not fit a network of ${blockOutChannels.length} resolutions: ` +
-        `sides must be multiples of ${factor}, ${fit.join("x")} for instance`,
+      `Images of ${height}x${width} do not fit a network of ${blockOutChannels.length} ` +
+        `resolutions: sides must be multiples of ${factor}, ${fit.join("x")} for instance`,
     );
   }
 }
@@ -171,7 +171,8 @@ function checkSize({ blockOutChannels, inChannels }: UNetConfig, sample: Tensor)
  * import { parameterLayout, parseUNetConfig } from "@x/ddpm";
  *
  * const config = parseUNetConfig({ block_out_channels: [32, 64], norm_num_groups: 8,
- *   down_block_types: ["DownBlock2D", "DownBlock2D"], up_block_types: ["UpBlock2D", "UpBlock2D"] });
+ *   down_block_types: ["DownBlock2D", "DownBlock2D"],
+ *   up_block_types: ["UpBlock2D", "UpBlock2D"] });
  * console.log(parameterLayout(config).count);
  * ```
  */

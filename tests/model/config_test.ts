@@ -107,7 +107,7 @@ for (const [json, why] of refusals) {
   });
 }
 
-Deno.test("parseUNetConfig() minds the size of attention heads only where there is attention", () => {
+Deno.test("parseUNetConfig() minds the size of heads only where there is attention", () => {
   const fields = {
     ...{ block_out_channels: [8, 16], norm_num_groups: 4, attention_head_dim: 16 },
     ...{ down_block_types: ["DownBlock2D", "AttnDownBlock2D"] },

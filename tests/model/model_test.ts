@@ -53,7 +53,7 @@ Deno.test("a model that was written is read, and writing that again gives the sa
   assertEquals(serializeModel(read), bytes);
 });
 
-Deno.test("a model's file has diffusers' configuration in its header, whatever its card says", () => {
+Deno.test("a model's header has diffusers' configuration, whatever its card says", () => {
   const card = { unet: "mine", scheduler: "mine", note: "x" };
   const { metadata } = readSafetensors(serializeModel({ ...model, card }));
   assertEquals(JSON.parse(metadata.unet).block_out_channels, [8, 16]);
@@ -178,7 +178,7 @@ function tensorsOf(change: (tensor: FileTensor, name: string) => [string, FileTe
 const assemble = (tensors: ReadonlyMap<string, FileTensor>) =>
   assembleModel(model.config, model.schedule, tensors, "x").parameters;
 
-Deno.test("attention loads under the names it had before 2023, be it dense or a convolution", () => {
+Deno.test("attention loads under its former names, be it dense or a convolution", () => {
   const old = { to_q: "query", to_k: "key", to_v: "value", "to_out.0": "proj_attn" };
   for (const isConvolution of [false, true]) {
     let renamed = 0;

@@ -42,7 +42,7 @@ Deno.test("viewParameters() and sourceOf() hand out tensors of the right shapes 
   assertThrows(() => source(spec("c", [1])), TypeError, "no parameter c");
 });
 
-Deno.test("convolutions are [out, in, height, width] in files and [height, width, in, out] here", () => {
+Deno.test("files have convolutions as [out, in, height, width], we as [height, width, in, out]", () => {
   const conv = spec("conv", [3, 2, 5, 4], { order: "conv" });
   assertEquals(fileShape(conv), [4, 5, 3, 2]);
   // The number of each element says where it lies in the file.
@@ -87,7 +87,7 @@ Deno.test("Xavier's first weights fill their bounds evenly", () => {
   });
 });
 
-Deno.test("first values are zeros, ones and standard normals where asked for, and zeros in gaps", () => {
+Deno.test("first values are zeros, ones and normals where asked for, and zeros in gaps", () => {
   const layout = layoutOf(
     spec("zeros", [5], { init: "zeros" }),
     spec("ones", [5], { init: "ones" }),
@@ -116,7 +116,7 @@ Deno.test("the same seed gives the same weights, another seed or parameter other
   assert(a.every((x, i) => x !== b[i]));
 });
 
-Deno.test("a network starts with zeros in the last layer of every branch, and in all biases", () => {
+Deno.test("a network starts with zeros in the last layer of every branch, and in biases", () => {
   const layout = parameterLayout(smallConfig()), flat = initializeParameters(layout, 0);
   const zeros = /(conv2|to_out\.0|conv_out)\.weight$|\.bias$/, ones = /norm\w*\.weight$/;
   let branches = 0;

@@ -29,7 +29,7 @@ const sample = () =>
     { name: "labels", shape: [3], values: new Int32Array([1, -2, 3]) },
   ], { note: 'quotes " and "data_offsets": inside', again: "x" });
 
-Deno.test("a safetensors file that was written is read, and writing that again gives the same bytes", () => {
+Deno.test("a file that was written is read, and written again it has the same bytes", () => {
   const bytes = sample(), { tensors, metadata } = readSafetensors(bytes);
   assertEquals([...tensors.keys()], ["conv.weight", "empty", "scalar", "labels"]);
   assertEquals(tensors.get("conv.weight")!.shape, [2, 3, 1, 1]);

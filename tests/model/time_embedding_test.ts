@@ -20,7 +20,7 @@ Deno.test("sinusoidalEmbedding() has the values of Stable Diffusion", () => {
   assertClose(at.map((i) => y[i]), [-0.883849, 0.702750, 0.998598, -0.467772, 0.052938], 1e-5);
 });
 
-Deno.test("sinusoidalEmbedding() takes times between the whole ones, and none for odd sizes", () => {
+Deno.test("sinusoidalEmbedding() takes fractions, and ends with a zero for odd sizes", () => {
   assertEquals(embed([0, 0], 5, 0, true), [1, 1, 0, 0, 0, 1, 1, 0, 0, 0]);
   assertClose(embed([0.5], 2, 0, false), [Math.sin(0.5), Math.cos(0.5)], 1e-12);
 });

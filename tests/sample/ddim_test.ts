@@ -65,7 +65,7 @@ for (const steps of [1, 2, 7, 50, 333, 1000]) {
         { prediction_type: "sample" },
         { prediction_type: "v_prediction" },
         { timestep_spacing: "linspace" },
-        // As in diffusers, a stride that is no integer may end these at timestep 0, not at the image.
+        // As in diffusers, a stride that is no integer may end these before the image.
         { timestep_spacing: 1000 % steps ? "leading" : "trailing" },
         { beta_schedule: "squaredcos_cap_v2", clip_sample: false },
       ]

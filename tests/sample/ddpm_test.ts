@@ -34,7 +34,7 @@ Deno.test("ddpm's larger variance is the schedule's, and the logarithm changes n
   const { noise: small } = plan(1000).columns;
   const { noise: log } = plan(1000, { variance_type: "fixed_small_log" }).columns;
   for (let t = 1; t < 1000; t++) {
-    // 1 - alpha is taken of a quotient of 32-bit floats, which leaves four digits of the first ones.
+    // 1 - alpha of a quotient of 32-bit floats, which leaves four digits of the first ones.
     assertAlmostEquals(large[rowOf(t)] ** 2 / betas[t], 1, 2e-3, `at ${t}`);
     assertAlmostEquals(log[rowOf(t)] / small[rowOf(t)], 1, 1e-5, `at ${t}`);
     assert(large[rowOf(t)] > small[rowOf(t)]);
@@ -63,8 +63,7 @@ for (const steps of [1, 2, 7, 50, 333, 1000]) {
       const config = parseSchedule({ prediction_type });
       assertClose(sampleByOracle(config, ddpm, steps), target, 1e-4, prediction_type);
     }
-    // As in diffusers, a stride that is no integer may end trailing steps at timestep 0, not at the
-    // image.
+    // As in diffusers, a stride that is no integer may end trailing steps before the image.
     for (const timestep_spacing of ["linspace", 1000 % steps ? "leading" : "trailing"]) {
       const config = parseSchedule({ timestep_spacing });
       assertClose(sampleByOracle(config, ddpm, steps), target, 1e-4, timestep_spacing);

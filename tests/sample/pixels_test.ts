@@ -54,6 +54,11 @@ Deno.test("makeGrid() puts the images side by side, row by row, with gaps around
   ]);
 });
 
+Deno.test("makeGrid() fills its rows before it starts new ones", () => {
+  const images = imagesOf(5, 1, 1, 1, (i) => 0.4 * i - 1);
+  assertEquals(rows(makeGrid(images, 1, 0)), [[0, 51, 102], [153, 204, 0]]);
+});
+
 Deno.test("makeGrid() is as square as can be", () => {
   const size = (count: number) => {
     const { width, height } = makeGrid(imagesOf(count, 1, 1, 1, () => 0), 1, 0);

@@ -1,15 +1,18 @@
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
 import { InputError } from "../../src/errors.ts";
 import { DeviceError } from "../../src/gpu/device.ts";
 import { ReferenceDevice } from "../../src/gpu/reference.ts";
+import { initializeModel } from "../../src/model/model.ts";
+import { NoiseSchedule } from "../../src/model/schedule.ts";
 import {
   type Images,
   type MethodName,
+  methods,
   Sampler,
   type SamplerOptions,
 } from "../../src/sample/sampler.ts";
 import { assertClose } from "../close.ts";
-import { openGpu } from "../device.ts";
+import { openCpuAs, openGpu } from "../device.ts";
 import { randomModel, smallConfig, tinyConfig } from "../networks.ts";
 
 /** A network whose images are not clipped to black and white, in which differences would drown. */
@@ -25,7 +28,7 @@ const split = ({ count, data }: Images) =>
   );
 
 for (const method of ["ddim", "ddpm"] as const) {
-  Deno.test(`image k of a seed is the same for any batch size and count, by ${method}`, async () => {
+  Deno.test(`image k of a seed is the same for any batch size and count by ${method}`, async () => {
     using device = await openGpu();
     const sample = async (batchSize: number, count: number, first = 0) => {
       const options = { method, steps: 4, batchSize };
@@ -43,14 +46,14 @@ for (const method of ["ddim", "ddpm"] as const) {
     for (let i = 1; i < 7; i++) assert(all[0].some((x, j) => Math.abs(x - all[i][j]) > 0.1));
   });
 
-  Deno.test(`the interpreter and the GPU make the same images by ${method}`, async () => {
+  Deno.test(`all devices make the same images by ${method}`, async () => {
     const images = [];
-    for (const device of [await openGpu(), new ReferenceDevice()]) {
+    for (const device of [new ReferenceDevice(), await openGpu(), await openCpuAs(2, {})]) {
       using _ = device;
       using sampler = await Sampler.create(device, small, { method, steps: 5, batchSize: 2 });
       images.push(await sampler.sample({ count: 2, seed: 2 ** 33 + 1 }));
     }
-    assertClose(images[0].data, images[1].data, 1e-3);
+    for (const { data } of images) assertClose(data, images[0].data, 1e-3);
     assertEquals({ ...images[0], data: 0 }, {
       ...{ count: 2, height: 8, width: 8, channels: 1, data: 0 },
     });
@@ -67,6 +70,36 @@ Deno.test("the same seed gives the same images again, another seed others", asyn
     for (const seed of [1, 2 ** 32]) {
       const other = await of(seed);
       assert(zero.some((x, i) => Math.abs(x - other[i]) > 0.1), `seed ${seed}`);
+    }
+  }
+});
+
+Deno.test("every step of ddpm adds fresh normal noise", async () => {
+  // A fresh network predicts zero. If that is x_0, then x_s = c x_t + d z, and z can be seen.
+  const schedule = { prediction_type: "sample" }, steps = 8, seen: Float32Array[] = [];
+  const model = initializeModel(tinyConfig(), schedule, 0);
+  const { columns } = methods.ddpm.plan(new NoiseSchedule(model.schedule), steps, {});
+  using device = await openGpu();
+  using sampler = await Sampler.create(device, model, { method: "ddpm", steps, batchSize: 8 });
+  await sampler.sample({ count: 8, onSnapshot: ({ data }) => void seen.push(data) });
+  const power = seen[0].reduce((sum, x) => sum + x * x, 0) / seen[0].length;
+  const expected = columns.x[0] ** 2 + columns.noise[0] ** 2;
+  assertAlmostEquals(power / expected, 1, 0.2, "the first step's noise is not that of the start");
+
+  const noise = Array.from({ length: steps - 2 }, (_, i) =>
+    Array.from(
+      seen[i + 1],
+      (x, j) => (x - columns.x[i + 1] * seen[i][j]) / columns.noise[i + 1],
+    ));
+  for (const [i, a] of noise.entries()) {
+    for (const [j, b] of noise.entries()) {
+      const product = a.reduce((sum, x, k) => sum + x * b[k], 0) / a.length;
+      // Of 512 independent pairs, 0.05 is the standard deviation.
+      assert(Math.abs(product - (i === j ? 1 : 0)) < 0.2, `steps ${i} and ${j}: ${product}`);
+    }
+    for (const lag of [1, 64]) {
+      const product = a.reduce((sum, x, k) => sum + x * a[(k + lag) % 512], 0) / a.length;
+      assert(Math.abs(product) < 0.2, `pixels or images of step ${i}: ${product}`);
     }
   }
 });
@@ -89,7 +122,7 @@ Deno.test("a sampler makes images of any size that fits, not only of the model's
   assert(images.data.every((x) => Number.isFinite(x) && x !== 0));
 });
 
-Deno.test("images are clipped to [-1, 1] by default, and end where the last estimate is", async () => {
+Deno.test("images are clipped to [-1, 1] by default", async () => {
   using device = await openGpu();
   const model = randomModel(tinyConfig());
   for (const method of ["ddim", "ddpm"] as const) {
@@ -109,7 +142,7 @@ Deno.test("progress counts all steps of all batches, and reaches their number", 
   assert(told.some(([done]) => done === 10) && told.some(([done]) => done === 20));
 });
 
-Deno.test("snapshots are of the first batch, as often as was asked, and end at the images", async () => {
+Deno.test("snapshots are of the first batch, as often as asked, and end at the images", async () => {
   using device = await openGpu();
   using sampler = await Sampler.create(device, tiny, { steps: 6, batchSize: 2 });
   const sample = async (snapshotEvery?: number) => {
@@ -133,7 +166,7 @@ Deno.test("snapshots are of the first batch, as often as was asked, and end at t
   assertEquals(same.data, images.data, "to be watched changes nothing");
 });
 
-Deno.test("a signal stops sampling between steps, and leaves the sampler as good as new", async () => {
+Deno.test("a signal stops sampling between steps, after which the sampler is as new", async () => {
   using device = await openGpu();
   using sampler = await Sampler.create(device, tiny, { steps: 50, batchSize: 1 });
   const expected = await sampler.sample({ seed: 4 });
@@ -185,7 +218,7 @@ Deno.test("labels are refused where there are none, too few, or of no class", as
   await of(classes, [0, 2]);
 });
 
-Deno.test("a sampler uses parameters that somebody else owns, as they are when it samples", async () => {
+Deno.test("a sampler uses parameters that somebody else owns as they are at the time", async () => {
   using device = await openGpu();
   using parameters = device.buffer(tiny.layout.size);
   using own = await Sampler.create(device, tiny, { steps: 2, batchSize: 1 });

@@ -82,7 +82,7 @@ Deno.test("a network that predicts zero has the mean square of its target for a 
   }
 });
 
-Deno.test("the network sees the image mixed with noise as its timestep says, and the timestep", () => {
+Deno.test("the network sees the image, as noisy as its timestep says, and the timestep", () => {
   const lossAt = (changes: Partial<Batch>) => {
     const { config, schedule, layout, parameters } = model;
     const views = viewParameters(layout, constant(parameters));
@@ -91,7 +91,7 @@ Deno.test("the network sees the image mixed with noise as its timestep says, and
       {},
     ).loss[0];
   };
-  // At the last step next to nothing of the image is left, at the first next to nothing of the noise.
+  // At the last step next to nothing of the image is left, at the first next to all of it.
   const at = (t: number, images: HostArray) =>
     lossAt({ timesteps: constant(new Int32Array([t, t])), images: constant(images, shape) });
   const moved = images.map((x) => x + 0.5);
@@ -108,7 +108,7 @@ Deno.test("encodeRates() corrects the bias of Adam's moments and wraps the histo
   assertEquals(encodeRates({ ...rates, step: HISTORY + 5 }, settings)[4], 5);
 });
 
-Deno.test("the first step of Adam moves every weight by the learning rate against its gradient", () => {
+Deno.test("Adam's first step moves every weight by the learning rate against its gradient", () => {
   const { parameters, moment1 } = takeStep();
   let moved = 0;
   moment1.forEach((m, i) => {
@@ -153,7 +153,7 @@ Deno.test("weight decay takes a share of the weights, times the learning rate", 
   assertClose(lost, Array.from(model.parameters, (x) => 0.01 * 0.1 * x), 1e-9);
 });
 
-Deno.test("the moving average keeps its share of the old weights and takes the rest of the new", () => {
+Deno.test("the moving average keeps its share of old weights and takes the rest of new", () => {
   const old = Float64Array.from(model.parameters, (x) => x + 1);
   const { ema, parameters } = takeStep(model, {}, { ema: old.slice() });
   assertClose(ema, old.map((x, i) => 0.75 * x + 0.25 * parameters[i]), 1e-12);

@@ -1,3 +1,4 @@
+// deno-lint-ignore-file no-console -- It is a program, too.
 /**
  * Compares this project with PyTorch and diffusers: runs every case below a folder laid out like
  * `tests/fixtures` and prints the worst relative error of each.

@@ -86,7 +86,7 @@ Deno.test("help and version go to stdout", async () => {
     assertMatch(help, new RegExp(`^  ${command} `, "m"));
     const own = await folder.succeed(command, "--help");
     assertMatch(own, new RegExp(`Usage: .* ${command}`));
-    assertMatch(own, /^  --device KIND +gpu/m);
+    assertMatch(own, /^ {2}--device KIND +gpu/m);
   }
   const { version } = JSON.parse(
     await Deno.readTextFile(new URL("../../deno.json", import.meta.url)),

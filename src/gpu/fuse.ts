@@ -18,7 +18,23 @@ import { constantData, type Tensor } from "./tensor.ts";
 import { isDenseView, resolve } from "./view.ts";
 
 /** A unit of execution: a fused loop nest, or one operation with a kernel of its own. */
-export type Stage = { readonly loop: Loop<Tensor> } | { readonly node: Tensor };
+export type Stage =
+  | { readonly loop: Loop<Tensor> }
+  | { readonly node: Tensor; readonly fused: Fused };
+
+/** An expression and what its arguments read. */
+export interface Elementwise {
+  readonly operands: readonly Access<Tensor>[];
+  readonly expression: Expression;
+}
+
+/** Elementwise work that an operation's kernel does on the way. */
+export interface Fused {
+  /** How each element of the first input is computed, instead of being read. */
+  readonly input?: Elementwise;
+  /** What becomes of the result, which is argument 0; operand i is argument i + 1. */
+  readonly output?: Elementwise & { readonly storage: Tensor };
+}
 
 /** Tensors that are computed inside another one's memory, and the element they start at. */
 export type Placements = ReadonlyMap<Tensor, { readonly within: Tensor; readonly offset: number }>;
@@ -45,34 +61,47 @@ interface Group {
   readonly members: Member[];
 }
 
+/** An operation with a kernel of its own, and the elementwise tensors that it takes along. */
+interface Single {
+  readonly node: Tensor;
+  /** Its first input, if the kernel computes it. */
+  readonly input?: Tensor;
+  /** What is made of its result, if the kernel does. */
+  output?: Tensor;
+}
+
+/** What a target is able to do. */
+export interface FusionOptions {
+  /** Storages that one loop may touch. */
+  readonly maxStorages: number;
+  /** Whether kernels of operations that say so can compute their inputs and outputs. */
+  readonly fusesOperations: boolean;
+}
+
 /** How many stages back a loop is looked for that a value can join. */
 const WINDOW = 24;
 
-/**
- * Orders and fuses a simplified graph.
- *
- * @param maxStorages Storages that one loop may touch.
- */
-export function fuse(graph: Graph, maxStorages: number): Schedule {
-  return new Fusion(graph, maxStorages).schedule();
+/** Orders and fuses a simplified graph. */
+export function fuse(graph: Graph, options: FusionOptions): Schedule {
+  return new Fusion(graph, options).schedule();
 }
 
 class Fusion {
   readonly #graph: Graph;
-  readonly #maxStorages: number;
+  readonly #options: FusionOptions;
   /** Tensors that must exist at the end. */
   readonly #roots: ReadonlySet<Tensor>;
   readonly #consumers = new Map<Tensor, Tensor[]>();
   /** Elementwise tensors that are computed wherever they are needed. */
   readonly #inlined = new Set<Tensor>();
   readonly #placements = new Map<Tensor, { within: Tensor; offset: number }>();
-  readonly #stages: (Group | Tensor)[] = [];
+  readonly #stages: (Group | Single)[] = [];
   /** The last stage that computes a part of a tensor. */
   readonly #stageOf = new Map<Tensor, number>();
 
-  constructor(graph: Graph, maxStorages: number) {
+  constructor(graph: Graph, options: FusionOptions) {
     this.#graph = graph;
-    this.#maxStorages = maxStorages;
+    this.#options = options;
     const { outputs, updates } = graph;
     this.#roots = new Set([...Object.values(outputs), ...updates.map(([, value]) => value)]);
   }
@@ -81,6 +110,7 @@ class Fusion {
     const nodes = nodesOf(this.#graph);
     for (const node of nodes) for (const x of node.inputs) push(this.#consumers, x, node);
     for (const node of nodes) if (this.#isCheapAgain(node)) this.#inlined.add(node);
+    for (const node of nodes) if (this.#takesInput(node)) this.#inlined.add(node.inputs[0]);
     for (const node of nodes) if (node.op === packOp) this.#placeParts(node);
     for (const node of nodes) this.#assign(node);
     for (const [state, value] of this.#graph.updates) this.#update(state, value);
@@ -99,10 +129,71 @@ class Fusion {
     return consumers.every((c) => {
       const others = c.inputs.filter((x) => x !== node).flatMap((x) => [...this.#leaves(x)]);
       const after = new Set([...own, ...others]);
-      if (after.size > this.#maxStorages - 2) return false;
+      if (after.size > this.#options.maxStorages - 2) return false;
       if (consumers.length === 1) return true;
       return c.op !== concatOp && countLarge(after, c) <= countLarge(new Set([node, ...others]), c);
     });
+  }
+
+  /** Whether an operation's kernel computes its first input, which nothing else needs. */
+  #takesInput(node: Tensor): boolean {
+    const [x] = node.inputs;
+    return this.#options.fusesOperations && node.op.fuses?.input === true && x.op === mapOp &&
+      x.dtype === "f32" && !this.#roots.has(x) && this.#consumers.get(x)!.length === 1 &&
+      this.#isChannelwise(x);
+  }
+
+  /** Whether everything that an elementwise tensor reads moves by one element a channel, or not. */
+  #isChannelwise(node: Tensor): boolean {
+    return node.shape.length === 4 && node.shape[3] % 4 === 0 && node.inputs.every((x) => {
+      if (this.#inlined.has(x)) return this.#isChannelwise(x);
+      const strides = broadcastStrides(x.shape, resolve(x).strides, node.shape);
+      return scalarConstant(x) !== undefined || (x.dtype === "f32" && strides[3] === 1);
+    });
+  }
+
+  /** The stage of an operation whose kernel can make an elementwise tensor of its result. */
+  #producerOf(node: Tensor): Single | undefined {
+    if (!this.#options.fusesOperations || node.dtype !== "f32") return undefined;
+    const leaves = this.#leavesOf(node.inputs);
+    for (const source of leaves) {
+      const index = this.#stageOf.get(source) ?? -1, stage = this.#stages[index];
+      if (index < 0 || isGroup(stage) || stage.node !== source || stage.output) continue;
+      const isReady = [...leaves].every((x) =>
+        x === source || (this.#stageOf.get(x) ?? -1) < index
+      );
+      if (
+        isReady && source.op.fuses?.output && !this.#roots.has(source) &&
+        !this.#placements.has(source) && !this.#placements.has(node) &&
+        sameShape(source.shape, node.shape) &&
+        this.#leadsOnlyTo(source, node) && this.#isPixelwise(node, source)
+      ) return stage;
+    }
+    return undefined;
+  }
+
+  /** Whether a tensor is needed for another one only. */
+  #leadsOnlyTo(x: Tensor, node: Tensor): boolean {
+    const consumers = this.#consumers.get(x) ?? [];
+    return consumers.length === 1 &&
+      (consumers[0] === node ||
+        (this.#inlined.has(consumers[0]) && this.#leadsOnlyTo(consumers[0], node)));
+  }
+
+  /** Whether an elementwise tensor reads, beside `result`, only what lies like it or is of a channel. */
+  #isPixelwise(node: Tensor, result: Tensor): boolean {
+    const dense = denseStrides(node.shape);
+    return node.shape.length === 4 && node.inputs.every((x) => {
+      if (x === result || scalarConstant(x) !== undefined) return true;
+      if (this.#inlined.has(x)) return this.#isPixelwise(x, result);
+      const strides = broadcastStrides(x.shape, resolve(x).strides, node.shape);
+      const isOfChannel = strides[1] === 0 && strides[2] === 0 && strides[3] === 1;
+      return x.dtype === "f32" && (isOfChannel || sameShape(strides, dense));
+    });
+  }
+
+  #leavesOf(nodes: readonly Tensor[]): Set<Tensor> {
+    return new Set(nodes.flatMap((x) => [...this.#leaves(x)]));
   }
 
   /** What has to be in memory to read a tensor. */
@@ -137,7 +228,11 @@ class Fusion {
   #assign(node: Tensor): void {
     if (node.inputs.length === 0 || node.op.view || this.#inlined.has(node)) return;
     const strides = denseStrides(node.shape);
-    if (node.op === mapOp) {
+    const producer = node.op === mapOp ? this.#producerOf(node) : undefined;
+    if (producer) {
+      producer.output = node;
+      this.#stageOf.set(node, this.#stages.indexOf(producer));
+    } else if (node.op === mapOp) {
       this.#join(
         { node, target: node, strides, offset: 0 },
         node.shape,
@@ -171,7 +266,8 @@ class Fusion {
         group.members.push({ ...member, target: node, offset });
       });
     } else {
-      this.#stageOf.set(node, this.#stages.push(node) - 1);
+      const input = this.#inlined.has(node.inputs[0]) ? { input: node.inputs[0] } : {};
+      this.#stageOf.set(node, this.#stages.push({ node, ...input }) - 1);
     }
   }
 
@@ -199,7 +295,7 @@ class Fusion {
       const isReady = [...reads].every((x) => own.has(x) || (this.#stageOf.get(x) ?? -1) < i);
       const outside = present.union(reads).difference(own);
       if (!shares || !isReady) continue;
-      if (outside.size + group.members.length + 1 > this.#maxStorages) continue;
+      if (outside.size + group.members.length + 1 > this.#options.maxStorages) continue;
       group.members.push(member);
       this.#stageOf.set(node, i);
       return;
@@ -214,8 +310,12 @@ class Fusion {
   }
 
   /** What has to be in memory to run a stage. */
-  #readsOfStage(stage: Group | Tensor): Set<Tensor> {
-    if (!isGroup(stage)) return new Set(stage.inputs.map((x) => resolve(x).source));
+  #readsOfStage(stage: Group | Single): Set<Tensor> {
+    if (!isGroup(stage)) {
+      const { node, output } = stage;
+      const all = this.#leavesOf([...node.inputs, ...(output?.inputs ?? [])]);
+      return all.difference(new Set([node]));
+    }
     const own = new Set(stage.members.filter((m) => m.node === m.target).map((m) => m.node));
     return new Set(stage.members.flatMap((m) => [...this.#readsOf(m)]).filter((x) => !own.has(x)));
   }
@@ -256,7 +356,9 @@ class Fusion {
     const before = this.#stages.map(() => new Set<number>());
     this.#stages.forEach((stage, i) => {
       for (const x of this.#readsOfStage(stage)) push(readers, x, i);
-      const targets = isGroup(stage) ? stage.members.map((m) => m.target) : [stage];
+      const targets = isGroup(stage)
+        ? stage.members.map((m) => m.target)
+        : [stage.output ?? stage.node];
       for (const x of new Set(targets)) {
         push(writers, x, i);
         const within = this.#placements.get(x)?.within;
@@ -285,12 +387,39 @@ class Fusion {
     return this.#stages.every((_, i) => visit(i)) ? [...order] : undefined;
   }
 
-  /** The loop of a group, in terms of the storages that things end up in. */
-  #build(stage: Group | Tensor): Stage {
-    if (!isGroup(stage)) return { node: stage };
+  /** A stage in terms of the storages that things end up in. */
+  #build(stage: Group | Single): Stage {
+    if (!isGroup(stage)) return { node: stage.node, fused: this.#buildFused(stage) };
     const { domain, summed, members } = stage;
-    const operands: Access<Tensor>[] = [], values = new Map<Tensor, Expression>();
+    const { operands, values, compute, read } = this.#reader(domain);
+    const own = new Set(members.filter((m) => m.node === m.target).map((m) => m.node));
+    const results = members.map(({ node, target, strides, offset }): Result<Tensor> => {
+      const isOwn = own.has(node), expression = isOwn ? compute(node) : read(node);
+      if (isOwn && node.op === mapOp && node.dtype === "f32") values.set(node, expression);
+      return { ...this.#locate(target, offset), strides, expression };
+    });
+    const label = summed.some((s) => s) ? "sum" : "map";
+    return { loop: { label, domain, summed, operands, results } };
+  }
 
+  #buildFused({ node, input, output }: Single): Fused {
+    const fused: { -readonly [K in keyof Fused]: Fused[K] } = {};
+    if (input) {
+      const { operands, compute } = this.#reader(input.shape);
+      fused.input = { expression: compute(input), operands };
+    }
+    if (output) {
+      const { operands, values, compute } = this.#reader(output.shape, 1);
+      values.set(node, e.argument(0));
+      const { storage } = this.#locate(output, 0);
+      fused.output = { expression: compute(output), operands, storage };
+    }
+    return fused;
+  }
+
+  /** Makes expressions over a domain, and collects what they read. Arguments count from `first`. */
+  #reader(domain: Shape, first = 0) {
+    const operands: Access<Tensor>[] = [], values = new Map<Tensor, Expression>();
     const operand = (x: Tensor): Expression => {
       const value = scalarConstant(x);
       if (value !== undefined) return e.constant(value);
@@ -300,7 +429,8 @@ class Fusion {
       const found = operands.findIndex((o) =>
         o.storage === storage && o.offset === offset && sameShape(o.strides, strides)
       );
-      return e.argument(found < 0 ? operands.push({ storage, strides, offset }) - 1 : found);
+      const index = found < 0 ? operands.push({ storage, strides, offset }) - 1 : found;
+      return e.argument(first + index);
     };
     const read = (x: Tensor): Expression =>
       values.get(x) ?? (this.#inlined.has(x) ? compute(x) : operand(x));
@@ -309,15 +439,7 @@ class Fusion {
       const inputs = node.inputs.map(read);
       return e.substitute((node.attributes as MapAttributes).formula.expression, (i) => inputs[i]);
     };
-
-    const own = new Set(members.filter((m) => m.node === m.target).map((m) => m.node));
-    const results = members.map(({ node, target, strides, offset }): Result<Tensor> => {
-      const isOwn = own.has(node), expression = isOwn ? compute(node) : read(node);
-      if (isOwn && node.op === mapOp && node.dtype === "f32") values.set(node, expression);
-      return { ...this.#locate(target, offset), strides, expression };
-    });
-    const label = summed.some((s) => s) ? "sum" : "map";
-    return { loop: { label, domain, summed, operands, results } };
+    return { operands, values, compute, read };
   }
 
   /** The storage that a tensor is a part of, if it is updated in place or packed. */
@@ -329,7 +451,7 @@ class Fusion {
 
 const isElementwise = (x: Tensor) => x.op === mapOp || x.op === sumOp;
 
-const isGroup = (stage: Group | Tensor): stage is Group => "members" in stage;
+const isGroup = (stage: Group | Single): stage is Group => "members" in stage;
 
 /** The number that a constant, or a view of one, consists of. */
 function scalarConstant(x: Tensor): number | undefined {

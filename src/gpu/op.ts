@@ -6,6 +6,7 @@
  * @module
  */
 
+import type { Fused } from "./fuse.ts";
 import type { Loop } from "./loop.ts";
 import type { Shape } from "./shape.ts";
 import type { Storage } from "./storage.ts";
@@ -60,7 +61,10 @@ export interface Op<A = unknown> {
   readonly variants?: readonly Variant<A>[];
 
   /** Its computation on a CPU by WebAssembly. */
-  wasm?(node: Tensor<A>, target: WasmTarget): readonly WasmKernel[];
+  wasm?(node: Tensor<A>, target: WasmTarget, fused: Fused): readonly WasmKernel[];
+
+  /** Elementwise work that its kernel on a CPU can do on the way: on the first input, on the result. */
+  readonly fuses?: { readonly input: boolean; readonly output: boolean };
 
   /** What tests run: values against the reference, gradients against central differences. */
   readonly cases?: readonly Case[];

@@ -118,10 +118,10 @@ export function resnet(
   ];
   const isScaled = resnetTimeScaleShift === "scale_shift";
 
-  let h = conv(net, `${name}.conv1`, resize(activate(norm(net, `${name}.norm1`, x))), channels);
   const size = isScaled ? 2 * channels : channels;
   const projected = linear(net, `${name}.time_emb_proj`, activate(embedding), size);
   const time = reshape(projected, [projected.shape[0], 1, 1, size]);
+  let h = conv(net, `${name}.conv1`, resize(activate(norm(net, `${name}.norm1`, x))), channels);
   if (!isScaled) h = add(h, time);
   h = norm(net, `${name}.norm2`, h);
   if (isScaled) {

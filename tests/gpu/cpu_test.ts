@@ -3,16 +3,18 @@ import { DeviceError } from "../../src/gpu/device.ts";
 import { makeGraph } from "../../src/gpu/graph.ts";
 import { conv2d, same } from "../../src/gpu/ops/conv2d.ts";
 import { groupNorm } from "../../src/gpu/ops/group_norm.ts";
-import { add, mul, silu } from "../../src/gpu/ops/map.ts";
+import { add, gelu, mul, silu } from "../../src/gpu/ops/map.ts";
 import { matmul } from "../../src/gpu/ops/matmul.ts";
 import { sum } from "../../src/gpu/ops/sum.ts";
-import { constant, input } from "../../src/gpu/tensor.ts";
+import { interpret } from "../../src/gpu/reference.ts";
+import { constant, input, type Tensor } from "../../src/gpu/tensor.ts";
 import { Module } from "../../src/gpu/wasm/assembler.ts";
 import { WasmDevice } from "../../src/gpu/wasm/device.ts";
 import { parseUNetConfig } from "../../src/model/config.ts";
 import { initializeModel } from "../../src/model/model.ts";
 import { idxDataset } from "../../src/train/datasets/idx.ts";
 import { parseTraining, Trainer } from "../../src/train/trainer.ts";
+import { assertClose } from "../close.ts";
 import { Random } from "../random.ts";
 
 /** Weights after some steps of a small training. */
@@ -38,6 +40,43 @@ Deno.test("the CPU device gives the same weights, bit for bit, whatever the numb
   const [one, two, five] = [await train(1), await train(2), await train(5)];
   assertEquals(one.length, two.length);
   assert(one.every((byte, i) => byte === two[i] && byte === five[i]));
+});
+
+Deno.test("convolutions on the CPU compute their input, and what is made of their result, on the way", async () => {
+  using device = await WasmDevice.open(2);
+  const random = new Random("fusion");
+  // With Winograd's algorithm and without; sizes that tiles and vectors do not divide.
+  for (const [channels, filters, size] of [[8, 8, 6], [16, 16, 8], [16, 24, 7], [12, 5, 6]]) {
+    const x = input("x", [3, size, size, channels]), r = input("r", [3, size, size, filters]);
+    const w = input("w", [3, 3, channels, filters]), b = input("b", [filters]);
+    const w2 = input("w2", [3, 3, filters, filters]), t = input("t", [3, 1, 1, filters]);
+    const g = input("g", [channels]), h = input("h", [channels]);
+    const normed = silu(groupNorm(x, g, h, 4, 1e-5));
+    const first = add(conv2d(normed, w, b, same(3)), t);
+    const cases: Record<string, [Tensor, dispatches: number]> = {
+      input: [conv2d(gelu(x), w, b, same(3)), 2],
+      result: [add(conv2d(x, w, b, same(3)), t), 2],
+      residual: [mul(add(r, conv2d(x, w, b, same(3))), 0.5), 2],
+      both: [mul(add(r, first), 0.5), 8],
+      chain: [add(conv2d(first, w2, undefined, same(3)), r), 10],
+    };
+    for (const [name, [y, dispatches]] of Object.entries(cases)) {
+      const graph = makeGraph({ y });
+      using program = await device.compile(graph);
+      const data: Record<string, Float64Array<ArrayBuffer>> = {};
+      for (const [input, buffer] of Object.entries(program.buffers)) {
+        if (input === "y") continue;
+        data[input] = Float64Array.from(
+          { length: buffer.length },
+          () => Math.fround(random.between(-1, 1)),
+        );
+        buffer.write(data[input]);
+      }
+      program.run();
+      assertEquals(program.dispatches, dispatches, name);
+      assertClose(await program.buffers.y.read(), interpret(graph, data).y, 1e-5, name);
+    }
+  }
 });
 
 Deno.test("the CPU device gives memory back", async () => {

@@ -121,6 +121,7 @@ const forwardOp: Op<Window> = {
     flops(convSizes(x.shape, w.shape, shape, attributes)),
   variants: [forwardVariant],
   wasm: lowerForward,
+  fuses: { input: true, output: true },
 };
 
 const inputGradOp: Op<Window & { shape: Shape }> = {
@@ -148,6 +149,7 @@ const inputGradOp: Op<Window & { shape: Shape }> = {
     flops(convSizes(shape, w.shape, g.shape, attributes)),
   variants: [inputGradVariant],
   wasm: lowerInputGrad,
+  fuses: { input: false, output: true },
 };
 
 const weightGradOp: Op<Window & { shape: Shape }> = {

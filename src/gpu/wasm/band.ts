@@ -5,7 +5,17 @@
  * @module
  */
 
-import { add, type Body, div, i32, load, mul, type Operand, rem } from "./assembler.ts";
+import { argument, type Expression } from "../expression.ts";
+import type { Elementwise } from "../fuse.ts";
+import { add, type Body, div, i32, load, type Local, mul, type Operand, rem } from "./assembler.ts";
+import { emitExpressions } from "./vector.ts";
+
+/** Where the numbers of a band come from: an expression over operands, by default the image itself. */
+export interface BandSource {
+  readonly expression: Expression;
+  /** Byte strides of each operand: from image to image, row to row, pixel to pixel. */
+  readonly strides: readonly (readonly [image: number, row: number, column: number])[];
+}
 
 /** An image and the window of it that a band shows. */
 export interface BandShape {
@@ -53,17 +63,59 @@ function emitRun(
   for (let rest = whole; rest < bytes; rest += 4) step((address) => add(address, rest), 4);
 }
 
+/** A band's numbers as they are in an image. */
+export const plainSource = ({ height, width, channels }: BandShape): BandSource => {
+  const pixel = 4 * channels;
+  return { expression: argument(0), strides: [[height * width * pixel, width * pixel, pixel]] };
+};
+
+/** A band's numbers as a fused expression makes them. */
+export const fusedSource = ({ operands, expression }: Elementwise): BandSource => ({
+  expression,
+  strides: operands.map(({ strides: [image, row, column] }) => [4 * image, 4 * row, 4 * column]),
+});
+
+/** Computes `count` pixels from operands that are all read along the channels. */
+function emitPixels(
+  f: Body,
+  { expression, strides }: BandSource,
+  channels: number,
+  count: number,
+  from: readonly Local[],
+  to: Operand,
+): void {
+  const target = f.integer(to), at = from.map((address) => f.integer(address));
+  const channel = f.local("i32"), vectors = channels % 8 ? 1 : 2;
+  f.repeat(count, () => {
+    f.set(channel, 0);
+    f.loop(channel, 4 * channels, 16 * vectors, () => {
+      const here = at.map((address) => f.integer(add(address, channel)));
+      const out = f.integer(add(target, channel));
+      const values = Array.from({ length: vectors }, (_, v) => {
+        const loaded = here.map((address) => f.vector(load(address, 16 * v)));
+        return emitExpressions(f, [expression], (i) => loaded[i])[0];
+      });
+      values.forEach((value, v) => f.store(out, 16 * v, value));
+    });
+    f.increase(target, 4 * channels);
+    strides.forEach(([, , column], k) => {
+      if (column) f.increase(at[k], column);
+    });
+  });
+}
+
 /**
  * Fills a band of `rows` rows.
  *
- * @param image The address of the image.
+ * @param images For each operand of the source, the address of the image.
  * @param first The row of the dilated image that the first row of the band shows; a negative one,
  * as an unsigned number, is beyond its end.
  */
 export function emitBand(
   f: Body,
   shape: BandShape,
-  image: Operand,
+  source: BandSource,
+  images: readonly Operand[],
   first: Operand,
   rows: Operand,
   band: Operand,
@@ -72,30 +124,37 @@ export function emitBand(
   const pixel = 4 * channels, extent = (width - 1) * dilation + 1;
   // The columns of the dilated image that the band shows.
   const from = Math.max(0, -left), to = Math.min(extent, columns - left);
-  const row = f.integer(first), target = f.integer(band), source = f.local("i32");
+  const isPlain = source.expression === argument(0);
+  const row = f.integer(first), target = f.integer(band);
+  const at = images.map(() => f.local("i32"));
   f.repeat(rows, () => {
     const isInside = dilation === 1
       ? i32.lt(row, height)
       : i32.and(i32.lt(row, (height - 1) * dilation + 1), i32.eqz(rem(row, dilation)));
     f.if(isInside, () => {
-      const index = div(row, dilation);
-      f.set(source, add(image, mul(index, width * pixel)));
+      const index = f.integer(div(row, dilation));
+      images.forEach((image, k) => f.set(at[k], add(image, mul(index, source.strides[k][1]))));
       if (dilation === 1) {
         emitZeros(f, target, Math.max(0, left) * pixel);
         const start = (left + from) * pixel;
-        emitCopy(f, add(source, from * pixel), add(target, start), (to - from) * pixel);
+        if (isPlain) {
+          emitCopy(f, add(at[0], from * pixel), add(target, start), (to - from) * pixel);
+        } else {
+          at.forEach((address, k) => f.increase(address, from * source.strides[k][2]));
+          emitPixels(f, source, channels, to - from, at, add(target, start));
+        }
         emitZeros(f, add(target, (left + to) * pixel), (columns - left - to) * pixel);
       } else {
         emitZeros(f, target, columns * pixel);
         const skipped = Math.ceil(from / dilation);
         const shown = Math.floor((to - 1) / dilation) - skipped + 1;
-        const at = f.integer(add(target, (left + skipped * dilation) * pixel));
-        f.increase(source, skipped * pixel);
+        const out = f.integer(add(target, (left + skipped * dilation) * pixel));
+        f.increase(at[0], skipped * pixel);
         if (shown > 0) {
           f.repeat(shown, () => {
-            emitCopy(f, source, at, pixel);
-            f.increase(source, pixel);
-            f.increase(at, dilation * pixel);
+            emitCopy(f, at[0], out, pixel);
+            f.increase(at[0], pixel);
+            f.increase(out, dilation * pixel);
           });
         }
       }

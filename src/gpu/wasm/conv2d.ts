@@ -7,12 +7,22 @@
  */
 
 import { argument } from "../expression.ts";
+import type { Fused } from "../fuse.ts";
 import { type ConvSizes, convSizes, type Window } from "../ops/conv2d.ts";
 import type { Shape } from "../shape.ts";
 import { Scratch } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { add, div, i32, type Local, mul, rem } from "./assembler.ts";
-import { bandRow, type BandShape, emitBand, emitZeros } from "./band.ts";
+import {
+  bandRow,
+  type BandShape,
+  type BandSource,
+  emitBand,
+  emitZeros,
+  fusedSource,
+  plainSource,
+} from "./band.ts";
+import { Epilogue } from "./epilogue.ts";
 import {
   emitPack,
   emitRows,
@@ -28,6 +38,7 @@ import {
   type Pointer,
   pointFrom,
   pointTo,
+  pointToInput,
   type WasmKernel,
   type WasmTarget,
 } from "./kernel.ts";
@@ -59,12 +70,16 @@ interface Correlation {
   readonly outHeight: number;
   readonly outWidth: number;
   readonly outChannels: number;
-  readonly x: Pointer;
+  readonly source: BandSource;
+  readonly x: readonly Pointer[];
   readonly w: Pointer;
   readonly pack: PackShape;
   readonly bias?: Pointer;
-  readonly y: Pointer;
+  readonly epilogue: Epilogue;
 }
+
+/** What tells the code of a source from that of others. */
+const sourceKey = ({ expression, strides }: BandSource) => JSON.stringify([expression.id, strides]);
 
 /** Rows of the result that a task computes. */
 function bandRows(units: number, perRow: number, bytesPerRow: number): number {
@@ -78,6 +93,7 @@ function bandRows(units: number, perRow: number, bytesPerRow: number): number {
 }
 
 function lowerCorrelation(c: Correlation, { pair }: WasmTarget): WasmKernel[] {
+  const { source, epilogue } = c;
   const { image, stride, kernelHeight, kernelWidth, outHeight, outWidth, outChannels, pack } = c;
   const width = panelWidth(pair), panels = Math.ceil(outChannels / width);
   const panel = panelBytes(pack, width), packed = new Scratch(panels * panel / 4);
@@ -98,20 +114,28 @@ function lowerCorrelation(c: Correlation, { pair }: WasmTarget): WasmKernel[] {
     label: c.label,
     key: `conv ${
       JSON.stringify([image, c.top, stride, kernelHeight, kernelWidth, c.batch, outHeight])
-    } ${outWidth} ${outChannels} ${width} ${!!c.bias}`,
-    pointers: [c.x, pointFrom(packed), c.y, ...(c.bias ? [c.bias] : [])],
+    } ${outWidth} ${outChannels} ${width} ${!!c.bias} ${sourceKey(source)} ${epilogue.key}`,
+    pointers: [
+      ...[pointFrom(packed), pointAt(epilogue.target)],
+      ...(c.bias ? [c.bias] : []),
+      ...c.x,
+      ...epilogue.pointers,
+    ],
     tasks: c.batch * bands,
     scratch: bandHeight * rowBytes + 64,
-    build(f, task, [x, by, y, bias], scratch) {
+    build(f, task, [by, y, ...others], scratch) {
+      const bias = c.bias ? others.shift() : undefined, x = others.splice(0, c.x.length);
+      const finish = epilogue.begin(f, y, others);
       const registers = tileRegisters(f, TILE_ROWS, width / 4);
       const n = f.integer(div(task, bands)), band = f.integer(rem(task, bands));
       const first = f.integer(mul(band, rows)), count = f.integer(rows);
       if (tail !== rows) f.if(i32.eq(band, bands - 1), () => f.set(count, tail));
-      const imageBytes = image.height * image.width * image.channels * 4;
+      finish.enterImage(n);
       emitBand(
         f,
         image,
-        f.integer(add(x, mul(n, imageBytes))),
+        source,
+        x.map((start, k) => f.integer(add(start, mul(n, source.strides[k][0])))),
         add(mul(first, stride), -c.top),
         bandHeight,
         scratch,
@@ -121,12 +145,13 @@ function lowerCorrelation(c: Correlation, { pair }: WasmTarget): WasmKernel[] {
       const start = f.integer(
         add(y, mul(add(mul(n, outHeight), first), outWidth * outChannels * 4)),
       );
-      const biasAt = bias ? f.integer(bias) : undefined;
+      const biasAt = bias ? f.integer(bias) : undefined, column = f.local("i32");
       f.set(p, 0);
       f.loop(p, panels, 1, () => {
         f.set(aRow, scratch);
         f.set(toRow, add(start, mul(p, 4 * width)));
         f.set(row, 0);
+        f.set(column, mul(p, 4 * width));
         const panelOf = (columns: number) =>
           f.loop(row, count, 1, () => {
             f.set(a, aRow);
@@ -139,6 +164,8 @@ function lowerCorrelation(c: Correlation, { pair }: WasmTarget): WasmKernel[] {
                 ...{ bK: 4 * width, cRow: 4 * outChannels },
                 runs: { count: kernelHeight, aSkip: rowBytes - 4 * run, bSkip: 0 },
                 ...(biasAt ? { bias: biasAt } : {}),
+                finish: (sum, offset, j) =>
+                  finish.apply(sum, to, offset, { address: column, offset: 16 * j }),
               },
               registers,
               { a, b, c: to, k: run },
@@ -165,20 +192,25 @@ const tapOffsets = (s: ConvSizes) =>
   );
 
 /** y from x, w and perhaps a bias. */
-export function lowerForward(node: Tensor<Window>, target: WasmTarget): WasmKernel[] {
+export function lowerForward(
+  node: Tensor<Window>,
+  target: WasmTarget,
+  fused: Fused,
+): WasmKernel[] {
   const [x, w, bias] = node.inputs, s = convSizes(x.shape, w.shape, node.shape, node.attributes);
-  if (suitsWinograd(s, target)) return forwardByWinograd(s, x, w, bias, node, target);
+  if (suitsWinograd(s, target)) return forwardByWinograd(s, node, target, fused);
   const [top, , left] = s.padding;
+  const image: BandShape = {
+    ...{ height: s.height, width: s.width, channels: s.channels, left, dilation: 1 },
+    columns: (s.outWidth - 1) * s.stride + s.kernelWidth,
+  };
   return lowerCorrelation({
     label: "conv2d",
-    ...{ batch: s.batch, top, stride: s.stride },
-    image: {
-      ...{ height: s.height, width: s.width, channels: s.channels, left, dilation: 1 },
-      columns: (s.outWidth - 1) * s.stride + s.kernelWidth,
-    },
+    ...{ batch: s.batch, top, stride: s.stride, image },
+    source: fused.input ? fusedSource(fused.input) : plainSource(image),
     ...{ kernelHeight: s.kernelHeight, kernelWidth: s.kernelWidth },
     ...{ outHeight: s.outHeight, outWidth: s.outWidth, outChannels: s.outChannels },
-    ...{ x: pointTo(x), w: pointTo(w), y: pointAt(node) },
+    ...{ x: pointToInput(x, fused.input), w: pointTo(w), epilogue: new Epilogue(node, fused) },
     ...(bias ? { bias: pointTo(bias) } : {}),
     pack: {
       ...{ taps: tapOffsets(s), inner: s.channels, innerStride: 4 * s.outChannels },
@@ -191,21 +223,23 @@ export function lowerForward(node: Tensor<Window>, target: WasmTarget): WasmKern
 export function lowerInputGrad(
   node: Tensor<Window & { shape: Shape }>,
   target: WasmTarget,
+  fused: Fused,
 ): WasmKernel[] {
   const [g, w] = node.inputs, s = convSizes(node.shape, w.shape, g.shape, node.attributes);
-  if (suitsWinograd(s, target)) return inputGradByWinograd(s, g, w, node, target);
+  if (suitsWinograd(s, target)) return inputGradByWinograd(s, node, target, fused);
   const [top, , left] = s.padding;
+  const image: BandShape = {
+    ...{ height: s.outHeight, width: s.outWidth, channels: s.outChannels, dilation: s.stride },
+    left: s.kernelWidth - 1 - left,
+    columns: s.width + s.kernelWidth - 1,
+  };
   return lowerCorrelation({
     label: "conv2d_input_grad",
-    ...{ batch: s.batch, top: s.kernelHeight - 1 - top, stride: 1 },
-    image: {
-      ...{ height: s.outHeight, width: s.outWidth, channels: s.outChannels, dilation: s.stride },
-      left: s.kernelWidth - 1 - left,
-      columns: s.width + s.kernelWidth - 1,
-    },
+    ...{ batch: s.batch, top: s.kernelHeight - 1 - top, stride: 1, image },
+    source: plainSource(image),
     ...{ kernelHeight: s.kernelHeight, kernelWidth: s.kernelWidth },
     ...{ outHeight: s.height, outWidth: s.width, outChannels: s.channels },
-    ...{ x: pointTo(g), w: pointTo(w), y: pointAt(node) },
+    ...{ x: [pointTo(g)], w: pointTo(w), epilogue: new Epilogue(node, fused) },
     pack: {
       ...{ taps: tapOffsets(s).reverse(), inner: s.outChannels, innerStride: 4 },
       ...{ columns: s.channels, columnStride: 4 * s.outChannels },
@@ -219,7 +253,7 @@ export function lowerWeightGrad(
   target: WasmTarget,
 ): WasmKernel[] {
   const [x, g] = node.inputs, s = convSizes(x.shape, node.shape, g.shape, node.attributes);
-  if (suitsWinograd(s, target)) return weightGradByWinograd(s, x, g, node, target);
+  if (suitsWinograd(s, target)) return weightGradByWinograd(s, node, target);
   const { stride, kernelHeight, kernelWidth, channels, outHeight, outWidth, outChannels } = s;
   const [top, , left] = s.padding, width = panelWidth(target.pair);
   const panels = Math.ceil(outChannels / width), columns = panels * width;
@@ -275,7 +309,15 @@ export function lowerWeightGrad(
         f.set(count, rows);
         if (tail !== rows) f.if(i32.eq(band, bands - 1), () => f.set(count, tail));
         const start = f.integer(add(x, mul(n, s.height * s.width * channels * 4)));
-        emitBand(f, image, start, add(mul(first, stride), -top), bandHeight, scratch);
+        emitBand(
+          f,
+          image,
+          plainSource(image),
+          [start],
+          add(mul(first, stride), -top),
+          bandHeight,
+          scratch,
+        );
         f.set(gStart, add(g, mul(add(mul(n, outHeight), first), outWidth * outChannels * 4)));
         f.repeat(kernelHeight, (ty) => {
           f.set(p, 0);

@@ -42,6 +42,8 @@ export interface TileShape {
   readonly accumulate?: boolean;
   /** The address of four numbers for each vector that sums start with. */
   readonly bias?: Operand;
+  /** What is stored instead of the sums at C's address plus an offset, in vector `j`. */
+  readonly finish?: (sum: Operand, offset: number, j: number) => Operand;
   /** k falls into this many runs, after each of which A and B move on by so many bytes. */
   readonly runs?: { readonly count: Operand; readonly aSkip: number; readonly bSkip: number };
 }
@@ -119,9 +121,10 @@ export function emitTile(
       f.set(run, sub(run, 1));
     }, () => run);
   }
-  each((i, j, sum) =>
-    storeColumns(f, from.c, i * cRow + 16 * j, sum, (shape.columns ?? 4 * vectors) - 4 * j)
-  );
+  each((i, j, sum) => {
+    const offset = i * cRow + 16 * j, value = shape.finish?.(sum, offset, j) ?? sum;
+    storeColumns(f, from.c, offset, value, (shape.columns ?? 4 * vectors) - 4 * j);
+  });
 }
 
 /** Stores the first `count` elements of a vector. */

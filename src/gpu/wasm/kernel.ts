@@ -5,6 +5,7 @@
  * @module
  */
 
+import type { Elementwise } from "../fuse.ts";
 import type { Tensor } from "../tensor.ts";
 import { resolve } from "../view.ts";
 import { type Scratch, type Storage, storageSize } from "../storage.ts";
@@ -47,6 +48,16 @@ export const parameterTypes = (kernel: WasmKernel): ValueType[] =>
 export function pointTo(tensor: Tensor): Pointer {
   const { source, offset } = resolve(tensor);
   return { storage: source, offset: 4 * offset, write: false };
+}
+
+/** Pointers to what an input is read or computed from. */
+export function pointToInput(tensor: Tensor, fused: Elementwise | undefined): Pointer[] {
+  if (!fused) return [pointTo(tensor)];
+  return fused.operands.map(({ storage, offset }) => ({
+    storage,
+    offset: 4 * offset,
+    write: false,
+  }));
 }
 
 /** A pointer to write to. */

@@ -30,17 +30,20 @@ export function compileProgram(
   options: CompileOptions,
 ): WasmProgram {
   const simple = simplify(graph);
-  const { stages, placements } = fuse(simple, MAX_STORAGES);
+  const { stages, placements } = fuse(simple, {
+    maxStorages: MAX_STORAGES,
+    fusesOperations: true,
+  });
   const kernels = stages.flatMap((stage) => lowerStage(stage, device.target));
   return new Builder(device, simple, placements, options).build(kernels);
 }
 
 function lowerStage(stage: Stage, target: WasmTarget): readonly WasmKernel[] {
   if ("loop" in stage) return lowerLoop(stage.loop, target);
-  const { node } = stage;
+  const { node, fused } = stage;
   if (node.op.loops) return node.op.loops(node).flatMap((loop) => lowerLoop(loop, target));
   if (!node.op.wasm) throw new DeviceError(`No kernel computes ${node.op.name} on the CPU`);
-  return node.op.wasm(node, target);
+  return node.op.wasm(node, target, fused);
 }
 
 /** Numbers that tell programs apart. */

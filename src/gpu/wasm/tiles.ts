@@ -5,6 +5,7 @@
  * @module
  */
 
+import type { Elementwise } from "../fuse.ts";
 import { applyMatrix, type Matrix } from "../winograd.ts";
 import {
   add,
@@ -19,7 +20,14 @@ import {
   rem,
   sub,
 } from "./assembler.ts";
-import { bandRow, type BandShape, emitBand } from "./band.ts";
+import {
+  bandRow,
+  type BandShape,
+  type BandSource,
+  emitBand,
+  fusedSource,
+  plainSource,
+} from "./band.ts";
 
 /** Outputs of a tile along an axis, inputs of it, and frequencies. */
 export const M = 4, N = M + 2, FREQUENCIES = N * N;
@@ -120,6 +128,7 @@ export function emitPlace(f: Body, block: Operand, b: Blocks, batch: number): Pl
 /** An image that tiles are cut from: what bands show of it, and the rows of zeros above. */
 export interface TileSource {
   readonly band: BandShape;
+  readonly source: BandSource;
   readonly top: number;
   /** Rows and columns of a tile. */
   readonly size: number;
@@ -133,10 +142,17 @@ export const sourceOf = (
   [top, left]: readonly [number, number],
   size: number,
   { tilesX }: Blocks,
-): TileSource => ({
-  band: { height, width, channels, left, dilation: 1, columns: (tilesX - 1) * M + size },
-  ...{ top, size },
-});
+  fused?: Elementwise,
+): TileSource => {
+  const columns = (tilesX - 1) * M + size;
+  const band = { height, width, channels, left, dilation: 1, columns };
+  return { band, source: fused ? fusedSource(fused) : plainSource(band), top, size };
+};
+
+/** What tells the code of a source from that of others. */
+export const tileKey = ({ band, source, top, size }: TileSource): unknown => [
+  ...[band, source.expression.id, source.strides, top, size],
+];
 
 /** Bytes of the band that a block's tiles are cut from. */
 export const bandBytes = ({ band, size }: TileSource, { rows }: Blocks) =>
@@ -151,22 +167,22 @@ export const frequencyStride = (tiles: number, channels: number) => 4 * tiles * 
  */
 export function emitTransform(
   f: Body,
-  source: TileSource,
+  tile: TileSource,
   matrix: Matrix,
   blocks: Blocks,
   place: Place,
-  x: Operand,
+  x: readonly Operand[],
   band: Local,
   target: Local,
   tiles: number,
 ): void {
-  const { band: shape, top, size } = source, { height, width, channels } = shape;
+  const { band: shape, source, top, size } = tile, { channels } = shape;
   const row = bandRow(shape), pixel = 4 * channels, stride = frequencyStride(tiles, channels);
-  const image = f.integer(add(x, mul(place.image, height * width * pixel)));
+  const images = x.map((start, k) => f.integer(add(start, mul(place.image, source.strides[k][0]))));
   const out = f.integer(target), at = f.local("i32"), end = f.local("i32"), start = f.local("i32");
   f.repeat(place.images, () => {
     const bandRows = f.integer(add(mul(place.rows, M), size - M));
-    emitBand(f, shape, image, add(mul(place.row, M), -top), bandRows, band);
+    emitBand(f, shape, source, images, add(mul(place.row, M), -top), bandRows, band);
     f.set(start, band);
     f.repeat(place.rows, () => {
       f.set(at, start);
@@ -185,7 +201,7 @@ export function emitTransform(
       });
       f.increase(start, M * row);
     });
-    f.increase(image, height * width * pixel);
+    images.forEach((image, k) => f.increase(image, source.strides[k][0]));
   });
   // Tiles that this block lacks count as zeros.
   const last = f.integer(add(target, tiles * pixel));

@@ -8,7 +8,8 @@
  */
 
 import type { ConvSizes } from "../ops/conv2d.ts";
-import { Scratch, type Storage } from "../storage.ts";
+import type { Elementwise, Fused } from "../fuse.ts";
+import { Scratch } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { F4, transposed } from "../winograd.ts";
 import { add, type Body, f32x4, i32, load, type Local, mul } from "./assembler.ts";
@@ -25,15 +26,18 @@ import {
   N,
   type Place,
   sourceOf,
+  tileKey,
 } from "./tiles.ts";
 import { transformBack, transformWeights } from "./filters.ts";
 import { emitZeros } from "./band.ts";
+import { Epilogue, type EpilogueCode } from "./epilogue.ts";
 import { emitRows, emitTile, panelWidth, TILE_ROWS, tileRegisters } from "./gemm.ts";
 import {
   pointAt,
   type Pointer,
   pointFrom,
   pointTo,
+  pointToInput,
   type WasmKernel,
   type WasmTarget,
 } from "./kernel.ts";
@@ -62,32 +66,40 @@ interface Correlation {
   readonly outWidth: number;
   readonly outChannels: number;
   readonly padding: readonly [top: number, left: number];
-  readonly x: Pointer;
-  readonly y: Storage;
+  readonly input: Elementwise | undefined;
+  readonly x: readonly Pointer[];
   readonly bias?: Pointer;
+  readonly epilogue: Epilogue;
 }
 
 /** The kernel that computes blocks of a convolution. */
 function correlate(c: Correlation, weights: Scratch, { pair }: WasmTarget): WasmKernel {
   const { batch, height, width, channels, outHeight, outWidth, outChannels, padding } = c;
   const blocks = makeBlocks(batch, outHeight, outWidth), panel = panelWidth(pair);
-  const source = sourceOf(height, width, channels, padding, N, blocks);
+  const source = sourceOf(height, width, channels, padding, N, blocks, c.input);
   const { tiles } = blocks, tilesUp = Math.ceil(tiles / 4) * 4;
   const vStride = frequencyStride(tilesUp, channels),
     mStride = frequencyStride(tilesUp, outChannels);
   const bandAt = 0, vAt = Math.ceil(bandBytes(source, blocks) / 64) * 64 + 64;
   const mAt = vAt + FREQUENCIES * vStride, dumpAt = mAt + FREQUENCIES * mStride;
   const pixel = 4 * outChannels;
-  const { bias } = c;
+  const { bias, epilogue } = c;
   return {
     label: c.label,
     key: `winograd ${
-      JSON.stringify([source, blocks, batch, outHeight, outWidth, outChannels, pair, !!bias])
-    }`,
-    pointers: [c.x, pointFrom(weights), pointAt(c.y), ...(bias ? [bias] : [])],
+      JSON.stringify([tileKey(source), blocks, batch, outHeight, outWidth])
+    } ${outChannels} ${pair} ${!!bias} ${epilogue.key}`,
+    pointers: [
+      ...[pointFrom(weights), pointAt(epilogue.target)],
+      ...(bias ? [bias] : []),
+      ...c.x,
+      ...epilogue.pointers,
+    ],
     tasks: blocks.count,
     scratch: dumpAt + pixel + 64,
-    build(f, task, [x, u, y, biasAt], scratch) {
+    build(f, task, [u, y, ...others], scratch) {
+      const biasAt = bias ? others.shift() : undefined, x = others.splice(0, c.x.length);
+      const finish = epilogue.begin(f, y, others);
       const place = emitPlace(f, task, blocks, batch);
       const band = f.integer(add(scratch, bandAt)), v = f.integer(add(scratch, vAt));
       const m = f.integer(add(scratch, mAt)), dump = f.integer(add(scratch, dumpAt));
@@ -117,7 +129,8 @@ function correlate(c: Correlation, weights: Scratch, { pair }: WasmTarget): Wasm
         f.increase(mq, mStride);
       });
 
-      emitOutput(f, c, blocks, place, { y, m, dump, mStride, ...(bias ? { biasAt } : {}) });
+      const at = { y, m, dump, mStride, ...(biasAt ? { biasAt } : {}) };
+      emitOutput(f, c, blocks, place, finish, at);
     },
   };
 }
@@ -125,9 +138,10 @@ function correlate(c: Correlation, weights: Scratch, { pair }: WasmTarget): Wasm
 /** Transforms products back, adds the bias, and stores the pixels that exist. */
 function emitOutput(
   f: Body,
-  { outHeight, outWidth, outChannels }: Correlation,
+  { outHeight, outWidth, outChannels, epilogue }: Correlation,
   { tilesX }: Blocks,
   place: Place,
+  finish: EpilogueCode,
   { y, m, dump, mStride, biasAt }: {
     y: Local;
     m: Local;
@@ -142,7 +156,12 @@ function emitOutput(
   const from = f.integer(m), at = f.local("i32"), end = f.local("i32");
   const top = f.local("i32"), left = f.local("i32"), channel = f.local("i32");
   const places = Array.from({ length: isRagged ? M * M : 0 }, () => f.local("i32"));
+  // What an epilogue reads beside a pixel beyond the edge is read beside the tile's first pixel.
+  const reads = places.map((to) => epilogue.readsLikeResult ? f.local("i32") : to);
+  const n = f.integer(place.image);
   f.repeat(place.images, () => {
+    finish.enterImage(n);
+    f.increase(n, 1);
     f.set(top, mul(place.row, M));
     f.repeat(place.rows, () => {
       f.set(left, 0);
@@ -156,6 +175,10 @@ function emitOutput(
             i32.ge(add(top, i), outHeight),
             i32.ge(add(left, j), outWidth),
           );
+          if (reads[k] !== to) {
+            f.set(reads[k], to);
+            f.if(isBeyond, () => f.set(reads[k], at));
+          }
           f.if(isBeyond, () => f.set(to, dump));
         });
         f.set(end, add(from, pixel));
@@ -163,9 +186,11 @@ function emitOutput(
         f.loop(from, end, 16, () => {
           const bias = biasAt ? f.vector(load(add(biasAt, channel))) : undefined;
           emitSquare(f, F4.at, (i, j) => load(from, (i * N + j) * mStride), (i, j, value) => {
-            const sum = bias ? f32x4.add(value, bias) : value;
-            if (isRagged) f.store(add(places[i * M + j], channel), 0, sum);
-            else f.store(add(at, channel), i * rowBytes + j * pixel, sum);
+            const sum = bias ? f32x4.add(value, bias) : value, k = i * M + j;
+            const offset = isRagged ? 0 : i * rowBytes + j * pixel;
+            const from = add(isRagged ? reads[k] : at, channel);
+            const result = finish.apply(sum, from, offset, { address: channel, offset: 0 });
+            f.store(add(isRagged ? places[k] : at, channel), offset, result);
           });
           f.increase(channel, 16);
         });
@@ -179,20 +204,21 @@ function emitOutput(
 /** y from x, w and perhaps a bias. */
 export function forwardByWinograd(
   s: ConvSizes,
-  x: Tensor,
-  w: Tensor,
-  bias: Tensor | undefined,
-  y: Tensor,
+  node: Tensor,
   target: WasmTarget,
+  fused: Fused,
 ): WasmKernel[] {
+  const [x, w, bias] = node.inputs;
   const { kernel, weights } = transformWeights(w, s.channels, s.outChannels, false, target);
   const main = correlate(
     {
       label: "conv2d",
       ...{ batch: s.batch, height: s.height, width: s.width, channels: s.channels },
       ...{ outHeight: s.outHeight, outWidth: s.outWidth, outChannels: s.outChannels },
-      ...{ padding: [s.padding[0], s.padding[2]], x: pointTo(x), y },
+      padding: [s.padding[0], s.padding[2]],
+      ...{ input: fused.input, x: pointToInput(x, fused.input) },
       ...(bias ? { bias: pointTo(bias) } : {}),
+      epilogue: new Epilogue(node, fused),
     },
     weights,
     target,
@@ -203,18 +229,19 @@ export function forwardByWinograd(
 /** dx from dy and w: a convolution with the weights turned round. */
 export function inputGradByWinograd(
   s: ConvSizes,
-  g: Tensor,
-  w: Tensor,
-  dx: Tensor,
+  node: Tensor,
   target: WasmTarget,
+  fused: Fused,
 ): WasmKernel[] {
+  const [g, w] = node.inputs;
   const { kernel, weights } = transformWeights(w, s.outChannels, s.channels, true, target);
   const main = correlate(
     {
       label: "conv2d_input_grad",
       ...{ batch: s.batch, height: s.outHeight, width: s.outWidth, channels: s.outChannels },
       ...{ outHeight: s.height, outWidth: s.width, outChannels: s.channels },
-      ...{ padding: [2 - s.padding[0], 2 - s.padding[2]], x: pointTo(g), y: dx },
+      padding: [2 - s.padding[0], 2 - s.padding[2]],
+      ...{ input: undefined, x: [pointTo(g)], epilogue: new Epilogue(node, fused) },
     },
     weights,
     target,
@@ -225,11 +252,10 @@ export function inputGradByWinograd(
 /** dw from x and dy: per frequency, the product of transformed images, summed over blocks. */
 export function weightGradByWinograd(
   s: ConvSizes,
-  x: Tensor,
-  g: Tensor,
   dw: Tensor,
   target: WasmTarget,
 ): WasmKernel[] {
+  const [x, g] = dw.inputs;
   const { batch, channels, outChannels } = s, panel = panelWidth(target.pair);
   const blocks = makeBlocks(batch, s.outHeight, s.outWidth);
   const padding = [s.padding[0], s.padding[2]] as const;
@@ -243,7 +269,9 @@ export function weightGradByWinograd(
   const vAt = Math.ceil(bytes / 64) * 64 + 64, mAt = vAt + FREQUENCIES * vStride;
   const product: WasmKernel = {
     label: "conv2d_weight_grad",
-    key: `winograd dw ${JSON.stringify([source, result, blocks, batch, parts, panel])}`,
+    key: `winograd dw ${
+      JSON.stringify([tileKey(source), tileKey(result), blocks, batch, parts, panel])
+    }`,
     pointers: [pointTo(x), pointTo(g), pointAt(sums)],
     tasks: parts,
     scratch: mAt + FREQUENCIES * mStride + 64,
@@ -257,8 +285,8 @@ export function weightGradByWinograd(
       const block = f.integer(task);
       f.loop(block, blocks.count, parts, () => {
         const place = emitPlace(f, block, blocks, batch);
-        emitTransform(f, source, F4.bt, blocks, place, x, scratch, v, tiles);
-        emitTransform(f, result, transposed(F4.at), blocks, place, g, scratch, m, tiles);
+        emitTransform(f, source, F4.bt, blocks, place, [x], scratch, v, tiles);
+        emitTransform(f, result, transposed(F4.at), blocks, place, [g], scratch, m, tiles);
         f.set(vq, v);
         f.set(mq, m);
         f.set(sq, sum);

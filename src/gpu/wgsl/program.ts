@@ -27,7 +27,10 @@ export async function compileProgram(
   device.check();
   const label = options.label ?? "a program";
   const simple = simplify(graph);
-  const { stages, placements } = fuse(simple, device.target.maxStorageBuffers);
+  const { stages, placements } = fuse(simple, {
+    maxStorages: device.target.maxStorageBuffers,
+    fusesOperations: false,
+  });
   const kernels = stages.flatMap((stage) => lowerStage(stage, device.target));
   const { result, done } = device.guard(
     `compiling ${label}`,

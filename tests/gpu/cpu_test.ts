@@ -153,7 +153,9 @@ Deno.test("wide channels, large images and long sums agree with exact arithmetic
   const values = await program.buffers.y.read();
   // Inside, 9 taps of 96 channels; at an edge 6, in a corner 4.
   const at = (row: number, column: number) => values[(row * 40 + column) * 32];
-  for (const [row, column, taps] of [[0, 0, 4], [0, 20, 6], [20, 39, 6], [20, 20, 9], [39, 39, 4]]) {
+  for (
+    const [row, column, taps] of [[0, 0, 4], [0, 20, 6], [20, 39, 6], [20, 20, 9], [39, 39, 4]]
+  ) {
     assert(Math.abs(at(row, column) - 96 * taps) < 0.01, `${row}, ${column}: ${at(row, column)}`);
   }
 });

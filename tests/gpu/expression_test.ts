@@ -29,9 +29,17 @@ Deno.test("substitute() replaces arguments", () => {
 
 Deno.test("erf has the values of tables", () => {
   const erf = e.primitives.erf.value as (x: number) => number;
-  const table = [[0, 0], [0.5, 0.5204998778130465], [1, 0.8427007929497149], [2, 0.9953222650189527], [
-    3,
-    0.9999779095030014,
-  ], [-1, -0.8427007929497149], [7, 1]];
+  const table = [
+    [0, 0],
+    [0.5, 0.5204998778130465],
+    [1, 0.8427007929497149],
+    [2, 0.9953222650189527],
+    [
+      3,
+      0.9999779095030014,
+    ],
+    [-1, -0.8427007929497149],
+    [7, 1],
+  ];
   for (const [at, value] of table) assertEquals(Math.abs(erf(at) - value) < 1e-14, true, `${at}`);
 });

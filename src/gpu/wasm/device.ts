@@ -14,6 +14,7 @@ import {
 import type { Graph } from "../graph.ts";
 import type { DType, HostArray } from "../tensor.ts";
 import type { WasmTarget } from "./kernel.ts";
+import { detectPair } from "./pair.ts";
 import { compileProgram } from "./program.ts";
 import { CONTROL_BYTES, Player } from "./threads.ts";
 
@@ -30,7 +31,7 @@ export class WasmDevice implements Device {
   /** Number of threads, this one included. */
   readonly threads: number;
   /** What kernels are generated for. */
-  readonly target: WasmTarget = { pair: 1 };
+  readonly target: WasmTarget;
   readonly memory: WebAssembly.Memory;
   readonly player: Player;
   readonly #workers: readonly Worker[];
@@ -43,7 +44,9 @@ export class WasmDevice implements Device {
   private constructor(memory: WebAssembly.Memory, workers: readonly Worker[]) {
     this.memory = memory;
     this.threads = workers.length + 1;
-    this.name = `CPU, ${this.threads} ${this.threads === 1 ? "thread" : "threads"} (WebAssembly)`;
+    this.target = { pair: detectPair() };
+    const threads = `${this.threads} ${this.threads === 1 ? "thread" : "threads"}`;
+    this.name = `CPU, ${threads} (WebAssembly${this.target.pair === 2 ? ", wide" : ""})`;
     this.player = new Player({ memory, threads: this.threads, index: 0 });
     this.#workers = workers;
   }

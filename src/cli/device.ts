@@ -4,18 +4,30 @@
  * @module
  */
 
+import { InputError } from "../errors.ts";
 import type { Device } from "../gpu/device.ts";
 import { type DeviceKind, openDevice } from "../gpu/open.ts";
-import type { Flag } from "./flags.ts";
+import type { Flag, Flags } from "./flags.ts";
 import type { Progress } from "./progress.ts";
 
-/** The flag of commands that compute. */
-export const deviceFlag = {
-  kind: "text",
-  choices: ["auto", "gpu", "cpu"],
-  value: "KIND",
-  help: "gpu (WebGPU), cpu (WebAssembly), or auto, the default: a GPU if there is one",
-} as const satisfies Flag;
+/** Threads at most: more would only wait for each other. */
+const MAX_THREADS = 256;
+
+/** The flags of commands that compute. */
+export const deviceFlags = {
+  device: {
+    kind: "text",
+    choices: ["auto", "gpu", "cpu"],
+    value: "KIND",
+    help: "gpu (WebGPU), cpu (WebAssembly), or auto, the default: a GPU if there is one",
+  },
+  threads: {
+    kind: "integer",
+    min: 1,
+    max: MAX_THREADS,
+    help: "threads of the CPU; default as many as there are cores",
+  },
+} as const satisfies Record<string, Flag>;
 
 const mayUse = (variable: string) =>
   Deno.permissions.querySync({ name: "env", variable }).state === "granted";
@@ -24,9 +36,16 @@ const mayUse = (variable: string) =>
 export const environment = (variable: string): string | undefined =>
   mayUse(variable) ? Deno.env.get(variable) : undefined;
 
+/** Refuses flags that contradict each other. */
+export function checkDeviceFlags({ device, threads }: Flags<typeof deviceFlags>): void {
+  if (device === "gpu" && threads !== undefined) {
+    throw new InputError("--threads is for the CPU, not for --device gpu");
+  }
+}
+
 /** Opens the device; says so where `auto` does not mean a GPU. */
 export async function openForCommand(
-  kind: string | undefined,
+  { device, threads }: Flags<typeof deviceFlags>,
   progress: Progress,
 ): Promise<Device> {
   // Without it, a line of EGL's about it ends up on stderr.
@@ -34,7 +53,8 @@ export async function openForCommand(
   if (Deno.build.os === "linux" && mayUse(folder) && !Deno.env.get(folder)) {
     Deno.env.set(folder, "/tmp");
   }
-  return await openDevice((kind ?? "auto") as DeviceKind, {
+  return await openDevice((device ?? "auto") as DeviceKind, {
+    ...(threads === undefined ? {} : { threads }),
     onNotice: (notice) => progress.say(`note: ${notice}`),
   });
 }

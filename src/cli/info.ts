@@ -6,23 +6,24 @@
 
 import { InputError } from "../errors.ts";
 import { GpuDevice } from "../gpu/wgsl/device.ts";
-import { deviceFlag, openForCommand } from "./device.ts";
+import { checkDeviceFlags, deviceFlags, openForCommand } from "./device.ts";
 import { loadModel } from "./files.ts";
-import { type Flag, parseFlags } from "./flags.ts";
+import { type Flag, type Flags, parseFlags } from "./flags.ts";
 import { formatBytes, print, Progress } from "./progress.ts";
 import { packageName, version } from "./version.ts";
 
 /** What `info` understands. */
 export const infoFlags = {
   json: { kind: "switch", help: "print JSON" },
-  device: deviceFlag,
+  ...deviceFlags,
 } as const satisfies Record<string, Flag>;
 
 /** Runs the command. */
 export async function infoCommand(args: readonly string[]): Promise<void> {
   const { flags, rest } = parseFlags(args, infoFlags);
+  checkDeviceFlags(flags);
   if (rest.length > 1) throw new InputError(`info takes one model, not ${rest.join(" and ")}`);
-  const facts = rest.length ? await describeModel(rest[0]) : await describeMachine(flags.device);
+  const facts = rest.length ? await describeModel(rest[0]) : await describeMachine(flags);
   if (flags.json) return print(JSON.stringify(facts, null, 2));
   const width = Math.max(...Object.keys(facts).map((key) => key.length));
   for (const [key, value] of Object.entries(facts)) {
@@ -42,8 +43,8 @@ async function describeModel(place: string): Promise<Record<string, unknown>> {
   };
 }
 
-async function describeMachine(kind: string | undefined): Promise<Record<string, unknown>> {
-  using device = await openForCommand(kind, new Progress());
+async function describeMachine(flags: Flags<typeof infoFlags>): Promise<Record<string, unknown>> {
+  using device = await openForCommand(flags, new Progress());
   const facts = {
     package: `${packageName} ${version}`,
     deno: Deno.version.deno,

@@ -9,7 +9,7 @@ import type { Images, MethodName } from "../sample/sampler.ts";
 import { methods, Sampler } from "../sample/sampler.ts";
 import { NoiseSchedule } from "../model/schedule.ts";
 import { shippedModels } from "../model/shipped.ts";
-import { deviceFlag, openForCommand } from "./device.ts";
+import { checkDeviceFlags, deviceFlags, openForCommand } from "./device.ts";
 import { loadModel } from "./files.ts";
 import { type Flag, parseFlags } from "./flags.ts";
 import { checkFits, checkOutput, writeImages } from "./pictures.ts";
@@ -55,13 +55,14 @@ export const sampleFlags = {
     value: "PATH",
     help: ".png (a grid), .gif (the denoising), .safetensors, or a folder; default samples.png",
   },
-  device: deviceFlag,
+  ...deviceFlags,
 } as const satisfies Record<string, Flag>;
 
 /** Runs the command. */
 export async function sampleCommand(args: readonly string[]): Promise<void> {
   const { flags, rest } = parseFlags(args, sampleFlags);
   if (rest.length) throw new InputError(`sample takes flags only, not ${rest[0]}`);
+  checkDeviceFlags(flags);
   const { count = 16, seed = 0, eta = 0, out = "samples.png", model: place = "mnist" } = flags;
   const method = (flags.sampler ?? "ddim") as MethodName;
   if (flags.eta !== undefined && method !== "ddim") {
@@ -80,7 +81,7 @@ export async function sampleCommand(args: readonly string[]): Promise<void> {
   methods[method].plan(new NoiseSchedule(model.schedule), steps, { eta });
 
   using progress = new Progress();
-  using device = await openForCommand(flags.device, progress);
+  using device = await openForCommand(flags, progress);
   progress.update(`compiling for ${device.name}`);
   const batchSize = Math.ceil(count / Math.ceil(count / MAX_BATCH));
   const began = performance.now();

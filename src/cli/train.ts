@@ -13,7 +13,7 @@ import type { Dataset } from "../train/dataset.ts";
 import { HISTORY } from "../train/step.ts";
 import { parseTraining, Trainer } from "../train/trainer.ts";
 import { openDataset } from "./data.ts";
-import { deviceFlag, openForCommand } from "./device.ts";
+import { checkDeviceFlags, deviceFlags, openForCommand } from "./device.ts";
 import { type Flag, type Flags, parseFlags } from "./flags.ts";
 import { preparePictures } from "./pictures.ts";
 import { formatBytes, Progress } from "./progress.ts";
@@ -26,6 +26,7 @@ import {
   type RunFields,
   RunFolder,
 } from "./run_folder.ts";
+import { isWide, runWide } from "./wide.ts";
 import { createRun, trainUntil } from "./train_loop.ts";
 
 /** Steps where nobody says how many: in all, between lines of the log, between checkpoints. */
@@ -68,7 +69,11 @@ export const trainFlags = {
     help: `steps between checkpoints and sample grids; default ${USUAL.saveEvery}`,
   },
   resume: { kind: "switch", help: "go on where the training in FOLDER stopped" },
-  device: deviceFlag,
+  ...deviceFlags,
+  wide: {
+    kind: "switch",
+    help: "on the CPU, restart with flags for V8: up to twice as fast, without bounds checks",
+  },
 } as const satisfies Record<string, Flag>;
 
 /** A network for small grey pictures: 690,000 parameters, 73 million multiplications at 28 × 28. */
@@ -90,6 +95,11 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
   const { flags, rest } = parseFlags(args, trainFlags);
   if (rest.length) throw new InputError(`train takes flags only, not ${rest[0]}`);
   if (!flags.out) throw new InputError("train needs --out FOLDER");
+  checkDeviceFlags(flags);
+  if (flags.wide && flags.device === "gpu") {
+    throw new InputError("--wide is for the CPU, not for --device gpu");
+  }
+  if (flags.wide && !isWide()) return await runWide(["train", ...args]);
   const folder = new RunFolder(flags.out);
   const given = flags.config ? await readRunFields(flags.config) : {};
   const recorded = flags.resume ? formatRunConfig(await folder.readConfig()) : undefined;
@@ -112,7 +122,7 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
   await preparePictures();
 
   using progress = new Progress();
-  using device = await openForCommand(flags.device, progress);
+  using device = await openForCommand(flags.wide ? { ...flags, device: "cpu" } : flags, progress);
   progress.update(`compiling for ${device.name}`);
   const { unet, scheduler, training } = config;
   const model = initializeModel(unet, formatSchedule(scheduler), training.seed);

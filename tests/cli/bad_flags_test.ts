@@ -42,6 +42,7 @@ refuses("a number that is none, or out of range, is refused", [
   ["sample --steps 0x10", /--steps must be a whole number/],
   ["train --learning-rate -.1", /--learning-rate must be .*, not -\.1/],
   ["train --log-every 100000", /--log-every must be/],
+  ["info --threads 0", /--threads must be a whole number from 1 to 256, not 0/],
 ]);
 
 refuses("a value that is missing, or where none belongs, is refused", [
@@ -60,6 +61,8 @@ refuses("a choice that does not exist is refused, and the nearest is named", [
 ]);
 
 refuses("flags that contradict each other or the model are refused", [
+  ["sample --device gpu --threads 2", /--threads is for the CPU/],
+  ["train --out x --data mnist --device gpu --wide", /--wide is for the CPU/],
   ["sample --sampler ddpm --eta 0.5", /--eta is for the sampler ddim, not for ddpm/],
   ["sample --steps 1001", /Cannot sample in 1001 steps: .* 1 to 1000/],
   ["sample --label 3", /--label is for models with classes/],

@@ -105,30 +105,32 @@ Deno.test("a training tells what it does, and leaves a model, a log and pictures
   await folder.succeed("sample", "--model", "a", "--device", "cpu", "--count", "1", "--steps", "1");
 });
 
-Deno.test("an interrupted training is saved, and goes on where it was", async () => {
-  await using folder = await makeFolder();
-  const child = folder.start(...train("a", 100_000, "--save-every", "100000"));
-  const decoder = new TextDecoder();
-  let told = "", isKilled = false;
-  for await (const chunk of child.stderr) {
-    told += decoder.decode(chunk, { stream: true });
-    // By then it is in its loop.
-    if (!isKilled && told.includes("step 4 of")) child.kill("SIGINT"), isKilled = true;
-  }
-  await child.stdout.cancel();
-  assertEquals((await child.status).code, 130, told);
-  assertMatch(told, /^interrupted: saving; once more ends at once$/m);
-  const { step } = await readState(folder, "a");
-  assertStringIncludes(told, `saved after step ${step}; --resume goes on`);
+for (const [signal, ...mode] of [["SIGINT"], ["SIGTERM", "--wide"]] as const) {
+  Deno.test(`a training that gets ${signal} is saved, and goes on where it was`, async () => {
+    await using folder = await makeFolder();
+    const child = folder.start(...train("a", 100_000, "--save-every", "100000", ...mode));
+    const decoder = new TextDecoder();
+    let told = "", isKilled = false;
+    for await (const chunk of child.stderr) {
+      told += decoder.decode(chunk, { stream: true });
+      // By then it is in its loop.
+      if (!isKilled && told.includes("step 4 of")) child.kill(signal), isKilled = true;
+    }
+    await child.stdout.cancel();
+    assertEquals((await child.status).code, 130, told);
+    assertMatch(told, /^interrupted: saving; once more ends at once$/m);
+    const { step } = await readState(folder, "a");
+    assertStringIncludes(told, `saved after step ${step}; --resume goes on`);
 
-  const last = step + 2;
-  await folder.succeed(...train("a", last, "--resume", "--save-every", "100000"));
-  await folder.succeed(...train("b", last, "--save-every", "100000"));
-  assertEquals(await readState(folder, "a"), await readState(folder, "b"));
-  assertEquals(await readLog(folder, "a"), await readLog(folder, "b"));
-  const files = await folder.list();
-  assert(!files.some((line) => line.includes(".part")), files.join("\n"));
-});
+    const last = step + 2;
+    await folder.succeed(...train("a", last, "--resume", "--save-every", "100000", ...mode));
+    await folder.succeed(...train("b", last, "--save-every", "100000", ...mode));
+    assertEquals(await readState(folder, "a"), await readState(folder, "b"));
+    assertEquals(await readLog(folder, "a"), await readLog(folder, "b"));
+    const files = await folder.list();
+    assert(!files.some((line) => line.includes(".part")), files.join("\n"));
+  });
+}
 
 Deno.test("a training can be resumed on another device", async () => {
   await using folder = await makeFolder();

@@ -6,68 +6,28 @@
  * @module
  */
 
-import * as e from "./expression.ts";
-import type { Expression } from "./expression.ts";
 import { type Graph, nodesOf } from "./graph.ts";
-import type { Access, Loop, Result } from "./loop.ts";
 import { concatOp, type Packing, packOp } from "./ops/concat.ts";
-import { type MapAttributes, mapOp } from "./ops/map.ts";
+import { mapOp } from "./ops/map.ts";
 import { sumOp } from "./ops/sum.ts";
 import { broadcastStrides, denseStrides, sameShape, type Shape, sizeOf } from "./shape.ts";
-import { constantData, type Tensor } from "./tensor.ts";
+import {
+  type Group,
+  isGroup,
+  type Member,
+  type Placements,
+  scalarConstant,
+  type Single,
+  type Stage,
+  StageBuilder,
+} from "./stage.ts";
+import type { Tensor } from "./tensor.ts";
 import { isDenseView, resolve } from "./view.ts";
-
-/** A unit of execution: a fused loop nest, or one operation with a kernel of its own. */
-export type Stage =
-  | { readonly loop: Loop<Tensor> }
-  | { readonly node: Tensor; readonly fused: Fused };
-
-/** An expression and what its arguments read. */
-export interface Elementwise {
-  readonly operands: readonly Access<Tensor>[];
-  readonly expression: Expression;
-}
-
-/** Elementwise work that an operation's kernel does on the way. */
-export interface Fused {
-  /** How each element of the first input is computed, instead of being read. */
-  readonly input?: Elementwise;
-  /** What becomes of the result, which is argument 0; operand i is argument i + 1. */
-  readonly output?: Elementwise & { readonly storage: Tensor };
-}
-
-/** Tensors that are computed inside another one's memory, and the element they start at. */
-export type Placements = ReadonlyMap<Tensor, { readonly within: Tensor; readonly offset: number }>;
 
 /** What there is to execute, in order. */
 export interface Schedule {
   readonly stages: readonly Stage[];
   readonly placements: Placements;
-}
-
-/** A value of a loop under construction, and where in which storage it goes. */
-interface Member {
-  readonly node: Tensor;
-  /** The node itself, or what it is copied into. */
-  readonly target: Tensor;
-  readonly strides: readonly number[];
-  readonly offset: number;
-}
-
-/** A loop under construction: values over one domain, some axes of which may be summed. */
-interface Group {
-  readonly domain: Shape;
-  readonly summed: readonly boolean[];
-  readonly members: Member[];
-}
-
-/** An operation with a kernel of its own, and the elementwise tensors that it takes along. */
-interface Single {
-  readonly node: Tensor;
-  /** Its first input, if the kernel computes it. */
-  readonly input?: Tensor;
-  /** What is made of its result, if the kernel does. */
-  output?: Tensor;
 }
 
 /** What a target is able to do. */
@@ -114,7 +74,8 @@ class Fusion {
     for (const node of nodes) if (node.op === packOp) this.#placeParts(node);
     for (const node of nodes) this.#assign(node);
     for (const [state, value] of this.#graph.updates) this.#update(state, value);
-    const stages = this.#order()!.map((i) => this.#build(this.#stages[i]));
+    const builder = new StageBuilder(this.#inlined, this.#placements);
+    const stages = this.#order()!.map((i) => builder.build(this.#stages[i]));
     return { stages, placements: this.#placements };
   }
 
@@ -386,78 +347,9 @@ class Fusion {
     };
     return this.#stages.every((_, i) => visit(i)) ? [...order] : undefined;
   }
-
-  /** A stage in terms of the storages that things end up in. */
-  #build(stage: Group | Single): Stage {
-    if (!isGroup(stage)) return { node: stage.node, fused: this.#buildFused(stage) };
-    const { domain, summed, members } = stage;
-    const { operands, values, compute, read } = this.#reader(domain);
-    const own = new Set(members.filter((m) => m.node === m.target).map((m) => m.node));
-    const results = members.map(({ node, target, strides, offset }): Result<Tensor> => {
-      const isOwn = own.has(node), expression = isOwn ? compute(node) : read(node);
-      if (isOwn && node.op === mapOp && node.dtype === "f32") values.set(node, expression);
-      return { ...this.#locate(target, offset), strides, expression };
-    });
-    const label = summed.some((s) => s) ? "sum" : "map";
-    return { loop: { label, domain, summed, operands, results } };
-  }
-
-  #buildFused({ node, input, output }: Single): Fused {
-    const fused: { -readonly [K in keyof Fused]: Fused[K] } = {};
-    if (input) {
-      const { operands, compute } = this.#reader(input.shape);
-      fused.input = { expression: compute(input), operands };
-    }
-    if (output) {
-      const { operands, values, compute } = this.#reader(output.shape, 1);
-      values.set(node, e.argument(0));
-      const { storage } = this.#locate(output, 0);
-      fused.output = { expression: compute(output), operands, storage };
-    }
-    return fused;
-  }
-
-  /** Makes expressions over a domain, and collects what they read. Arguments count from `first`. */
-  #reader(domain: Shape, first = 0) {
-    const operands: Access<Tensor>[] = [], values = new Map<Tensor, Expression>();
-    const operand = (x: Tensor): Expression => {
-      const value = scalarConstant(x);
-      if (value !== undefined) return e.constant(value);
-      const view = resolve(x), { storage, offset } = this.#locate(view.source, view.offset);
-      const strides = broadcastStrides(x.shape, view.strides, domain)
-        .map((s, i) => domain[i] === 1 ? 0 : s);
-      const found = operands.findIndex((o) =>
-        o.storage === storage && o.offset === offset && sameShape(o.strides, strides)
-      );
-      const index = found < 0 ? operands.push({ storage, strides, offset }) - 1 : found;
-      return e.argument(first + index);
-    };
-    const read = (x: Tensor): Expression =>
-      values.get(x) ?? (this.#inlined.has(x) ? compute(x) : operand(x));
-    const compute = (node: Tensor): Expression => {
-      if (node.op === sumOp) return read(node.inputs[0]);
-      const inputs = node.inputs.map(read);
-      return e.substitute((node.attributes as MapAttributes).formula.expression, (i) => inputs[i]);
-    };
-    return { operands, values, compute, read };
-  }
-
-  /** The storage that a tensor is a part of, if it is updated in place or packed. */
-  #locate(tensor: Tensor, offset: number): { storage: Tensor; offset: number } {
-    const place = this.#placements.get(tensor);
-    return place ? this.#locate(place.within, offset + place.offset) : { storage: tensor, offset };
-  }
 }
 
 const isElementwise = (x: Tensor) => x.op === mapOp || x.op === sumOp;
-
-const isGroup = (stage: Group | Single): stage is Group => "members" in stage;
-
-/** The number that a constant, or a view of one, consists of. */
-function scalarConstant(x: Tensor): number | undefined {
-  const data = constantData(resolve(x).source);
-  return data?.length === 1 ? data[0] : undefined;
-}
 
 /** How many of these are about as large as what `consumer` walks. */
 function countLarge(tensors: ReadonlySet<Tensor>, consumer: Tensor): number {

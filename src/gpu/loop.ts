@@ -8,6 +8,7 @@
 
 import type { Expression } from "./expression.ts";
 import type { Shape } from "./shape.ts";
+import type { Tensor } from "./tensor.ts";
 
 /** Element (i, j, …) of the domain is at `offset + i * strides[0] + j * strides[1] + …`. */
 export interface Access<S> {
@@ -30,6 +31,20 @@ export interface Loop<S> {
   readonly summed: readonly boolean[];
   readonly operands: readonly Access<S>[];
   readonly results: readonly Result<S>[];
+}
+
+/** An expression and what its arguments read. */
+export interface Elementwise {
+  readonly operands: readonly Access<Tensor>[];
+  readonly expression: Expression;
+}
+
+/** Elementwise work that an operation's kernel does on the way. */
+export interface Fused {
+  /** How each element of the first input is computed, instead of being read. */
+  readonly input?: Elementwise;
+  /** What becomes of the result, which is argument 0; operand i is argument i + 1. */
+  readonly output?: Elementwise & { readonly storage: Tensor };
 }
 
 /** An axis of a simplified nest, with the strides of operands and results in order. */

@@ -6,7 +6,7 @@
  * @module
  */
 
-import type { Fused } from "./fuse.ts";
+import type { Fused } from "./loop.ts";
 import type { Loop } from "./loop.ts";
 import type { Shape } from "./shape.ts";
 import type { Storage } from "./storage.ts";

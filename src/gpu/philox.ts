@@ -8,6 +8,22 @@
  * @module
  */
 
+import type { Shape } from "./shape.ts";
+
+/** What to draw from: standard normals, uniforms in (0, 1), or integers in [0, below). */
+export type Distribution = "normal" | "uniform" | "integer";
+
+/** Attributes of a draw. */
+export interface RandomAttributes {
+  readonly distribution: Distribution;
+  /** `[images, ...]`: the first axis counts images, the others number an image's elements. */
+  readonly shape: Shape;
+  /** Keeps draws for different purposes apart. */
+  readonly stream: number;
+  /** Exclusive bound of integers. */
+  readonly below: number;
+}
+
 /** Multipliers and key increments of the generator. */
 export const PHILOX = { m0: 0xd2511f53, m1: 0xcd9e8d57, w0: 0x9e3779b9, w1: 0xbb67ae85 } as const;
 

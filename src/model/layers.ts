@@ -5,7 +5,8 @@
  * @module
  */
 
-import { conv2d, same, type Window } from "../gpu/ops/conv2d.ts";
+import type { Window } from "../gpu/convolution.ts";
+import { conv2d, same } from "../gpu/ops/conv2d.ts";
 import { groupNorm } from "../gpu/ops/group_norm.ts";
 import { add, gelu, mish, mul, relu, silu } from "../gpu/ops/map.ts";
 import { linear as linearOp, splitHeads } from "../gpu/ops/matmul.ts";

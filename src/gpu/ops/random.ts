@@ -7,26 +7,19 @@
 
 import { less, mul } from "../expression.ts";
 import type { Case, Op } from "../op.ts";
-import { philox, toInteger, toNormals, toUniform } from "../philox.ts";
+import {
+  type Distribution,
+  philox,
+  type RandomAttributes,
+  toInteger,
+  toNormals,
+  toUniform,
+} from "../philox.ts";
 import { type Shape, sizeOf } from "../shape.ts";
 import { apply, constant, type Tensor } from "../tensor.ts";
 import { lowerRandom } from "../wasm/small.ts";
 import { randomVariant } from "../wgsl/philox.ts";
 import { map } from "./map.ts";
-
-/** What to draw from: standard normals, uniforms in (0, 1), or integers in [0, below). */
-export type Distribution = "normal" | "uniform" | "integer";
-
-/** Attributes of a draw. */
-export interface RandomAttributes {
-  readonly distribution: Distribution;
-  /** `[images, ...]`: the first axis counts images, the others number an image's elements. */
-  readonly shape: Shape;
-  /** Keeps draws for different purposes apart. */
-  readonly stream: number;
-  /** Exclusive bound of integers. */
-  readonly below: number;
-}
 
 /** Where in the sequence of random numbers a program is. */
 export interface RandomState {

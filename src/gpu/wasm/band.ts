@@ -6,7 +6,7 @@
  */
 
 import { argument, type Expression } from "../expression.ts";
-import type { Elementwise } from "../fuse.ts";
+import type { Elementwise } from "../loop.ts";
 import { add, type Body, div, i32, load, type Local, mul, type Operand, rem } from "./assembler.ts";
 import { emitExpressions } from "./vector.ts";
 

@@ -7,8 +7,8 @@
  */
 
 import { argument } from "../expression.ts";
-import type { Fused } from "../fuse.ts";
-import { type ConvSizes, convSizes, type Window } from "../ops/conv2d.ts";
+import type { Fused } from "../loop.ts";
+import { type ConvSizes, convSizes, type Window } from "../convolution.ts";
 import type { Shape } from "../shape.ts";
 import { Scratch } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";

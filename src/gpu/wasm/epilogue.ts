@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Fused } from "../fuse.ts";
+import type { Fused } from "../loop.ts";
 import { denseStrides } from "../shape.ts";
 import type { Storage } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";

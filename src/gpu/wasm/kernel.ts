@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Elementwise } from "../fuse.ts";
+import type { Elementwise } from "../loop.ts";
 import type { Tensor } from "../tensor.ts";
 import { resolve } from "../view.ts";
 import { type Scratch, type Storage, storageSize } from "../storage.ts";

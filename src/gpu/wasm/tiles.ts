@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Elementwise } from "../fuse.ts";
+import type { Elementwise } from "../loop.ts";
 import { applyMatrix, type Matrix } from "../winograd.ts";
 import {
   add,

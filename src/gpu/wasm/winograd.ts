@@ -7,8 +7,8 @@
  * @module
  */
 
-import type { ConvSizes } from "../ops/conv2d.ts";
-import type { Elementwise, Fused } from "../fuse.ts";
+import type { ConvSizes } from "../convolution.ts";
+import type { Elementwise, Fused } from "../loop.ts";
 import { Scratch } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { F4, transposed } from "../winograd.ts";

@@ -9,7 +9,7 @@ import type { Variant } from "./kernel.ts";
 import { bind, bindInput, makeKernel } from "./kernel.ts";
 import { splitSum } from "./loop.ts";
 import { generateTile, type Source } from "./gemm.ts";
-import type { ConvSizes, Window } from "../ops/conv2d.ts";
+import { type ConvSizes, convSizes, type Window } from "../convolution.ts";
 import type { Shape } from "../shape.ts";
 
 /** Sizes as uniforms. */
@@ -21,20 +21,6 @@ function uniforms(s: ConvSizes): Record<string, number> {
     ...{ top: s.padding[0], left: s.padding[2] },
   };
 }
-
-const sizesOf = (image: Shape, kernel: Shape, result: Shape, window: Window): ConvSizes => ({
-  stride: window.stride,
-  padding: window.padding,
-  batch: image[0],
-  height: image[1],
-  width: image[2],
-  channels: image[3],
-  kernelHeight: kernel[0],
-  kernelWidth: kernel[1],
-  outHeight: result[1],
-  outWidth: result[2],
-  outChannels: result[3],
-});
 
 /** Four consecutive numbers of an array, bound as vectors or not. */
 const four = (name: string, at: string, isVector: boolean) =>
@@ -64,7 +50,7 @@ export const forwardVariant: Variant<Window> = {
   name: "implicit product",
   lower(node, target) {
     const [x, w, bias] = node.inputs;
-    const s = sizesOf(x.shape, w.shape, node.shape, node.attributes);
+    const s = convSizes(x.shape, w.shape, node.shape, node.attributes);
     const isVector = s.channels % 4 === 0 && s.outChannels % 4 === 0;
     const patches: Source = {
       layout: "along",
@@ -115,7 +101,7 @@ export const inputGradVariant: Variant<Window & { shape: Shape }> = {
   name: "implicit product",
   lower(node, target) {
     const [g, w] = node.inputs;
-    const s = sizesOf(node.shape, w.shape, g.shape, node.attributes);
+    const s = convSizes(node.shape, w.shape, g.shape, node.attributes);
     const isVector = s.channels % 4 === 0 && s.outChannels % 4 === 0;
     const strided = (axis: string, slot: string) =>
       s.stride === 1
@@ -171,7 +157,7 @@ export const weightGradVariant: Variant<Window & { shape: Shape }> = {
   name: "implicit product",
   lower(node, target) {
     const [x, g] = node.inputs;
-    const s = sizesOf(x.shape, node.shape, g.shape, node.attributes);
+    const s = convSizes(x.shape, node.shape, g.shape, node.attributes);
     const isVector = s.channels % 4 === 0 && s.outChannels % 4 === 0;
     const taps = s.kernelHeight * s.kernelWidth, pixels = s.batch * s.outHeight * s.outWidth;
     const each = [0, 1, 2, 3];

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { RandomAttributes } from "../ops/random.ts";
+import type { RandomAttributes } from "../philox.ts";
 import { PHILOX } from "../philox.ts";
 import { sizeOf } from "../shape.ts";
 import { aliases, LOG } from "./expression.ts";

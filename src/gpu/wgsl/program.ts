@@ -6,7 +6,8 @@
  */
 
 import { type CompileOptions, DeviceError, type Program, type TensorBuffer } from "../device.ts";
-import { fuse, type Placements, type Stage } from "../fuse.ts";
+import { fuse } from "../fuse.ts";
+import type { Placements, Stage } from "../stage.ts";
 import { type Graph, nodesOf } from "../graph.ts";
 import { hasGaps } from "../ops/concat.ts";
 import { type Lifetime, planMemory } from "../plan.ts";

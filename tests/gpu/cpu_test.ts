@@ -102,6 +102,17 @@ Deno.test("memory that was given back comes as zeros", async () => {
   assert((await again.read()).every((v) => v === 0));
 });
 
+Deno.test("a buffer that was disposed of is an error, and disposing of it twice harms no other", async () => {
+  using device = await WasmDevice.open(1);
+  const buffer = device.buffer(64);
+  buffer[Symbol.dispose]();
+  using other = device.buffer(64);
+  buffer[Symbol.dispose]();
+  using third = device.buffer(64);
+  assert(other.address !== third.address);
+  assertThrows(() => buffer.write([1]), DeviceError, "disposed");
+});
+
 Deno.test("the CPU device refuses more than WebAssembly can address, and says how much that is", async () => {
   using device = await WasmDevice.open(1);
   assertThrows(() => device.buffer(2 ** 31), DeviceError, "4294967296");

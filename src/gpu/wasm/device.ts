@@ -176,6 +176,7 @@ export class WasmBuffer implements TensorBuffer {
   readonly length: number;
   readonly address: number;
   readonly #device: WasmDevice;
+  #isDisposed = false;
 
   constructor(device: WasmDevice, length: number, dtype: DType) {
     this.#device = device;
@@ -186,6 +187,7 @@ export class WasmBuffer implements TensorBuffer {
 
   #view(offset: number, length: number): Float32Array | Int32Array {
     this.#device.check();
+    if (this.#isDisposed) throw new DeviceError("Cannot reach a buffer that was disposed of");
     if (!(offset >= 0 && length >= 0 && offset + length <= this.length)) {
       throw new RangeError(
         `Cannot reach elements ${offset} to ${offset + length} of a buffer of ${this.length}`,
@@ -210,6 +212,8 @@ export class WasmBuffer implements TensorBuffer {
   }
 
   [Symbol.dispose](): void {
-    this.#device.release(this.address);
+    // The address may be somebody else's by the second time.
+    if (!this.#isDisposed) this.#device.release(this.address);
+    this.#isDisposed = true;
   }
 }

@@ -12,6 +12,7 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
+import { wideEnvironment } from "../src/cli/wide.ts";
 
 /** What a run prints. */
 interface Line {
@@ -30,6 +31,8 @@ interface Peer {
 }
 
 const PEERS = ".peers";
+/** Some hang now and then; the slowest needs minutes for its first step. */
+const TIMEOUT_MS = 900_000;
 const deno = [Deno.execPath(), "run", "-A", "--no-check"];
 const own = (...flags: string[]): Peer["command"] => (op) => [
   ...[...deno, "bench/run.ts", "--op", op, ...flags],
@@ -56,7 +59,7 @@ const peers: Record<string, Peer> = {
   cpu1: { command: own("--device", "cpu", "--threads", "1") },
   wide: {
     command: own("--device", "cpu"),
-    env: { DENO_V8_FLAGS: "--experimental-wasm-revectorize,--no-wasm-bounds-checks" },
+    env: wideEnvironment(),
   },
   gpu: { command: own("--device", "gpu") },
   torch: {
@@ -80,11 +83,11 @@ const peers: Record<string, Peer> = {
   },
 };
 
-/** Runs a peer once; some hang now and then. */
+/** Runs a peer once. */
 async function run({ env = {}, folder = "." }: Peer, command: readonly string[]): Promise<Line> {
   try {
     const { stdout, stderr, success } = await new Deno.Command(command[0], {
-      ...{ args: command.slice(1), cwd: folder, env, signal: AbortSignal.timeout(300_000) },
+      ...{ args: command.slice(1), cwd: folder, env, signal: AbortSignal.timeout(TIMEOUT_MS) },
     }).output();
     const line = new TextDecoder().decode(stdout).trim().split("\n").at(-1) ?? "";
     if (line.startsWith("{")) return JSON.parse(line);

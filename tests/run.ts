@@ -1,12 +1,18 @@
 /**
  * `deno task test`: makes sure that there is a WebGPU adapter, then runs all tests and all examples
- * of the documentation. Further arguments go to `deno test`, paths among them.
+ * of the documentation; then those of the CPU device again in V8's wide mode. Further arguments go
+ * to `deno test`, paths among them.
  *
  * Without an adapter nothing is skipped: on Debian, Mesa's software Vulkan is installed where that is
  * allowed, and otherwise the run fails.
  *
  * @module
  */
+
+import { wideEnvironment } from "../src/cli/wide.ts";
+
+/** Tests of the CPU device, in which V8's flags make a difference. */
+const CPU_TESTS = ["tests/gpu/cpu_test.ts", "tests/gpu/ops_test.ts", "tests/parity_test.ts"];
 
 /** Debian's packages that make an adapter of the CPU. */
 const PACKAGES = ["libvulkan1", "mesa-vulkan-drivers"];
@@ -62,11 +68,19 @@ async function main(args: readonly string[]): Promise<number> {
       return 1;
     }
   }
+  // Not the folder `tests` by name: Deno finds nothing there, since it holds workspace members.
+  const code = await test(["--doc", ...args], {});
+  if (code || args.length) return code;
+  say("once more on the CPU, in V8's wide mode");
+  return await test(["--filter", "CPU", ...CPU_TESTS], wideEnvironment());
+}
+
+/** Runs `deno test`; returns its exit code. */
+async function test(args: readonly string[], more: Record<string, string>): Promise<number> {
   const { code } = await new Deno.Command(Deno.execPath(), {
-    // Not the folder `tests` by name: Deno finds nothing there, since it holds workspace members.
-    args: ["test", "-A", "--doc", "--parallel", ...args],
+    args: ["test", "-A", "--parallel", ...args],
     // Mesa's software adapter takes all cores by itself.
-    env: { ...env, DENO_JOBS: Deno.env.get("DENO_JOBS") ?? "2" },
+    env: { ...env, DENO_JOBS: Deno.env.get("DENO_JOBS") ?? "2", ...more },
   }).spawn().status;
   return code;
 }

@@ -18,11 +18,16 @@ const givenFlags = () => environment(VARIABLE)?.split(",").filter(Boolean) ?? []
 /** Whether this process was started for the wide mode. */
 export const isWide = (): boolean => WIDE_FLAGS.every((flag) => givenFlags().includes(flag));
 
+/** The variable that starts Deno in the wide mode, and its value. */
+export const wideEnvironment = (): Record<string, string> => ({
+  [VARIABLE]: [...new Set([...givenFlags(), ...WIDE_FLAGS])].join(","),
+});
+
 /** Runs a command in a new process in the wide mode; returns its exit code. */
 export async function runWide(args: readonly string[]): Promise<number> {
   const child = new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", Deno.mainModule, ...args],
-    env: { [VARIABLE]: [...givenFlags(), ...WIDE_FLAGS].join(",") },
+    env: wideEnvironment(),
   }).spawn();
   // A terminal's Ctrl-C reaches both; this one stays until the other has saved its work.
   const stay = () => {};

@@ -7,7 +7,7 @@
 
 import { argument, type Expression } from "../expression.ts";
 import type { Elementwise } from "../loop.ts";
-import { add, type Body, div, i32, load, type Local, mul, type Operand, rem } from "./assembler.ts";
+import { add, type Body, i32, load, type Local, mul, type Operand } from "./assembler.ts";
 import { emitExpressions } from "./vector.ts";
 
 /** Where the numbers of a band come from: an expression over operands, by default the image itself. */
@@ -26,8 +26,6 @@ export interface BandShape {
   readonly left: number;
   /** Columns of the band. */
   readonly columns: number;
-  /** Pixels lie this far apart in the band, with zeros between them. */
-  readonly dilation: number;
 }
 
 /** Bytes of a row of a band. */
@@ -108,7 +106,7 @@ function emitPixels(
  * Fills a band of `rows` rows.
  *
  * @param images For each operand of the source, the address of the image.
- * @param first The row of the dilated image that the first row of the band shows; a negative one,
+ * @param first The row of the image that the first row of the band shows; a negative one,
  * as an unsigned number, is beyond its end.
  */
 export function emitBand(
@@ -120,44 +118,24 @@ export function emitBand(
   rows: Operand,
   band: Operand,
 ): void {
-  const { height, width, channels, left, columns, dilation } = shape;
-  const pixel = 4 * channels, extent = (width - 1) * dilation + 1;
-  // The columns of the dilated image that the band shows.
-  const from = Math.max(0, -left), to = Math.min(extent, columns - left);
+  const { height, width, channels, left, columns } = shape, pixel = 4 * channels;
+  // The columns of the image that the band shows, and those of zeros before them.
+  const from = Math.max(0, -left), shown = Math.max(0, Math.min(width, columns - left) - from);
+  const before = Math.min(columns, Math.max(0, left));
   const isPlain = source.expression === argument(0);
   const row = f.integer(first), target = f.integer(band);
   const at = images.map(() => f.local("i32"));
   f.repeat(rows, () => {
-    const isInside = dilation === 1
-      ? i32.lt(row, height)
-      : i32.and(i32.lt(row, (height - 1) * dilation + 1), i32.eqz(rem(row, dilation)));
-    f.if(isInside, () => {
-      const index = f.integer(div(row, dilation));
-      images.forEach((image, k) => f.set(at[k], add(image, mul(index, source.strides[k][1]))));
-      if (dilation === 1) {
-        emitZeros(f, target, Math.max(0, left) * pixel);
-        const start = (left + from) * pixel;
-        if (isPlain) {
-          emitCopy(f, add(at[0], from * pixel), add(target, start), (to - from) * pixel);
-        } else {
-          at.forEach((address, k) => f.increase(address, from * source.strides[k][2]));
-          emitPixels(f, source, channels, to - from, at, add(target, start));
-        }
-        emitZeros(f, add(target, (left + to) * pixel), (columns - left - to) * pixel);
-      } else {
-        emitZeros(f, target, columns * pixel);
-        const skipped = Math.ceil(from / dilation);
-        const shown = Math.floor((to - 1) / dilation) - skipped + 1;
-        const out = f.integer(add(target, (left + skipped * dilation) * pixel));
-        f.increase(at[0], skipped * pixel);
-        if (shown > 0) {
-          f.repeat(shown, () => {
-            emitCopy(f, at[0], out, pixel);
-            f.increase(at[0], pixel);
-            f.increase(out, dilation * pixel);
-          });
-        }
+    f.if(i32.lt(row, height), () => {
+      images.forEach((image, k) => f.set(at[k], add(image, mul(row, source.strides[k][1]))));
+      emitZeros(f, target, before * pixel);
+      const start = add(target, before * pixel);
+      if (isPlain) emitCopy(f, add(at[0], from * pixel), start, shown * pixel);
+      else if (shown) {
+        at.forEach((address, k) => f.increase(address, from * source.strides[k][2]));
+        emitPixels(f, source, channels, shown, at, start);
       }
+      emitZeros(f, add(target, (before + shown) * pixel), (columns - before - shown) * pixel);
     }, () => emitZeros(f, target, columns * pixel));
     f.increase(target, columns * pixel);
     f.increase(row, 1);

@@ -54,6 +54,8 @@ import {
 const TASK_WORK = 400_000;
 /** Bytes of a band that stay in the second cache beside everything else. */
 const BAND_BYTES = 256 * 1024;
+/** Packed weights that leave no room for anything else in the second cache, and tasks to read them. */
+const HEAVY_BYTES = 512 * 1024, TASKS = 8;
 /** Parts that the sum of a weight gradient falls into at most. */
 const MAX_PARTS = 16;
 
@@ -70,6 +72,14 @@ interface Correlation {
   readonly outHeight: number;
   readonly outWidth: number;
   readonly outChannels: number;
+  /** Where the pixels go: every so many rows and columns of the result, from these on. */
+  readonly lattice: {
+    readonly step: number;
+    readonly row: number;
+    readonly column: number;
+    readonly height: number;
+    readonly width: number;
+  };
   readonly source: BandSource;
   readonly x: readonly Pointer[];
   readonly w: Pointer;
@@ -93,7 +103,7 @@ function bandRows(units: number, perRow: number, bytesPerRow: number): number {
 }
 
 function lowerCorrelation(c: Correlation, { pair }: WasmTarget): WasmKernel[] {
-  const { source, epilogue } = c;
+  const { source, epilogue, lattice } = c;
   const { image, stride, kernelHeight, kernelWidth, outHeight, outWidth, outChannels, pack } = c;
   const width = panelWidth(pair), panels = Math.ceil(outChannels / width);
   const panel = panelBytes(pack, width), packed = new Scratch(panels * panel / 4);
@@ -105,15 +115,23 @@ function lowerCorrelation(c: Correlation, { pair }: WasmTarget): WasmKernel[] {
     scratch: 0,
     build: (f, task, [from, to]) => emitPack(f, pack, width, from, task, add(to, mul(task, panel))),
   };
-  const run = kernelWidth * image.channels, rowBytes = bandRow(image);
+  // Where no zeros are needed and nothing is computed, images are read in place.
+  const isInPlace = source.expression === argument(0) && kernelHeight === 1 && c.top === 0 &&
+    image.left === 0 && image.columns <= image.width;
+  const run = kernelWidth * image.channels;
+  const rowBytes = isInPlace ? source.strides[0][1] : bandRow(image);
   const perRow = outWidth * outChannels * run * kernelHeight;
-  const rows = bandRows(outHeight, perRow, stride * rowBytes);
+  const isHeavy = panels * panel > HEAVY_BYTES;
+  const rows = bandRows(outHeight, isHeavy ? 0 : perRow, stride * rowBytes);
   const bands = Math.ceil(outHeight / rows), tail = outHeight - (bands - 1) * rows;
   const bandHeight = (rows - 1) * stride + kernelHeight, ragged = outChannels % width;
+  // Heavy weights are read once by all tasks together, each making some of the channels.
+  const wanted = isHeavy ? Math.min(Math.ceil(TASKS / (c.batch * bands)), panels) : 1;
+  const group = Math.ceil(panels / wanted), groups = Math.ceil(panels / group);
   const product: WasmKernel = {
     label: c.label,
     key: `conv ${
-      JSON.stringify([image, c.top, stride, kernelHeight, kernelWidth, c.batch, outHeight])
+      JSON.stringify([image, c.top, stride, kernelHeight, kernelWidth, c.batch, outHeight, lattice])
     } ${outWidth} ${outChannels} ${width} ${!!c.bias} ${sourceKey(source)} ${epilogue.key}`,
     pointers: [
       ...[pointFrom(packed), pointAt(epilogue.target)],
@@ -121,34 +139,33 @@ function lowerCorrelation(c: Correlation, { pair }: WasmTarget): WasmKernel[] {
       ...c.x,
       ...epilogue.pointers,
     ],
-    tasks: c.batch * bands,
-    scratch: bandHeight * rowBytes + 64,
+    tasks: c.batch * bands * groups,
+    scratch: isInPlace ? 0 : bandHeight * rowBytes + 64,
     build(f, task, [by, y, ...others], scratch) {
       const bias = c.bias ? others.shift() : undefined, x = others.splice(0, c.x.length);
       const finish = epilogue.begin(f, y, others);
       const registers = tileRegisters(f, TILE_ROWS, width / 4);
-      const n = f.integer(div(task, bands)), band = f.integer(rem(task, bands));
+      const place = f.integer(div(task, groups));
+      const n = f.integer(div(place, bands)), band = f.integer(rem(place, bands));
       const first = f.integer(mul(band, rows)), count = f.integer(rows);
       if (tail !== rows) f.if(i32.eq(band, bands - 1), () => f.set(count, tail));
       finish.enterImage(n);
-      emitBand(
-        f,
-        image,
-        source,
-        x.map((start, k) => f.integer(add(start, mul(n, source.strides[k][0])))),
-        add(mul(first, stride), -c.top),
-        bandHeight,
-        scratch,
-      );
-      const a = f.local("i32"), to = f.local("i32"), b = f.integer(by), p = f.integer(0);
+      const images = x.map((start, k) => f.integer(add(start, mul(n, source.strides[k][0]))));
+      const top = f.integer(add(mul(first, stride), -c.top));
+      const rowsAt = isInPlace ? f.integer(add(images[0], mul(top, rowBytes))) : scratch;
+      if (!isInPlace) emitBand(f, image, source, images, top, bandHeight, scratch);
+      const p = f.integer(mul(rem(task, groups), group)), end = f.integer(add(p, group));
+      if (panels % group) f.if(i32.gt(end, panels), () => f.set(end, panels));
+      const a = f.local("i32"), to = f.local("i32"), b = f.integer(add(by, mul(p, panel)));
       const aRow = f.local("i32"), toRow = f.local("i32"), row = f.local("i32");
-      const start = f.integer(
-        add(y, mul(add(mul(n, outHeight), first), outWidth * outChannels * 4)),
-      );
-      const biasAt = bias ? f.integer(bias) : undefined, column = f.local("i32");
-      f.set(p, 0);
-      f.loop(p, panels, 1, () => {
-        f.set(aRow, scratch);
+      const { step, height } = lattice, outRow = lattice.width * outChannels * 4;
+      const corner = lattice.row * outRow + lattice.column * outChannels * 4;
+      const firstRow = add(mul(n, height), mul(first, step));
+      const start = f.integer(add(y, add(mul(firstRow, outRow), corner)));
+      const biasAt = bias ? f.integer(add(bias, mul(p, 4 * width))) : undefined,
+        column = f.local("i32");
+      f.loop(p, end, 1, () => {
+        f.set(aRow, rowsAt);
         f.set(toRow, add(start, mul(p, 4 * width)));
         f.set(row, 0);
         f.set(column, mul(p, 4 * width));
@@ -161,7 +178,7 @@ function lowerCorrelation(c: Correlation, { pair }: WasmTarget): WasmKernel[] {
               outWidth,
               {
                 ...{ vectors: width / 4, aRow: stride * image.channels * 4, aK: 4, columns },
-                ...{ bK: 4 * width, cRow: 4 * outChannels },
+                ...{ bK: 4 * width, cRow: 4 * step * outChannels },
                 runs: { count: kernelHeight, aSkip: rowBytes - 4 * run, bSkip: 0 },
                 ...(biasAt ? { bias: biasAt } : {}),
                 finish: (sum, offset, j) =>
@@ -171,7 +188,7 @@ function lowerCorrelation(c: Correlation, { pair }: WasmTarget): WasmKernel[] {
               { a, b, c: to, k: run },
             );
             f.increase(aRow, stride * rowBytes);
-            f.increase(toRow, outWidth * outChannels * 4);
+            f.increase(toRow, step * outRow);
           });
         if (!ragged) panelOf(width);
         else if (panels === 1) panelOf(ragged);
@@ -201,7 +218,7 @@ export function lowerForward(
   if (suitsWinograd(s, target)) return forwardByWinograd(s, node, target, fused);
   const [top, , left] = s.padding;
   const image: BandShape = {
-    ...{ height: s.height, width: s.width, channels: s.channels, left, dilation: 1 },
+    ...{ height: s.height, width: s.width, channels: s.channels, left },
     columns: (s.outWidth - 1) * s.stride + s.kernelWidth,
   };
   return lowerCorrelation({
@@ -210,6 +227,7 @@ export function lowerForward(
     source: fused.input ? fusedSource(fused.input) : plainSource(image),
     ...{ kernelHeight: s.kernelHeight, kernelWidth: s.kernelWidth },
     ...{ outHeight: s.outHeight, outWidth: s.outWidth, outChannels: s.outChannels },
+    lattice: { step: 1, row: 0, column: 0, height: s.outHeight, width: s.outWidth },
     ...{ x: pointToInput(x, fused.input), w: pointTo(w), epilogue: new Epilogue(node, fused) },
     ...(bias ? { bias: pointTo(bias) } : {}),
     pack: {
@@ -219,7 +237,30 @@ export function lowerForward(
   }, target);
 }
 
-/** dx from dy and w: a convolution with the kernel turned round, of dy with zeros in between. */
+/** Pixels of a stride that the same taps of a kernel reach, along one axis. */
+interface Phase {
+  /** The first of them, and how many there are. */
+  readonly first: number;
+  readonly count: number;
+  /** Taps in the order of the pixels of dy that they meet; none where nothing reaches. */
+  readonly taps: readonly number[];
+  /** Zeros before the pixels of dy that the first one meets. */
+  readonly before: number;
+}
+
+/** The phases of an axis of `size` pixels with `padding` zeros before it. */
+const phasesOf = (size: number, kernel: number, stride: number, padding: number): Phase[] =>
+  Array.from({ length: Math.min(stride, size) }, (_, first) => {
+    const from = (first + padding) % stride;
+    const taps = Array.from(
+      { length: Math.max(0, Math.ceil((kernel - from) / stride)) },
+      (_, j) => from + j * stride,
+    ).reverse();
+    const count = Math.ceil((size - first) / stride);
+    return { first, count, taps, before: taps.length - 1 - Math.floor((first + padding) / stride) };
+  });
+
+/** dx from dy and w: for each phase of the stride, a convolution of dy with the taps that reach it. */
 export function lowerInputGrad(
   node: Tensor<Window & { shape: Shape }>,
   target: WasmTarget,
@@ -227,24 +268,37 @@ export function lowerInputGrad(
 ): WasmKernel[] {
   const [g, w] = node.inputs, s = convSizes(node.shape, w.shape, g.shape, node.attributes);
   if (suitsWinograd(s, target)) return inputGradByWinograd(s, node, target, fused);
-  const [top, , left] = s.padding;
-  const image: BandShape = {
-    ...{ height: s.outHeight, width: s.outWidth, channels: s.outChannels, dilation: s.stride },
-    left: s.kernelWidth - 1 - left,
-    columns: s.width + s.kernelWidth - 1,
-  };
-  return lowerCorrelation({
-    label: "conv2d_input_grad",
-    ...{ batch: s.batch, top: s.kernelHeight - 1 - top, stride: 1, image },
-    source: plainSource(image),
-    ...{ kernelHeight: s.kernelHeight, kernelWidth: s.kernelWidth },
-    ...{ outHeight: s.height, outWidth: s.width, outChannels: s.channels },
-    ...{ x: [pointTo(g)], w: pointTo(w), epilogue: new Epilogue(node, fused) },
-    pack: {
-      ...{ taps: tapOffsets(s).reverse(), inner: s.outChannels, innerStride: 4 },
-      ...{ columns: s.channels, columnStride: 4 * s.outChannels },
-    },
-  }, target);
+  const tapBytes = 4 * s.channels * s.outChannels;
+  const up = phasesOf(s.height, s.kernelHeight, s.stride, s.padding[0]);
+  const across = phasesOf(s.width, s.kernelWidth, s.stride, s.padding[2]);
+  const phases = up.flatMap((y) =>
+    across.map((x) => {
+      // Where no tap reaches, one of zeros does.
+      const isReached = y.taps.length > 0 && x.taps.length > 0;
+      const taps = y.taps.flatMap((i) => x.taps.map((j) => tapBytes * (i * s.kernelWidth + j)));
+      const [kernelHeight, kernelWidth] = isReached ? [y.taps.length, x.taps.length] : [1, 1];
+      const image: BandShape = {
+        ...{ height: s.outHeight, width: s.outWidth, channels: s.outChannels },
+        ...{ left: isReached ? x.before : 0, columns: x.count + kernelWidth - 1 },
+      };
+      return lowerCorrelation({
+        label: "conv2d_input_grad",
+        ...{ batch: s.batch, top: isReached ? y.before : 0, stride: 1, image },
+        ...{ source: plainSource(image), kernelHeight, kernelWidth },
+        ...{ outHeight: y.count, outWidth: x.count, outChannels: s.channels },
+        lattice: {
+          ...{ step: s.stride, row: y.first, column: x.first },
+          ...{ height: s.height, width: s.width },
+        },
+        ...{ x: [pointTo(g)], w: pointTo(w), epilogue: new Epilogue(node, fused) },
+        pack: {
+          ...{ taps: isReached ? taps : [undefined], inner: s.outChannels, innerStride: 4 },
+          ...{ columns: s.channels, columnStride: 4 * s.outChannels },
+        },
+      }, target);
+    })
+  );
+  return [...phases.map(([packing]) => packing), ...phases.map(([, product]) => product)];
 }
 
 /** dw from x and dy: parts of the sum over pixels, then their sum. */
@@ -258,7 +312,7 @@ export function lowerWeightGrad(
   const [top, , left] = s.padding, width = panelWidth(target.pair);
   const panels = Math.ceil(outChannels / width), columns = panels * width;
   const image: BandShape = {
-    ...{ height: s.height, width: s.width, channels, left, dilation: 1 },
+    ...{ height: s.height, width: s.width, channels, left },
     columns: (outWidth - 1) * stride + kernelWidth,
   };
   const run = kernelWidth * channels, rowBytes = bandRow(image);

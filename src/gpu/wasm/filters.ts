@@ -7,10 +7,14 @@
 import { Scratch } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { F4, transposed } from "../winograd.ts";
-import { add, div, f32, f32x4, i32, load, loadSplat, mul, type Operand, rem } from "./assembler.ts";
+import { add, f32, f32x4, i32, load, loadSplat, mul, type Operand } from "./assembler.ts";
 import { panelWidth } from "./gemm.ts";
 import { pointAt, pointFrom, pointTo, type WasmKernel, type WasmTarget } from "./kernel.ts";
-import { emitSquare, FREQUENCIES, N } from "./tiles.ts";
+import { emitSquare, FREQUENCIES, N, SKEW } from "./tiles.ts";
+
+/** Bytes between the frequencies of filters. */
+export const filterStride = (channels: number, outChannels: number): number =>
+  4 * channels * outChannels + SKEW;
 
 /** G w Gᵀ as panels [frequency][out / width][in][width]. */
 export function transformWeights(
@@ -20,18 +24,18 @@ export function transformWeights(
   isTurned: boolean,
   { pair }: WasmTarget,
 ): { kernel: WasmKernel; weights: Scratch } {
-  const panel = panelWidth(pair), weights = new Scratch(FREQUENCIES * channels * outChannels);
-  const stride = 4 * channels * outChannels;
+  const panel = panelWidth(pair), stride = 4 * channels * outChannels;
+  const skewed = filterStride(channels, outChannels);
+  const weights = new Scratch(FREQUENCIES * skewed / 4);
   const kernel: WasmKernel = {
     label: "conv2d, weights",
     key: `winograd w ${channels} ${outChannels} ${isTurned} ${pair}`,
     pointers: [pointTo(w), pointAt(weights)],
-    tasks: Math.ceil(channels / 8),
+    tasks: outChannels / panel,
     scratch: 0,
     build(f, task, [from, to]) {
-      const c = f.integer(mul(task, 8)), last = f.integer(add(c, 8));
-      f.if(i32.gt(last, channels), () => f.set(last, channels));
-      const at = f.local("i32"), out = f.local("i32"), k = f.local("i32");
+      const first = f.integer(mul(task, panel)), at = f.local("i32"), c = f.local("i32");
+      const out = f.integer(add(to, mul(first, 4 * channels)));
       // Turned round, w[2 - i][2 - j][k][c] is wanted: input and output change places.
       const fetch = (i: number, j: number): Operand => {
         if (!isTurned) return load(at, (3 * i + j) * stride);
@@ -42,16 +46,16 @@ export function transformWeights(
           loadSplat(at, offset),
         );
       };
-      f.loop(c, last, 1, () => {
-        f.set(k, 0);
-        f.loop(k, outChannels, 4, () => {
-          const step = isTurned
-            ? add(mul(k, 4 * channels), mul(c, 4))
-            : add(mul(c, 4 * outChannels), mul(k, 4));
-          f.set(at, add(from, step));
-          const place = mul(add(mul(div(k, panel), channels), c), panel);
-          f.set(out, add(to, mul(add(place, rem(k, panel)), 4)));
-          emitSquare(f, F4.g, fetch, (i, j, value) => f.store(out, (i * N + j) * stride, value));
+      f.set(c, 0);
+      f.loop(c, channels, 1, () => {
+        const step = isTurned
+          ? add(mul(first, 4 * channels), mul(c, 4))
+          : add(mul(c, 4 * outChannels), mul(first, 4));
+        f.set(at, add(from, step));
+        f.repeat(panel / 4, () => {
+          emitSquare(f, F4.g, fetch, (i, j, value) => f.store(out, (i * N + j) * skewed, value));
+          f.increase(at, isTurned ? 16 * channels : 16);
+          f.increase(out, 16);
         });
       });
     },
@@ -67,7 +71,8 @@ export function transformBack(
   outChannels: number,
   dw: Tensor,
 ): WasmKernel {
-  const stride = 4 * channels * outChannels, part = FREQUENCIES * stride;
+  const stride = 4 * channels * outChannels, skewed = filterStride(channels, outChannels);
+  const part = FREQUENCIES * skewed;
   return {
     label: "conv2d_weight_grad, back",
     key: `winograd back ${channels} ${outChannels} ${parts}`,
@@ -82,7 +87,7 @@ export function transformBack(
       const out = f.integer(add(to, mul(task, 32 * outChannels)));
       f.loop(at, last, 16, () => {
         const fetch = (i: number, j: number): Operand => {
-          const offset = (i * N + j) * stride;
+          const offset = (i * N + j) * skewed;
           let sum: Operand = load(at, offset);
           for (let p = 1; p < parts; p++) sum = f32x4.add(sum, load(at, p * part + offset));
           return sum;

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { emitZeros } from "./band.ts";
 import {
   add,
   type Body,
@@ -139,7 +140,7 @@ export function storeColumns(
   else for (let i = 0; i < count; i++) f.storeLane(address, offset + 4 * i, value, i);
 }
 
-/** Emits a product of `rows` rows by full tiles and one lower tile, given how to reach a row. */
+/** Emits a product of `rows` rows by tiles of nearly equal height, given how to reach a row. */
 export function emitRows(
   f: Body,
   rows: number,
@@ -147,20 +148,24 @@ export function emitRows(
   registers: TileRegisters,
   from: { readonly a: Local; readonly b: Operand; readonly c: Local; readonly k: number },
 ): void {
-  const full = Math.floor(rows / TILE_ROWS), rest = rows % TILE_ROWS;
-  const tile = (rows: number) => {
-    emitTile(f, { ...shape, rows }, registers, from);
-    f.increase(from.a, rows * shape.aRow);
-    f.increase(from.c, rows * shape.cRow);
+  // Two tiles of four rows are faster than one of six and one of two.
+  const tiles = Math.ceil(rows / TILE_ROWS), low = Math.floor(rows / tiles), high = rows % tiles;
+  const repeat = (count: number, rows: number) => {
+    if (!count) return;
+    f.repeat(count, () => {
+      emitTile(f, { ...shape, rows }, registers, from);
+      f.increase(from.a, rows * shape.aRow);
+      f.increase(from.c, rows * shape.cRow);
+    });
   };
-  if (full) f.repeat(full, () => tile(TILE_ROWS));
-  if (rest) tile(rest);
+  repeat(high, low + 1);
+  repeat(tiles - high, low);
 }
 
 /** Where the elements of B lie that are to be packed; strides in bytes. */
 export interface PackShape {
-  /** k = tap · inner + i lies at `taps[tap] + i · innerStride`. */
-  readonly taps: readonly number[];
+  /** k = tap · inner + i lies at `taps[tap] + i · innerStride`, or is zero. */
+  readonly taps: readonly (number | undefined)[];
   readonly inner: number;
   readonly innerStride: number;
   readonly columns: number;
@@ -199,6 +204,11 @@ export function emitPack(
   };
   const all = (count: number) => {
     for (const tap of taps) {
+      if (tap === undefined) {
+        emitZeros(f, to, 4 * width * inner);
+        f.increase(to, 4 * width * inner);
+        continue;
+      }
       f.set(from, add(start, tap));
       f.set(i, 0);
       f.loop(i, inner, 1, () => row(count));

@@ -31,10 +31,12 @@ import {
 
 /** Outputs of a tile along an axis, inputs of it, and frequencies. */
 export const M = 4, N = M + 2, FREQUENCIES = N * N;
-/** Tiles of a block; a multiple of the rows of a register tile. */
+/** Tiles of a block at most; a multiple of the rows of a register tile. */
 const BLOCK = 48;
-/** Between the frequencies of a block: a cache line more than a power of two. */
-const SKEW = 64;
+/** Threads that blocks of whole images are dealt out to evenly. */
+const THREADS = 4;
+/** Between frequencies: a cache line more than a power of two, for the sets of a cache. */
+export const SKEW = 64;
 
 /** How tiles fall into blocks: several images a block, or some rows of tiles of one. */
 export interface Blocks {
@@ -52,10 +54,20 @@ export interface Blocks {
   readonly tiles: number;
 }
 
+/** Of half of `most` to `most` images a block, the number for which threads have the least to do. */
+function imagesOfBlock(batch: number, most: number): number {
+  const share = (images: number) => Math.ceil(Math.ceil(batch / images) / THREADS) * images;
+  let best = Math.max(1, Math.min(batch, most));
+  for (let images = best - 1; 2 * images >= most; images--) {
+    if (share(images) < share(best)) best = images;
+  }
+  return best;
+}
+
 /** Deals tiles out to blocks. */
 export function makeBlocks(batch: number, height: number, width: number): Blocks {
   const tilesX = Math.ceil(width / M), tilesY = Math.ceil(height / M);
-  const images = Math.max(1, Math.min(batch, Math.floor(BLOCK / (tilesX * tilesY))));
+  const images = imagesOfBlock(batch, Math.floor(BLOCK / (tilesX * tilesY)));
   const most = Math.max(1, Math.floor(BLOCK / tilesX));
   const rows = images > 1 ? tilesY : Math.ceil(tilesY / Math.ceil(tilesY / most));
   const perImage = Math.ceil(tilesY / rows);
@@ -145,7 +157,7 @@ export const sourceOf = (
   fused?: Elementwise,
 ): TileSource => {
   const columns = (tilesX - 1) * M + size;
-  const band = { height, width, channels, left, dilation: 1, columns };
+  const band = { height, width, channels, left, columns };
   return { band, source: fused ? fusedSource(fused) : plainSource(band), top, size };
 };
 

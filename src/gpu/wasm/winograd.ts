@@ -12,7 +12,7 @@ import type { Elementwise, Fused } from "../loop.ts";
 import { Scratch } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { F4, transposed } from "../winograd.ts";
-import { add, type Body, f32x4, i32, load, type Local, mul } from "./assembler.ts";
+import { add, type Body, div, f32x4, i32, load, type Local, mul, rem } from "./assembler.ts";
 import {
   bandBytes,
   type Blocks,
@@ -28,7 +28,7 @@ import {
   sourceOf,
   tileKey,
 } from "./tiles.ts";
-import { transformBack, transformWeights } from "./filters.ts";
+import { filterStride, transformBack, transformWeights } from "./filters.ts";
 import { emitZeros } from "./band.ts";
 import { Epilogue, type EpilogueCode } from "./epilogue.ts";
 import { emitRows, emitTile, panelWidth, TILE_ROWS, tileRegisters } from "./gemm.ts";
@@ -44,6 +44,10 @@ import {
 
 /** Fewer channels than this are not worth the transforms. */
 const MIN_CHANNELS = 16;
+/** Tiles that make up for the transformation of the weights, which is as much work as for 4 tiles. */
+const MIN_TILES = 8;
+/** Tasks that are wanted for threads to share, and channels that make up for a second transform. */
+const TASKS = 4, MIN_SPAN = 32;
 /** Bytes that parts of a weight gradient may take together, and how many parts there are at most. */
 const PARTS_BYTES = 16 << 20, MAX_PARTS = 16;
 /** Whether a convolution can be computed by this file. */
@@ -52,7 +56,8 @@ export function suitsWinograd(s: ConvSizes, { pair }: WasmTarget): boolean {
   return s.stride === 1 && s.kernelHeight === 3 && s.kernelWidth === 3 &&
     s.channels % width === 0 && s.outChannels % width === 0 &&
     s.channels >= MIN_CHANNELS && s.outChannels >= MIN_CHANNELS &&
-    s.outHeight * s.outWidth >= 4 * M;
+    s.outHeight * s.outWidth >= 4 * M &&
+    s.batch * Math.ceil(s.outHeight / M) * Math.ceil(s.outWidth / M) >= MIN_TILES;
 }
 
 /** A convolution whose weights are transformed already. */
@@ -84,6 +89,11 @@ function correlate(c: Correlation, weights: Scratch, { pair }: WasmTarget): Wasm
   const mAt = vAt + FREQUENCIES * vStride, dumpAt = mAt + FREQUENCIES * mStride;
   const pixel = 4 * outChannels;
   const { bias, epilogue } = c;
+  // With few blocks, several tasks share one: each makes some of the channels.
+  const wanted = Math.min(Math.ceil(TASKS / blocks.count), Math.ceil(outChannels / MIN_SPAN));
+  let groups = wanted;
+  while (outChannels / panel % groups) groups--;
+  const span = pixel / groups;
   return {
     label: c.label,
     key: `winograd ${
@@ -95,23 +105,23 @@ function correlate(c: Correlation, weights: Scratch, { pair }: WasmTarget): Wasm
       ...c.x,
       ...epilogue.pointers,
     ],
-    tasks: blocks.count,
+    tasks: blocks.count * groups,
     scratch: dumpAt + pixel + 64,
     build(f, task, [u, y, ...others], scratch) {
       const biasAt = bias ? others.shift() : undefined, x = others.splice(0, c.x.length);
       const finish = epilogue.begin(f, y, others);
-      const place = emitPlace(f, task, blocks, batch);
+      const place = emitPlace(f, f.integer(div(task, groups)), blocks, batch);
+      const first = f.integer(mul(rem(task, groups), span));
       const band = f.integer(add(scratch, bandAt)), v = f.integer(add(scratch, vAt));
       const m = f.integer(add(scratch, mAt)), dump = f.integer(add(scratch, dumpAt));
       emitTransform(f, source, F4.bt, blocks, place, x, band, v, tilesUp);
 
       const registers = tileRegisters(f, TILE_ROWS, panel / 4);
-      const by = f.integer(u), a = f.local("i32"), to = f.local("i32");
-      const vq = f.integer(v), mq = f.integer(m);
+      const by = f.integer(add(u, mul(first, channels))), a = f.local("i32"), to = f.local("i32");
+      const vq = f.integer(v), mq = f.integer(add(m, first)), column = f.local("i32");
       f.repeat(FREQUENCIES, () => {
-        const column = f.integer(0);
         f.set(column, 0);
-        f.loop(column, pixel, 4 * panel, () => {
+        f.loop(column, span, 4 * panel, () => {
           f.set(a, vq);
           f.set(to, add(mq, column));
           emitRows(
@@ -125,11 +135,12 @@ function correlate(c: Correlation, weights: Scratch, { pair }: WasmTarget): Wasm
           );
           f.increase(by, 4 * panel * channels);
         });
+        f.increase(by, filterStride(channels, outChannels) - span * channels);
         f.increase(vq, vStride);
         f.increase(mq, mStride);
       });
 
-      const at = { y, m, dump, mStride, ...(biasAt ? { biasAt } : {}) };
+      const at = { y, m, dump, mStride, first, span, ...(biasAt ? { biasAt } : {}) };
       emitOutput(f, c, blocks, place, finish, at);
     },
   };
@@ -142,18 +153,21 @@ function emitOutput(
   { tilesX }: Blocks,
   place: Place,
   finish: EpilogueCode,
-  { y, m, dump, mStride, biasAt }: {
+  { y, m, dump, mStride, first, span, biasAt }: {
     y: Local;
     m: Local;
     dump: Local;
     mStride: number;
+    /** Bytes from a pixel's start to the channels that are made, and how many bytes those are. */
+    first: Local;
+    span: number;
     biasAt?: Local;
   },
 ): void {
   const pixel = 4 * outChannels, rowBytes = outWidth * pixel;
   const isRagged = outHeight % M > 0 || outWidth % M > 0;
   const image = f.integer(add(y, mul(place.image, outHeight * rowBytes)));
-  const from = f.integer(m), at = f.local("i32"), end = f.local("i32");
+  const from = f.integer(add(m, first)), at = f.local("i32"), end = f.local("i32");
   const top = f.local("i32"), left = f.local("i32"), channel = f.local("i32");
   const places = Array.from({ length: isRagged ? M * M : 0 }, () => f.local("i32"));
   // What an epilogue reads beside a pixel beyond the edge is read beside the tile's first pixel.
@@ -181,8 +195,8 @@ function emitOutput(
           }
           f.if(isBeyond, () => f.set(to, dump));
         });
-        f.set(end, add(from, pixel));
-        f.set(channel, 0);
+        f.set(end, add(from, span));
+        f.set(channel, first);
         f.loop(from, end, 16, () => {
           const bias = biasAt ? f.vector(load(add(biasAt, channel))) : undefined;
           emitSquare(f, F4.at, (i, j) => load(from, (i * N + j) * mStride), (i, j, value) => {
@@ -194,6 +208,7 @@ function emitOutput(
           });
           f.increase(channel, 16);
         });
+        f.increase(from, pixel - span);
       });
       f.increase(top, M);
     });
@@ -261,7 +276,8 @@ export function weightGradByWinograd(
   const padding = [s.padding[0], s.padding[2]] as const;
   const source = sourceOf(s.height, s.width, channels, padding, N, blocks);
   const result = sourceOf(s.outHeight, s.outWidth, outChannels, [0, 0], M, blocks);
-  const tiles = Math.ceil(blocks.tiles / 4) * 4, elements = FREQUENCIES * channels * outChannels;
+  const stride = filterStride(channels, outChannels), elements = FREQUENCIES * stride / 4;
+  const tiles = Math.ceil(blocks.tiles / 4) * 4;
   const wanted = Math.max(2, Math.floor(PARTS_BYTES / (4 * elements)));
   const parts = Math.min(blocks.count, MAX_PARTS, wanted), sums = new Scratch(parts * elements);
   const vStride = frequencyStride(tiles, channels), mStride = frequencyStride(tiles, outChannels);
@@ -315,7 +331,7 @@ export function weightGradByWinograd(
           });
           f.increase(vq, vStride);
           f.increase(mq, mStride);
-          f.increase(sq, 4 * channels * outChannels);
+          f.increase(sq, stride);
         });
       });
     },

@@ -138,7 +138,7 @@ export async function prepare(name: string, device: Device): Promise<Workload> {
   }
   const parts = found.match!.slice(1), network = networks[parts[0]] ? parts.shift()! : "";
   const graph = found.build(parts.map(Number), network);
-  const program = await device.compile(graph, { label: name });
+  const program = await device.compile(graph, { label: name, constant: ["parameters"] });
   fill(program, network);
   return {
     flops: program.flops,

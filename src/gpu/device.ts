@@ -79,6 +79,11 @@ export interface CompileOptions {
   readonly label?: string;
   /** Buffers for inputs, by name, that somebody else owns; the program makes the others. */
   readonly buffers?: Readonly<Record<string, TensorBuffer>>;
+  /**
+   * Inputs that seldom change. A device may keep how it prepares them for its kernels, at the price
+   * of memory; it notices when they are written.
+   */
+  readonly constant?: readonly string[];
 }
 
 /** What runs programs; {@linkcode openDevice} makes one. Dispose of it to free its memory. */

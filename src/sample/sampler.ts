@@ -256,7 +256,7 @@ export class Sampler implements Disposable {
       const step = own(
         await device.compile(
           makeGraph({}, [[x, next], [index, map([index], (i) => add(i, 1), "i32")]]),
-          { label: "a sampling step", buffers },
+          { label: "a sampling step", buffers, constant: ["parameters"] },
         ),
       );
       const classes = config.numClassEmbeds ?? undefined;

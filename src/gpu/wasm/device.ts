@@ -175,6 +175,8 @@ export class WasmBuffer implements TensorBuffer {
   readonly dtype: DType;
   readonly length: number;
   readonly address: number;
+  /** Another number whenever something was written. */
+  version = 0;
   readonly #device: WasmDevice;
   #isDisposed = false;
 
@@ -201,6 +203,7 @@ export class WasmBuffer implements TensorBuffer {
 
   write(values: HostArray | readonly number[], offset = 0): void {
     this.#view(offset, values.length).set(values);
+    this.version++;
   }
 
   async read(

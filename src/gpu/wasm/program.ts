@@ -56,10 +56,11 @@ class Builder {
   readonly #label: string;
   readonly #graph: Graph;
   readonly #placements: Placements;
-  readonly #given: Readonly<Record<string, TensorBuffer>>;
+  readonly #options: CompileOptions;
   readonly #owned: number[] = [];
   readonly #addresses = new Map<Storage, number>();
   readonly #named: Record<string, TensorBuffer> = {};
+  readonly #buffers = new Map<Tensor, WasmBuffer>();
   #bytes = 0;
 
   constructor(device: WasmDevice, graph: Graph, placements: Placements, options: CompileOptions) {
@@ -67,10 +68,13 @@ class Builder {
     this.#label = options.label ?? "a program";
     this.#graph = graph;
     this.#placements = placements;
-    this.#given = options.buffers ?? {};
+    this.#options = options;
   }
 
-  build(kernels: readonly WasmKernel[]): WasmProgram {
+  build(inOrder: readonly WasmKernel[]): WasmProgram {
+    const preparations = this.#preparations(inOrder), isPreparation = new Set(preparations);
+    const others = inOrder.filter((kernel) => !isPreparation.has(kernel));
+    const kernels = [...preparations, ...others];
     if (kernels.length > MAX_ENTRIES) {
       throw new DeviceError(
         `Cannot compile ${this.#label}: ${kernels.length} kernels are more than ${MAX_ENTRIES}`,
@@ -78,11 +82,13 @@ class Builder {
     }
     try {
       this.#allocateNamed();
-      this.#allocateTemporary(kernels);
+      this.#allocateTemporary(kernels, preparations.length);
       const { module, indices } = assemble(kernels, this.#device);
-      const tape = encodeTape(this.#entries(kernels, indices));
-      const address = this.#own(tape.byteLength);
-      new Int32Array(this.#device.memory.buffer, address, tape.length).set(tape);
+      const entries = this.#entries(kernels, indices);
+      const main = this.#writeTape(entries.slice(preparations.length), others);
+      const preparation = preparations.length
+        ? this.#writeTape(entries.slice(0, preparations.length), preparations)
+        : undefined;
       // A cache line apart, so that threads do not disturb each other.
       const stride = Math.ceil(Math.max(0, ...kernels.map((k) => k.scratch)) / 64) * 64 + 64;
       const scratch = this.#own(stride * this.#device.threads);
@@ -90,14 +96,49 @@ class Builder {
       this.#load(program, module);
       return new WasmProgram({
         ...{ device: this.#device, label: this.#label, buffers: this.#named, owned: this.#owned },
-        ...{ program, address, scratch, stride, memory: this.#bytes },
-        labels: kernels.map((k) => k.label),
+        ...{ program, main, preparation, scratch, stride, memory: this.#bytes },
+        constants: this.#buffersOf(this.#constantInputs()),
+        written: this.#buffersOf([
+          ...Object.values(this.#graph.outputs),
+          ...this.#graph.updates.map(([state]) => state),
+        ]),
         flops: nodesOf(this.#graph).reduce((n, x) => n + (x.op.flops?.(x) ?? 0), 0),
       });
     } catch (error) {
       for (const address of this.#owned) this.#device.release(address);
       throw error;
     }
+  }
+
+  /** Inputs that were said to be constant, and are by this program. */
+  #constantInputs(): Tensor[] {
+    const updated = new Set(this.#graph.updates.map(([state]) => state));
+    const names = new Set(this.#options.constant);
+    return nodesOf(this.#graph).filter((node) =>
+      names.has(inputName(node) ?? "") && !updated.has(node)
+    );
+  }
+
+  #buffersOf(nodes: readonly Tensor[]): WasmBuffer[] {
+    return nodes.map((node) => this.#buffers.get(node)!);
+  }
+
+  /** Kernels that make of constant inputs what only other kernels read. */
+  #preparations(kernels: readonly WasmKernel[]): WasmKernel[] {
+    const known = new Set<Storage>(this.#constantInputs());
+    return kernels.filter(({ pointers }) => {
+      const isPreparation = pointers.every(({ storage, write }) =>
+        write ? storage instanceof Scratch : known.has(storage)
+      );
+      if (isPreparation) { for (const { storage } of pointers) known.add(storage); }
+      return isPreparation;
+    });
+  }
+
+  #writeTape(entries: readonly TapeEntry[], kernels: readonly WasmKernel[]): Tape {
+    const tape = encodeTape(entries), address = this.#own(tape.byteLength);
+    new Int32Array(this.#device.memory.buffer, address, tape.length).set(tape);
+    return { address, labels: kernels.map((kernel) => kernel.label) };
   }
 
   #own(bytes: number): number {
@@ -124,7 +165,7 @@ class Builder {
     for (const node of nodesOf(this.#graph)) {
       const name = inputName(node) ?? outputs.get(node), data = constantData(node);
       if (name === undefined && !data) continue;
-      const given = name === undefined ? undefined : this.#given[name];
+      const given = name === undefined ? undefined : this.#options.buffers?.[name];
       const buffer = given ?? this.#buffer(node);
       if (
         !(buffer instanceof WasmBuffer) || buffer.dtype !== node.dtype ||
@@ -137,6 +178,7 @@ class Builder {
       }
       if (data) buffer.write(data);
       else this.#named[name!] = buffer;
+      this.#buffers.set(node, buffer);
       this.#addresses.set(node, buffer.address);
     }
   }
@@ -161,8 +203,8 @@ class Builder {
     return this.#addresses.get(root)! + offset;
   }
 
-  /** Everything between the kernels, as the memory plan says. */
-  #allocateTemporary(kernels: readonly WasmKernel[]): void {
+  /** Everything between the kernels, as the memory plan says; what preparations make stays. */
+  #allocateTemporary(kernels: readonly WasmKernel[], preparations: number): void {
     const lifetimes = new Map<Storage, Lifetime<Storage>>();
     kernels.forEach((kernel, i) => {
       for (const { storage } of kernel.pointers) {
@@ -170,7 +212,8 @@ class Builder {
         if (this.#addresses.has(key)) continue;
         const isWhole = !(key instanceof Scratch) && hasGaps(key);
         const first = isWhole ? 0 : lifetimes.get(key)?.first ?? i;
-        const last = isWhole ? kernels.length : i;
+        const isKept = isWhole || first < preparations;
+        const last = isKept ? kernels.length : i;
         // An odd number of lines apart, so that large tensors do not share the sets of a cache.
         const size = Math.ceil(storageBytes(key) / 64) * 64 + 64;
         lifetimes.set(key, { key, size, first, last });
@@ -226,6 +269,12 @@ function assemble(kernels: readonly WasmKernel[], { isShared }: WasmDevice) {
   return { module: module.encode({ maxPages: 65536, isShared }), indices };
 }
 
+/** Where a tape lies, and what its entries do. */
+interface Tape {
+  readonly address: number;
+  readonly labels: readonly string[];
+}
+
 /** What a program is made of. */
 interface ProgramParts {
   readonly device: WasmDevice;
@@ -233,11 +282,14 @@ interface ProgramParts {
   readonly buffers: Readonly<Record<string, TensorBuffer>>;
   readonly owned: readonly number[];
   readonly program: number;
-  readonly address: number;
+  readonly main: Tape;
+  /** What prepares constants, if there is anything to. */
+  readonly preparation: Tape | undefined;
+  readonly constants: readonly WasmBuffer[];
+  readonly written: readonly WasmBuffer[];
   readonly scratch: number;
   readonly stride: number;
   readonly memory: number;
-  readonly labels: readonly string[];
   readonly flops: number;
 }
 
@@ -249,26 +301,35 @@ class WasmProgram implements Program {
   readonly dispatches: number;
   readonly flops: number;
   readonly #parts: ProgramParts;
+  /** The versions of the constants that were prepared. */
+  #prepared = "";
   #isDisposed = false;
 
   constructor(parts: ProgramParts) {
     this.label = parts.label;
     this.buffers = parts.buffers;
     this.memory = parts.memory;
-    this.dispatches = parts.labels.length;
+    this.dispatches = parts.main.labels.length;
     this.flops = parts.flops;
     this.#parts = parts;
   }
 
   run(times = 1): void {
-    const { device, program, address, scratch, stride } = this.#parts;
+    const { device, preparation, main, constants, written } = this.#parts;
     device.check();
-    for (let i = 0; i < times; i++) {
-      device.player.command("play", { program, address, scratch, length: stride });
-    }
+    const versions = constants.map((buffer) => buffer.version).join();
+    if (preparation && versions !== this.#prepared) this.#play(preparation);
+    this.#prepared = versions;
+    for (let i = 0; i < times; i++) this.#play(main);
+    for (const buffer of written) buffer.version++;
+  }
+
+  #play({ address, labels }: Tape): void {
+    const { device, program, scratch, stride } = this.#parts;
+    device.player.command("play", { program, address, scratch, length: stride });
     const failed = device.player.takeFailure();
     if (failed !== undefined) {
-      throw new DeviceError(`Failed running ${this.label}: ${this.#parts.labels[failed]} trapped`);
+      throw new DeviceError(`Failed running ${this.label}: ${labels[failed]} trapped`);
     }
   }
 

@@ -79,6 +79,30 @@ Deno.test("convolutions on the CPU compute their input, and what is made of thei
   }
 });
 
+Deno.test("where memory cannot be shared, as in most web pages, the CPU device has one thread", async () => {
+  const x = input("x", [2, 12, 12, 16]), w = input("w", [3, 3, 16, 16]);
+  const graph = makeGraph({ y: silu(conv2d(x, w, undefined, same(3))) });
+  const compute = async (device: WasmDevice) => {
+    using program = await device.compile(graph);
+    for (const { buffer, k } of [{ buffer: "x", k: 1.3 }, { buffer: "w", k: 0.7 }]) {
+      const { length } = program.buffers[buffer];
+      program.buffers[buffer].write(Float32Array.from({ length }, (_, i) => Math.sin(i * k)));
+    }
+    program.run();
+    return await program.buffers.y.read();
+  };
+  using shared = await WasmDevice.open(2);
+  const property = Object.getOwnPropertyDescriptor(globalThis, "SharedArrayBuffer")!;
+  Object.defineProperty(globalThis, "SharedArrayBuffer", { ...property, value: undefined });
+  try {
+    using alone = await WasmDevice.open(2);
+    assertEquals([alone.threads, alone.isShared], [1, false]);
+    assertEquals(await compute(alone), await compute(shared));
+  } finally {
+    Object.defineProperty(globalThis, "SharedArrayBuffer", property);
+  }
+});
+
 Deno.test("the CPU device gives memory back", async () => {
   using device = await WasmDevice.open(2);
   const x = input("x", [4, 8, 8, 16]), w = input("w", [3, 3, 16, 16]);

@@ -33,6 +33,8 @@ export class WasmDevice implements Device {
   /** What kernels are generated for. */
   readonly target: WasmTarget;
   readonly memory: WebAssembly.Memory;
+  /** Whether other threads can see the memory. */
+  readonly isShared: boolean;
   readonly player: Player;
   readonly #workers: readonly Worker[];
   /** Unused ranges of the memory, in order. */
@@ -43,6 +45,7 @@ export class WasmDevice implements Device {
 
   private constructor(memory: WebAssembly.Memory, workers: readonly Worker[]) {
     this.memory = memory;
+    this.isShared = !(memory.buffer instanceof ArrayBuffer);
     this.threads = workers.length + 1;
     this.target = { pair: detectPair() };
     const threads = `${this.threads} ${this.threads === 1 ? "thread" : "threads"}`;
@@ -70,12 +73,6 @@ export class WasmDevice implements Device {
     if (workers.length === started.length) return new WasmDevice(memory, workers);
     for (const worker of workers) worker.terminate();
     return new WasmDevice(memory, []);
-  }
-
-  /** Whether the memory is shared between threads. */
-  get isShared(): boolean {
-    return typeof SharedArrayBuffer !== "undefined" &&
-      this.memory.buffer instanceof SharedArrayBuffer;
   }
 
   /**

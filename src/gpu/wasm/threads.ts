@@ -62,12 +62,12 @@ const maySleep = !("document" in globalThis);
 /** A thread's side: what it knows of programs, and how it plays them. */
 export class Player {
   readonly #setup: ThreadSetup;
-  readonly #control: Int32Array<ArrayBufferLike>;
+  #control: Int32Array<ArrayBufferLike>;
   readonly #programs = new Map<number, Kernel[]>();
 
   constructor(setup: ThreadSetup) {
     this.#setup = setup;
-    this.#control = new Int32Array(setup.memory.buffer, 0, CONTROL_BYTES / 4);
+    this.#control = controlOf(setup);
   }
 
   /** Makes a module's functions callable. */
@@ -146,6 +146,8 @@ export class Player {
     what: "load" | "unload" | "play" | "quit",
     { program = 0, address = 0, length = 0, scratch = 0 },
   ): void {
+    // Memory that is not shared is another one after it has grown.
+    if (this.#control.length === 0) this.#control = controlOf(this.#setup);
     const control = this.#control, { memory, threads } = this.#setup;
     const code = { quit: QUIT, load: LOAD, unload: UNLOAD, play: PLAY }[what];
     const words = [[COMMAND, code], [ADDRESS, address], [LENGTH, length], [PROGRAM, program], [
@@ -171,6 +173,8 @@ export class Player {
     return failed ? failed - 1 : undefined;
   }
 }
+
+const controlOf = ({ memory }: ThreadSetup) => new Int32Array(memory.buffer, 0, CONTROL_BYTES / 4);
 
 const copyBytes = (memory: WebAssembly.Memory, address: number, length: number) =>
   new Uint8Array(memory.buffer, address, length).slice();

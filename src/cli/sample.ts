@@ -40,7 +40,7 @@ export const sampleFlags = {
     kind: "text",
     choices: Object.keys(methods),
     value: "NAME",
-    help: `${Object.keys(methods).join(" or ")}; default ddim`,
+    help: `${Object.keys(methods).join(" or ")}; default ddpm`,
   },
   eta: { kind: "number", min: 0, max: 1, help: "noise that ddim adds, 0 to 1; default 0" },
   seed: {
@@ -63,11 +63,9 @@ export async function sampleCommand(args: readonly string[]): Promise<void> {
   const { flags, rest } = parseFlags(args, sampleFlags);
   if (rest.length) throw new InputError(`sample takes flags only, not ${rest[0]}`);
   checkDeviceFlags(flags);
-  const { count = 16, seed = 0, eta = 0, out = "samples.png", model: place = "mnist" } = flags;
-  const method = (flags.sampler ?? "ddim") as MethodName;
-  if (flags.eta !== undefined && method !== "ddim") {
-    throw new InputError(`--eta is for the sampler ddim, not for ${method}`);
-  }
+  const { count = 16, seed = 0, out = "samples.png", model: place = "mnist" } = flags;
+  const method = (flags.sampler ?? "ddpm") as MethodName;
+  const options = flags.eta === undefined ? {} : { eta: flags.eta };
   const kind = await checkOutput(out);
   const model = await loadModel(place);
   if (!model.config.sampleSize) {
@@ -78,14 +76,14 @@ export async function sampleCommand(args: readonly string[]): Promise<void> {
   checkLabel(flags.label, model.config.numClassEmbeds);
   const steps = flags.steps ?? Math.min(USUAL_STEPS, model.schedule.numTrainTimesteps);
   // What the schedule does not allow is refused here and not behind what a device says.
-  methods[method].plan(new NoiseSchedule(model.schedule), steps, { eta });
+  methods[method].plan(new NoiseSchedule(model.schedule), steps, options);
 
   using progress = new Progress();
   using device = await openForCommand(flags, progress);
   progress.update(`compiling for ${device.name}`);
   const batchSize = Math.ceil(count / Math.ceil(count / MAX_BATCH));
   const began = performance.now();
-  using sampler = await Sampler.create(device, model, { method, steps, eta, batchSize });
+  using sampler = await Sampler.create(device, model, { ...options, method, steps, batchSize });
   const compiled = performance.now(), frames: Images[] = [];
   const images = await sampler.sample({
     ...{ count, seed },
@@ -104,7 +102,7 @@ export async function sampleCommand(args: readonly string[]): Promise<void> {
   });
   const written = await writeImages(out, kind, images, frames, {
     ...{ model: place, seed, steps, sampler: method },
-    ...(method === "ddim" ? { eta } : {}),
+    ...options,
   });
   progress.clear();
   const seconds = ((performance.now() - began) / 1000).toFixed(1);

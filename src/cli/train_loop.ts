@@ -145,7 +145,7 @@ async function showSamples(
   });
   try {
     const grid = drawGrid(await sampler.sample({ count: SHOWN, seed, signal }));
-    const provenance = { step: trainer.step, seed, steps, sampler: "ddim" };
+    const provenance = { step: trainer.step, seed, steps, sampler: "ddpm" };
     await folder.writeSamples(trainer.step, await encodePng(grid, provenance));
   } catch (error) {
     if (!signal.aborted) throw error;

@@ -5,15 +5,19 @@
  * @module
  */
 
+import { InputError } from "../errors.ts";
 import * as e from "../gpu/expression.ts";
 import { map } from "../gpu/ops/map.ts";
 import type { NoiseSchedule } from "../model/schedule.ts";
-import type { Method, StepTable } from "./method.ts";
+import type { Method, MethodOptions, StepTable } from "./method.ts";
 
 /** The method of the DDPM paper. */
 export const ddpm: Method = {
   name: "ddpm",
-  plan(schedule: NoiseSchedule, steps: number): StepTable {
+  plan(schedule: NoiseSchedule, steps: number, { eta }: MethodOptions): StepTable {
+    if (eta !== undefined) {
+      throw new InputError("Cannot sample by ddpm with an eta: that is ddim's");
+    }
     const timesteps = schedule.timesteps(steps);
     // Every operation is rounded as diffusers rounds it: a thousand steps amplify the last bits.
     const f = Math.fround;

@@ -9,9 +9,9 @@ import type { Tensor } from "../gpu/tensor.ts";
 import type { NoiseSchedule } from "../model/schedule.ts";
 import type { Denoised } from "./denoiser.ts";
 
-/** Settings of sampling methods; each takes what it knows. */
+/** Settings of sampling methods; each refuses what it does not know. */
 export interface MethodOptions {
-  /** Share of the noise that ancestral sampling would add, 0 to 1, for `ddim`. @default {0} */
+  /** Share of the noise that ancestral sampling would add, 0 to 1, for `ddim` only. @default {0} */
   readonly eta?: number;
 }
 
@@ -27,7 +27,11 @@ export interface StepTable {
 /** A way from noise to images. */
 export interface Method {
   readonly name: string;
-  /** The numbers of all steps, the noisiest first. */
+  /**
+   * The numbers of all steps, the noisiest first.
+   *
+   * @throws {InputError} If there cannot be so many steps, or an option is not for this method.
+   */
   plan(schedule: NoiseSchedule, steps: number, options: MethodOptions): StepTable;
   /**
    * One step.

@@ -50,7 +50,7 @@ const START_STREAM = 1, STEP_STREAM = 2;
 
 /** Settings of a sampler. */
 export interface SamplerOptions extends MethodOptions {
-  /** `ddpm` is ancestral sampling, `ddim` needs fewer steps. @default {"ddim"} */
+  /** `ddpm` is ancestral sampling, `ddim` is without noise. @default {"ddpm"} */
   readonly method?: MethodName;
   /** Evaluations of the network, 1 to T. @default {50} */
   readonly steps?: number;
@@ -185,7 +185,7 @@ export class Sampler implements Disposable {
     model: Model,
     options: SamplerOptions = {},
   ): Promise<Sampler> {
-    const { method = "ddim", steps = 50, batchSize = 16, size = model.config.sampleSize } = options;
+    const { method = "ddpm", steps = 50, batchSize = 16, size = model.config.sampleSize } = options;
     const { config, layout } = model;
     if (!Object.hasOwn(methods, method)) {
       const names = Object.keys(methods).join(" and ");

@@ -63,7 +63,7 @@ refuses("a choice that does not exist is refused, and the nearest is named", [
 refuses("flags that contradict each other or the model are refused", [
   ["sample --device gpu --threads 2", /--threads is for the CPU/],
   ["train --out x --data mnist --device gpu --wide", /--wide is for the CPU/],
-  ["sample --sampler ddpm --eta 0.5", /--eta is for the sampler ddim, not for ddpm/],
+  ["sample --eta 0.5", /Cannot sample by ddpm with an eta: that is ddim's/],
   ["sample --steps 1001", /Cannot sample in 1001 steps: .* 1 to 1000/],
   ["sample --label 3", /--label is for models with classes/],
   ["sample --count 65 --out x.gif", /Cannot make 65 images: a \.gif shows 64 at most/],

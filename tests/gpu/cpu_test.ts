@@ -163,7 +163,9 @@ Deno.test("a closed CPU device is an error, and closing it twice is none", async
 
 Deno.test("the CPU device prepares constants once, and again when they have changed", async () => {
   using device = await WasmDevice.open(2);
-  const x = input("x", [1, 12, 12, 16]), w = input("w", [3, 3, 16, 16]), p = input("p", [1, 1, 16, 24]);
+  const x = input("x", [1, 12, 12, 16]),
+    w = input("w", [3, 3, 16, 16]),
+    p = input("p", [1, 1, 16, 24]);
   using weights = device.buffer(9 * 16 * 16);
   const buffers = { w: weights }, constant = ["w", "p"];
   const y = conv2d(conv2d(x, w, undefined, same(3)), p, undefined, same(1));

@@ -62,7 +62,8 @@ for (const method of ["ddim", "ddpm"] as const) {
 
 Deno.test("the same seed gives the same images again, another seed others", async () => {
   using device = await openGpu();
-  for (const options of [{ method: "ddpm" }, { eta: 0 }, { eta: 1 }] as const) {
+  for (const eta of [undefined, 0, 1]) {
+    const options = eta === undefined ? {} : { method: "ddim", eta } as const;
     using sampler = await Sampler.create(device, tiny, { ...options, steps: 3, batchSize: 1 });
     const of = async (seed: number) => (await sampler.sample({ seed })).data;
     const zero = await of(0), again = await of(0);
@@ -107,7 +108,12 @@ Deno.test("every step of ddpm adds fresh normal noise", async () => {
 Deno.test("eta changes where ddim gets to from the same start", async () => {
   using device = await openGpu();
   const of = async (eta: number) => {
-    using sampler = await Sampler.create(device, tiny, { eta, steps: 3, batchSize: 1 });
+    using sampler = await Sampler.create(device, tiny, {
+      method: "ddim",
+      eta,
+      steps: 3,
+      batchSize: 1,
+    });
     return (await sampler.sample()).data;
   };
   const [none, some] = [await of(0), await of(0.5)];
@@ -239,8 +245,9 @@ const refusals: readonly [string, SamplerOptions, string][] = [
   ["no steps", { steps: 0 }, "Cannot sample in 0 steps: this model allows 1 to 1000"],
   ["too many steps", { steps: 1001 }, "1001 steps"],
   ["half a step", { steps: 2.5, method: "ddpm" }, "2.5 steps"],
-  ["a negative eta", { eta: -0.1 }, "eta -0.1: it must lie between 0 and 1"],
-  ["too large an eta", { eta: 2 }, "eta 2"],
+  ["a negative eta", { method: "ddim", eta: -0.1 }, "eta -0.1: it must lie between 0 and 1"],
+  ["too large an eta", { method: "ddim", eta: 2 }, "eta 2"],
+  ["an eta where there is none", { method: "ddpm", eta: 0 }, "by ddpm with an eta"],
   ["empty batches", { batchSize: 0 }, "the batch size is 0, but must be an integer from 1 on"],
   ["half an image", { batchSize: 1.5 }, "the batch size is 1.5"],
   ["a size that cannot be halved", { size: [7, 8] }, "Images of 7x8 do not fit"],

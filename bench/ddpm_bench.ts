@@ -17,7 +17,7 @@ const groups: Record<string, readonly [name: string, repetitions: number][]> = {
   matmul: [["mm512", 20], ["mm1024", 4]],
   "convolution and its gradients": [
     ["conv_32_32_28_32", 8],
-    ["conv_grads_32_32_28_32", 4],
+    ["convfb_32_32_28_32", 4],
     ["conv_16_128_16_128", 4],
   ],
   "group norm": [["norm_16_128_32", 20], ["norm_grads_16_128_32", 10]],

@@ -6,14 +6,13 @@
 
 import { conv2d, same } from "../src/gpu/ops/conv2d.ts";
 import { groupNorm } from "../src/gpu/ops/group_norm.ts";
-import { silu, sub } from "../src/gpu/ops/map.ts";
+import { map, mul, silu, sub } from "../src/gpu/ops/map.ts";
 import { matmul } from "../src/gpu/ops/matmul.ts";
 import { attention } from "../src/gpu/ops/softmax.ts";
 import { sum } from "../src/gpu/ops/sum.ts";
 import type { Device, Program } from "../src/gpu/device.ts";
 import { grad } from "../src/gpu/grad.ts";
 import { type Graph, makeGraph } from "../src/gpu/graph.ts";
-import { map } from "../src/gpu/ops/map.ts";
 import * as e from "../src/gpu/expression.ts";
 import { input, type Tensor } from "../src/gpu/tensor.ts";
 import { parseUNetConfig, type UNetConfig } from "../src/model/config.ts";
@@ -95,9 +94,10 @@ const builders: readonly [pattern: RegExp, build: Builder][] = [
     const { x, w } = convInputs(n);
     return makeGraph({ y: conv2d(x, w, undefined, same(3)) });
   }],
-  [/^conv_grads_(\d+)_(\d+)_(\d+)_(\d+)$/, (n) => {
-    const { x, w } = convInputs(n);
-    return makeGraph(gradients(conv2d(x, w, undefined, same(3)), [x, w]));
+  [/^convfb_(\d+)_(\d+)_(\d+)_(\d+)$/, (n) => {
+    const { x, w } = convInputs(n), y = conv2d(x, w, undefined, same(3));
+    const [dx, dw] = grad(sum(mul(y, input("g", y.shape))), [x, w]);
+    return makeGraph({ y, dx, dw });
   }],
   [/^norm_(\d+)_(\d+)_(\d+)$/, ([batch, channels, side]) => {
     const x = input("x", [batch, side, side, channels]);
@@ -120,7 +120,7 @@ const builders: readonly [pattern: RegExp, build: Builder][] = [
 
 /** Names by example, for messages. */
 export const EXAMPLES: readonly string[] = [
-  ...["mm1024", "conv_16_128_32_128", "conv_grads_16_64_32_64", "norm_16_128_32"],
+  ...["mm1024", "conv_16_128_32_128", "convfb_16_64_32_64", "norm_16_128_32"],
   ...["norm_grads_16_128_32", "attention_16_256_128", "attention_grads_16_256_128"],
   ...["sample_small_b32", "train_small_b32", "sample_cifar_b1", "train_cifar_b16"],
 ];

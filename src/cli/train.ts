@@ -49,7 +49,12 @@ export const trainFlags = {
   },
   steps: { kind: "integer", min: 1, max: MAX_STEPS, help: `steps in all; default ${USUAL.steps}` },
   "batch-size": { kind: "integer", min: 1, max: 65536, help: "images a step; default 64" },
-  "learning-rate": { kind: "number", min: 0, max: 1, help: "default 0.0002" },
+  "learning-rate": {
+    kind: "number",
+    min: 0,
+    max: 1,
+    help: "default 0.001, with a network of --config 0.0002",
+  },
   seed: {
     kind: "integer",
     min: 0,
@@ -87,6 +92,8 @@ const DEFAULT_UNET = {
   freq_shift: 1,
   flip_sin_to_cos: false,
 };
+/** What it learns fastest with. */
+const DEFAULT_TRAINING = { learning_rate: 0.001, warmup_steps: 200 };
 
 type TrainFlags = Flags<typeof trainFlags>;
 
@@ -170,7 +177,11 @@ function assembleConfig(
     data: place,
     unet: { ...unet, sampleSize: [height, width] },
     scheduler: parseSchedule(given.scheduler ?? {}),
-    training: parseTraining({ ...given.training, ...trainingFlags(flags) }),
+    training: parseTraining({
+      ...(given.unet ? {} : DEFAULT_TRAINING),
+      ...given.training,
+      ...trainingFlags(flags),
+    }),
   };
 }
 

@@ -1,7 +1,10 @@
-import { assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { openDataset } from "../../src/cli/data.ts";
 import { InputError } from "../../src/errors.ts";
 import { initializeModel, serializeModel } from "../../src/model/model.ts";
 import { fetchModel } from "../../src/model/shipped.ts";
+import { WasmDevice } from "../../src/gpu/wasm/device.ts";
+import { parseTraining, Trainer } from "../../src/train/trainer.ts";
 import { tinyConfig } from "../networks.ts";
 
 /** An address under which bytes can be fetched without a network. */
@@ -25,4 +28,16 @@ Deno.test("fetchModel() fails where there is nothing", async () => {
     TypeError,
     "nothing",
   );
+});
+
+Deno.test("the model that comes along predicts the noise on MNIST's digits", async () => {
+  const model = await fetchModel("mnist"), data = await openDataset("mnist");
+  using device = await WasmDevice.open();
+  // Too slow to learn: a way to ask for the loss.
+  const settings = parseTraining({ batch_size: 64, learning_rate: 1e-12, seed: 5 });
+  using trainer = await Trainer.create(device, model, data, settings);
+  for (let step = 0; step < 6; step++) trainer.run();
+  const losses = (await trainer.records(6)).map((r) => r.loss);
+  const mean = losses.reduce((sum, loss) => sum + loss) / losses.length;
+  assert(mean > 0.015 && mean < 0.03, `the loss is ${mean}`);
 });

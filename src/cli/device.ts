@@ -36,10 +36,13 @@ const mayUse = (variable: string) =>
 export const environment = (variable: string): string | undefined =>
   mayUse(variable) ? Deno.env.get(variable) : undefined;
 
-/** Refuses flags that contradict each other. */
-export function checkDeviceFlags({ device, threads }: Flags<typeof deviceFlags>): void {
-  if (device === "gpu" && threads !== undefined) {
-    throw new InputError("--threads is for the CPU, not for --device gpu");
+/** Refuses flags that contradict each other; `wide` is one of `train`. */
+export function checkDeviceFlags(
+  { device, threads, wide }: Flags<typeof deviceFlags> & { readonly wide?: boolean },
+): void {
+  const name = threads !== undefined ? "threads" : wide ? "wide" : undefined;
+  if (device === "gpu" && name) {
+    throw new InputError(`--${name} is for the CPU, not for --device gpu`);
   }
 }
 

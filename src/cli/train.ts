@@ -103,9 +103,6 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
   if (rest.length) throw new InputError(`train takes flags only, not ${rest[0]}`);
   if (!flags.out) throw new InputError("train needs --out FOLDER");
   checkDeviceFlags(flags);
-  if (flags.wide && flags.device === "gpu") {
-    throw new InputError("--wide is for the CPU, not for --device gpu");
-  }
   if (flags.wide && !isWide()) return await runWide(["train", ...args]);
   const folder = new RunFolder(flags.out);
   const given = flags.config ? await readRunFields(flags.config) : {};

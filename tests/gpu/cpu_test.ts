@@ -137,6 +137,17 @@ Deno.test("a buffer that was disposed of is an error, and disposing of it twice 
   assertThrows(() => buffer.write([1]), DeviceError, "disposed");
 });
 
+Deno.test("buffers of a CPU program end with it", async () => {
+  using device = await WasmDevice.open(1);
+  const program = await device.compile(makeGraph({ y: add(input("x", [64]), 1) }));
+  program[Symbol.dispose]();
+  using other = device.buffer(64);
+  assertThrows(() => program.buffers.x.write([1]), DeviceError, "disposed");
+  program.buffers.x[Symbol.dispose]();
+  using third = device.buffer(64);
+  assert(other.address !== third.address);
+});
+
 Deno.test("the CPU device refuses more than WebAssembly can address, and says how much that is", async () => {
   using device = await WasmDevice.open(1);
   assertThrows(() => device.buffer(2 ** 31), DeviceError, "4294967296");

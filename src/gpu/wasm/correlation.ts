@@ -27,6 +27,7 @@ const TASK_WORK = 400_000;
 const BAND_BYTES = 256 * 1024;
 /** Packed weights that leave no room for anything else in the second cache, and tasks to read them. */
 const HEAVY_BYTES = 512 * 1024, TASKS = 8;
+
 /** A convolution of an image with packed weights, forward or backward. */
 export interface Correlation {
   readonly label: string;

@@ -128,7 +128,7 @@ export class WasmDevice implements Device {
     }, []);
   }
 
-  buffer(length: number, dtype: DType = "f32"): WasmBuffer {
+  buffer(length: number, dtype?: DType): WasmBuffer {
     return new WasmBuffer(this, length, dtype);
   }
 
@@ -177,11 +177,11 @@ export class WasmBuffer implements TensorBuffer {
   readonly #device: WasmDevice;
   #isDisposed = false;
 
-  constructor(device: WasmDevice, length: number, dtype: DType) {
+  constructor(device: WasmDevice, length: number, dtype: DType = "f32", what = "a tensor") {
     this.#device = device;
     this.dtype = dtype;
     this.length = length;
-    this.address = device.allocate(4 * length, "a tensor");
+    this.address = device.allocate(4 * length, what);
   }
 
   #view(offset: number, length: number): Float32Array | Int32Array {

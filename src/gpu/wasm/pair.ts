@@ -43,7 +43,7 @@ function timePairs(): number {
       f.repeat(REPEAT, () =>
         emitTile(
           f,
-          { ...{ rows: TILE_ROWS, vectors, aRow: 4 * K, aK: 4, bK: 4 * width, cRow: 4 * width } },
+          { rows: TILE_ROWS, vectors, aRow: 4 * K, aK: 4, bK: 4 * width, cRow: 4 * width },
           registers,
           { a: 0, b: 4 * K * TILE_ROWS, c, k: K },
         ));

@@ -14,7 +14,7 @@ import { type Lifetime, planOffsets } from "../plan.ts";
 import { sizeOf } from "../shape.ts";
 import { simplify } from "../simplify.ts";
 import { Scratch, type Storage } from "../storage.ts";
-import { constantData, inputName, type Tensor } from "../tensor.ts";
+import { constantData, type DType, inputName, type Tensor } from "../tensor.ts";
 import { Module } from "./assembler.ts";
 import { WasmBuffer, type WasmDevice } from "./device.ts";
 import { parameterTypes, storageBytes, type WasmKernel, type WasmTarget } from "./kernel.ts";
@@ -57,7 +57,7 @@ class Builder {
   readonly #graph: Graph;
   readonly #placements: Placements;
   readonly #options: CompileOptions;
-  readonly #owned: number[] = [];
+  readonly #owned: WasmBuffer[] = [];
   readonly #addresses = new Map<Storage, number>();
   readonly #named: Record<string, TensorBuffer> = {};
   readonly #buffers = new Map<Tensor, WasmBuffer>();
@@ -91,7 +91,7 @@ class Builder {
         : undefined;
       // A cache line apart, so that threads do not disturb each other.
       const stride = Math.ceil(Math.max(0, ...kernels.map((k) => k.scratch)) / 64) * 64 + 64;
-      const scratch = this.#own(stride * this.#device.threads);
+      const scratch = this.#own(stride * this.#device.threads / 4).address;
       const program = nextProgram++;
       this.#load(program, module);
       return new WasmProgram({
@@ -105,7 +105,7 @@ class Builder {
         flops: nodesOf(this.#graph).reduce((n, x) => n + (x.op.flops?.(x) ?? 0), 0),
       });
     } catch (error) {
-      for (const address of this.#owned) this.#device.release(address);
+      for (const buffer of this.#owned) buffer[Symbol.dispose]();
       throw error;
     }
   }
@@ -136,16 +136,16 @@ class Builder {
   }
 
   #writeTape(entries: readonly TapeEntry[], kernels: readonly WasmKernel[]): Tape {
-    const tape = encodeTape(entries), address = this.#own(tape.byteLength);
-    new Int32Array(this.#device.memory.buffer, address, tape.length).set(tape);
-    return { address, labels: kernels.map((kernel) => kernel.label) };
+    const tape = encodeTape(entries), buffer = this.#own(tape.length, "i32");
+    buffer.write(tape);
+    return { address: buffer.address, labels: kernels.map((kernel) => kernel.label) };
   }
 
-  #own(bytes: number): number {
-    const address = this.#device.allocate(bytes, this.#label);
-    this.#owned.push(address);
-    this.#bytes += bytes;
-    return address;
+  #own(length: number, dtype?: DType): WasmBuffer {
+    const buffer = new WasmBuffer(this.#device, length, dtype, this.#label);
+    this.#owned.push(buffer);
+    this.#bytes += 4 * length;
+    return buffer;
   }
 
   /** Hands the module to all threads, through the memory. */
@@ -166,7 +166,7 @@ class Builder {
       const name = inputName(node) ?? outputs.get(node), data = constantData(node);
       if (name === undefined && !data) continue;
       const given = name === undefined ? undefined : this.#options.buffers?.[name];
-      const buffer = given ?? this.#buffer(node);
+      const buffer = given ?? this.#own(sizeOf(node.shape), node.dtype);
       if (
         !(buffer instanceof WasmBuffer) || buffer.dtype !== node.dtype ||
         buffer.length !== sizeOf(node.shape)
@@ -181,13 +181,6 @@ class Builder {
       this.#buffers.set(node, buffer);
       this.#addresses.set(node, buffer.address);
     }
-  }
-
-  #buffer(node: Tensor): WasmBuffer {
-    const buffer = this.#device.buffer(sizeOf(node.shape), node.dtype);
-    this.#owned.push(buffer.address);
-    this.#bytes += 4 * buffer.length;
-    return buffer;
   }
 
   /** Where a storage lies: what it is a part of, and the byte it starts at. */
@@ -221,7 +214,7 @@ class Builder {
     });
     const { size, offsetOf } = planOffsets([...lifetimes.values()]);
     if (!size) return;
-    const start = this.#own(size);
+    const start = this.#own(size / 4).address;
     for (const [storage, offset] of offsetOf) this.#addresses.set(storage, start + offset);
   }
 
@@ -280,7 +273,7 @@ interface ProgramParts {
   readonly device: WasmDevice;
   readonly label: string;
   readonly buffers: Readonly<Record<string, TensorBuffer>>;
-  readonly owned: readonly number[];
+  readonly owned: readonly WasmBuffer[];
   readonly program: number;
   readonly main: Tape;
   /** What prepares constants, if there is anything to. */
@@ -340,7 +333,7 @@ class WasmProgram implements Program {
     try {
       device.player.command("unload", { program });
     } finally {
-      for (const address of owned) device.release(address);
+      for (const buffer of owned) buffer[Symbol.dispose]();
     }
   }
 }

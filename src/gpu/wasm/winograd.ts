@@ -90,8 +90,7 @@ function correlate(c: Correlation, weights: Scratch, { pair }: WasmTarget): Wasm
   const pixel = 4 * outChannels;
   const { bias, epilogue } = c;
   // With few blocks, several tasks share one: each makes some of the channels.
-  const wanted = Math.min(Math.ceil(TASKS / blocks.count), Math.ceil(outChannels / MIN_SPAN));
-  let groups = wanted;
+  let groups = Math.min(Math.ceil(TASKS / blocks.count), Math.ceil(outChannels / MIN_SPAN));
   while (outChannels / panel % groups) groups--;
   const span = pixel / groups;
   return {

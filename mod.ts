@@ -54,10 +54,15 @@ export { makeGrid, type Picture } from "./src/sample/pixels.ts";
 export type { MethodOptions } from "./src/sample/method.ts";
 export { type Images, type MethodName, Sampler } from "./src/sample/sampler.ts";
 export type { SampleOptions, SamplerOptions } from "./src/sample/sampler.ts";
+export {
+  type LearningRateSchedule,
+  parseTraining,
+  type TrainingConfig,
+} from "./src/train/config.ts";
 export type { Dataset } from "./src/train/dataset.ts";
 export { type IdxArray, idxDataset, readIdx } from "./src/train/datasets/idx.ts";
 export type { OptimizerConfig } from "./src/train/step.ts";
-export { parseTraining, Trainer, type TrainingConfig } from "./src/train/trainer.ts";
+export { Trainer } from "./src/train/trainer.ts";
 export type { StateName, StepRecord, TrainingState } from "./src/train/trainer.ts";
 
 if (import.meta.main) {

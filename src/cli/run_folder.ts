@@ -17,8 +17,8 @@ import { formatUNetConfig, parseUNetConfig, type UNetConfig } from "../model/con
 import { type Model, serializeModel } from "../model/model.ts";
 import { readSafetensors, toFloat32, writeSafetensors } from "../model/safetensors.ts";
 import { formatSchedule, parseSchedule, type ScheduleConfig } from "../model/schedule.ts";
-import { parseTraining } from "../train/trainer.ts";
-import type { StateName, TrainingConfig, TrainingState } from "../train/trainer.ts";
+import { parseTraining, type TrainingConfig } from "../train/config.ts";
+import type { StateName, TrainingState } from "../train/trainer.ts";
 import { checkFolder, kindOf, makeFolder, readFile, readJson, writeWhole } from "./files.ts";
 import { plotLoss } from "./plot.ts";
 
@@ -82,8 +82,12 @@ export class RunFolder {
   #log: LogLine[] = [];
   #seconds = 0;
 
-  constructor(path: string) {
+  readonly #dtype: "F32" | "F16";
+
+  /** @param dtype How the model is written. */
+  constructor(path: string, dtype: "F32" | "F16" = "F32") {
     this.path = path;
+    this.#dtype = dtype;
   }
 
   #at(name: string): string {
@@ -149,7 +153,7 @@ export class RunFolder {
       unet: JSON.stringify(architectureOf(config.unet)),
     };
     // The state is the truth; the model comes first, so that it is never missing.
-    await writeWhole(this.#at("model.safetensors"), serializeModel(model));
+    await writeWhole(this.#at("model.safetensors"), serializeModel(model, this.#dtype));
     await writeWhole(this.#at("state.safetensors"), writeSafetensors(tensors, metadata));
   }
 

@@ -9,9 +9,10 @@ import type { Device } from "../gpu/device.ts";
 import { parseUNetConfig } from "../model/config.ts";
 import { initializeModel, type Model } from "../model/model.ts";
 import { formatSchedule, parseSchedule } from "../model/schedule.ts";
+import { type LearningRateSchedule, parseTraining } from "../train/config.ts";
 import type { Dataset } from "../train/dataset.ts";
 import { HISTORY } from "../train/step.ts";
-import { parseTraining, Trainer } from "../train/trainer.ts";
+import { Trainer } from "../train/trainer.ts";
 import { openDataset } from "./data.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "./device.ts";
 import { type Flag, type Flags, parseFlags } from "./flags.ts";
@@ -55,6 +56,12 @@ export const trainFlags = {
     max: 1,
     help: "default 0.001, with a network of --config 0.0002",
   },
+  "learning-rate-schedule": {
+    kind: "text",
+    choices: ["constant", "cosine", "step"] satisfies LearningRateSchedule[],
+    value: "NAME",
+    help: "constant, cosine (to 0 at --steps), or step (to a tenth at each third of them)",
+  },
   seed: {
     kind: "integer",
     min: 0,
@@ -73,6 +80,7 @@ export const trainFlags = {
     max: MAX_STEPS,
     help: `steps between checkpoints and sample grids; default ${USUAL.saveEvery}`,
   },
+  half: { kind: "switch", help: "write the model in 16-bit floats, half the size" },
   resume: { kind: "switch", help: "go on where the training in FOLDER stopped" },
   ...deviceFlags,
   wide: {
@@ -104,7 +112,7 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
   if (!flags.out) throw new InputError("train needs --out FOLDER");
   checkDeviceFlags(flags);
   if (flags.wide && !isWide()) return await runWide(["train", ...args]);
-  const folder = new RunFolder(flags.out);
+  const folder = new RunFolder(flags.out, flags.half ? "F16" : "F32");
   const given = flags.config ? await readRunFields(flags.config) : {};
   const recorded = flags.resume ? formatRunConfig(await folder.readConfig()) : undefined;
   const place = flags.data ?? given.data ?? recorded?.data;
@@ -183,11 +191,19 @@ function assembleConfig(
 }
 
 /** Settings that flags give, by their names in files. */
-const trainingFlags = (flags: TrainFlags): Record<string, number> => ({
+const trainingFlags = (flags: TrainFlags): Record<string, unknown> => ({
   ...(flags["batch-size"] === undefined ? {} : { batch_size: flags["batch-size"] }),
   ...(flags["learning-rate"] === undefined ? {} : { learning_rate: flags["learning-rate"] }),
+  ...scheduleFlags(flags["learning-rate-schedule"], flags.steps ?? USUAL.steps),
   ...(flags.seed === undefined ? {} : { seed: flags.seed }),
 });
+
+function scheduleFlags(schedule: string | undefined, steps: number): Record<string, unknown> {
+  if (schedule === undefined) return {};
+  const decay = { constant: null, cosine: steps, step: Math.ceil(steps / 3) };
+  const decay_steps = decay[schedule as LearningRateSchedule];
+  return { learning_rate_schedule: schedule, decay_steps };
+}
 
 /** Flags and files may repeat what a training was started with, but not change it. */
 function checkUnchanged(config: RunConfig, wanted: RunConfig, folder: RunFolder): void {

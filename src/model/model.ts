@@ -211,6 +211,9 @@ export function nameTensors(
 /**
  * The model as the bytes of one file.
  *
+ * @param dtype `F16` halves the file; weights keep 11 significant bits, and reading gives those.
+ * @throws {RangeError} If a weight is too large for the type.
+ *
  * @example
  * ```ts
  * import { initializeModel, parseUNetConfig, serializeModel } from "@x/ddpm";
@@ -220,10 +223,23 @@ export function nameTensors(
  * console.log(serializeModel(initializeModel(config, {}, 0)).length);
  * ```
  */
-export function serializeModel(model: Model): Uint8Array<ArrayBuffer> {
-  return writeSafetensors(nameTensors(model.layout, model.parameters), {
+export function serializeModel(
+  model: Model,
+  dtype: "F32" | "F16" = "F32",
+): Uint8Array<ArrayBuffer> {
+  const tensors = nameTensors(model.layout, model.parameters);
+  return writeSafetensors(dtype === "F32" ? tensors : tensors.map(halve), {
     ...model.card,
     [UNET_KEY]: JSON.stringify(formatUNetConfig(model.config)),
     [SCHEDULE_KEY]: JSON.stringify(formatSchedule(model.schedule)),
   });
+}
+
+/** The tensor in 16-bit floats. */
+function halve(tensor: NamedTensor): NamedTensor {
+  const values = new Float16Array(tensor.values);
+  if (!values.every(Number.isFinite)) {
+    throw new RangeError(`Cannot write ${tensor.name} as F16: it holds numbers beyond 65504`);
+  }
+  return { ...tensor, values };
 }

@@ -180,9 +180,12 @@ export interface NamedTensor {
   readonly name: string;
   /** Its sizes, the slowest axis first. */
   readonly shape: readonly number[];
-  /** Its elements in row-major order, written as `F32` or `I32`. */
-  readonly values: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
+  /** Its elements in row-major order, written as `F32`, `F16` or `I32`. */
+  readonly values: Float32Array<ArrayBuffer> | Float16Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
 }
+
+const dtypeOf = (values: NamedTensor["values"]): FileDType =>
+  values instanceof Int32Array ? "I32" : values instanceof Float32Array ? "F32" : "F16";
 
 /**
  * Writes a file, tensors in the given order. The same tensors and metadata give the same bytes.
@@ -214,8 +217,8 @@ export function writeSafetensors(
     if (name === METADATA_KEY || header.has(name)) {
       throw new RangeError(`Cannot write ${name}: the name is taken`);
     }
-    const dtype = values instanceof Int32Array ? "I32" : "F32";
-    header.set(name, { dtype, shape, data_offsets: [end, end += 4 * values.length] });
+    const dtype = dtypeOf(values);
+    header.set(name, { dtype, shape, data_offsets: [end, end += values.byteLength] });
   }
   // Data start at a multiple of eight, so that readers can map them.
   const text = new TextEncoder().encode(JSON.stringify(Object.fromEntries(header)));
@@ -233,8 +236,9 @@ export function writeSafetensors(
     }
     for (const value of values) {
       if (values instanceof Int32Array) view.setInt32(at, value, true);
-      else view.setFloat32(at, value, true);
-      at += 4;
+      else if (values instanceof Float32Array) view.setFloat32(at, value, true);
+      else view.setFloat16(at, value, true);
+      at += values.BYTES_PER_ELEMENT;
     }
   }
   return bytes;

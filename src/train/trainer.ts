@@ -4,8 +4,6 @@
  * @module
  */
 
-import { z } from "zod";
-import { parseWith, toCamelCase } from "../config.ts";
 import { InputError } from "../errors.ts";
 import type { Device, Program, TensorBuffer } from "../gpu/device.ts";
 import { randomInteger, randomNormal, type RandomState } from "../gpu/ops/random.ts";
@@ -13,55 +11,9 @@ import { seedWords } from "../gpu/philox.ts";
 import { input } from "../gpu/tensor.ts";
 import type { UNetConfig } from "../model/config.ts";
 import type { Model } from "../model/model.ts";
+import { learningRateAt, type TrainingConfig } from "./config.ts";
 import { type Dataset, ImageOrder } from "./dataset.ts";
-import { encodeRates, HISTORY, type OptimizerConfig, trainingStep } from "./step.ts";
-
-/** Settings of a training, in files with their names in snake case. */
-export interface TrainingConfig extends OptimizerConfig {
-  /** Images a step. @default {64} */
-  readonly batchSize: number;
-  /** Of AdamW, after the warm-up. @default {0.0002} */
-  readonly learningRate: number;
-  /** Steps in which the learning rate rises from 0. @default {500} */
-  readonly warmupSteps: number;
-  /**
-   * The most that the moving average of the weights keeps of the old ones at a step; early on it
-   * keeps (1 + step) / (10 + step), so that short trainings do not remember their start.
-   * @default {0.999}
-   */
-  readonly emaDecay: number;
-  /** Of weights, order, timesteps, noise and dropout. @default {0} */
-  readonly seed: number;
-}
-
-const positive = z.number().positive(), share = z.number().min(0).lt(1);
-const schema = z.strictObject({
-  batch_size: z.int().min(1).max(65536).default(64),
-  learning_rate: positive.default(2e-4),
-  warmup_steps: z.int().min(0).default(500),
-  betas: z.tuple([share, share]).default([0.9, 0.999]),
-  eps: positive.default(1e-8),
-  weight_decay: z.number().min(0).default(0),
-  max_grad_norm: positive.default(1),
-  ema_decay: z.number().min(0).max(1).default(0.999),
-  seed: z.int().min(0).default(0),
-});
-
-/**
- * Reads settings of a training.
- *
- * @throws {InputError} If a field is unknown or out of range.
- *
- * @example
- * ```ts
- * import { parseTraining } from "@x/ddpm";
- *
- * console.log(parseTraining({ batch_size: 32 }).learningRate);
- * ```
- */
-export function parseTraining(json: unknown): TrainingConfig {
-  return toCamelCase(parseWith(schema, json, "training configuration"));
-}
+import { encodeRates, HISTORY, trainingStep } from "./step.ts";
 
 /** Streams of random numbers of a training. */
 const TIMESTEP_STREAM = 11, NOISE_STREAM = 12;
@@ -252,7 +204,7 @@ export class Trainer implements Disposable {
    * @throws {DeviceError} If something failed since the last wait.
    */
   run(): void {
-    const { batchSize, learningRate, warmupSteps, emaDecay } = this.config, step = this.#step;
+    const { batchSize, emaDecay } = this.config, step = this.#step;
     const size = this.#images.length / batchSize, labels = new Int32Array(batchSize);
     for (let i = 0; i < batchSize; i++) {
       const index = this.#order.at(step * batchSize + i);
@@ -265,7 +217,7 @@ export class Trainer implements Disposable {
     buffers.step.write([step]);
     const rates = {
       step,
-      learningRate: learningRate * Math.min(1, (step + 1) / Math.max(1, warmupSteps)),
+      learningRate: learningRateAt(this.config, step),
       emaDecay: Math.min(emaDecay, (1 + step) / (10 + step)),
     };
     buffers.rates.write(encodeRates(rates, this.config));

@@ -105,6 +105,21 @@ Deno.test("a training tells what it does, and leaves a model, a log and pictures
   await folder.succeed("sample", "--model", "a", "--device", "cpu", "--count", "1", "--steps", "1");
 });
 
+Deno.test("a training takes a schedule of the learning rate, and halves its model", async () => {
+  await using folder = await makeFolder();
+  const schedule = ["--learning-rate-schedule", "cosine"];
+  await folder.succeed(...train("a", 4, "--device", "cpu"));
+  await folder.succeed(...train("b", 4, "--device", "cpu", "--half", ...schedule));
+  const { training } = JSON.parse(await Deno.readTextFile(folder.at("b/config.json")));
+  assertEquals([training.learning_rate_schedule, training.decay_steps], ["cosine", 4]);
+  const [a, b] = await Promise.all(
+    ["a", "b"].map((name) => Deno.readFile(folder.at(`${name}/model.safetensors`))),
+  );
+  assert(b.length < 0.7 * a.length);
+  const rounded = parseModel(a).parameters.map(Math.f16round);
+  assert(parseModel(b).parameters.some((p, i) => p !== rounded[i]), "the rate did not fall");
+});
+
 for (const [signal, ...mode] of [["SIGINT"], ["SIGTERM", "--wide"]] as const) {
   Deno.test(`a training that gets ${signal} is saved, and goes on where it was`, async () => {
     await using folder = await makeFolder();

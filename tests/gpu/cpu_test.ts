@@ -13,7 +13,8 @@ import { WasmDevice } from "../../src/gpu/wasm/device.ts";
 import { parseUNetConfig } from "../../src/model/config.ts";
 import { initializeModel } from "../../src/model/model.ts";
 import { idxDataset } from "../../src/train/datasets/idx.ts";
-import { parseTraining, Trainer } from "../../src/train/trainer.ts";
+import { parseTraining } from "../../src/train/config.ts";
+import { Trainer } from "../../src/train/trainer.ts";
 import { assertClose } from "../close.ts";
 import { Random } from "../random.ts";
 

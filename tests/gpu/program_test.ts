@@ -15,7 +15,8 @@ import { constant, input } from "../../src/gpu/tensor.ts";
 import { initializeModel } from "../../src/model/model.ts";
 import { parseUNetConfig } from "../../src/model/config.ts";
 import { idxDataset } from "../../src/train/datasets/idx.ts";
-import { parseTraining, Trainer } from "../../src/train/trainer.ts";
+import { parseTraining } from "../../src/train/config.ts";
+import { Trainer } from "../../src/train/trainer.ts";
 import { assertClose } from "../close.ts";
 import { openCpuAs, openGpu } from "../device.ts";
 

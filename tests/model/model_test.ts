@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { InputError } from "../../src/errors.ts";
 import {
   assembleModel,
@@ -51,6 +51,16 @@ Deno.test("a model that was written is read, and writing that again gives the sa
     assertEquals(again.values, values, name);
   }
   assertEquals(serializeModel(read), bytes);
+});
+
+Deno.test("a model in 16-bit floats takes half the space and has rounded weights", () => {
+  const whole = serializeModel(model), bytes = serializeModel(model, "F16");
+  assertAlmostEquals(bytes.length / whole.length, 0.5, 0.05);
+  const read = parseModel(bytes);
+  assertEquals(read.parameters, parseModel(whole).parameters.map(Math.f16round));
+  assertEquals(serializeModel(read, "F16"), bytes);
+  const large = { ...model, parameters: model.parameters.map((p) => p + 7e4) };
+  assertThrows(() => serializeModel(large, "F16"), RangeError, "beyond 65504");
 });
 
 Deno.test("a model's header has diffusers' configuration, whatever its card says", () => {

@@ -26,16 +26,18 @@ const sample = () =>
     { name: "conv.weight", shape: [2, 3, 1, 1], values: floats(6) },
     { name: "empty", shape: [0, 4], values: new Float32Array() },
     { name: "scalar", shape: [], values: new Float32Array([7]) },
+    { name: "half", shape: [3], values: new Float16Array([0.1, -65504, 6e-8]) },
     { name: "labels", shape: [3], values: new Int32Array([1, -2, 3]) },
   ], { note: 'quotes " and "data_offsets": inside', again: "x" });
 
 Deno.test("a file that was written is read, and written again it has the same bytes", () => {
   const bytes = sample(), { tensors, metadata } = readSafetensors(bytes);
-  assertEquals([...tensors.keys()], ["conv.weight", "empty", "scalar", "labels"]);
+  assertEquals([...tensors.keys()], ["conv.weight", "empty", "scalar", "half", "labels"]);
   assertEquals(tensors.get("conv.weight")!.shape, [2, 3, 1, 1]);
   assertEquals(toFloat32(tensors.get("conv.weight")!), floats(6));
   assertEquals(toFloat32(tensors.get("empty")!), new Float32Array());
   assertEquals([...toFloat32(tensors.get("scalar")!)], [7]);
+  assertEquals([...toFloat32(tensors.get("half")!)], [0.0999755859375, -65504, 2 ** -24]);
   assertEquals([...toFloat32(tensors.get("labels")!)], [1, -2, 3]);
   assertEquals(metadata, { note: 'quotes " and "data_offsets": inside', again: "x" });
 
@@ -44,7 +46,8 @@ Deno.test("a file that was written is read, and written again it has the same by
     return {
       name,
       shape: tensor.shape,
-      values: tensor.dtype === "I32" ? Int32Array.from(values) : values,
+      values: { I32: Int32Array, F16: Float16Array }[tensor.dtype as string]?.from(values) ??
+        values,
     };
   });
   assertEquals(writeSafetensors(again, metadata), bytes);

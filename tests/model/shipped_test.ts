@@ -4,7 +4,8 @@ import { InputError } from "../../src/errors.ts";
 import { initializeModel, serializeModel } from "../../src/model/model.ts";
 import { fetchModel } from "../../src/model/shipped.ts";
 import { WasmDevice } from "../../src/gpu/wasm/device.ts";
-import { parseTraining, Trainer } from "../../src/train/trainer.ts";
+import { parseTraining } from "../../src/train/config.ts";
+import { Trainer } from "../../src/train/trainer.ts";
 import { tinyConfig } from "../networks.ts";
 
 /** An address under which bytes can be fetched without a network. */

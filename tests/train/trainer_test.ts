@@ -6,7 +6,8 @@ import { initializeModel, type Model, parseModel, serializeModel } from "../../s
 import { Sampler } from "../../src/sample/sampler.ts";
 import type { Dataset } from "../../src/train/dataset.ts";
 import { HISTORY } from "../../src/train/step.ts";
-import { parseTraining, Trainer, type TrainingState } from "../../src/train/trainer.ts";
+import { learningRateAt, parseTraining } from "../../src/train/config.ts";
+import { Trainer, type TrainingState } from "../../src/train/trainer.ts";
 import { assertClose } from "../close.ts";
 import { openCpuAs, openGpu } from "../device.ts";
 import { randomModel, smallConfig, tinyConfig } from "../networks.ts";
@@ -330,10 +331,31 @@ Deno.test("a trainer frees what it took", async () => {
   assertEquals(made.size, destroyed.size);
 });
 
+Deno.test("the learning rate warms up, then stays, falls along a cosine, or in steps", () => {
+  const rates = (fields: Record<string, unknown>, steps: number[]) => {
+    const config = parseTraining({ learning_rate: 1, warmup_steps: 100, ...fields });
+    return steps.map((step) => learningRateAt(config, step));
+  };
+  assertEquals(rates({}, [0, 49, 99, 100, 1e6]), [0.01, 0.5, 1, 1, 1]);
+  const cosine = rates({ learning_rate_schedule: "cosine", decay_steps: 400 }, [
+    ...[49, 100, 200, 250, 300, 400, 500],
+  ]);
+  assertClose(cosine, [0.5, 1, 0.75, 0.5, 0.25, 0, 0], 1e-12);
+  const steps = rates({ learning_rate_schedule: "step", decay_steps: 150 }, [
+    49,
+    149,
+    150,
+    299,
+    300,
+  ]);
+  assertClose(steps, [0.5, 1, 0.1, 0.1, 0.01], 1e-12);
+});
+
 Deno.test("parseTraining() has the defaults that are documented", () => {
   assertEquals(parseTraining({}), {
     ...{ batchSize: 64, learningRate: 2e-4, warmupSteps: 500, betas: [0.9, 0.999], eps: 1e-8 },
     ...{ weightDecay: 0, maxGradNorm: 1, emaDecay: 0.999, seed: 0 },
+    ...{ learningRateSchedule: "constant", decaySteps: null },
   });
 });
 
@@ -345,6 +367,10 @@ for (
     [{ learning_rate: 0 }, "learning_rate"],
     [{ learning_rate: "fast" }, "learning_rate"],
     [{ warmup_steps: -1 }, "warmup_steps"],
+    [{ learning_rate_schedule: "linear" }, "learning_rate_schedule"],
+    [{ learning_rate_schedule: "cosine" }, "decay_steps"],
+    [{ decay_steps: 1000 }, "decay_steps"],
+    [{ learning_rate_schedule: "cosine", decay_steps: 500 }, "decay_steps: is not beyond"],
     [{ betas: [0.9] }, "betas"],
     [{ betas: [0.9, 1] }, "betas"],
     [{ eps: 0 }, "eps"],

@@ -28,6 +28,7 @@
 export { InputError } from "./src/errors.ts";
 export { type Device, DeviceError, type TensorBuffer } from "./src/gpu/device.ts";
 export { type DeviceKind, openDevice, type OpenOptions } from "./src/gpu/open.ts";
+export type { Tuning } from "./src/gpu/wgsl/tuner.ts";
 export type { DType } from "./src/gpu/tensor.ts";
 export {
   type ActivationName,

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { environment } from "./cli/device.ts";
+import { environment } from "./cli/environment.ts";
 import { describeFlags, type Flag, suggest } from "./cli/flags.ts";
 import { infoCommand, infoFlags } from "./cli/info.ts";
 import { print, printError } from "./cli/progress.ts";

@@ -43,6 +43,10 @@ export const devices: Readonly<Record<string, () => Promise<Device>>> = {
   "this GPU": openGpu,
   "a GPU without subgroups": () =>
     openGpuAs({ subgroup: 0, lanes: 64, steps: 8, workgroups: 1024 }),
+  "a GPU with large tiles": () =>
+    openGpuAs({ subgroup: 0, tile: "128x128", lanes: 64, steps: 8, workgroups: 1024 }),
+  "a GPU with small tiles": () =>
+    openGpuAs({ subgroup: 0, tile: "64x64", lanes: 64, steps: 8, workgroups: 64 }),
   "a GPU with few buffers": () => openGpuAs({ maxStorageBuffers: 8 }),
   "a CPU with one thread": () => openCpuAs(1, {}),
   "a CPU with three threads": () => openCpuAs(3, {}),

@@ -7,8 +7,10 @@
 import { InputError } from "../errors.ts";
 import type { Device } from "../gpu/device.ts";
 import { type DeviceKind, openDevice } from "../gpu/open.ts";
+import { mayUse } from "./environment.ts";
 import type { Flag, Flags } from "./flags.ts";
 import type { Progress } from "./progress.ts";
+import { keepTuning, tuningFile } from "./tuning.ts";
 
 /** Threads at most: more would only wait for each other. */
 const MAX_THREADS = 256;
@@ -27,14 +29,8 @@ export const deviceFlags = {
     max: MAX_THREADS,
     help: "threads of the CPU; default as many as there are cores",
   },
+  "no-tune": { kind: "switch", help: "on a GPU, choose kernels by rules instead of measuring" },
 } as const satisfies Record<string, Flag>;
-
-const mayUse = (variable: string) =>
-  Deno.permissions.querySync({ name: "env", variable }).state === "granted";
-
-/** A variable of the environment, if there is one and Deno may look. */
-export const environment = (variable: string): string | undefined =>
-  mayUse(variable) ? Deno.env.get(variable) : undefined;
 
 /** Refuses flags that contradict each other; `wide` is one of `train`. */
 export function checkDeviceFlags(
@@ -48,7 +44,7 @@ export function checkDeviceFlags(
 
 /** Opens the device; says so where `auto` does not mean a GPU. */
 export async function openForCommand(
-  { device, threads }: Flags<typeof deviceFlags>,
+  { device, threads, "no-tune": byRules }: Flags<typeof deviceFlags>,
   progress: Progress,
 ): Promise<Device> {
   // Without it, a line of EGL's about it ends up on stderr.
@@ -56,8 +52,10 @@ export async function openForCommand(
   if (Deno.build.os === "linux" && mayUse(folder) && !Deno.env.get(folder)) {
     Deno.env.set(folder, "/tmp");
   }
+  const file = byRules ? undefined : tuningFile();
   return await openDevice((device ?? "auto") as DeviceKind, {
     ...(threads === undefined ? {} : { threads }),
+    ...(file ? { tuning: await keepTuning(file) } : {}),
     onNotice: (notice) => progress.say(`note: ${notice}`),
   });
 }

@@ -10,6 +10,7 @@ import { checkDeviceFlags, deviceFlags, openForCommand } from "./device.ts";
 import { loadModel } from "./files.ts";
 import { type Flag, type Flags, parseFlags } from "./flags.ts";
 import { formatBytes, print, Progress } from "./progress.ts";
+import { readChoices, tuningFile } from "./tuning.ts";
 import { packageName, version } from "./version.ts";
 
 /** What `info` understands. */
@@ -53,7 +54,9 @@ async function describeMachine(flags: Flags<typeof infoFlags>): Promise<Record<s
     adapter: device.name,
   };
   if (!(device instanceof GpuDevice)) return facts;
-  const { limits, features } = device.device;
+  const { limits, features } = device.device, file = tuningFile();
+  const choices = Object.entries(file ? await readChoices(file) : {})
+    .filter(([key]) => key.startsWith(`${device.name}: `));
   return {
     ...facts,
     software: device.isSoftware ? "yes: a CPU poses as a GPU" : "no",
@@ -62,5 +65,8 @@ async function describeMachine(flags: Flags<typeof infoFlags>): Promise<Record<s
     "workgroup memory": formatBytes(limits.maxComputeWorkgroupStorageSize),
     subgroups: device.target.subgroup || "not used",
     features: [...features].sort().join(", "),
+    ...(flags.json
+      ? { choices: Object.fromEntries(choices) }
+      : { choices: `${choices.length} kernels chosen by measuring; --json lists them` }),
   };
 }

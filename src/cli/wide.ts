@@ -5,7 +5,7 @@
  * @module
  */
 
-import { environment } from "./device.ts";
+import { environment } from "./environment.ts";
 
 /** How V8 is told. */
 const VARIABLE = "DENO_V8_FLAGS";

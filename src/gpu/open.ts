@@ -7,6 +7,7 @@
 import { type Device, DeviceError } from "./device.ts";
 import { WasmDevice } from "./wasm/device.ts";
 import { GpuDevice } from "./wgsl/device.ts";
+import type { Tuning } from "./wgsl/tuner.ts";
 
 /** `gpu` for WebGPU, `cpu` for WebAssembly, `auto` for a GPU if there is a real one. */
 export type DeviceKind = "auto" | "gpu" | "cpu";
@@ -18,6 +19,8 @@ export const SOFTWARE_ADAPTER_PACKAGES = "libvulkan1 mesa-vulkan-drivers";
 export interface OpenOptions {
   /** Threads of the CPU device. @default {as many as there are cores} */
   readonly threads?: number;
+  /** Has a real GPU choose its kernels by measuring, instead of by rules. */
+  readonly tuning?: Tuning;
   /** Is told, in a sentence, why `auto` did not take a GPU. */
   readonly onNotice?: (notice: string) => void;
 }
@@ -50,11 +53,11 @@ export interface OpenOptions {
  */
 export async function openDevice(
   kind: DeviceKind | GPUDevice = "auto",
-  { threads, onNotice }: OpenOptions = {},
+  { threads, tuning, onNotice }: OpenOptions = {},
 ): Promise<Device> {
-  if (typeof kind !== "string") return new GpuDevice(kind);
+  if (typeof kind !== "string") return new GpuDevice(kind, tuning);
   if (kind === "cpu") return await WasmDevice.open(threads);
-  const gpu = await GpuDevice.request();
+  const gpu = await GpuDevice.request(tuning);
   if (gpu && (kind === "gpu" || !gpu.isSoftware)) return gpu;
   if (kind === "gpu") {
     throw new DeviceError(

@@ -96,7 +96,8 @@ for (const [kind, open] of Object.entries(devices)) {
           const actual = await program.buffers[name].read();
           // Sums of products of both signs are compared with what they are made of.
           const scale = name === "loss" ? Math.sqrt(sizeOf(outputs.y.shape)) : 0.01;
-          assertClose([...actual, scale], [...expected[name], scale], 1e-5, name);
+          // F(4 x 4, 3 x 3) costs a bit of the precision that direct sums have.
+          assertClose([...actual, scale], [...expected[name], scale], 2e-5, name);
         }
       });
     }

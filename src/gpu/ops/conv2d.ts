@@ -12,6 +12,7 @@ import { formatShape, type Shape } from "../shape.ts";
 import { apply, type Tensor } from "../tensor.ts";
 import { lowerForward, lowerInputGrad, lowerWeightGrad } from "../wasm/conv2d.ts";
 import { forwardVariant, inputGradVariant, weightGradVariant } from "../wgsl/conv2d.ts";
+import { forwardByWinograd, inputGradByWinograd, weightGradByWinograd } from "../wgsl/winograd.ts";
 import { sum } from "./sum.ts";
 import { reshape } from "./view.ts";
 
@@ -88,7 +89,7 @@ const forwardOp: Op<Window> = {
   ],
   flops: ({ inputs: [x, w], shape, attributes }) =>
     flops(convSizes(x.shape, w.shape, shape, attributes)),
-  variants: [forwardVariant],
+  variants: [forwardByWinograd, forwardVariant],
   wasm: lowerForward,
   fuses: { input: true, output: true },
 };
@@ -116,7 +117,7 @@ const inputGradOp: Op<Window & { shape: Shape }> = {
   ],
   flops: ({ inputs: [g, w], shape, attributes }) =>
     flops(convSizes(shape, w.shape, g.shape, attributes)),
-  variants: [inputGradVariant],
+  variants: [inputGradByWinograd, inputGradVariant],
   wasm: lowerInputGrad,
   fuses: { input: false, output: true },
 };
@@ -143,7 +144,7 @@ const weightGradOp: Op<Window & { shape: Shape }> = {
   ],
   flops: ({ inputs: [x, g], shape, attributes }) =>
     flops(convSizes(x.shape, shape, g.shape, attributes)),
-  variants: [weightGradVariant],
+  variants: [weightGradByWinograd, weightGradVariant],
   wasm: lowerWeightGrad,
 };
 

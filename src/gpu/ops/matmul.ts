@@ -157,8 +157,8 @@ function source(name: "a" | "b", isAlong: boolean, isVector: boolean): Source {
           ? `select(vec4f(), ${value}, vec4u(k, k + 1u, k + 2u, k + 3u) < vec4u(end))`
           : value;
       }
-      const value = four(`i${slot} + (k + ${step}u) * u.${name}_jump`);
-      return masked || name === "a" ? `select(vec4f(), ${value}, k + ${step}u < end)` : value;
+      const value = four(`i${slot} + (k + ${step.value}) * u.${name}_jump`);
+      return masked || name === "a" ? `select(vec4f(), ${value}, k + ${step.value} < end)` : value;
     },
   };
 }
@@ -169,6 +169,7 @@ function lowerMatmul(node: Tensor, target: WgslTarget): Kernel[] {
   const a = operand("a", x), b = operand("b", w);
   const isVector = a.isVector && b.isVector && n % 4 === 0 && (a.isAlong || m % 4 === 0);
   const tile = generateTile({
+    size: [m, n, batch],
     rows: "m",
     columns: "n",
     a: source("a", a.isAlong, isVector),
@@ -203,8 +204,7 @@ var k = part * u.chunk; let end = min(k + u.chunk, u.k);`,
         ...{ b_start: b.start, b_jump: b.jump, b_inner: b.inner.size },
         ...{ b_inner_stride: b.inner.stride, b_outer_stride: b.outer.stride },
       },
-      lanes: tile.lanes,
-      body: tile.body,
+      ...tile.code,
       workgroups: [Math.ceil(n / tile.columns), Math.ceil(m / tile.rows), batch * parts],
     }));
 }

@@ -8,7 +8,7 @@
 import type { Variant } from "./kernel.ts";
 import { bind, bindInput, makeKernel } from "./kernel.ts";
 import { splitSum } from "./loop.ts";
-import { generateTile, type Source } from "./gemm.ts";
+import { generateTile, type Source, type Step } from "./gemm.ts";
 import { type ConvSizes, convSizes, type Window } from "../convolution.ts";
 import type { Shape } from "../shape.ts";
 
@@ -69,16 +69,17 @@ let i${slot} = select(0u, ((n${slot} + iy${slot}) * u.width + ix${slot}) * u.cha
     const kernel: Source = {
       layout: "across",
       prepare: (slot, index) => `let k${slot} = ${index};`,
-      fetch: (slot, u) =>
-        four("w", `(tap * u.channels + c + ${u}u) * u.out_channels + k${slot}`, isVector),
+      fetch: (slot, step) =>
+        four("w", `(tap * u.channels + c + ${step.value}) * u.out_channels + k${slot}`, isVector),
     };
+    const pixels = s.batch * s.outHeight * s.outWidth;
     const tile = generateTile({
+      size: [pixels, s.outChannels, 1],
       ...tapLoop("channels"),
       ...{ rows: "pixels", columns: "out_channels", a: patches, b: kernel, vector: isVector },
       ...(bias ? { start: (column: string) => four("bias", column, isVector) } : {}),
       place: (row, column) => `${row} * u.out_channels + ${column}`,
     }, target);
-    const pixels = s.batch * s.outHeight * s.outWidth;
     const columns = Math.ceil(s.outChannels / tile.columns);
     return [makeKernel({
       label: "conv2d",
@@ -89,8 +90,7 @@ let i${slot} = select(0u, ((n${slot} + iy${slot}) * u.width + ix${slot}) * u.cha
         bind("y", node, { vector: isVector, write: true }),
       ],
       uniforms: { ...uniforms(s), pixels },
-      lanes: tile.lanes,
-      body: tile.body,
+      ...tile.code,
       workgroups: [columns, Math.ceil(pixels / tile.rows), 1],
     })];
   },
@@ -131,12 +131,13 @@ let i${slot} = select(0u, ((n${slot} + oy${slot}) * u.out_width + ox${slot}) * u
       prepare: (slot, index) => `let c${slot} = ${index};`,
       fetch: (slot) => four("w", `(tap * u.channels + c${slot}) * u.out_channels + c`, isVector),
     };
+    const pixels = s.batch * s.height * s.width;
     const tile = generateTile({
+      size: [pixels, s.channels, 1],
       ...tapLoop("out_channels"),
       ...{ rows: "pixels", columns: "channels", a: patches, b: kernel, vector: isVector },
       place: (row, column) => `${row} * u.channels + ${column}`,
     }, target);
-    const pixels = s.batch * s.height * s.width;
     return [makeKernel({
       label: "conv2d_input_grad",
       bindings: [
@@ -145,8 +146,7 @@ let i${slot} = select(0u, ((n${slot} + oy${slot}) * u.out_width + ox${slot}) * u
         bind("y", node, { vector: isVector, write: true }),
       ],
       uniforms: { ...uniforms(s), pixels },
-      lanes: tile.lanes,
-      body: tile.body,
+      ...tile.code,
       workgroups: [Math.ceil(s.channels / tile.columns), Math.ceil(pixels / tile.rows), 1],
     })];
   },
@@ -167,25 +167,33 @@ export const weightGradVariant: Variant<Window & { shape: Shape }> = {
 let c${slot} = m${slot} % u.channels;
 let tx${slot} = m${slot} / u.channels % u.kernel_width - u.left;
 let ty${slot} = m${slot} / u.channels / u.kernel_width - u.top;`;
-    const element = (slot: string, u: number) => {
-      const ix = `(ox${u} * ${s.stride}u + tx${slot})`, iy = `(oy${u} * ${s.stride}u + ty${slot})`;
-      const ok = `p + ${u}u < end && ${ix} < u.width && ${iy} < u.height`;
-      const at = `((n${u} * u.height + ${iy}) * u.width + ${ix}) * u.channels + c${slot}`;
+    const element = (slot: string, { name, value }: Step) => {
+      const ix = `(ox${name} * ${s.stride}u + tx${slot})`;
+      const iy = `(oy${name} * ${s.stride}u + ty${slot})`;
+      const ok = `p + ${value} < end && ${ix} < u.width && ${iy} < u.height`;
+      const at = `((n${name} * u.height + ${iy}) * u.width + ${ix}) * u.channels + c${slot}`;
       return { ok, at: `select(0u, ${at}, ${ok})` };
     };
+    const rows = taps * s.channels, size = [rows, s.outChannels, 1] as const;
     const patches: Source = {
       layout: "across",
       prepare: (slot, index) =>
         isVector
           ? tapOf(slot, index)
           : each.map((i) => tapOf(`${slot}${i}`, `${index} + ${i}u`)).join("\n"),
-      fetch(slot, u) {
+      step: (_, step) =>
+        step
+          ? `let o${step.name} = p + ${step.value}; let ox${step.name} = o${step.name} % u.out_width;
+let oy${step.name} = o${step.name} / u.out_width % u.out_height;
+let n${step.name} = o${step.name} / (u.out_width * u.out_height);`
+          : "",
+      fetch(slot, step) {
         if (isVector) {
-          const { ok, at } = element(slot, u);
+          const { ok, at } = element(slot, step);
           return `select(vec4f(), x[(${at}) >> 2u], ${ok})`;
         }
         const values = each.map((i) => {
-          const { ok, at } = element(`${slot}${i}`, u);
+          const { ok, at } = element(`${slot}${i}`, step);
           return `select(0.0f, x[${at}], ${ok})`;
         });
         return `vec4f(${values})`;
@@ -194,7 +202,8 @@ let ty${slot} = m${slot} / u.channels / u.kernel_width - u.top;`;
     const gradient: Source = {
       layout: "across",
       prepare: (slot, index) => `let k${slot} = ${index};`,
-      fetch: (slot, u) => four("g", `(p + ${u}u) * u.out_channels + k${slot}`, isVector),
+      fetch: (slot, step) =>
+        four("g", `min(p + ${step.value}, end - 1u) * u.out_channels + k${slot}`, isVector),
     };
     const next = (u: number, to: string | number) =>
       `var ox${to} = ox${u} + 1u; var oy${to} = oy${u}; var n${to} = n${u};
@@ -202,17 +211,21 @@ if (ox${to} == u.out_width) {
   ox${to} = 0u; oy${to} += 1u;
   if (oy${to} == u.out_height) { oy${to} = 0u; n${to} += 1u; }
 }`;
-    const tile = generateTile({
-      begin: `var p = group.z * u.chunk; let end = min(p + u.chunk, u.pixels);
-var ox0 = p % u.out_width; var oy0 = p / u.out_width % u.out_height;
+    const begin = "var p = group.z * u.chunk; let end = min(p + u.chunk, u.pixels);";
+    // Lanes that fetch all four pixels of an iteration walk them; those that fetch one find it.
+    const walk = {
+      begin: `${begin} var ox0 = p % u.out_width; var oy0 = p / u.out_width % u.out_height;
 var n0 = p / (u.out_width * u.out_height);`,
-      condition: "p < end",
       iteration: [0, 1, 2].map((u) => next(u, u + 1)).join("\n"),
       advance: `${next(3, "_")} ox0 = ox_; oy0 = oy_; n0 = n_; p += 4u;`,
+    };
+    const tile = generateTile({
+      size,
+      ...{ begin, condition: "p < end", advance: "p += 4u;", walk },
       ...{ rows: "rows", columns: "out_channels", a: patches, b: gradient, vector: isVector },
       place: (row, column) => `(group.z * u.rows + ${row}) * u.out_channels + ${column}`,
     }, target);
-    const rows = taps * s.channels, columns = Math.ceil(s.outChannels / tile.columns);
+    const columns = Math.ceil(s.outChannels / tile.columns);
     const groups = columns * Math.ceil(rows / tile.rows);
     return splitSum(
       "conv2d_weight_grad",
@@ -229,8 +242,7 @@ var n0 = p / (u.out_width * u.out_height);`,
             bind("y", y, { vector: isVector, write: true }),
           ],
           uniforms: { ...uniforms(s), rows, pixels, chunk },
-          lanes: tile.lanes,
-          body: tile.body,
+          ...tile.code,
           workgroups: [columns, Math.ceil(rows / tile.rows), parts],
         }),
     );

@@ -15,6 +15,7 @@ import type { Graph } from "../graph.ts";
 import type { DType } from "../tensor.ts";
 import type { WgslTarget } from "./kernel.ts";
 import { compileProgram } from "./program.ts";
+import { Tuner, type Tuning } from "./tuner.ts";
 
 /** Limits that are raised to what the adapter has. */
 const LIMITS = [
@@ -25,6 +26,12 @@ const LIMITS = [
   "maxComputeWorkgroupStorageSize",
 ] as const;
 
+const nameOf = (info: GPUAdapterInfo): string =>
+  info.description || [info.vendor, info.architecture].filter((s) => s).join(" ") || "unknown GPU";
+
+const isSoftware = (info: GPUAdapterInfo): boolean =>
+  info.isFallbackAdapter || /llvmpipe|swiftshader/i.test(nameOf(info));
+
 /** A GPU, or a CPU that poses as one. */
 export class GpuDevice implements Device {
   readonly kind = "gpu";
@@ -33,18 +40,23 @@ export class GpuDevice implements Device {
   readonly isSoftware: boolean;
   /** What kernels are generated for. */
   readonly target: WgslTarget;
+  /** Chooses kernels by measuring, where that is wanted; rules do otherwise. */
+  readonly tuner: Tuner | undefined;
   readonly device: GPUDevice;
   readonly #pipelines = new Map<string, GPUComputePipeline>();
   #failure: DeviceError | undefined;
   #isClosed = false;
 
-  /** Wraps a device that was requested elsewhere, in a browser for instance. */
-  constructor(device: GPUDevice) {
+  /**
+   * Wraps a device that was requested elsewhere, in a browser for instance.
+   *
+   * @param tuning Given, kernels are chosen by measuring.
+   */
+  constructor(device: GPUDevice, tuning?: Tuning) {
     const info = device.adapterInfo, { limits } = device;
     this.device = device;
-    this.name = info.description || [info.vendor, info.architecture].filter((s) => s).join(" ") ||
-      "unknown GPU";
-    this.isSoftware = info.isFallbackAdapter || /llvmpipe|swiftshader/i.test(this.name);
+    this.name = nameOf(info);
+    this.isSoftware = isSoftware(info);
     const hasSubgroups = device.features.has("subgroups") &&
       info.subgroupMinSize === info.subgroupMaxSize;
     this.target = {
@@ -56,6 +68,7 @@ export class GpuDevice implements Device {
       maxStorageBuffers: Math.min(limits.maxStorageBuffersPerShaderStage, 16),
       maxBindingElements: Math.floor(limits.maxStorageBufferBindingSize / 4),
     };
+    this.tuner = tuning && new Tuner(this, tuning);
     device.addEventListener("uncapturederror", (event) => {
       this.fail("using the device", (event as GPUUncapturedErrorEvent).error);
     });
@@ -65,11 +78,16 @@ export class GpuDevice implements Device {
     });
   }
 
-  /** Requests the best adapter, with the limits it has; `undefined` where there is none. */
-  static async request(): Promise<GpuDevice | undefined> {
+  /**
+   * Requests the best adapter, with the limits it has; `undefined` where there is none.
+   *
+   * @param tuning For real GPUs; the rules were made by measuring on software adapters.
+   */
+  static async request(tuning?: Tuning): Promise<GpuDevice | undefined> {
     // deno-lint-ignore no-undef -- `gpu` is missing in browsers without WebGPU.
     const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
     if (!adapter) return undefined;
+    const used = isSoftware(adapter.info) ? undefined : tuning;
     const requiredLimits = Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]]));
     const optional: GPUFeatureName[] = ["timestamp-query", "shader-f16"];
     const requiredFeatures = optional.filter((name) => adapter.features.has(name));
@@ -78,9 +96,11 @@ export class GpuDevice implements Device {
       const features = [...requiredFeatures, "subgroups" as GPUFeatureName];
       return new GpuDevice(
         await adapter.requestDevice({ requiredLimits, requiredFeatures: features }),
+        used,
       );
     } catch {
-      return new GpuDevice(await adapter.requestDevice({ requiredLimits, requiredFeatures }));
+      const device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
+      return new GpuDevice(device, used);
     }
   }
 

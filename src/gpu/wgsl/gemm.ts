@@ -2,9 +2,10 @@
  * The one tile generator behind matrix products and all three directions of convolution:
  * Y[row, column] = Σₖ A[row, k] B[k, column], where operands say how to fetch four numbers.
  *
- * Two styles. `subgroup`: eight lanes own 32 rows × 32 columns; every number is loaded once, by one
+ * Three styles. `subgroup`: eight lanes own 32 rows × 32 columns; every number is loaded once, by one
  * lane, and handed round by broadcast. That suits lavapipe, where a load costs 260 instructions.
- * `plain`: every invocation owns 8 rows × 8 columns and loads what it needs itself.
+ * `plain`: every invocation owns 8 rows × 8 columns and loads what it needs itself. Tiles named by
+ * their size go through workgroup memory, which suits GPUs; workgroup.ts generates them.
  *
  * Rows and columns beyond the end are clamped to the last ones, computed again and stored again:
  * cheaper than a branch, and the same numbers.
@@ -13,6 +14,13 @@
  */
 
 import type { WgslTarget } from "./kernel.ts";
+import { generateWorkgroupTile, type workgroupTiles } from "./workgroup.ts";
+
+/** One of the four k of an iteration: how names that belong to it end, and its number as WGSL. */
+export interface Step {
+  readonly name: string;
+  readonly value: string;
+}
 
 /** How the generator fetches an operand: WGSL for three places. */
 export interface Source {
@@ -23,14 +31,16 @@ export interface Source {
   readonly layout: "along" | "across";
   /** Before the loop: what to know of the row or column `index` (the first of four, if across). */
   prepare(slot: string, index: string): string;
-  /** At the top of an iteration. */
-  step?(slot: string): string;
-  /** A `vec4f`; `u` counts the four k of an iteration, if across. */
-  fetch(slot: string, u: number): string;
+  /** At the top of an iteration; knows of a `step` where every lane fetches one of its own. */
+  step?(slot: string, step?: Step): string;
+  /** A `vec4f`: four k, or the `step` of them, if across. */
+  fetch(slot: string, step: Step): string;
 }
 
 /** A product to generate. */
 export interface Product {
+  /** Rows, columns, and products of that size, by which a tile is chosen. */
+  readonly size: readonly [rows: number, columns: number, count: number];
   /** Numbers of rows and columns: names of uniforms. */
   readonly rows: string;
   readonly columns: string;
@@ -40,9 +50,14 @@ export interface Product {
   readonly begin: string;
   /** The loop condition; an iteration takes four k. */
   readonly condition: string;
-  /** Statements once an iteration, before fetches and after products. */
-  readonly iteration?: string;
+  /** Statements after the products of an iteration. */
   readonly advance: string;
+  /** What stands for these where a lane fetches all four k of an iteration. */
+  readonly walk?: {
+    readonly begin: string;
+    readonly iteration: string;
+    readonly advance: string;
+  };
   /** Start value of the four accumulators of a column, a `vec4f`; zero by default. */
   readonly start?: (column: string) => string;
   /** WGSL of the element index of Y[row, column]. */
@@ -51,12 +66,35 @@ export interface Product {
   readonly vector: boolean;
 }
 
-/** A generated product: the body of its kernel, and how many rows and columns a workgroup takes. */
+/** A generated product: parts of its kernel, and how many rows and columns a workgroup takes. */
 export interface Tile {
-  readonly body: string;
-  readonly lanes: number;
+  readonly code: {
+    readonly body: string;
+    readonly lanes: number;
+    readonly functions?: string;
+  };
   readonly rows: number;
   readonly columns: number;
+}
+
+/** Ways to compute a tile. */
+export type TileName = "subgroup" | "plain" | keyof typeof workgroupTiles;
+
+/** The ways that are worth trying on a device, for operands that are read as vectors. */
+export function tileNames(target: WgslTarget): readonly TileName[] {
+  return target.subgroup === 8 ? ["subgroup"] : ["128x128", "64x64", "32x32"];
+}
+
+/** The way to compute a product, unless the target prescribes one: the largest that keeps it busy. */
+export function chooseTile({ size, vector }: Product, target: WgslTarget): TileName {
+  const names = tileNames(target);
+  if (!vector) return names.includes("subgroup") ? "subgroup" : "plain";
+  if (target.tile) return target.tile;
+  const [rows, columns, count] = size;
+  return names.find((name) => {
+    const [height, width] = name.split("x").map(Number);
+    return count * Math.ceil(rows / height) * Math.ceil(columns / width) >= target.workgroups / 4;
+  }) ?? names.at(-1)!;
 }
 
 /** How a tile is spread over invocations. */
@@ -78,6 +116,9 @@ interface Style {
 }
 
 const range = (n: number) => [...Array(n).keys()];
+
+/** The four k of an iteration, each by itself. */
+const STEPS: readonly Step[] = range(4).map((u) => ({ name: `${u}`, value: `${u}u` }));
 
 /** Every invocation for itself; eight by eight of them in a workgroup. */
 const plain = (isVector: boolean): Style => {
@@ -126,7 +167,9 @@ const subgroup = (isVector: boolean): Style => {
 
 /** Generates the product for a device. */
 export function generateTile(p: Product, target: WgslTarget): Tile {
-  const style = (target.subgroup === 8 ? subgroup : plain)(p.vector);
+  const name = chooseTile(p, target);
+  if (name !== "subgroup" && name !== "plain") return generateWorkgroupTile(p, name);
+  const style = (name === "subgroup" ? subgroup : plain)(p.vector);
   const last = p.a.layout === "along" ? 1 : 4;
   const slots = style.fetched(p.a.layout).map((offset, i) => {
     const index = `row + ${offset}`;
@@ -139,15 +182,15 @@ export function generateTile(p: Product, target: WgslTarget): Tile {
   );
   const fetch = (source: Source, { name }: { name: string }) =>
     source.layout === "along"
-      ? [`let ${name} = ${source.fetch(name, 0)};`]
-      : range(4).map((u) => `let ${name}_${u} = ${source.fetch(name, u)};`);
+      ? [`let ${name} = ${source.fetch(name, STEPS[0])};`]
+      : STEPS.map((step) => `let ${name}_${step.name} = ${source.fetch(name, step)};`);
   const columnVector = (j: number, u: number) =>
     p.b.layout === "along" ? `vec4f(${range(4).map((i) => `b${j}${i}[${u}]`)})` : `b${j}_${u}`;
 
   const accumulators = range(style.rows).flatMap((i) => range(style.groups).map((j) => ({ i, j })));
   const body = [
     style.origin,
-    p.begin,
+    p.walk?.begin ?? p.begin,
     ...range(style.groups).map((j) => {
       const index = `column + ${4 * j}u`;
       return `let at${j} = ${p.vector ? `min(${index}, u.${p.columns} - 4u)` : index};`;
@@ -156,7 +199,7 @@ export function generateTile(p: Product, target: WgslTarget): Tile {
     ...columns.map(({ name, index }) => p.b.prepare(name, index)),
     ...accumulators.map(({ i, j }) => `var y${i}_${j} = ${p.start?.(`at${j}`) ?? "vec4f()"};`),
     `while (${p.condition}) {`,
-    p.iteration ?? "",
+    p.walk?.iteration ?? "",
     ...slots.map(({ name }) => p.a.step?.(name) ?? ""),
     ...columns.map(({ name }) => p.b.step?.(name) ?? ""),
     ...slots.flatMap((slot) => fetch(p.a, slot)),
@@ -168,15 +211,16 @@ export function generateTile(p: Product, target: WgslTarget): Tile {
       const element = (u: number) => `vec4f(${style.element(p.a.layout, i, u)})`;
       return style.accumulate(`y${i}_${j}`, range(4).map((u) => [element(u), `c${j}_${u}`]));
     }),
-    p.advance,
+    p.walk?.advance ?? p.advance,
     "}",
     ...accumulators.map(({ i, j }) => store(p, i, `at${j}`, `y${i}_${j}`)),
   ];
-  return { body: body.filter((line) => line).join("\n"), lanes: style.lanes, ...style.tile };
+  const code = { body: body.filter((line) => line).join("\n"), lanes: style.lanes };
+  return { code, ...style.tile };
 }
 
 /** Stores accumulators of row i, to where its numbers came from. */
-function store(p: Product, i: number, column: string, value: string): string {
+export function store(p: Product, i: number, column: string, value: string): string {
   if (p.vector) {
     const row = p.a.layout === "along"
       ? `min(row + ${i}u, u.${p.rows} - 1u)`

@@ -11,6 +11,7 @@ import { isDense, sizeOf } from "../shape.ts";
 import { type Storage, storageSize } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { resolve } from "../view.ts";
+import type { TileName } from "./gemm.ts";
 
 /** What kernels are generated for. */
 export interface WgslTarget {
@@ -22,6 +23,8 @@ export interface WgslTarget {
   readonly workgroups: number;
   /** The size of a subgroup, where it is fixed and kernels may use subgroup operations; else 0. */
   readonly subgroup: number;
+  /** The tile that products are computed by, if it is not to be chosen. */
+  readonly tile?: TileName;
   /** Storage buffers a kernel may use. */
   readonly maxStorageBuffers: number;
   /** Elements a binding may span. */
@@ -33,6 +36,8 @@ export interface Variant<A = unknown> {
   readonly name: string;
   /** Whether it can serve this node on this device; always, if missing. */
   when?(node: Tensor<A>, target: WgslTarget): boolean;
+  /** Whether it is likely to be faster than the variants after it; yes, if missing. */
+  pays?(node: Tensor<A>, target: WgslTarget): boolean;
   /** The dispatches, in order. */
   lower(node: Tensor<A>, target: WgslTarget): readonly Kernel[];
 }

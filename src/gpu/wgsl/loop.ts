@@ -16,7 +16,6 @@ import {
   type Loop,
   splitAxis,
 } from "../loop.ts";
-import type { Tensor } from "../tensor.ts";
 import { Scratch, type Storage, storageSize } from "../storage.ts";
 import { emit, functionsFor } from "./expression.ts";
 import {
@@ -330,7 +329,7 @@ function sumOfParts(
  */
 export function splitSum(
   label: string,
-  node: Tensor,
+  node: Storage,
   terms: number,
   groups: number,
   target: WgslTarget,

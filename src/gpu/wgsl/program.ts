@@ -16,8 +16,10 @@ import { Scratch, type Storage, storageSize } from "../storage.ts";
 import { simplify } from "../simplify.ts";
 import { constantData, inputName, type Tensor } from "../tensor.ts";
 import { type GpuDevice, GpuTensorBuffer } from "./device.ts";
-import type { Binding, Kernel, WgslTarget } from "./kernel.ts";
+import { type Dispatch, encode, prepare } from "./dispatch.ts";
+import type { Binding, Kernel } from "./kernel.ts";
 import { lowerLoop } from "./loop.ts";
+import { lowerByRule } from "./tuner.ts";
 
 /** Compiles a graph; see {@linkcode GpuDevice.compile}. */
 export async function compileProgram(
@@ -32,7 +34,8 @@ export async function compileProgram(
     maxStorages: device.target.maxStorageBuffers,
     fusesOperations: false,
   });
-  const kernels = stages.flatMap((stage) => lowerStage(stage, device.target));
+  const kernels: Kernel[] = [];
+  for (const stage of stages) kernels.push(...await lowerStage(stage, device));
   const { result, done } = device.guard(
     `compiling ${label}`,
     () => new Builder(device, label, simple, placements, options).build(kernels),
@@ -47,25 +50,12 @@ export async function compileProgram(
   return result;
 }
 
-function lowerStage(stage: Stage, target: WgslTarget): readonly Kernel[] {
+async function lowerStage(stage: Stage, { target, tuner }: GpuDevice): Promise<readonly Kernel[]> {
   if ("loop" in stage) return lowerLoop(stage.loop, target);
   const { node } = stage;
   if (node.op.loops) return node.op.loops(node).flatMap((loop) => lowerLoop(loop, target));
-  const variant = node.op.variants?.find((v) => v.when?.(node, target) ?? true);
-  if (!variant) throw new DeviceError(`No kernel computes ${node.op.name} here`);
-  return variant.lower(node, target);
+  return tuner ? await tuner.lower(node) : lowerByRule(node, target);
 }
-
-/** A prepared dispatch. */
-interface Dispatch {
-  readonly label: string;
-  readonly pipeline: GPUComputePipeline;
-  readonly group: GPUBindGroup;
-  readonly workgroups: readonly [number, number, number];
-}
-
-/** Bytes between the uniforms of kernels: where bindings may start. */
-const UNIFORM_STRIDE = 256;
 
 /** Gives tensors their memory and kernels their bindings. */
 class Builder {
@@ -96,7 +86,9 @@ class Builder {
     try {
       this.#allocateNamed();
       this.#allocateTemporary(kernels);
-      const dispatches = this.#prepare(kernels);
+      const bind = (binding: Binding) => this.#bind(binding);
+      const { dispatches, uniforms } = prepare(this.#device, this.#label, kernels, bind);
+      this.#owned.push(uniforms);
       const flops = nodesOf(this.#graph).reduce((n, x) => n + (x.op.flops?.(x) ?? 0), 0);
       return new GpuProgram(
         this.#device,
@@ -178,32 +170,6 @@ class Builder {
     for (const [storage, slot] of slotOf) this.#buffers.set(storage, buffers[slot]);
   }
 
-  /** Uniforms, pipelines and bind groups. */
-  #prepare(kernels: readonly Kernel[]): Dispatch[] {
-    const { device } = this.#device;
-    const uniforms = this.#device.allocate(
-      `uniforms of ${this.#label}`,
-      kernels.length * UNIFORM_STRIDE,
-      GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
-    );
-    this.#owned.push(uniforms);
-    const words = new Uint32Array(kernels.length * UNIFORM_STRIDE / 4);
-    kernels.forEach((kernel, i) => words.set(kernel.uniforms, i * UNIFORM_STRIDE / 4));
-    if (words.length) device.queue.writeBuffer(uniforms, 0, words);
-    return kernels.map((kernel, i): Dispatch => {
-      const { label, workgroups } = kernel;
-      const pipeline = this.#device.pipeline(label, kernel.code);
-      const entries = kernel.bindings.map((b, binding) => ({ binding, resource: this.#bind(b) }));
-      const size = kernel.uniforms.byteLength;
-      if (size) {
-        const resource = { buffer: uniforms, offset: i * UNIFORM_STRIDE, size };
-        entries.push({ binding: entries.length, resource });
-      }
-      const layout = pipeline.getBindGroupLayout(0);
-      return { label, pipeline, workgroups, group: device.createBindGroup({ layout, entries }) };
-    });
-  }
-
   #bind({ storage, offset, length }: Binding): GPUBufferBinding {
     const { root, offset: start } = this.#locate(storage);
     const limit = this.#device.target.maxBindingElements;
@@ -257,14 +223,7 @@ class GpuProgram implements Program {
     this.#device.guard(`running ${this.label}`, () => {
       const encoder = device.createCommandEncoder();
       const pass = encoder.beginComputePass();
-      let bound: GPUComputePipeline | undefined;
-      for (let i = 0; i < times; i++) {
-        for (const { pipeline, group, workgroups } of this.#dispatches) {
-          if (pipeline !== bound) pass.setPipeline(bound = pipeline);
-          pass.setBindGroup(0, group);
-          pass.dispatchWorkgroups(...workgroups);
-        }
-      }
+      encode(pass, this.#dispatches, times);
       pass.end();
       device.queue.submit([encoder.finish()]);
     });

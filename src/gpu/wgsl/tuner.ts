@@ -1,0 +1,136 @@
+/**
+ * How an operation is computed: the ways that its variants and the device's tiles give, one that
+ * suits by rule, and the fastest by measurement.
+ *
+ * @module
+ */
+
+import { DeviceError } from "../device.ts";
+import { formatShape } from "../shape.ts";
+import { type Storage, storageSize } from "../storage.ts";
+import type { Tensor } from "../tensor.ts";
+import type { GpuDevice } from "./device.ts";
+import { encode, prepare } from "./dispatch.ts";
+import { tileNames } from "./gemm.ts";
+import type { Kernel, WgslTarget } from "./kernel.ts";
+
+/** Choosing kernels by measuring each the first time that it is needed. */
+export interface Tuning {
+  /**
+   * What was chosen before, by adapter, operation, sizes and the text of the kernels:
+   * `winograd, 64x64`. What is not among it is measured.
+   */
+  readonly choices: Readonly<Record<string, string>>;
+  /** Is told of a choice, to be kept: other choices round differently. */
+  readonly onChoice?: (key: string, choice: string) => void;
+}
+
+/** One way to compute an operation. */
+interface Candidate {
+  readonly name: string;
+  readonly kernels: readonly Kernel[];
+}
+
+/** The kernels of an operation by rule: the first variant that pays, with a tile that keeps busy. */
+export function lowerByRule(node: Tensor, target: WgslTarget): readonly Kernel[] {
+  const possible = variantsOf(node, target);
+  const variant = possible.find((v) => v.pays?.(node, target) ?? true) ?? possible[0];
+  if (!variant) throw new DeviceError(`No kernel computes ${node.op.name} here`);
+  return variant.lower(node, target);
+}
+
+const variantsOf = (node: Tensor, target: WgslTarget) =>
+  node.op.variants?.filter((v) => v.when?.(node, target) ?? true) ?? [];
+
+/** Everything that is worth trying, ways with the same kernels once. */
+function candidatesOf(node: Tensor, target: WgslTarget): Candidate[] {
+  const all = variantsOf(node, target).flatMap((variant) =>
+    tileNames(target).map((tile): Candidate => ({
+      name: `${variant.name}, ${tile}`,
+      kernels: variant.lower(node, { ...target, tile }),
+    }))
+  );
+  const texts = all.map(({ kernels }) => kernels.map((k) => k.code).join());
+  return all.filter((_, i) => texts.indexOf(texts[i]) === i);
+}
+
+/** Rounds of a measurement, of which the fastest counts. */
+const ROUNDS = 3;
+
+/** Chooses by what was measured before, and measures what was not. */
+export class Tuner {
+  readonly #gpu: GpuDevice;
+  readonly #choices: Map<string, string>;
+  readonly #onChoice: Tuning["onChoice"];
+
+  constructor(gpu: GpuDevice, { choices, onChoice }: Tuning) {
+    this.#gpu = gpu;
+    this.#choices = new Map(Object.entries(choices));
+    this.#onChoice = onChoice;
+  }
+
+  /** The kernels of an operation. */
+  async lower(node: Tensor): Promise<readonly Kernel[]> {
+    const candidates = candidatesOf(node, this.#gpu.target);
+    if (candidates.length < 2) return lowerByRule(node, this.#gpu.target);
+    const key = `${this.#gpu.name}: ${keyOf(node, candidates)}`, known = this.#choices.get(key);
+    const found = candidates.find(({ name }) => name === known);
+    if (found) return found.kernels;
+    const times = await this.#measure(node.op.name, candidates);
+    const best = candidates[times.indexOf(Math.min(...times))];
+    this.#choices.set(key, best.name);
+    this.#onChoice?.(key, best.name);
+    return best.kernels;
+  }
+
+  /** How long each takes, in turns, in milliseconds. */
+  async #measure(label: string, candidates: readonly Candidate[]): Promise<number[]> {
+    const gpu = this.#gpu, owned: GPUBuffer[] = [];
+    try {
+      const ready = candidates.map(({ kernels }) => this.#prepare(label, kernels, owned));
+      const times = candidates.map(() => Infinity);
+      // The first round compiles and warms up.
+      for (let round = 0; round <= ROUNDS; round++) {
+        for (const [i, dispatches] of ready.entries()) {
+          const began = performance.now();
+          const encoder = gpu.device.createCommandEncoder(), pass = encoder.beginComputePass();
+          encode(pass, dispatches);
+          pass.end();
+          gpu.device.queue.submit([encoder.finish()]);
+          await gpu.idle();
+          if (round) times[i] = Math.min(times[i], performance.now() - began);
+        }
+      }
+      return times;
+    } finally {
+      for (const buffer of owned) buffer.destroy();
+    }
+  }
+
+  /** Dispatches over buffers of their own, all zeros. */
+  #prepare(label: string, kernels: readonly Kernel[], owned: GPUBuffer[]) {
+    const buffers = new Map<Storage, GPUBuffer>();
+    const bind = ({ storage, offset, length }: Kernel["bindings"][number]): GPUBufferBinding => {
+      let buffer = buffers.get(storage);
+      if (!buffer) {
+        buffer = this.#gpu.allocate(label, storageSize(storage) * 4, GPUBufferUsage.STORAGE);
+        buffers.set(storage, buffer);
+        owned.push(buffer);
+      }
+      return { buffer, offset: offset * 4, size: Math.ceil(length / 4) * 16 };
+    };
+    const { dispatches, uniforms } = prepare(this.#gpu, label, kernels, bind);
+    owned.push(uniforms);
+    return dispatches;
+  }
+}
+
+/** An operation, its sizes, and a hash (FNV-1a) of the texts that may compute it. */
+function keyOf({ op, inputs, shape, attributes }: Tensor, candidates: readonly Candidate[]) {
+  let hash = 0x811c9dc5;
+  for (const { code } of candidates.flatMap(({ kernels }) => kernels)) {
+    for (let i = 0; i < code.length; i++) hash = Math.imul(hash ^ code.charCodeAt(i), 0x01000193);
+  }
+  const shapes = [...inputs.map((x) => x.shape), shape].map(formatShape).join(" ");
+  return `${op.name} ${shapes} ${JSON.stringify(attributes)} ${(hash >>> 0).toString(16)}`;
+}

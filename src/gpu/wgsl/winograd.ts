@@ -1,0 +1,389 @@
+/**
+ * Convolutions 3 × 3 with stride 1 by F(4 × 4, 3 × 3) in kernels of their own: transforms of weights
+ * and images to 36 frequencies, a batch of 36 matrix products, and the transform back. The gradient
+ * by the weights goes through the adjoint: both images are transformed, their products are summed
+ * over all tiles, and 9 taps are made of 36.
+ *
+ * @module
+ */
+
+import { type ConvSizes, convSizes, type Window } from "../convolution.ts";
+import type { Shape } from "../shape.ts";
+import { Scratch, type Storage } from "../storage.ts";
+import type { Tensor } from "../tensor.ts";
+import { applyMatrix, F4, type Matrix, transposed } from "../winograd.ts";
+import { literal } from "./expression.ts";
+import { generateTile } from "./gemm.ts";
+import {
+  bind,
+  type Binding,
+  bindInput,
+  foldGrid,
+  type Kernel,
+  makeKernel,
+  type Variant,
+  type WgslTarget,
+} from "./kernel.ts";
+import { splitSum } from "./loop.ts";
+
+/** Outputs of a tile along an axis, inputs that they need, and products of a tile. */
+const M = 4, N = 6, FREQUENCIES = N * N;
+/** Fewer channels than this are not worth trying. */
+const MIN_CHANNELS = 16;
+
+/** Whether a convolution can be computed by this file. */
+const suits = (s: ConvSizes) =>
+  s.stride === 1 && s.kernelHeight === 3 && s.kernelWidth === 3 &&
+  s.channels % 4 === 0 && s.outChannels % 4 === 0 &&
+  s.channels >= MIN_CHANNELS && s.outChannels >= MIN_CHANNELS &&
+  s.outHeight >= M && s.outWidth >= M;
+
+/** Whether the transforms are likely to be made up for, by measurements on lavapipe. */
+const pays = (s: ConvSizes) => s.channels >= 64 && s.outChannels >= 64;
+
+/** Four by four pixels of an image, or what there is of them at its edges. */
+interface Tiling {
+  readonly rows: number;
+  readonly columns: number;
+  readonly count: number;
+}
+
+const tilesOf = (batch: number, height: number, width: number): Tiling => {
+  const rows = Math.ceil(height / M), columns = Math.ceil(width / M);
+  return { rows, columns, count: batch * rows * columns };
+};
+
+const range = (n: number) => [...Array(n).keys()];
+
+/** WGSL of y = T x Tᵀ for a square of vectors; `x` and the result are names by row and column. */
+function square(
+  matrix: Matrix,
+  x: (i: number, j: number) => string,
+  lines: string[],
+): string[][] {
+  const size = matrix[0].length;
+  const name = (value: string) => {
+    const named = `s${lines.length}`;
+    lines.push(`let ${named} = ${value};`);
+    return named;
+  };
+  const ops = {
+    add: (a: string, b: string) => name(`${a} + ${b}`),
+    sub: (a: string, b: string) => name(`${a} - ${b}`),
+    madd(sum: string | undefined, c: number, x: string) {
+      const product = c === 1 ? x : c === -1 ? `-${x}` : `${literal(c)} * ${x}`;
+      return sum === undefined ? name(product) : name(`${sum} + ${product}`);
+    },
+    zero: () => "vec4f()",
+  };
+  const columns = range(size).map((j) => applyMatrix(matrix, range(size).map((i) => x(i, j)), ops));
+  return range(matrix.length).map((i) => applyMatrix(matrix, columns.map((c) => c[i]), ops));
+}
+
+/** A kernel in which every invocation transforms one square of four channels. */
+function transform(parts: {
+  label: string;
+  bindings: Binding[];
+  uniforms: Record<string, number>;
+  /** Vectors of channels, and squares. */
+  inner: number;
+  outer: number;
+  /** WGSL that reads squares from `c` and `tile`, and writes them. */
+  body: string[];
+}, { lanes }: WgslTarget): Kernel {
+  const { label, bindings, inner, outer } = parts;
+  const { grid, index } = foldGrid(Math.ceil(inner * outer / lanes));
+  return makeKernel({
+    ...{ label, bindings, lanes },
+    uniforms: { ...parts.uniforms, inner, outer },
+    body: [
+      `let flat = ${index} * ${lanes}u + lane;`,
+      "if (flat >= u.inner * u.outer) { return; }",
+      "let c = flat % u.inner; let tile = flat / u.inner;",
+      ...parts.body,
+    ].join("\n"),
+    workgroups: [1, ...grid],
+  });
+}
+
+/** Statements that find a tile's image and the pixel that it starts at. */
+const PLACE = "let left = tile % u.columns * 4u; let top = tile / u.columns % u.rows * 4u; " +
+  "let image = tile / (u.columns * u.rows);";
+
+/** Images as frequencies `[36][tiles][channels]`: T d Tᵀ of squares as large as T is wide. */
+function transformImages(
+  label: string,
+  image: Tensor,
+  matrix: Matrix,
+  tiling: Tiling,
+  [padTop, padLeft]: readonly [number, number],
+  target: WgslTarget,
+): { kernel: Kernel; to: Scratch } {
+  const [, height, width, channels] = image.shape, size = matrix[0].length;
+  const to = new Scratch(FREQUENCIES * tiling.count * channels), lines = [PLACE];
+  for (const i of range(size)) {
+    lines.push(
+      `let y${i} = top + ${i}u - u.pad_top; let x${i} = left + ${i}u - u.pad_left;`,
+      `let row${i} = ((image * u.height + y${i}) * u.width) * u.inner + c;`,
+    );
+  }
+  for (const i of range(size)) {
+    for (const j of range(size)) {
+      lines.push(
+        `let ok${i}${j} = y${i} < u.height && x${j} < u.width;`,
+        `let d${i}${j} = select(vec4f(), x[select(0u, row${i} + x${j} * u.inner, ok${i}${j})], ok${i}${j});`,
+      );
+    }
+  }
+  const z = square(matrix, (i, j) => `d${i}${j}`, lines);
+  z.flat().forEach((value, q) =>
+    lines.push(`y[(${q}u * u.outer + tile) * u.inner + c] = ${value};`)
+  );
+  const kernel = transform({
+    label,
+    bindings: [bindInput("x", image, true), bind("y", to, { vector: true, write: true })],
+    uniforms: {
+      ...{ height, width, rows: tiling.rows, columns: tiling.columns },
+      ...{ pad_top: padTop, pad_left: padLeft },
+    },
+    ...{ inner: channels / 4, outer: tiling.count, body: lines },
+  }, target);
+  return { kernel, to };
+}
+
+/** Weights `[3][3][in][out]` as frequencies `[36][in][out]`; turned round for the gradient. */
+function transformWeights(
+  w: Tensor,
+  isMirrored: boolean,
+  target: WgslTarget,
+): { kernel: Kernel; to: Scratch } {
+  const [, , channels, out] = w.shape, to = new Scratch(FREQUENCIES * channels * out);
+  const lines = range(9).map((t) =>
+    `let d${t} = w[${isMirrored ? 8 - t : t}u * u.inner * u.outer + flat];`
+  );
+  const z = square(F4.g, (i, j) => `d${3 * i + j}`, lines);
+  z.flat().forEach((value, q) => lines.push(`y[${q}u * u.inner * u.outer + flat] = ${value};`));
+  const kernel = transform({
+    label: "winograd, weights",
+    bindings: [bindInput("w", w, true), bind("y", to, { vector: true, write: true })],
+    ...{ uniforms: {}, inner: out / 4, outer: channels, body: lines },
+  }, target);
+  return { kernel, to };
+}
+
+/** Products `[36][tiles][channels]` as pixels, plus a bias. */
+function transformBack(
+  products: Scratch,
+  bias: Tensor | undefined,
+  result: Tensor,
+  tiling: Tiling,
+  target: WgslTarget,
+): Kernel {
+  const [, height, width, channels] = result.shape, lines = [PLACE];
+  for (const q of range(FREQUENCIES)) {
+    lines.push(`let d${q} = m[(${q}u * u.outer + tile) * u.inner + c];`);
+  }
+  if (bias) lines.push("let b = bias[c];");
+  const z = square(F4.at, (i, j) => `d${N * i + j}`, lines);
+  lines.push("let first = ((image * u.height + top) * u.width + left) * u.inner + c;");
+  z.forEach((row, i) =>
+    row.forEach((value, j) =>
+      lines.push(
+        `if (top + ${i}u < u.height && left + ${j}u < u.width) { ` +
+          `y[first + (${i}u * u.width + ${j}u) * u.inner] = ${value}${bias ? " + b" : ""}; }`,
+      )
+    )
+  );
+  return transform({
+    label: "winograd, back",
+    bindings: [
+      bind("m", products, { vector: true }),
+      ...(bias ? [bindInput("bias", bias, true)] : []),
+      bind("y", result, { vector: true, write: true }),
+    ],
+    uniforms: { height, width, rows: tiling.rows, columns: tiling.columns },
+    ...{ inner: channels / 4, outer: tiling.count, body: lines },
+  }, target);
+}
+
+/** For each frequency, tiles times weights: `[36][tiles][channels]`. */
+function multiply(
+  images: Scratch,
+  weights: Scratch,
+  { tiles, channels, out, isMirrored }: {
+    tiles: number;
+    channels: number;
+    out: number;
+    isMirrored: boolean;
+  },
+  target: WgslTarget,
+): { kernel: Kernel; to: Scratch } {
+  const to = new Scratch(FREQUENCIES * tiles * out);
+  const tile = generateTile({
+    size: [tiles, out, FREQUENCIES],
+    ...{ rows: "tiles", columns: "out", vector: true },
+    begin: "var k = 0u; let a_start = group.z * u.tiles * u.channels; " +
+      "let b_start = group.z * u.channels * u.out;",
+    ...{ condition: "k < u.channels", advance: "k += 4u;" },
+    a: {
+      layout: "along",
+      prepare: (slot, index) => `let i${slot} = a_start + (${index}) * u.channels;`,
+      fetch: (slot) => `a[(i${slot} + k) >> 2u]`,
+    },
+    b: isMirrored
+      ? {
+        layout: "along",
+        prepare: (slot, index) => `let i${slot} = b_start + (${index}) * u.channels;`,
+        fetch: (slot) => `b[(i${slot} + k) >> 2u]`,
+      }
+      : {
+        layout: "across",
+        prepare: (slot, index) => `let i${slot} = b_start + ${index};`,
+        fetch: (slot, step) => `b[(i${slot} + (k + ${step.value}) * u.out) >> 2u]`,
+      },
+    place: (row, column) => `(group.z * u.tiles + ${row}) * u.out + ${column}`,
+  }, target);
+  const kernel = makeKernel({
+    label: "winograd, products",
+    bindings: [
+      bind("a", images, { vector: true }),
+      bind("b", weights, { vector: true }),
+      bind("y", to, { vector: true, write: true }),
+    ],
+    uniforms: { tiles, channels, out },
+    ...tile.code,
+    workgroups: [Math.ceil(out / tile.columns), Math.ceil(tiles / tile.rows), FREQUENCIES],
+  });
+  return { kernel, to };
+}
+
+/** A convolution of `image` with weights, perhaps turned round, into `result`. */
+function correlate(
+  image: Tensor,
+  w: Tensor,
+  bias: Tensor | undefined,
+  result: Tensor,
+  padding: readonly [number, number],
+  isMirrored: boolean,
+  target: WgslTarget,
+): Kernel[] {
+  const [batch, height, width, out] = result.shape, tiling = tilesOf(batch, height, width);
+  const weights = transformWeights(w, isMirrored, target);
+  const images = transformImages("winograd, image", image, F4.bt, tiling, padding, target);
+  const sizes = { tiles: tiling.count, channels: image.shape[3], out, isMirrored };
+  const products = multiply(images.to, weights.to, sizes, target);
+  const back = transformBack(products.to, bias, result, tiling, target);
+  return [weights.kernel, images.kernel, products.kernel, back];
+}
+
+/** The convolution itself. */
+export const forwardByWinograd: Variant<Window> = {
+  name: "winograd",
+  when: (node) => suits(sizesForward(node)),
+  pays: (node) => pays(sizesForward(node)),
+  lower(node, target) {
+    const [x, w, bias] = node.inputs, { padding } = sizesForward(node);
+    return correlate(x, w, bias, node, [padding[0], padding[2]], false, target);
+  },
+};
+
+const sizesForward = ({ inputs: [x, w], shape, attributes }: Tensor<Window>) =>
+  convSizes(x.shape, w.shape, shape, attributes);
+
+const sizesInputGrad = ({ inputs: [g, w], shape, attributes }: Tensor<Window>) =>
+  convSizes(shape, w.shape, g.shape, attributes);
+
+const sizesWeightGrad = ({ inputs: [x, g], shape, attributes }: Tensor<Window>) =>
+  convSizes(x.shape, shape, g.shape, attributes);
+
+/** The gradient by the image: a convolution with the weights turned round. */
+export const inputGradByWinograd: Variant<Window & { shape: Shape }> = {
+  name: "winograd",
+  when: (node) => suits(sizesInputGrad(node)),
+  pays: (node) => pays(sizesInputGrad(node)),
+  lower(node, target) {
+    const [g, w] = node.inputs, [top, , left] = node.attributes.padding;
+    return correlate(g, w, undefined, node, [2 - top, 2 - left], true, target);
+  },
+};
+
+/** The gradient by the weights. */
+export const weightGradByWinograd: Variant<Window & { shape: Shape }> = {
+  name: "winograd",
+  when: (node) => suits(sizesWeightGrad(node)),
+  pays: (node) => {
+    const { channels, outChannels } = sizesWeightGrad(node);
+    return channels * outChannels >= 2048;
+  },
+  lower(node, target) {
+    const [x, g] = node.inputs, [batch, height, width, out] = g.shape, channels = x.shape[3];
+    const [top, , left] = node.attributes.padding, tiling = tilesOf(batch, height, width);
+    const images = transformImages("winograd, image", x, F4.bt, tiling, [top, left], target);
+    const results = transformImages(
+      "winograd, result",
+      g,
+      transposed(F4.at),
+      tiling,
+      [0, 0],
+      target,
+    );
+    const sums = new Scratch(FREQUENCIES * channels * out);
+    const tile = generateTile({
+      size: [channels, out, FREQUENCIES],
+      ...{ rows: "channels", columns: "out", vector: true },
+      begin: `let q = group.z % ${FREQUENCIES}u; let part = group.z / ${FREQUENCIES}u;
+var k = part * u.chunk; let end = min(k + u.chunk, u.tiles);
+let a_start = q * u.tiles * u.channels; let b_start = q * u.tiles * u.out;`,
+      ...{ condition: "k < end", advance: "k += 4u;" },
+      a: {
+        layout: "across",
+        prepare: (slot, index) => `let i${slot} = a_start + ${index};`,
+        fetch: (slot, step) =>
+          `select(vec4f(), a[(i${slot} + min(k + ${step.value}, end - 1u) * u.channels) >> 2u], k + ${step.value} < end)`,
+      },
+      b: {
+        layout: "across",
+        prepare: (slot, index) => `let i${slot} = b_start + ${index};`,
+        fetch: (slot, step) => `b[(i${slot} + min(k + ${step.value}, end - 1u) * u.out) >> 2u]`,
+      },
+      place: (row, column) => `(group.z * u.channels + ${row}) * u.out + ${column}`,
+    }, target);
+    const columns = Math.ceil(out / tile.columns), rows = Math.ceil(channels / tile.rows);
+    const product = splitSum(
+      "winograd, sums",
+      sums,
+      tiling.count,
+      columns * rows * FREQUENCIES,
+      target,
+      (y, parts, chunk) =>
+        makeKernel({
+          label: "winograd, sums",
+          bindings: [
+            bind("a", images.to, { vector: true }),
+            bind("b", results.to, { vector: true }),
+            bind("y", y, { vector: true, write: true }),
+          ],
+          uniforms: { tiles: tiling.count, channels, out, chunk },
+          ...tile.code,
+          workgroups: [columns, rows, FREQUENCIES * parts],
+        }),
+    );
+    return [images.kernel, results.kernel, ...product, weightsBack(sums, node, target)];
+  },
+};
+
+/** Sums of frequencies `[36][in][out]` as taps. */
+function weightsBack(sums: Storage, result: Tensor, target: WgslTarget): Kernel {
+  const [, , channels, out] = result.shape;
+  const lines = range(FREQUENCIES).map((q) => `let d${q} = m[${q}u * u.inner * u.outer + flat];`);
+  const z = square(transposed(F4.g), (i, j) => `d${N * i + j}`, lines);
+  z.flat().forEach((value, t) => lines.push(`y[${t}u * u.inner * u.outer + flat] = ${value};`));
+  return transform({
+    label: "winograd, taps",
+    bindings: [
+      bind("m", sums, { vector: true }),
+      bind("y", result, { vector: true, write: true }),
+    ],
+    ...{ uniforms: {}, inner: out / 4, outer: channels, body: lines },
+  }, target);
+}

@@ -54,7 +54,7 @@ export interface Op<A = unknown> {
   /** Floating point operations, where they dominate: 2 a multiplication and addition. */
   flops?(node: Tensor<A>): number;
 
-  /** Its computation as loop nests, which all targets know, if it is no more than that. */
+  /** Its computation as loop nests, for targets on which it has no kernel of its own. */
   loops?(node: Tensor<A>): readonly Loop<Storage>[];
 
   /** Ways to compute it on a GPU, the preferred ones first. */

@@ -14,6 +14,7 @@ import type { Op } from "../op.ts";
 import { denseStrides, formatShape, sizeOf } from "../shape.ts";
 import { apply, type Tensor } from "../tensor.ts";
 import { resolve } from "../view.ts";
+import { lowerMeans, lowerMoments, type NormSizes } from "../wgsl/group_norm.ts";
 import { Scratch, type Storage } from "../storage.ts";
 import { map } from "./map.ts";
 import { sum } from "./sum.ts";
@@ -24,8 +25,8 @@ interface NormAttributes {
   readonly eps: number;
 }
 
-/** Sizes of a channels-last tensor: images, pixels, channels, and channels a group. */
-function sizes(x: Tensor, groups: number) {
+/** Sizes of a channels-last tensor that is normalised in groups. */
+function sizes(x: Tensor, groups: number): NormSizes {
   const images = x.shape[0], channels = x.shape.at(-1)!;
   return { images, channels, pixels: sizeOf(x.shape) / images / channels, each: channels / groups };
 }
@@ -148,6 +149,13 @@ const momentsOp: Op<NormAttributes> = {
       }
     }
   },
+  variants: [{
+    name: "workgroup",
+    lower: (node, target) => {
+      const { groups, eps } = node.attributes;
+      return lowerMoments(node, sizes(node.inputs[0], groups), eps, target);
+    },
+  }],
   loops(node) {
     const [x] = node.inputs, { groups, eps } = node.attributes;
     const { images, channels, pixels, each } = sizes(x, groups);
@@ -219,6 +227,11 @@ const groupMeansOp: Op<NormAttributes> = {
       }
     }
   },
+  variants: [{
+    name: "channel",
+    lower: (node, target) =>
+      lowerMeans(node, sizes(node.inputs[0], node.attributes.groups), target),
+  }],
   loops(node) {
     const [x, ...inputs] = node.inputs, { groups } = node.attributes;
     const { images, channels, pixels, each } = sizes(x, groups), domain = [images, groups, each];

@@ -223,6 +223,8 @@ function lowerSum(loop: Loop<Storage>, target: WgslTarget): Kernel[] {
   let axes = collapse(loop);
   const all = axes.length === 1 && axes[0].summed;
   if (all) {
+    const pieces = splitLargeSum(loop, axes[0], target);
+    if (pieces) return pieces.flatMap((piece) => lowerSum(piece, target));
     // A sum of everything: as many sums side by side as there are lanes, then a sum of those.
     const width = widestDivisor(axes[0].size, 4 * target.lanes);
     if (width > 1 && width < axes[0].size) return lowerInParts(loop, axes[0], width, target);
@@ -384,6 +386,29 @@ function lowerInParts(
     results: loop.results.map((r, i) => ({ ...r, strides: [0], expression: argument(i) })),
   };
   return [...lowerSum(first, target), ...lowerSum(second, target)];
+}
+
+/** A sum over more elements than a binding may span as sums of pieces, and then of those. */
+function splitLargeSum(
+  loop: Loop<Storage>,
+  axis: Axis,
+  target: WgslTarget,
+): Loop<Storage>[] | undefined {
+  const size = target.maxBindingElements - target.maxBindingElements % BINDING_ALIGNMENT;
+  if (axis.size <= size) return undefined;
+  const count = Math.ceil(axis.size / size), parts = loop.results.map(() => new Scratch(count));
+  const pieces = Array.from({ length: count }, (_, i): Loop<Storage> => ({
+    ...loop,
+    domain: [Math.min(size, axis.size - i * size)],
+    summed: [true],
+    operands: loop.operands.map((o, k) => ({
+      ...o,
+      strides: [axis.strides[k]],
+      offset: o.offset + i * size * axis.strides[k],
+    })),
+    results: loop.results.map((r, k) => ({ ...r, storage: parts[k], strides: [0], offset: i })),
+  }));
+  return [...pieces, sumOfParts(loop, parts, count, 1)];
 }
 
 /** The widest divisor of n up to a limit, a multiple of four if there is one. */

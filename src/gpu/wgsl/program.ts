@@ -53,7 +53,8 @@ export async function compileProgram(
 async function lowerStage(stage: Stage, { target, tuner }: GpuDevice): Promise<readonly Kernel[]> {
   if ("loop" in stage) return lowerLoop(stage.loop, target);
   const { node } = stage;
-  if (node.op.loops) return node.op.loops(node).flatMap((loop) => lowerLoop(loop, target));
+  const { variants, loops } = node.op;
+  if (!variants && loops) return loops(node).flatMap((loop) => lowerLoop(loop, target));
   return tuner ? await tuner.lower(node) : lowerByRule(node, target);
 }
 

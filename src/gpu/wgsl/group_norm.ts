@@ -1,0 +1,103 @@
+/**
+ * What group normalisation keeps of each group, in one kernel each: a workgroup reads a group of one
+ * image twice, for its mean and for the variance around that.
+ *
+ * @module
+ */
+
+import type { Tensor } from "../tensor.ts";
+import { bind, bindInput, foldGrid, type Kernel, makeKernel, type WgslTarget } from "./kernel.ts";
+
+/** Sizes of a channels-last tensor: images, pixels, channels, channels a group. */
+export interface NormSizes {
+  readonly images: number;
+  readonly pixels: number;
+  readonly channels: number;
+  readonly each: number;
+}
+
+/** WGSL of `total(lane, value)`: the sum over a workgroup, known to all lanes. */
+const totalOf = (lanes: number, { subgroup }: WgslTarget) =>
+  subgroup === lanes
+    ? "fn total(lane: u32, value: f32) -> f32 { return subgroupAdd(value); }"
+    : `var<workgroup> parts: array<f32, ${lanes}>;
+fn total(lane: u32, value: f32) -> f32 {
+  workgroupBarrier();
+  parts[lane] = value;
+  workgroupBarrier();
+  for (var half = ${lanes / 2}u; half > 0u; half /= 2u) {
+    if (lane < half) { parts[lane] += parts[lane + half]; }
+    workgroupBarrier();
+  }
+  return parts[0];
+}`;
+
+/** Mean and 1 / √(variance + eps) of each channel's group: `[batch, 2, channels]`. */
+export function lowerMoments(
+  node: Tensor,
+  { images, pixels, channels, each }: NormSizes,
+  eps: number,
+  target: WgslTarget,
+): Kernel[] {
+  const [x] = node.inputs, isVector = each % 4 === 0, unit = isVector ? 4 : 1;
+  const lanes = target.subgroup === target.lanes ? target.lanes : pixels < 256 ? 64 : 256;
+  const flat = (v: string) => isVector ? `dot(${v}, vec4f(1.0))` : v;
+  const walk = (line: string) =>
+    `for (var p = lane; p < u.pixels; p += ${lanes}u) {
+  for (var c = 0u; c < u.each; c++) { let v = x[first + p * u.channels + c]; ${line} }
+}`;
+  const { grid, index } = foldGrid(images * channels / each);
+  return [makeKernel({
+    label: "group_norm, moments",
+    bindings: [bindInput("x", x, isVector), bind("y", node, { write: true })],
+    uniforms: { pixels, channels: channels / unit, each: each / unit, groups: channels / each },
+    functions: totalOf(lanes, target),
+    lanes,
+    body: `let image = ${index} / u.groups; let group_first = ${index} % u.groups * u.each;
+let first = image * u.pixels * u.channels + group_first;
+let count = f32(u.pixels * u.each * ${unit}u);
+let start = x[first]${isVector ? ".x" : ""};
+var sum = 0.0;
+${walk(`sum += ${flat("v - start")};`)}
+let mean = start + total(lane, sum) / count;
+var squares = 0.0;
+${walk(`let d = v - mean; squares += ${isVector ? "dot(d, d)" : "d * d"};`)}
+let scale = 1.0 / sqrt(total(lane, squares) / count + ${eps}f);
+let to = (image * 2u * u.channels + group_first) * ${unit}u;
+for (var c = lane; c < u.each * ${unit}u; c += ${lanes}u) {
+  y[to + c] = mean;
+  y[to + u.channels * ${unit}u + c] = scale;
+}`,
+    workgroups: [1, ...grid],
+  })];
+}
+
+/** Means over each channel's group of scale · g0 and scale · g1: `[batch, 2, channels]`. */
+export function lowerMeans(
+  node: Tensor,
+  { images, pixels, channels, each }: NormSizes,
+  { lanes }: WgslTarget,
+): Kernel[] {
+  const [, g0, g1, scale] = node.inputs, total = images * channels;
+  const { grid, index } = foldGrid(Math.ceil(total / lanes));
+  return [makeKernel({
+    label: "group_norm, gradient means",
+    bindings: [
+      ...[bindInput("g0", g0), bindInput("g1", g1), bindInput("scale", scale)],
+      bind("y", node, { write: true }),
+    ],
+    uniforms: { channels, each, total, count: pixels * each },
+    lanes,
+    body: `let i = ${index} * ${lanes}u + lane;
+if (i >= u.total) { return; }
+let image = i / u.channels; let c = i % u.channels; let begin = c / u.each * u.each;
+var sum0 = 0.0; var sum1 = 0.0;
+for (var k = begin; k < begin + u.each; k++) {
+  sum0 += scale[k] * g0[image * u.channels + k];
+  sum1 += scale[k] * g1[image * u.channels + k];
+}
+y[image * 2u * u.channels + c] = sum0 / f32(u.count);
+y[(image * 2u + 1u) * u.channels + c] = sum1 / f32(u.count);`,
+    workgroups: [1, ...grid],
+  })];
+}

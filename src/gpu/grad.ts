@@ -6,18 +6,25 @@
 
 import { ancestorsOf } from "./graph.ts";
 import { add } from "./ops/map.ts";
-import { broadcastTo } from "./ops/view.ts";
+import { after, broadcastTo } from "./ops/view.ts";
 import { formatShape, sizeOf } from "./shape.ts";
-import { constant, type Tensor } from "./tensor.ts";
+import { apply, constant, type Tensor } from "./tensor.ts";
 
 /**
  * The gradients of a scalar by tensors that it is made of, as further tensors.
  *
  * @param loss A tensor with one element.
  * @param by Tensors to differentiate by; what they themselves are made of is held fixed.
+ * @param checkpoints Tensors to keep, in order of their making: what was made between them is not
+ * kept for the gradients, but computed again (Chen et al. 2016, "Training deep nets with sublinear
+ * memory cost").
  * @throws {TypeError} If `loss` has more than one element, or an operation has no gradient.
  */
-export function grad(loss: Tensor, by: readonly Tensor[]): Tensor[] {
+export function grad(
+  loss: Tensor,
+  by: readonly Tensor[],
+  checkpoints: readonly Tensor[] = [],
+): Tensor[] {
   if (sizeOf(loss.shape) !== 1) {
     throw new TypeError(
       `Cannot differentiate a tensor of shape ${formatShape(loss.shape)}: it must be one number`,
@@ -30,13 +37,14 @@ export function grad(loss: Tensor, by: readonly Tensor[]): Tensor[] {
   }
   const gradients = new Map<Tensor, Tensor>();
   if (dependent.has(loss)) gradients.set(loss, broadcastTo(constant([1]), loss.shape));
+  const recomputation = new Recomputation(checkpoints);
   for (const node of nodes.toReversed()) {
     const g = gradients.get(node);
     if (!g || wanted.has(node)) continue;
     const needed = node.inputs.map((x) => dependent.has(x) && x.dtype === "f32");
     if (!needed.some((n) => n)) continue;
     if (!node.op.gradient) throw new TypeError(`Cannot differentiate ${node.op.name}`);
-    node.op.gradient(node, g, needed).forEach((part, i) => {
+    node.op.gradient(recomputation.again(node, g), g, needed).forEach((part, i) => {
       const x = node.inputs[i];
       if (!part || !needed[i]) return;
       const sofar = gradients.get(x);
@@ -44,4 +52,43 @@ export function grad(loss: Tensor, by: readonly Tensor[]): Tensor[] {
     });
   }
   return by.map((x) => gradients.get(x) ?? broadcastTo(constant([0]), x.shape));
+}
+
+/** Tensors between checkpoints, made again once the gradients have come to them. */
+class Recomputation {
+  readonly #checkpoints: readonly Tensor[];
+  /** By segment: the gradient that arrived first, and what was made again. */
+  readonly #segments = new Map<number, { arrived: Tensor; made: Map<Tensor, Tensor> }>();
+
+  constructor(checkpoints: readonly Tensor[]) {
+    this.#checkpoints = checkpoints;
+  }
+
+  /** The tensor, as the gradient `g` that arrived at it shall know it. */
+  again(node: Tensor, g: Tensor): Tensor {
+    const segment = this.#segmentOf(node);
+    if (segment === undefined) return node;
+    let state = this.#segments.get(segment);
+    if (!state) this.#segments.set(segment, state = { arrived: g, made: new Map() });
+    const { arrived, made } = state;
+    const make = (x: Tensor): Tensor => {
+      const known = made.get(x);
+      if (known) return known;
+      const result = this.#segmentOf(x) === segment
+        ? apply(x.op, x.inputs.map(make), x.attributes)
+        // Whatever follows from a checkpoint has to wait; the rest is made once.
+        : this.#checkpoints.includes(x)
+        ? after(x, arrived)
+        : x;
+      made.set(x, result);
+      return result;
+    };
+    return make(node);
+  }
+
+  /** The number of the checkpoint that ends a tensor's segment, unless it lies outside of all. */
+  #segmentOf({ id }: Tensor): number | undefined {
+    const index = this.#checkpoints.findIndex((c) => id <= c.id);
+    return index > 0 ? index : undefined;
+  }
 }

@@ -42,6 +42,8 @@ export interface UNetInputs {
   readonly random?: RandomState;
   /** The first stream of random numbers that dropout may use. */
   readonly firstStream?: number;
+  /** Is told of the tensors between blocks, of which all others can be computed again. */
+  readonly onBlock?: (h: Tensor) => void;
 }
 
 /**
@@ -52,7 +54,7 @@ export interface UNetInputs {
 export function unet(
   config: UNetConfig,
   parameter: ParameterSource,
-  { sample, timestep, classLabels, random, firstStream = 0 }: UNetInputs,
+  { sample, timestep, classLabels, random, firstStream = 0, onBlock }: UNetInputs,
 ): Tensor {
   checkSize(config, sample);
   let stream = firstStream;
@@ -67,13 +69,16 @@ export function unet(
   const time = embed(net, timestep, classLabels);
 
   const x = config.centerInputSample ? map([sample], (x) => e.sub(e.mul(x, 2), 1)) : sample;
+  const keep = onBlock ?? (() => {});
   let h = conv(net, "conv_in", x, blockOutChannels[0]);
+  keep(h);
   const skips = [h];
   downBlockTypes.forEach((type, i) => {
     const block = `down_blocks.${i}`, hasAttention = type === "AttnDownBlock2D";
     for (let j = 0; j < layersPerBlock; j++) {
       h = resnet(net, `${block}.resnets.${j}`, h, time, blockOutChannels[i]);
       if (hasAttention) h = attention(net, `${block}.attentions.${j}`, h);
+      keep(h);
       skips.push(h);
     }
     if (i === last) return;
@@ -81,6 +86,7 @@ export function unet(
     h = hasAttention && config.downsampleType === "resnet"
       ? resnet(net, name, h, time, blockOutChannels[i], { resample: "down" })
       : downsample(net, name, h);
+    keep(h);
     skips.push(h);
   });
 
@@ -90,7 +96,9 @@ export function unet(
     const isNormed = config.resnetTimeScaleShift === "default";
     h = attention(net, "mid_block.attentions.0", h, { ...middle, isNormed });
   }
+  keep(h);
   h = resnet(net, "mid_block.resnets.1", h, time, blockOutChannels[last], middle);
+  keep(h);
 
   upBlockTypes.forEach((type, i) => {
     const block = `up_blocks.${i}`, hasAttention = type === "AttnUpBlock2D";
@@ -98,12 +106,14 @@ export function unet(
     for (let j = 0; j <= layersPerBlock; j++) {
       h = resnet(net, `${block}.resnets.${j}`, concat([h, skips.pop()!], 3), time, channels);
       if (hasAttention) h = attention(net, `${block}.attentions.${j}`, h);
+      keep(h);
     }
     if (i === last) return;
     const name = `${block}.upsamplers.0`;
     h = hasAttention && config.upsampleType === "resnet"
       ? resnet(net, name, h, time, channels, { resample: "up" })
       : upsample(net, name, h);
+    keep(h);
   });
 
   h = silu(norm(net, "conv_norm_out", h));

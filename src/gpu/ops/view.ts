@@ -19,7 +19,7 @@ import {
 import { apply, constant, type HostArray, type Tensor } from "../tensor.ts";
 import type { View } from "../view.ts";
 import { concat } from "./concat.ts";
-import { sumTo } from "./sum.ts";
+import { sum, sumTo } from "./sum.ts";
 
 /** Copies the elements that a view of a dense input selects. */
 function copyView(node: Tensor, view: View, from: HostArray, out: HostArray): void {
@@ -176,5 +176,25 @@ export function broadcastTo(x: Tensor, shape: Shape): Tensor {
   return sameShape(x.shape, shape) ? x : apply(broadcastOp, [x], { shape });
 }
 
+const afterOp = viewOp<Record<never, never>>({
+  name: "after",
+  infer: ([x]) => ({ shape: x.shape, dtype: x.dtype }),
+  view: (_, input) => input,
+  gradient: (_, g) => [g, undefined],
+  cases: [{
+    name: "a sum",
+    inputs: [{ shape: [3, 5] }, { shape: [4] }],
+    build: (x, y) => reshape(after(reshape(x, [5, 3]), sum(y)), [15]),
+  }],
+});
+
+/**
+ * The same tensor, but no part of what is equal: what is made of it is made again, and not before
+ * `event`.
+ */
+export function after(x: Tensor, event: Tensor): Tensor {
+  return apply(afterOp, [x, event], {});
+}
+
 /** All operations of this file. */
-export const viewOps: readonly Op[] = [reshapeOp, permuteOp, sliceOp, broadcastOp];
+export const viewOps: readonly Op[] = [reshapeOp, permuteOp, sliceOp, broadcastOp, afterOp];

@@ -72,11 +72,30 @@ class Fusion {
     for (const node of nodes) if (this.#isCheapAgain(node)) this.#inlined.add(node);
     for (const node of nodes) if (this.#takesInput(node)) this.#inlined.add(node.inputs[0]);
     for (const node of nodes) if (node.op === packOp) this.#placeParts(node);
-    for (const node of nodes) this.#assign(node);
+    for (const node of this.#inOrder(nodes)) this.#assign(node);
     for (const [state, value] of this.#graph.updates) this.#update(state, value);
     const builder = new StageBuilder(this.#inlined, this.#placements);
     const stages = this.#order()!.map((i) => builder.build(this.#stages[i]));
     return { stages, placements: this.#placements };
+  }
+
+  /**
+   * Tensors in an order to give them stages in: small sums that are only packed, such as gradients of
+   * biases, come right before the pack, where one loop computes many of them.
+   */
+  #inOrder(nodes: readonly Tensor[]): readonly Tensor[] {
+    const pack = nodes.findIndex((node) => node.op === packOp);
+    const late = new Set(nodes.slice(0, Math.max(0, pack)).filter((x) => this.#isLate(x)));
+    return [
+      ...nodes.slice(0, pack).filter((x) => !late.has(x)),
+      ...late,
+      ...nodes.slice(pack),
+    ];
+  }
+
+  #isLate(node: Tensor): boolean {
+    return node.op === sumOp && isSmall(node.inputs[0].shape) && !this.#roots.has(node) &&
+      this.#readersOf(node).every((reader) => reader.op === packOp);
   }
 
   /** Whether an elementwise tensor is cheaper to compute again than to keep. */
@@ -212,11 +231,12 @@ class Fusion {
         start += x.shape[axis];
       }
     } else if (node.op === packOp) {
-      const { offsets } = node.attributes as Packing;
+      const { offsets } = node.attributes as Packing, copies = new Map<string, Group>();
       node.inputs.forEach((x, i) => {
         const { source } = resolve(x), place = this.#placements.get(source), offset = offsets[i];
         if (place?.within !== node) {
-          this.#copyInto(x, { node: x, target: node, strides: denseStrides(x.shape), offset });
+          const member = { node: x, target: node, strides: denseStrides(x.shape), offset };
+          this.#copyInto(x, member, copies);
           return;
         }
         const stage = this.#stageOf.get(source)!, group = this.#stages[stage];
@@ -232,9 +252,19 @@ class Fusion {
     }
   }
 
-  /** A loop of its own that writes a tensor into a part of another one. */
-  #copyInto(x: Tensor, member: Member): void {
+  /**
+   * A loop that writes a tensor into a part of another one.
+   *
+   * @param copies Loops by their domain that may take it along.
+   */
+  #copyInto(x: Tensor, member: Member, copies?: Map<string, Group>): void {
+    const shape = String(x.shape), found = copies?.get(shape);
+    if (found && 2 * found.members.length + 2 <= this.#options.maxStorages) {
+      found.members.push(member);
+      return;
+    }
     const group = { domain: x.shape, summed: x.shape.map(() => false), members: [member] };
+    copies?.set(shape, group);
     this.#stageOf.set(member.target, this.#stages.push(group) - 1);
   }
 
@@ -252,7 +282,8 @@ class Fusion {
       const present = group.members.map((m) => this.#readsOf(m))
         .reduce((all, reads) => all.union(reads), new Set<Tensor>());
       const isLarge = (x: Tensor) => sizeOf(x.shape) * 4 > sizeOf(domain);
-      const shares = [...reads].some((x) => own.has(x) || (present.has(x) && isLarge(x)));
+      const shares = isSmall(domain) ||
+        [...reads].some((x) => own.has(x) || (present.has(x) && isLarge(x)));
       const isReady = [...reads].every((x) => own.has(x) || (this.#stageOf.get(x) ?? -1) < i);
       const outside = present.union(reads).difference(own);
       if (!shares || !isReady) continue;
@@ -348,6 +379,9 @@ class Fusion {
     return this.#stages.every((_, i) => visit(i)) ? [...order] : undefined;
   }
 }
+
+/** Whether starting a loop costs more than what it does. */
+const isSmall = (domain: Shape) => sizeOf(domain) <= 1 << 16;
 
 const isElementwise = (x: Tensor) => x.op === mapOp || x.op === sumOp;
 

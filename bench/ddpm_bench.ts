@@ -20,8 +20,8 @@ const groups: Record<string, readonly [name: string, repetitions: number][]> = {
     ["convfb_32_32_28_32", 4],
     ["conv_16_128_16_128", 4],
   ],
-  "group norm": [["norm_16_128_32", 20], ["norm_grads_16_128_32", 10]],
-  attention: [["attention_16_256_128", 10], ["attention_grads_16_256_128", 4]],
+  "group norm": [["gnsilu_16_128_32", 20], ["gnsilu_fb_16_128_32", 10]],
+  attention: [["attn_16_256_128", 10], ["attn_fb_16_256_128", 4]],
   "training step": [["train_small_b32", 1]],
   "sampling step": [["sample_small_b32", 1]],
 };
@@ -41,7 +41,7 @@ for (const [group, workloads] of Object.entries(groups)) {
         async (b) => {
           const workload = await prepared;
           b.start();
-          for (let i = 0; i < repetitions; i++) workload.run();
+          workload.run(repetitions);
           await device.idle();
           b.end();
         },

@@ -1,136 +1,149 @@
-// deno-lint-ignore-file no-console -- printing is what it does
 /**
- * Runs one workload here and in the peers, in turns so that all of them meet the same moods of the
- * machine, and prints what each took:
- *
- *     deno task bench:peers --op train_small_b32 [--rounds 3] [--only cpu,torch]
- *
- * The peers' scripts are expected in `.peers`, which git ignores, each printing the line of JSON that
- * bench/run.ts prints. One that is not there, or fails, is named and left out.
+ * Who is measured: this package on its devices, and the engines that are installed beside it. Those
+ * of npm are expected in `.peers`, which git ignores, PyTorch in Python. Each is a program that prints
+ * a line of JSON for a workload.
  *
  * @module
  */
 
-import { parseArgs } from "@std/cli/parse-args";
 import { wideEnvironment } from "../src/cli/wide.ts";
 
 /** What a run prints. */
-interface Line {
+export interface Line {
+  readonly peer?: string;
+  readonly op?: string;
+  /** Milliseconds of each sample. */
   readonly ms?: readonly number[];
+  /** Milliseconds of the first run, with all that had to be compiled. */
   readonly first?: number;
+  readonly flops?: number;
+  readonly bytes?: number;
   readonly rss_mb?: number;
+  readonly device?: string;
+  readonly software?: boolean;
+  readonly variants?: readonly string[];
+  readonly pipelines?: number;
   readonly error?: string;
 }
 
-interface Peer {
+/** A program that is measured. */
+export interface Peer {
   /** The command for a workload, if it has that. */
   command(op: string): readonly string[] | undefined;
   readonly env?: Record<string, string>;
   /** Where it runs. */
   readonly folder?: string;
+  /** Whether it is this package. */
+  readonly isOwn?: boolean;
+  /** Whether it is here; by default it is. */
+  isInstalled?(): Promise<boolean>;
 }
 
 const PEERS = ".peers";
 /** Some hang now and then; the slowest needs minutes for its first step. */
 const TIMEOUT_MS = 900_000;
 const deno = [Deno.execPath(), "run", "-A", "--no-check"];
-const own = (...flags: string[]): Peer["command"] => (op) => [
-  ...[...deno, "bench/run.ts", "--op", op, ...flags],
-];
+/** Which Python has PyTorch is up to the machine. */
+const python = Deno.env.get("PYTHON") ?? "python3";
+
+const own = (flags: readonly string[], env: Record<string, string> = {}): Peer => ({
+  command: (op) => [...deno, "bench/run.ts", "--op", op, ...flags],
+  ...{ env, isOwn: true },
+});
 
 /** A network's name, mode and batch size as the peers' scripts take them. */
-function step(op: string, modes: readonly string[]): [string, string, string] | undefined {
+function step(op: string): [network: string, mode: string, batch: string] | undefined {
   const [, mode, network, batch] = /^(train|sample)_(\w+)_b(\d+)$/.exec(op) ?? [];
-  return modes.includes(mode) ? [network, mode, batch] : undefined;
+  return mode === undefined ? undefined : [network, mode, batch];
 }
 
-function prefixed(
-  command: readonly string[],
-  args: readonly string[] | undefined,
-): readonly string[] | undefined {
-  return args && [...command, ...args];
-}
+/** An engine of npm: a script for whole steps, and one that picks operations by a pattern. */
+const engine = (
+  module: string,
+  scripts: { steps: string; ops: string; samplesOnly?: boolean },
+  env: Record<string, string>,
+): Peer => ({
+  command(op) {
+    const parts = step(op);
+    if (!parts) return [...deno, scripts.ops];
+    if (!scripts.samplesOnly) return [...deno, scripts.steps, ...parts];
+    const [network, mode, batch] = parts;
+    return mode === "sample" ? [...deno, scripts.steps, network, batch] : undefined;
+  },
+  ...{ env, folder: PEERS },
+  isInstalled: () => exists(`${PEERS}/node_modules/${module}`),
+});
+const onnx = (env: Record<string, string>, module = "onnxruntime-web") =>
+  engine(module, { steps: "unet_ort.mjs", ops: "ops_ort.mjs", samplesOnly: true }, env);
 
-const both = ["train", "sample"];
-const onnx = (op: string) => step(op, ["sample"])?.filter((_, i) => i !== 1);
+const torch = (device: "cpu" | "cuda", ...flags: readonly string[]): Peer => ({
+  command: (op) =>
+    /^(fma|copy)_/.test(op)
+      ? undefined
+      : [python, "bench/peers/torch_peer.py", op, device, ...flags],
+  isInstalled: () => succeeds(python, "-c", `import torch; torch.zeros(1, device="${device}")`),
+});
 
-const peers: Record<string, Peer> = {
-  cpu: { command: own("--device", "cpu") },
-  cpu1: { command: own("--device", "cpu", "--threads", "1") },
-  wide: {
-    command: own("--device", "cpu"),
-    env: wideEnvironment(),
-  },
-  gpu: { command: own("--device", "gpu") },
-  torch: {
-    command: (op) => prefixed(["/usr/bin/python3", "unet_torch.py"], step(op, both)),
-    folder: PEERS,
-  },
-  "jax-js": {
-    command: (op) => prefixed([...deno, "unet_jax.mjs"], step(op, both)),
-    env: { DEV: "webgpu", NS: "2" },
-    folder: PEERS,
-  },
-  "ort-web": {
-    command: (op) => prefixed([...deno, "unet_ort.mjs"], onnx(op)),
-    env: { EP: "wasm", THREADS: "2", ORTFILE: "ort.node.min.mjs" },
-    folder: PEERS,
-  },
-  "ort-node": {
-    command: (op) => prefixed([...deno, "unet_ort.mjs"], onnx(op)),
-    env: { EP: "cpu" },
-    folder: PEERS,
-  },
+/** All of them, by the names that reports give them. */
+export const peers: Readonly<Record<string, Peer>> = {
+  gpu: own(["--device", "gpu"]),
+  cpu: own(["--device", "cpu"]),
+  wide: own(["--device", "cpu"], wideEnvironment()),
+  cpu1: own(["--device", "cpu", "--threads", "1"]),
+  torch: torch("cpu"),
+  "torch-cuda": torch("cuda", "fp32"),
+  "torch-cuda-compiled": torch("cuda", "fp32", "compile"),
+  "torch-cuda-tf32": torch("cuda", "tf32"),
+  "torch-cuda-bf16": torch("cuda", "bf16"),
+  "jax-js": engine("@jax-js/jax", { steps: "unet_jax.mjs", ops: "ops_jax.mjs" }, {
+    ...{ DEV: "webgpu", NS: "2" },
+  }),
+  tfjs: engine("@tensorflow/tfjs-backend-webgpu", { steps: "unet_tf.mjs", ops: "ops_tf.mjs" }, {
+    ...{ DEV: "webgpu", NS: "1" },
+  }),
+  "ort-webgpu": onnx({ EP: "webgpu", THREADS: "1" }),
+  "ort-wasm": onnx({ EP: "wasm", THREADS: "2", ORTFILE: "ort.node.min.mjs" }),
+  "ort-node": onnx({ EP: "cpu" }, "onnxruntime-node"),
 };
 
-/** Runs a peer once. */
-async function run({ env = {}, folder = "." }: Peer, command: readonly string[]): Promise<Line> {
+/** Those that a report takes unless others are asked for. */
+export const usual: readonly string[] = Object.keys(peers).filter((name) => name !== "cpu1");
+
+/** Runs a peer once, on a workload that it has. */
+export async function run(peer: Peer, op: string, flags: readonly string[] = []): Promise<Line> {
+  const [command, ...args] = peer.command(op)!;
   try {
-    const { stdout, stderr, success } = await new Deno.Command(command[0], {
-      ...{ args: command.slice(1), cwd: folder, env, signal: AbortSignal.timeout(TIMEOUT_MS) },
+    const { stdout, stderr, success } = await new Deno.Command(command, {
+      ...{ args: [...args, ...flags], cwd: peer.folder ?? "." },
+      // The scripts for operations run those that this matches.
+      env: { ONLY: `^${op}$`, ...peer.env },
+      signal: AbortSignal.timeout(TIMEOUT_MS),
     }).output();
-    const line = new TextDecoder().decode(stdout).trim().split("\n").at(-1) ?? "";
+    const line = lastLine(stdout), said = lastLine(stderr);
     if (line.startsWith("{")) return JSON.parse(line);
-    const said = new TextDecoder().decode(stderr).trim().split("\n").at(-1) ?? "";
-    return { error: success ? "it printed nothing" : said };
+    return { error: success ? "does not have it" : said };
   } catch (error) {
-    return { error: String(error) };
+    return { error: error instanceof Error ? error.message : String(error) };
   }
 }
 
-const median = (values: readonly number[]) =>
-  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
+const lastLine = (bytes: Uint8Array) =>
+  new TextDecoder().decode(bytes).trim().split("\n").at(-1) ?? "";
 
-const flags = parseArgs(Deno.args, { string: ["op", "rounds", "only"] });
-const op = String(flags.op ?? "train_small_b32"), rounds = Number(flags.rounds ?? 3);
-const only = flags.only ? String(flags.only).split(",") : Object.keys(peers);
-const lines = new Map<string, Line[]>();
-for (let round = 0; round < rounds; round++) {
-  for (const name of only) {
-    const command = peers[name]?.command(op);
-    if (!command) continue;
-    const line = await run(peers[name], command);
-    lines.set(name, [...lines.get(name) ?? [], line]);
-    console.error(`${name}: ${line.error ?? line.ms?.map((ms) => ms.toFixed(0)).join(" ")}`);
+async function exists(path: string): Promise<boolean> {
+  try {
+    await Deno.stat(path);
+    return true;
+  } catch {
+    return false;
   }
 }
-console.log(`${op}, milliseconds of ${rounds} rounds in turns`);
-const row = (...cells: (string | number)[]) =>
-  console.log(
-    cells.map((c, i) => i ? String(c).padStart(10) : String(c).padEnd(10)).join(""),
-  );
-row("", "best", "median", "first", "MB");
-for (const [name, all] of lines) {
-  const good = all.filter((line) => line.ms), ms = good.flatMap((line) => line.ms!);
-  if (!ms.length) {
-    row(name, all[0].error!);
-    continue;
+
+async function succeeds(command: string, ...args: string[]): Promise<boolean> {
+  try {
+    return (await new Deno.Command(command, { args, stdout: "null", stderr: "null" }).output())
+      .success;
+  } catch {
+    return false;
   }
-  const most = (values: (number | undefined)[]) =>
-    Math.round(Math.max(...values.map((v) => v ?? 0)));
-  row(
-    name,
-    ...[Math.min(...ms).toFixed(1), median(ms).toFixed(1), most(good.map((l) => l.first))],
-    most(good.map((l) => l.rss_mb)),
-  );
 }

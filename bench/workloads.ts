@@ -12,7 +12,10 @@ import { attention } from "../src/gpu/ops/softmax.ts";
 import { sum } from "../src/gpu/ops/sum.ts";
 import type { Device, Program } from "../src/gpu/device.ts";
 import { grad } from "../src/gpu/grad.ts";
-import { type Graph, makeGraph } from "../src/gpu/graph.ts";
+import { type Graph, makeGraph, nodesOf } from "../src/gpu/graph.ts";
+import { GpuDevice } from "../src/gpu/wgsl/device.ts";
+import type { Kernel } from "../src/gpu/wgsl/kernel.ts";
+import { candidatesOf, lowerByRule } from "../src/gpu/wgsl/tuner.ts";
 import * as e from "../src/gpu/expression.ts";
 import { input, type Tensor } from "../src/gpu/tensor.ts";
 import { parseUNetConfig, type UNetConfig } from "../src/model/config.ts";
@@ -21,11 +24,17 @@ import { sourceOf, viewParameters } from "../src/model/parameters.ts";
 import { parseSchedule } from "../src/model/schedule.ts";
 import { parameterLayout, unet } from "../src/model/unet.ts";
 import { trainingStep } from "../src/train/step.ts";
+import { copy, fma } from "./probes.ts";
 
 /** Something to repeat: started by `run`, waited for by the device. */
 export interface Workload extends Disposable {
   readonly flops: number;
-  run(): void;
+  /** Bytes that have to be moved at least: what goes in and what comes out. */
+  readonly bytes: number;
+  /** The ways to do most of its work that a GPU has to choose from, and the one taken first. */
+  readonly variants: readonly string[];
+  /** Starts it `times` times over: steps of a training one by one, anything else in one go. */
+  run(times?: number): void;
 }
 
 /** The networks that peers are measured on, 32 × 32 each. */
@@ -51,7 +60,8 @@ const networks: Record<string, UNetConfig> = {
   }),
 };
 
-type Builder = (numbers: number[], network: string) => Graph;
+/** Makes the graph of a workload from the numbers and the word in its name. */
+type Builder = (numbers: number[], word: string) => Graph;
 
 /** The gradient of a sum of squares, so that no part of it is trivial. */
 function gradients(y: Tensor, by: Tensor[]): Record<string, Tensor> {
@@ -89,28 +99,36 @@ function training([batch]: number[], network: string): Graph {
 }
 
 const builders: readonly [pattern: RegExp, build: Builder][] = [
+  [/^fma_(\d+)_(\d+)$/, ([size, rounds]) => makeGraph({ y: fma(input("x", [size]), rounds) })],
+  [/^copy_(\d+)$/, ([mebibytes]) => makeGraph({ y: copy(input("x", [mebibytes * 2 ** 18])) })],
   [/^mm(\d+)$/, ([n]) => makeGraph({ y: matmul(input("a", [n, n]), input("b", [n, n])) })],
   [/^conv_(\d+)_(\d+)_(\d+)_(\d+)$/, (n) => {
     const { x, w } = convInputs(n);
     return makeGraph({ y: conv2d(x, w, undefined, same(3)) });
+  }],
+  [/^convd([xw])_(\d+)_(\d+)_(\d+)_(\d+)$/, ([batch, channels, side, out], by) => {
+    const { x, w } = convInputs([batch, channels, side, out]);
+    const y = conv2d(x, w, undefined, same(3));
+    const [gradient] = grad(sum(mul(y, input("g", y.shape))), [by === "x" ? x : w]);
+    return makeGraph({ gradient });
   }],
   [/^convfb_(\d+)_(\d+)_(\d+)_(\d+)$/, (n) => {
     const { x, w } = convInputs(n), y = conv2d(x, w, undefined, same(3));
     const [dx, dw] = grad(sum(mul(y, input("g", y.shape))), [x, w]);
     return makeGraph({ y, dx, dw });
   }],
-  [/^norm_(\d+)_(\d+)_(\d+)$/, ([batch, channels, side]) => {
+  [/^gnsilu_(\d+)_(\d+)_(\d+)$/, ([batch, channels, side]) => {
     const x = input("x", [batch, side, side, channels]);
     const y = silu(groupNorm(x, input("scale", [channels]), input("shift", [channels]), 8, 1e-5));
     return makeGraph({ y: sub(y, 1) });
   }],
-  [/^norm_grads_(\d+)_(\d+)_(\d+)$/, ([batch, channels, side]) => {
+  [/^gnsilu_fb_(\d+)_(\d+)_(\d+)$/, ([batch, channels, side]) => {
     const x = input("x", [batch, side, side, channels]);
     const [scale, shift] = [input("scale", [channels]), input("shift", [channels])];
     return makeGraph(gradients(silu(groupNorm(x, scale, shift, 8, 1e-5)), [x, scale, shift]));
   }],
-  [/^attention_(\d+)_(\d+)_(\d+)$/, (n) => makeGraph({ y: attention(...attentionInputs(n)) })],
-  [/^attention_grads_(\d+)_(\d+)_(\d+)$/, (n) => {
+  [/^attn_(\d+)_(\d+)_(\d+)$/, (n) => makeGraph({ y: attention(...attentionInputs(n)) })],
+  [/^attn_fb_(\d+)_(\d+)_(\d+)$/, (n) => {
     const qkv = attentionInputs(n);
     return makeGraph(gradients(attention(...qkv), qkv));
   }],
@@ -118,12 +136,36 @@ const builders: readonly [pattern: RegExp, build: Builder][] = [
   [/^train_(small|cifar)_b(\d+)$/, training],
 ];
 
-/** Names by example, for messages. */
-export const EXAMPLES: readonly string[] = [
-  ...["mm1024", "conv_16_128_32_128", "convfb_16_64_32_64", "norm_16_128_32"],
-  ...["norm_grads_16_128_32", "attention_16_256_128", "attention_grads_16_256_128"],
-  ...["sample_small_b32", "train_small_b32", "sample_cifar_b1", "train_cifar_b16"],
-];
+/** What a report is of: on a CPU, be it one that poses as a GPU, and on a GPU. */
+export const suites = {
+  software: {
+    probes: ["fma_262144_64", "copy_64"],
+    ladder: [
+      ...["mm512", "mm1024", "conv_32_32_28_32", "conv_16_128_32_128", "conv_16_256_16_256"],
+      ...["conv_16_64_32_64", "convdx_16_64_32_64", "convdw_16_64_32_64", "conv_64_256_4_256"],
+      ...["convfb_32_32_28_32", "convfb_16_64_32_64", "gnsilu_16_128_32", "gnsilu_fb_16_128_32"],
+      ...["attn_16_256_128", "attn_fb_16_256_128"],
+    ],
+    steps: [
+      ...["train_small_b32", "sample_small_b32", "sample_cifar_b1", "train_cifar_b4"],
+      ...["sample_small_b1", "sample_small_b4", "sample_small_b16", "sample_small_b64"],
+    ],
+  },
+  gpu: {
+    probes: ["fma_1048576_64", "copy_1024"],
+    ladder: [
+      ...["mm1024", "mm4096", "conv_128_128_32_128", "convdx_128_128_32_128"],
+      ...["convdw_128_128_32_128", "conv_128_256_16_256", "convdx_128_256_16_256"],
+      ...["convdw_128_256_16_256", "conv_128_256_4_256", "convdw_128_256_4_256"],
+      ...["conv_1_128_32_128", "conv_1_256_16_256", "gnsilu_128_128_32", "gnsilu_fb_128_128_32"],
+      ...["attn_128_256_256", "attn_fb_128_256_256"],
+    ],
+    steps: [
+      ...["train_cifar_b128", "train_cifar_b16", "train_small_b32", "sample_cifar_b1"],
+      ...["sample_cifar_b4", "sample_cifar_b16", "sample_cifar_b64", "sample_small_b32"],
+    ],
+  },
+} as const;
 
 /**
  * Prepares a workload with random data.
@@ -134,17 +176,37 @@ export async function prepare(name: string, device: Device): Promise<Workload> {
   const found = builders.map(([pattern, build]) => ({ match: pattern.exec(name), build }))
     .find(({ match }) => match);
   if (!found) {
-    throw new RangeError(`Unknown workload ${name}; there are ones like ${EXAMPLES.join(", ")}`);
+    const { ladder, steps } = suites.software, known = [...ladder, ...steps];
+    throw new RangeError(`Unknown workload ${name}; there are ones like ${known.join(", ")}`);
   }
-  const parts = found.match!.slice(1), network = networks[parts[0]] ? parts.shift()! : "";
-  const graph = found.build(parts.map(Number), network);
+  const parts = found.match!.slice(1), word = /^\d/.test(parts[0]) ? "" : parts.shift()!;
+  const graph = found.build(parts.map(Number), word);
   const program = await device.compile(graph, { label: name, constant: ["parameters"] });
-  fill(program, network);
+  fill(program, word);
+  const isTraining = name.startsWith("train_");
   return {
     flops: program.flops,
-    run: () => program.run(),
+    variants: device instanceof GpuDevice ? variantsOf(graph, device) : [],
+    bytes: Object.values(program.buffers).reduce((n, { length }) => n + 4 * length, 0),
+    run(times = 1) {
+      if (!isTraining) program.run(times);
+      else for (let i = 0; i < times; i++) program.run();
+    },
     [Symbol.dispose]: () => program[Symbol.dispose](),
   };
+}
+
+/** Names of the ways to do the operation that has most to compute, the rules' choice first. */
+function variantsOf(graph: Graph, { target }: GpuDevice): string[] {
+  const flops = (node: Tensor) => node.op.flops?.(node) ?? 0;
+  const [most] = nodesOf(graph).filter((node) => node.op.variants)
+    .sort((a, b) => flops(b) - flops(a));
+  if (!most) return [];
+  const text = (kernels: readonly Kernel[]) => kernels.map(({ code }) => code).join();
+  const chosen = text(lowerByRule(most, target));
+  return candidatesOf(most, target)
+    .sort((a, b) => Number(text(b.kernels) === chosen) - Number(text(a.kernels) === chosen))
+    .map(({ name }) => name);
 }
 
 /** Numbers that keep a network away from overflow and from denormal numbers. */

@@ -29,6 +29,8 @@ export interface WgslTarget {
   readonly maxStorageBuffers: number;
   /** Elements a binding may span. */
   readonly maxBindingElements: number;
+  /** The way to take wherever there is a choice that has it, by its name among candidates. */
+  readonly preferred?: string;
 }
 
 /** One way to compute an operation. */

@@ -26,13 +26,17 @@ export interface Tuning {
 }
 
 /** One way to compute an operation. */
-interface Candidate {
+export interface Candidate {
   readonly name: string;
   readonly kernels: readonly Kernel[];
 }
 
 /** The kernels of an operation by rule: the first variant that pays, with a tile that keeps busy. */
 export function lowerByRule(node: Tensor, target: WgslTarget): readonly Kernel[] {
+  if (target.preferred !== undefined) {
+    const found = candidatesOf(node, target).find(({ name }) => name === target.preferred);
+    if (found) return found.kernels;
+  }
   const possible = variantsOf(node, target);
   const variant = possible.find((v) => v.pays?.(node, target) ?? true) ?? possible[0];
   if (!variant) throw new DeviceError(`No kernel computes ${node.op.name} here`);
@@ -43,7 +47,7 @@ const variantsOf = (node: Tensor, target: WgslTarget) =>
   node.op.variants?.filter((v) => v.when?.(node, target) ?? true) ?? [];
 
 /** Everything that is worth trying, ways with the same kernels once. */
-function candidatesOf(node: Tensor, target: WgslTarget): Candidate[] {
+export function candidatesOf(node: Tensor, target: WgslTarget): Candidate[] {
   const all = variantsOf(node, target).flatMap((variant) =>
     tileNames(target).map((tile): Candidate => ({
       name: `${variant.name}, ${tile}`,

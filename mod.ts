@@ -26,7 +26,14 @@
  */
 
 export { InputError } from "./src/errors.ts";
-export { type Device, DeviceError, type TensorBuffer } from "./src/gpu/device.ts";
+export { type Device, DeviceError, LimitError, type TensorBuffer } from "./src/gpu/device.ts";
+export type {
+  Excess,
+  KernelDescription,
+  MemoryPlan,
+  ProgramDescription,
+  StageDescription,
+} from "./src/gpu/describe.ts";
 export { type DeviceKind, openDevice, type OpenOptions } from "./src/gpu/open.ts";
 export type { Tuning } from "./src/gpu/wgsl/tuner.ts";
 export type { DType } from "./src/gpu/tensor.ts";
@@ -63,7 +70,7 @@ export {
 export type { Dataset } from "./src/train/dataset.ts";
 export { type IdxArray, idxDataset, readIdx } from "./src/train/datasets/idx.ts";
 export type { OptimizerConfig } from "./src/train/step.ts";
-export { Trainer } from "./src/train/trainer.ts";
+export { type ImageSize, Trainer } from "./src/train/trainer.ts";
 export type { StateName, StepRecord, TrainingState } from "./src/train/trainer.ts";
 
 if (import.meta.main) {

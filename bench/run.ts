@@ -15,6 +15,7 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
+import { keepTuning, tuningFile } from "../src/cli/tuning.ts";
 import { type DeviceKind, openDevice } from "../src/gpu/open.ts";
 import { GpuDevice } from "../src/gpu/wgsl/device.ts";
 import type { Line } from "./peers.ts";
@@ -47,7 +48,12 @@ interface Measurement {
 
 /** Measures one workload. */
 async function measure({ op, samples, variant, ...options }: Measurement): Promise<Line> {
-  using device = await openDevice(options.device, options);
+  const file = variant === undefined ? tuningFile() : undefined;
+  using device = await openDevice(options.device, {
+    ...options,
+    // As the program does.
+    ...(file ? { tuning: await keepTuning(file) } : {}),
+  });
   const isGpu = device instanceof GpuDevice;
   if (isGpu && variant !== undefined) Object.assign(device.target, { preferred: variant });
   const began = performance.now();

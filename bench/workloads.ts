@@ -14,8 +14,7 @@ import type { Device, Program } from "../src/gpu/device.ts";
 import { grad } from "../src/gpu/grad.ts";
 import { type Graph, makeGraph, nodesOf } from "../src/gpu/graph.ts";
 import { GpuDevice } from "../src/gpu/wgsl/device.ts";
-import type { Kernel } from "../src/gpu/wgsl/kernel.ts";
-import { candidatesOf, lowerByRule } from "../src/gpu/wgsl/tuner.ts";
+import { type Candidate, candidatesOf } from "../src/gpu/wgsl/tuner.ts";
 import * as e from "../src/gpu/expression.ts";
 import { input, type Tensor } from "../src/gpu/tensor.ts";
 import { parseUNetConfig, type UNetConfig } from "../src/model/config.ts";
@@ -186,7 +185,7 @@ export async function prepare(name: string, device: Device): Promise<Workload> {
   const isTraining = name.startsWith("train_");
   return {
     flops: program.flops,
-    variants: device instanceof GpuDevice ? variantsOf(graph, device) : [],
+    variants: device instanceof GpuDevice ? variantsOf(graph, program, device) : [],
     bytes: Object.values(program.buffers).reduce((n, { length }) => n + 4 * length, 0),
     run(times = 1) {
       if (!isTraining) program.run(times);
@@ -196,17 +195,16 @@ export async function prepare(name: string, device: Device): Promise<Workload> {
   };
 }
 
-/** Names of the ways to do the operation that has most to compute, the rules' choice first. */
-function variantsOf(graph: Graph, { target }: GpuDevice): string[] {
+/** Names of the ways to do the operation that has most to compute, the one taken first. */
+function variantsOf(graph: Graph, program: Program, { target }: GpuDevice): string[] {
   const flops = (node: Tensor) => node.op.flops?.(node) ?? 0;
   const [most] = nodesOf(graph).filter((node) => node.op.variants)
     .sort((a, b) => flops(b) - flops(a));
   if (!most) return [];
-  const text = (kernels: readonly Kernel[]) => kernels.map(({ code }) => code).join();
-  const chosen = text(lowerByRule(most, target));
-  return candidatesOf(most, target)
-    .sort((a, b) => Number(text(b.kernels) === chosen) - Number(text(a.kernels) === chosen))
-    .map(({ name }) => name);
+  const text = (kernels: readonly { code?: string }[]) => kernels.map(({ code }) => code).join();
+  const taken = new Set(program.describe().stages.map(({ kernels }) => text(kernels)));
+  const isTaken = ({ kernels }: Candidate) => Number(taken.has(text(kernels)));
+  return candidatesOf(most, target).sort((a, b) => isTaken(b) - isTaken(a)).map((c) => c.name);
 }
 
 /** Numbers that keep a network away from overflow and from denormal numbers. */

@@ -5,6 +5,9 @@
  */
 
 import { InputError } from "../errors.ts";
+import type { Model } from "../model/model.ts";
+import { parseTraining } from "../train/config.ts";
+import { Trainer } from "../train/trainer.ts";
 import { GpuDevice } from "../gpu/wgsl/device.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "./device.ts";
 import { loadModel } from "./files.ts";
@@ -24,7 +27,7 @@ export async function infoCommand(args: readonly string[]): Promise<void> {
   const { flags, rest } = parseFlags(args, infoFlags);
   checkDeviceFlags(flags);
   if (rest.length > 1) throw new InputError(`info takes one model, not ${rest.join(" and ")}`);
-  const facts = rest.length ? await describeModel(rest[0]) : await describeMachine(flags);
+  const facts = rest.length ? await describeModel(rest[0], flags) : await describeMachine(flags);
   if (flags.json) return print(JSON.stringify(facts, null, 2));
   const width = Math.max(...Object.keys(facts).map((key) => key.length));
   for (const [key, value] of Object.entries(facts)) {
@@ -33,15 +36,35 @@ export async function infoCommand(args: readonly string[]): Promise<void> {
   }
 }
 
-async function describeModel(place: string): Promise<Record<string, unknown>> {
-  const { config, schedule, layout, card } = await loadModel(place);
+async function describeModel(
+  place: string,
+  flags: Flags<typeof infoFlags>,
+): Promise<Record<string, unknown>> {
+  const model = await loadModel(place), { config, schedule, layout, card } = model;
   return {
     parameters: layout.count,
     "weights": formatBytes(4 * layout.count),
+    "memory to train": await planTraining(model, flags),
     ...config,
     ...schedule,
     ...card,
   };
+}
+
+/** What a training of this network would take on this machine. */
+async function planTraining(model: Model, flags: Flags<typeof infoFlags>): Promise<string> {
+  const { sampleSize, inChannels: channels } = model.config, training = parseTraining({});
+  if (!sampleSize) return "depends on the size of the images";
+  using device = await openForCommand(flags, new Progress());
+  const [height, width] = sampleSize;
+  try {
+    const { bytes, excess } = Trainer.plan(device, model, { height, width, channels }, training);
+    const allowed = excess ? `, but ${device.name} allows ${excess.limit} ${excess.unit}` : "";
+    return `${formatBytes(bytes)} in batches of ${training.batchSize}${allowed}`;
+  } catch (error) {
+    if (error instanceof InputError) return error.message;
+    throw error;
+  }
 }
 
 async function describeMachine(flags: Flags<typeof infoFlags>): Promise<Record<string, unknown>> {

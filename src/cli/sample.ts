@@ -12,6 +12,7 @@ import { shippedModels } from "../model/shipped.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "./device.ts";
 import { loadModel } from "./files.ts";
 import { type Flag, parseFlags } from "./flags.ts";
+import { debugProgram } from "./profile.ts";
 import { checkFits, checkOutput, writeImages } from "./pictures.ts";
 import { formatTime, print, Progress } from "./progress.ts";
 
@@ -84,6 +85,7 @@ export async function sampleCommand(args: readonly string[]): Promise<void> {
   const batchSize = Math.ceil(count / Math.ceil(count / MAX_BATCH));
   const began = performance.now();
   using sampler = await Sampler.create(device, model, { ...options, method, steps, batchSize });
+  debugProgram(progress, sampler.describe());
   const compiled = performance.now(), frames: Images[] = [];
   const images = await sampler.sample({
     ...{ count, seed },

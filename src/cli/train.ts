@@ -17,7 +17,8 @@ import { openDataset } from "./data.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "./device.ts";
 import { type Flag, type Flags, parseFlags } from "./flags.ts";
 import { preparePictures } from "./pictures.ts";
-import { formatBytes, Progress } from "./progress.ts";
+import { debugProgram, profileTraining } from "./profile.ts";
+import { formatBytes, print, Progress } from "./progress.ts";
 import {
   architectureOf,
   describeDifference,
@@ -81,6 +82,12 @@ export const trainFlags = {
     help: `steps between checkpoints and sample grids; default ${USUAL.saveEvery}`,
   },
   half: { kind: "switch", help: "write the model in 16-bit floats, half the size" },
+  profile: {
+    kind: "integer",
+    min: 1,
+    max: 1000,
+    help: "only tell where the time of a step goes, from as many steps; writes nothing",
+  },
   resume: { kind: "switch", help: "go on where the training in FOLDER stopped" },
   ...deviceFlags,
   wide: {
@@ -109,10 +116,11 @@ type TrainFlags = Flags<typeof trainFlags>;
 export async function trainCommand(args: readonly string[]): Promise<number> {
   const { flags, rest } = parseFlags(args, trainFlags);
   if (rest.length) throw new InputError(`train takes flags only, not ${rest[0]}`);
-  if (!flags.out) throw new InputError("train needs --out FOLDER");
+  if (!flags.out && !flags.profile) throw new InputError("train needs --out FOLDER");
   checkDeviceFlags(flags);
   if (flags.wide && !isWide()) return await runWide(["train", ...args]);
-  const folder = new RunFolder(flags.out, flags.half ? "F16" : "F32");
+  if (flags.profile) return await profile(flags, flags.profile);
+  const folder = new RunFolder(flags.out!, flags.half ? "F16" : "F32");
   const given = flags.config ? await readRunFields(flags.config) : {};
   const recorded = flags.resume ? formatRunConfig(await folder.readConfig()) : undefined;
   const place = flags.data ?? given.data ?? recorded?.data;
@@ -134,19 +142,45 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
   await preparePictures();
 
   using progress = new Progress();
-  using device = await openForCommand(flags.wide ? { ...flags, device: "cpu" } : flags, progress);
-  progress.update(`compiling for ${device.name}`);
-  const { unet, scheduler, training } = config;
-  const model = initializeModel(unet, formatSchedule(scheduler), training.seed);
-  using trainer = await Trainer.create(device, model, data, training);
+  using device = await openTrainingDevice(flags, progress);
+  const model = initialModel(config);
+  using trainer = await Trainer.create(device, model, data, config.training);
   const run = { trainer, folder, config, device, progress };
   if (state) {
     trainer.restore(state);
     await folder.readLog(state.step);
   } else await createRun(run);
-  announce(progress, trainer, model, data, device, folder);
+  announce(progress, trainer, model, data, device);
+  progress.say(`written to  ${folder.path}`);
+  if (trainer.step) progress.say(`going on    after step ${trainer.step}`);
   return await trainUntil(run, plan);
 }
+
+/** Does some steps of a new training, and prints where their time went. */
+async function profile(flags: TrainFlags, steps: number): Promise<number> {
+  const superfluous = (["out", "resume", "steps"] as const).find((name) => flags[name]);
+  if (superfluous) throw new InputError(`--profile writes nothing: leave out --${superfluous}`);
+  const given = flags.config ? await readRunFields(flags.config) : {},
+    place = flags.data ?? given.data;
+  if (place === undefined) throw new InputError("train needs --data: mnist, or a folder");
+  const data = await openDataset(place), config = assembleConfig(given, flags, place, data);
+  using progress = new Progress();
+  using device = await openTrainingDevice(flags, progress);
+  const model = initialModel(config);
+  using trainer = await Trainer.create(device, model, data, config.training);
+  announce(progress, trainer, model, data, device);
+  print(await profileTraining(trainer, device, steps, progress));
+  return 0;
+}
+
+async function openTrainingDevice(flags: TrainFlags, progress: Progress): Promise<Device> {
+  const device = await openForCommand(flags.wide ? { ...flags, device: "cpu" } : flags, progress);
+  progress.update(`compiling for ${device.name}`);
+  return device;
+}
+
+const initialModel = ({ unet, scheduler, training }: RunConfig): Model =>
+  initializeModel(unet, formatSchedule(scheduler), training.seed);
 
 /** The recorded fields, where there are any, with the given ones over them. */
 const overlay = (recorded: RunFields | undefined, given: RunFields): RunFields => ({
@@ -224,7 +258,6 @@ function announce(
   model: Model,
   data: Dataset,
   device: Device,
-  folder: RunFolder,
 ): void {
   const { batchSize } = trainer.config;
   const size = `${data.width}x${data.height}x${data.channels}`;
@@ -235,6 +268,5 @@ function announce(
       `${trainer.dispatches} kernels`,
   );
   progress.say(`device      ${device.name}, ${formatBytes(trainer.memory)} planned`);
-  progress.say(`written to  ${folder.path}`);
-  if (trainer.step) progress.say(`going on    after step ${trainer.step}`);
+  debugProgram(progress, trainer.describe());
 }

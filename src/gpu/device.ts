@@ -5,6 +5,7 @@
  * @module
  */
 
+import type { MemoryPlan, ProgramDescription } from "./describe.ts";
 import type { Graph } from "./graph.ts";
 import type { DType } from "./tensor.ts";
 
@@ -27,6 +28,41 @@ import type { DType } from "./tensor.ts";
 export class DeviceError extends Error {
   /** `DeviceError`. */
   override readonly name = "DeviceError";
+}
+
+/**
+ * Something does not fit into a device's memory, or exceeds another of its limits. Nothing was
+ * allocated for it.
+ */
+export class LimitError extends DeviceError {
+  /** How much is wanted, bytes mostly; the message tells what of. */
+  readonly wanted: number;
+  /** How much there can be. */
+  readonly limit: number;
+  /** The most images at a time that would fit, if it is about those; 0 if not even one does. */
+  readonly largestBatch: number | undefined;
+
+  /** @internal */
+  constructor(message: string, wanted: number, limit: number, largestBatch?: number) {
+    super(message);
+    this.wanted = wanted;
+    this.limit = limit;
+    this.largestBatch = largestBatch;
+  }
+}
+
+/** The error of a plan that cannot be had, if it cannot. */
+export function limitError(
+  { excess }: MemoryPlan,
+  label: string,
+  device: string,
+): LimitError | undefined {
+  if (!excess) return undefined;
+  const { what, wanted, limit, unit } = excess;
+  return new LimitError(
+    `Cannot compile ${label}: ${what} takes ${wanted} ${unit}, but ${device} allows ${limit}`,
+    ...[wanted, limit] as const,
+  );
 }
 
 /** Memory of a device that outlives a run: parameters, images, counters. */
@@ -71,6 +107,16 @@ export interface Program extends Disposable {
    * @throws {DeviceError} If something failed since the last wait.
    */
   run(times?: number): void;
+  /** What it consists of. */
+  describe(): ProgramDescription;
+  /**
+   * Runs it once, each kernel by itself, and tells how long they took.
+   *
+   * @returns Milliseconds of each kernel, in the order of {@linkcode Program.describe}; 0 for those
+   * that prepare constants.
+   * @throws {DeviceError} If something failed since the last wait.
+   */
+  profile(): Promise<readonly number[]>;
 }
 
 /** Settings of a compilation. */
@@ -103,9 +149,15 @@ export interface Device extends Disposable {
    * Makes a program of a graph.
    *
    * @internal
-   * @throws {DeviceError} If it does not fit into the device's memory or limits.
+   * @throws {LimitError} If it does not fit into the device's memory or limits.
    */
   compile(graph: Graph, options?: CompileOptions): Promise<Program>;
+  /**
+   * The memory that a program would take. Nothing is allocated.
+   *
+   * @internal
+   */
+  plan(graph: Graph, options?: CompileOptions): MemoryPlan;
   /**
    * Waits until everything started so far is done.
    *

@@ -6,7 +6,14 @@
  */
 
 import { type Graph, nodesOf } from "./graph.ts";
-import type { CompileOptions, Device, Program, TensorBuffer } from "./device.ts";
+import type { MemoryPlan } from "./describe.ts";
+import {
+  type CompileOptions,
+  type Device,
+  DeviceError,
+  type Program,
+  type TensorBuffer,
+} from "./device.ts";
 import { sizeOf } from "./shape.ts";
 import { constantData, type DType, type HostArray, inputName, type Tensor } from "./tensor.ts";
 
@@ -92,9 +99,19 @@ export class ReferenceDevice implements Device {
     return Promise.resolve({
       label,
       buffers: named,
-      memory: nodes.reduce((n, x) => n + 4 * sizeOf(x.shape), 0),
+      memory: this.plan(graph).bytes,
       dispatches: nodes.length,
-      flops: nodes.reduce((n, x) => n + (x.op.flops?.(x) ?? 0), 0),
+      flops: nodes.reduce((n, x) => n + flopsOf(x), 0),
+      describe: () => ({
+        ...{ label, memory: this.plan(graph) },
+        stages: nodes.map((x) => ({
+          ...{ op: x.op.name, shape: x.shape, flops: flopsOf(x), fused: {} },
+          kernels: [{ label: x.op.name, bytes: 4 * sizeOf(x.shape), groups: 1 }],
+        })),
+      }),
+      profile() {
+        throw new DeviceError("The interpreter does not tell how long its steps take");
+      },
       run(times = 1) {
         for (let i = 0; i < times; i++) {
           const arrays = Object.entries(named).map(([name, b]) => [name, b.array]);
@@ -106,12 +123,19 @@ export class ReferenceDevice implements Device {
     });
   }
 
+  plan(graph: Graph): MemoryPlan {
+    const bytes = nodesOf(graph).reduce((n, x) => n + 4 * sizeOf(x.shape), 0);
+    return { bytes, temporary: bytes, unshared: bytes };
+  }
+
   idle(): Promise<void> {
     return Promise.resolve();
   }
 
   [Symbol.dispose](): void {}
 }
+
+const flopsOf = (x: Tensor): number => x.op.flops?.(x) ?? 0;
 
 const namedInputs = (graph: Graph): [string, Tensor][] =>
   nodesOf(graph).flatMap((x) => {

@@ -5,6 +5,7 @@
  */
 
 import { InputError } from "../errors.ts";
+import type { ProgramDescription } from "../gpu/describe.ts";
 import type { Device, Program, TensorBuffer } from "../gpu/device.ts";
 import { makeGraph } from "../gpu/graph.ts";
 import { gather } from "../gpu/ops/gather.ts";
@@ -270,6 +271,11 @@ export class Sampler implements Disposable {
   /** Floating point operations of a step over a batch. */
   get flops(): number {
     return this.#step.flops;
+  }
+
+  /** What a step consists of. */
+  describe(): ProgramDescription {
+    return this.#step.describe();
   }
 
   /** Bytes that the programs took on the device, parameters not counted. */

@@ -5,7 +5,10 @@
  */
 
 import { InputError } from "../errors.ts";
+import type { MemoryPlan, ProgramDescription } from "../gpu/describe.ts";
 import type { Device, Program, TensorBuffer } from "../gpu/device.ts";
+import { compileBatch } from "../gpu/fit.ts";
+import type { Graph } from "../gpu/graph.ts";
 import { randomInteger, randomNormal, type RandomState } from "../gpu/ops/random.ts";
 import { seedWords } from "../gpu/philox.ts";
 import { input } from "../gpu/tensor.ts";
@@ -73,7 +76,6 @@ export class Trainer implements Disposable {
   readonly #program: Program;
   readonly #model: Model;
   readonly #data: Dataset;
-  readonly #state: Readonly<Record<StateName, TensorBuffer>>;
   readonly #order: ImageOrder;
   readonly #images: Float32Array<ArrayBuffer>;
   #step = 0;
@@ -83,13 +85,11 @@ export class Trainer implements Disposable {
     model: Model,
     data: Dataset,
     config: TrainingConfig,
-    state: Readonly<Record<StateName, TensorBuffer>>,
   ) {
     this.config = config;
     this.#program = program;
     this.#model = model;
     this.#data = data;
-    this.#state = state;
     this.#order = new ImageOrder(data.count, config.seed);
     this.#images = new Float32Array(config.batchSize * data.height * data.width * data.channels);
   }
@@ -98,7 +98,7 @@ export class Trainer implements Disposable {
    * Compiles a training step. The model's parameters are the initial ones.
    *
    * @throws {InputError} If model and data do not fit.
-   * @throws {DeviceError} If it does not fit the device.
+   * @throws {LimitError} If it does not fit the device; it names the largest batch that does.
    *
    * @example
    * ```ts
@@ -124,52 +124,28 @@ export class Trainer implements Disposable {
     data: Dataset,
     config: TrainingConfig,
   ): Promise<Trainer> {
-    const { config: net, layout } = model, { batchSize } = config;
-    if (net.inChannels !== net.outChannels) {
-      throw new InputError(
-        "Cannot train: the network does not predict as many channels as it sees",
-      );
-    }
-    checkLabels(net, data);
-    const shape = [batchSize, data.height, data.width, data.channels];
-    const random: RandomState = {
-      seed: input("seed", [2], "i32"),
-      first: input("first", [1], "i32"),
-      step: input("step", [1], "i32"),
-    };
-    const steps = model.schedule.numTrainTimesteps;
-    const graph = trainingStep(net, model.schedule, layout, config, {
-      images: input("images", shape),
-      noise: randomNormal(shape, random, NOISE_STREAM),
-      timesteps: randomInteger(steps, [batchSize], random, TIMESTEP_STREAM),
-      ...(net.numClassEmbeds === null ? {} : { labels: input("labels", [batchSize], "i32") }),
-      ...(net.dropout ? { random } : {}),
+    checkLabels(model.config, data);
+    const graphFor = (batch: number) => stepOf(model, data, config, batch);
+    const program = await compileBatch(device, config.batchSize, graphFor, {
+      label: "a training step",
     });
-    const buffers: TensorBuffer[] = [];
-    const buffer = (length: number) => {
-      const made = device.buffer(length);
-      buffers.push(made);
-      return made;
-    };
-    try {
-      const state = {
-        parameters: buffer(layout.size),
-        moment1: buffer(layout.size),
-        moment2: buffer(layout.size),
-        ema: buffer(layout.size),
-        history: buffer(2 * HISTORY),
-      };
-      const program = await device.compile(graph, {
-        label: "a training step",
-        buffers: state,
-      });
-      program.buffers.seed.write(seedWords(config.seed));
-      for (const name of ["parameters", "ema"] as const) state[name].write(model.parameters);
-      return new Trainer(program, model, data, config, state);
-    } catch (error) {
-      for (const made of buffers) made[Symbol.dispose]();
-      throw error;
-    }
+    program.buffers.seed.write(seedWords(config.seed));
+    for (const name of ["parameters", "ema"]) program.buffers[name].write(model.parameters);
+    return new Trainer(program, model, data, config);
+  }
+
+  /**
+   * The memory that a training would take, before there is one.
+   *
+   * @throws {InputError} If model and data do not fit.
+   */
+  static plan(
+    device: Device,
+    model: Model,
+    data: ImageSize,
+    config: TrainingConfig,
+  ): MemoryPlan {
+    return device.plan(stepOf(model, data, config, config.batchSize));
   }
 
   /** Steps done so far. */
@@ -179,8 +155,7 @@ export class Trainer implements Disposable {
 
   /** Bytes on the device, all told. */
   get memory(): number {
-    const state = Object.values(this.#state).reduce((n, b) => n + 4 * b.length, 0);
-    return this.#program.memory + state;
+    return this.#program.memory;
   }
 
   /** Floating point operations of a step. */
@@ -195,7 +170,7 @@ export class Trainer implements Disposable {
 
   /** The moving average of the weights, on the device, for sampling while training. */
   get average(): TensorBuffer {
-    return this.#state.ema;
+    return this.#program.buffers.ema;
   }
 
   /**
@@ -204,6 +179,31 @@ export class Trainer implements Disposable {
    * @throws {DeviceError} If something failed since the last wait.
    */
   run(): void {
+    this.#feed();
+    this.#program.run();
+    this.#step++;
+  }
+
+  /**
+   * Does a step kernel by kernel, and tells how long each took: milliseconds, in the order of
+   * {@linkcode Trainer.describe}.
+   *
+   * @throws {DeviceError} If the device failed.
+   */
+  async profile(): Promise<readonly number[]> {
+    this.#feed();
+    const times = await this.#program.profile();
+    this.#step++;
+    return times;
+  }
+
+  /** What a step consists of. */
+  describe(): ProgramDescription {
+    return this.#program.describe();
+  }
+
+  /** Writes what the next step works on. */
+  #feed(): void {
     const { batchSize, emaDecay } = this.config, step = this.#step;
     const size = this.#images.length / batchSize, labels = new Int32Array(batchSize);
     for (let i = 0; i < batchSize; i++) {
@@ -221,8 +221,6 @@ export class Trainer implements Disposable {
       emaDecay: Math.min(emaDecay, (1 + step) / (10 + step)),
     };
     buffers.rates.write(encodeRates(rates, this.config));
-    this.#program.run();
-    this.#step++;
   }
 
   /**
@@ -232,7 +230,7 @@ export class Trainer implements Disposable {
    * @throws {DeviceError} If the device failed.
    */
   async records(count: number): Promise<StepRecord[]> {
-    const values = await this.#state.history.read();
+    const values = await this.#program.buffers.history.read();
     const first = Math.max(0, this.#step - Math.min(count, HISTORY));
     return Array.from({ length: this.#step - first }, (_, i) => {
       const step = first + i, at = 2 * (step % HISTORY);
@@ -266,7 +264,7 @@ export class Trainer implements Disposable {
    * ```
    */
   async state(): Promise<TrainingState> {
-    const arrays = await Promise.all(STATE_NAMES.map((name) => this.#state[name].read()));
+    const arrays = await Promise.all(STATE_NAMES.map((name) => this.#program.buffers[name].read()));
     const named = STATE_NAMES.map((name, i) => [name, arrays[i]]);
     return { step: this.#step, arrays: Object.fromEntries(named) };
   }
@@ -281,14 +279,14 @@ export class Trainer implements Disposable {
       throw new InputError(`Cannot go on: ${step} is no number of steps`);
     }
     for (const name of STATE_NAMES) {
-      if (arrays[name]?.length !== this.#state[name].length) {
+      if (arrays[name]?.length !== this.#program.buffers[name].length) {
         throw new InputError(
           `Cannot go on: the state has ${arrays[name]?.length ?? "no"} ${name}, but the network ` +
-            `wants ${this.#state[name].length}`,
+            `wants ${this.#program.buffers[name].length}`,
         );
       }
     }
-    for (const name of STATE_NAMES) this.#state[name].write(arrays[name]);
+    for (const name of STATE_NAMES) this.#program.buffers[name].write(arrays[name]);
     this.#step = step;
   }
 
@@ -299,7 +297,7 @@ export class Trainer implements Disposable {
    * @throws {DeviceError} If the device failed.
    */
   async model(card: Readonly<Record<string, string>> = {}): Promise<Model> {
-    const parameters = await this.#state.ema.read() as Float32Array<ArrayBuffer>;
+    const parameters = await this.#program.buffers.ema.read() as Float32Array<ArrayBuffer>;
     const { height, width } = this.#data;
     const config = { ...this.#model.config, sampleSize: [height, width] as const };
     return { ...this.#model, config, parameters, card };
@@ -308,8 +306,35 @@ export class Trainer implements Disposable {
   /** Frees its memory; the device lives on. */
   [Symbol.dispose](): void {
     this.#program[Symbol.dispose]();
-    for (const buffer of Object.values(this.#state)) buffer[Symbol.dispose]();
   }
+}
+
+/** What a program has to know of images. */
+export type ImageSize = Pick<Dataset, "height" | "width" | "channels">;
+
+/** The graph of a step. */
+function stepOf(
+  { config: net, layout, schedule }: Model,
+  { height, width, channels }: ImageSize,
+  config: TrainingConfig,
+  batch: number,
+): Graph {
+  if (net.inChannels !== net.outChannels) {
+    throw new InputError("Cannot train: the network does not predict as many channels as it sees");
+  }
+  const shape = [batch, height, width, channels];
+  const random: RandomState = {
+    seed: input("seed", [2], "i32"),
+    first: input("first", [1], "i32"),
+    step: input("step", [1], "i32"),
+  };
+  return trainingStep(net, schedule, layout, config, {
+    images: input("images", shape),
+    noise: randomNormal(shape, random, NOISE_STREAM),
+    timesteps: randomInteger(schedule.numTrainTimesteps, [batch], random, TIMESTEP_STREAM),
+    ...(net.numClassEmbeds === null ? {} : { labels: input("labels", [batch], "i32") }),
+    ...(net.dropout ? { random } : {}),
+  });
 }
 
 function checkLabels({ classEmbedType, numClassEmbeds }: UNetConfig, { name, labels }: Dataset) {

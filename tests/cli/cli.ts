@@ -22,6 +22,8 @@ export interface Outcome {
 /** A folder that is gone after the test. */
 export class Folder implements AsyncDisposable {
   readonly path: string;
+  /** Further variables of the environment that the program runs in. */
+  readonly env: Record<string, string> = {};
 
   private constructor(path: string) {
     this.path = path;
@@ -48,7 +50,7 @@ export class Folder implements AsyncDisposable {
     return new Deno.Command(Deno.execPath(), {
       args: ["run", "-A", program, ...args],
       cwd: this.path,
-      env: { NO_COLOR: "1" },
+      env: { NO_COLOR: "1", ...this.env },
       stdin: "null",
       stdout: "piped",
       stderr: "piped",

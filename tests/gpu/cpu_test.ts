@@ -156,7 +156,7 @@ Deno.test("the CPU device refuses more than WebAssembly can address, and says ho
   await assertRejects(
     () => device.compile(makeGraph({ y: matmul(x, add(x, 1)) }), { label: "a huge product" }),
     DeviceError,
-    "bytes for",
+    "a huge product: it takes 6400",
   );
   using small = device.buffer(4);
   small.write([1, 2, 3, 4]);

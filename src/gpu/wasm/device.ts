@@ -8,6 +8,7 @@ import {
   type CompileOptions,
   type Device,
   DeviceError,
+  LimitError,
   type Program,
   type TensorBuffer,
 } from "../device.ts";
@@ -15,12 +16,16 @@ import type { Graph } from "../graph.ts";
 import type { DType, HostArray } from "../tensor.ts";
 import type { WasmTarget } from "./kernel.ts";
 import { detectPair } from "./pair.ts";
+import type { MemoryPlan } from "../describe.ts";
+import { lowerProgram } from "./lower.ts";
 import { compileProgram } from "./program.ts";
 import { CONTROL_BYTES, Player } from "./threads.ts";
 
 const PAGE = 65536;
 /** As much as 32-bit addresses reach. */
 const MAX_PAGES = 65536;
+/** The same in bytes. */
+const MAX_BYTES = MAX_PAGES * PAGE;
 /** Allocations start at multiples of this: a cache line. */
 const ALIGNMENT = 64;
 
@@ -99,16 +104,21 @@ export class WasmDevice implements Device {
     return start;
   }
 
+  /** Bytes that can still be taken. */
+  get available(): number {
+    return this.#free.reduce((sum, { start, end }) => sum + end - start, MAX_BYTES - this.#end);
+  }
+
   #grow(end: number, bytes: number, what: string): void {
     const pages = Math.ceil(end / PAGE) - this.memory.buffer.byteLength / PAGE;
     if (pages <= 0) return;
     try {
       this.memory.grow(pages);
-    } catch (error) {
-      throw new DeviceError(
+    } catch {
+      throw new LimitError(
         `Cannot take ${bytes} bytes for ${what}: ${this.#end} are taken, and WebAssembly gives ` +
-          `${MAX_PAGES * PAGE} at the most`,
-        { cause: error },
+          `${MAX_BYTES} at the most`,
+        ...[bytes, this.available] as const,
       );
     }
   }
@@ -134,6 +144,10 @@ export class WasmDevice implements Device {
 
   compile(graph: Graph, options: CompileOptions = {}): Promise<Program> {
     return Promise.resolve().then(() => compileProgram(this, graph, options));
+  }
+
+  plan(graph: Graph, options: CompileOptions = {}): MemoryPlan {
+    return lowerProgram(this, graph, options).memory;
   }
 
   idle(): Promise<void> {

@@ -5,24 +5,23 @@
  * @module
  */
 
-import { type CompileOptions, DeviceError, type Program, type TensorBuffer } from "../device.ts";
-import { fuse } from "../fuse.ts";
-import type { Placements, Stage } from "../stage.ts";
-import { type Graph, nodesOf } from "../graph.ts";
-import { hasGaps } from "../ops/concat.ts";
-import { type Lifetime, planOffsets } from "../plan.ts";
+import { describeStage, type KernelDescription, type ProgramDescription } from "../describe.ts";
+import {
+  type CompileOptions,
+  DeviceError,
+  limitError,
+  type Program,
+  type TensorBuffer,
+} from "../device.ts";
+import type { Graph } from "../graph.ts";
 import { sizeOf } from "../shape.ts";
-import { simplify } from "../simplify.ts";
-import { Scratch, type Storage } from "../storage.ts";
-import { constantData, type DType, inputName, type Tensor } from "../tensor.ts";
+import type { Storage } from "../storage.ts";
+import { constantData, type DType, type Tensor } from "../tensor.ts";
 import { Module } from "./assembler.ts";
 import { WasmBuffer, type WasmDevice } from "./device.ts";
-import { parameterTypes, storageBytes, type WasmKernel, type WasmTarget } from "./kernel.ts";
-import { lowerLoop } from "./loop.ts";
+import { parameterTypes, storageBytes, type WasmKernel } from "./kernel.ts";
+import { type Lowered, lowerProgram } from "./lower.ts";
 import { encodeTape, MAX_ENTRIES, type TapeEntry } from "./threads.ts";
-
-/** Storages that a loop may touch: parameters of a function are cheap. */
-const MAX_STORAGES = 32;
 
 /** Compiles a graph; see {@linkcode WasmDevice.compile}. */
 export function compileProgram(
@@ -30,21 +29,10 @@ export function compileProgram(
   graph: Graph,
   options: CompileOptions,
 ): WasmProgram {
-  const simple = simplify(graph);
-  const { stages, placements } = fuse(simple, {
-    maxStorages: MAX_STORAGES,
-    fusesOperations: true,
-  });
-  const kernels = stages.flatMap((stage) => lowerStage(stage, device.target));
-  return new Builder(device, simple, placements, options).build(kernels);
-}
-
-function lowerStage(stage: Stage, target: WasmTarget): readonly WasmKernel[] {
-  if ("loop" in stage) return lowerLoop(stage.loop, target);
-  const { node, fused } = stage;
-  if (node.op.loops) return node.op.loops(node).flatMap((loop) => lowerLoop(loop, target));
-  if (!node.op.wasm) throw new DeviceError(`No kernel computes ${node.op.name} on the CPU`);
-  return node.op.wasm(node, target, fused);
+  const lowered = lowerProgram(device, graph, options);
+  const impossible = limitError(lowered.memory, options.label ?? "a program", device.name);
+  if (impossible) throw impossible;
+  return new Builder(device, lowered, options).build();
 }
 
 /** Numbers that tell programs apart. */
@@ -54,8 +42,7 @@ let nextProgram = 0;
 class Builder {
   readonly #device: WasmDevice;
   readonly #label: string;
-  readonly #graph: Graph;
-  readonly #placements: Placements;
+  readonly #lowered: Lowered;
   readonly #options: CompileOptions;
   readonly #owned: WasmBuffer[] = [];
   readonly #addresses = new Map<Storage, number>();
@@ -63,17 +50,15 @@ class Builder {
   readonly #buffers = new Map<Tensor, WasmBuffer>();
   #bytes = 0;
 
-  constructor(device: WasmDevice, graph: Graph, placements: Placements, options: CompileOptions) {
+  constructor(device: WasmDevice, lowered: Lowered, options: CompileOptions) {
     this.#device = device;
     this.#label = options.label ?? "a program";
-    this.#graph = graph;
-    this.#placements = placements;
+    this.#lowered = lowered;
     this.#options = options;
   }
 
-  build(inOrder: readonly WasmKernel[]): WasmProgram {
-    const preparations = this.#preparations(inOrder), isPreparation = new Set(preparations);
-    const others = inOrder.filter((kernel) => !isPreparation.has(kernel));
+  build(): WasmProgram {
+    const { graph, stages, preparations, others, constants, scratch, memory } = this.#lowered;
     const kernels = [...preparations, ...others];
     if (kernels.length > MAX_ENTRIES) {
       throw new DeviceError(
@@ -82,27 +67,31 @@ class Builder {
     }
     try {
       this.#allocateNamed();
-      this.#allocateTemporary(kernels, preparations.length);
+      this.#allocateTemporary();
       const { module, indices } = assemble(kernels, this.#device);
-      const entries = this.#entries(kernels, indices);
-      const main = this.#writeTape(entries.slice(preparations.length), others);
+      const entries = this.#entries(kernels, indices), timed = entries.slice(preparations.length);
+      const main = this.#writeTape(timed, others);
       const preparation = preparations.length
         ? this.#writeTape(entries.slice(0, preparations.length), preparations)
         : undefined;
-      // A cache line apart, so that threads do not disturb each other.
-      const stride = Math.ceil(Math.max(0, ...kernels.map((k) => k.scratch)) / 64) * 64 + 64;
-      const scratch = this.#own(stride * this.#device.threads / 4).address;
+      const scratchAddress = this.#own(scratch * this.#device.threads / 4).address;
       const program = nextProgram++;
       this.#load(program, module);
+      const entryOf = new Map(others.map((kernel, i) => [kernel, timed[i]]));
       return new WasmProgram({
-        ...{ device: this.#device, label: this.#label, buffers: this.#named, owned: this.#owned },
-        ...{ program, main, preparation, scratch, stride, memory: this.#bytes },
-        constants: this.#buffersOf(this.#constantInputs()),
+        ...{ device: this.#device, buffers: this.#named, owned: this.#owned },
+        ...{ program, main, preparation, scratch: scratchAddress, stride: scratch },
+        memory: this.#bytes,
+        constants: this.#buffersOf(constants),
         written: this.#buffersOf([
-          ...Object.values(this.#graph.outputs),
-          ...this.#graph.updates.map(([state]) => state),
+          ...Object.values(graph.outputs),
+          ...graph.updates.map(([state]) => state),
         ]),
-        flops: nodesOf(this.#graph).reduce((n, x) => n + (x.op.flops?.(x) ?? 0), 0),
+        description: {
+          ...{ label: this.#label, memory },
+          stages: stages.map(({ stage, kernels }) => describeStage(stage, kernels.map(describe))),
+        },
+        entries: stages.flatMap(({ kernels }) => kernels.map((kernel) => entryOf.get(kernel))),
       });
     } catch (error) {
       for (const buffer of this.#owned) buffer[Symbol.dispose]();
@@ -110,29 +99,8 @@ class Builder {
     }
   }
 
-  /** Inputs that were said to be constant, and are by this program. */
-  #constantInputs(): Tensor[] {
-    const updated = new Set(this.#graph.updates.map(([state]) => state));
-    const names = new Set(this.#options.constant);
-    return nodesOf(this.#graph).filter((node) =>
-      names.has(inputName(node) ?? "") && !updated.has(node)
-    );
-  }
-
   #buffersOf(nodes: readonly Tensor[]): WasmBuffer[] {
     return nodes.map((node) => this.#buffers.get(node)!);
-  }
-
-  /** Kernels that make of constant inputs what only other kernels read. */
-  #preparations(kernels: readonly WasmKernel[]): WasmKernel[] {
-    const known = new Set<Storage>(this.#constantInputs());
-    return kernels.filter(({ pointers }) => {
-      const isPreparation = pointers.every(({ storage, write }) =>
-        write ? storage instanceof Scratch : known.has(storage)
-      );
-      if (isPreparation) { for (const { storage } of pointers) known.add(storage); }
-      return isPreparation;
-    });
   }
 
   #writeTape(entries: readonly TapeEntry[], kernels: readonly WasmKernel[]): Tape {
@@ -161,10 +129,7 @@ class Builder {
 
   /** Inputs, outputs and constants. */
   #allocateNamed(): void {
-    const outputs = new Map(Object.entries(this.#graph.outputs).map(([name, x]) => [x, name]));
-    for (const node of nodesOf(this.#graph)) {
-      const name = inputName(node) ?? outputs.get(node), data = constantData(node);
-      if (name === undefined && !data) continue;
+    for (const [node, name] of this.#lowered.layout.named) {
       const given = name === undefined ? undefined : this.#options.buffers?.[name];
       const buffer = given ?? this.#own(sizeOf(node.shape), node.dtype);
       if (
@@ -176,43 +141,21 @@ class Builder {
             `${node.dtype} on this device, not of ${buffer.length} ${buffer.dtype}`,
         );
       }
-      if (data) buffer.write(data);
-      else this.#named[name!] = buffer;
+      if (name === undefined) buffer.write(constantData(node)!);
+      else this.#named[name] = buffer;
       this.#buffers.set(node, buffer);
       this.#addresses.set(node, buffer.address);
     }
   }
 
-  /** Where a storage lies: what it is a part of, and the byte it starts at. */
-  #locate(storage: Storage): { root: Storage; offset: number } {
-    const place = storage instanceof Scratch ? undefined : this.#placements.get(storage);
-    if (!place) return { root: storage, offset: 0 };
-    const { root, offset } = this.#locate(place.within);
-    return { root, offset: offset + 4 * place.offset };
-  }
-
   #addressOf(storage: Storage): number {
-    const { root, offset } = this.#locate(storage);
-    return this.#addresses.get(root)! + offset;
+    const { root, offset } = this.#lowered.layout.locate(storage);
+    return this.#addresses.get(root)! + 4 * offset;
   }
 
-  /** Everything between the kernels, as the memory plan says; what preparations make stays. */
-  #allocateTemporary(kernels: readonly WasmKernel[], preparations: number): void {
-    const lifetimes = new Map<Storage, Lifetime<Storage>>();
-    kernels.forEach((kernel, i) => {
-      for (const { storage } of kernel.pointers) {
-        const key = this.#locate(storage).root;
-        if (this.#addresses.has(key)) continue;
-        const isWhole = !(key instanceof Scratch) && hasGaps(key);
-        const first = isWhole ? 0 : lifetimes.get(key)?.first ?? i;
-        const isKept = isWhole || first < preparations;
-        const last = isKept ? kernels.length : i;
-        // An odd number of lines apart, so that large tensors do not share the sets of a cache.
-        const size = Math.ceil(storageBytes(key) / 64) * 64 + 64;
-        lifetimes.set(key, { key, size, first, last });
-      }
-    });
-    const { size, offsetOf } = planOffsets([...lifetimes.values()]);
+  /** Everything between the kernels, as the memory plan says. */
+  #allocateTemporary(): void {
+    const { size, offsetOf } = this.#lowered.temporary;
     if (!size) return;
     const start = this.#own(size / 4).address;
     for (const [storage, offset] of offsetOf) this.#addresses.set(storage, start + offset);
@@ -262,6 +205,11 @@ function assemble(kernels: readonly WasmKernel[], { isShared }: WasmDevice) {
   return { module: module.encode({ maxPages: 65536, isShared }), indices };
 }
 
+const describe = ({ label, pointers, tasks }: WasmKernel): KernelDescription => ({
+  ...{ label, groups: tasks },
+  bytes: pointers.reduce((sum, { storage }) => sum + storageBytes(storage), 0),
+});
+
 /** Where a tape lies, and what its entries do. */
 interface Tape {
   readonly address: number;
@@ -271,7 +219,9 @@ interface Tape {
 /** What a program is made of. */
 interface ProgramParts {
   readonly device: WasmDevice;
-  readonly label: string;
+  readonly description: ProgramDescription;
+  /** Of the kernels as they are described; `undefined` for preparations. */
+  readonly entries: readonly (TapeEntry | undefined)[];
   readonly buffers: Readonly<Record<string, TensorBuffer>>;
   readonly owned: readonly WasmBuffer[];
   readonly program: number;
@@ -283,7 +233,6 @@ interface ProgramParts {
   readonly scratch: number;
   readonly stride: number;
   readonly memory: number;
-  readonly flops: number;
 }
 
 /** A compiled graph on the CPU. */
@@ -299,22 +248,50 @@ class WasmProgram implements Program {
   #isDisposed = false;
 
   constructor(parts: ProgramParts) {
-    this.label = parts.label;
+    this.label = parts.description.label;
     this.buffers = parts.buffers;
     this.memory = parts.memory;
     this.dispatches = parts.main.labels.length;
-    this.flops = parts.flops;
+    this.flops = parts.description.stages.reduce((sum, stage) => sum + stage.flops, 0);
     this.#parts = parts;
   }
 
+  describe(): ProgramDescription {
+    return this.#parts.description;
+  }
+
   run(times = 1): void {
-    const { device, preparation, main, constants, written } = this.#parts;
+    this.#prepare();
+    for (let i = 0; i < times; i++) this.#play(this.#parts.main);
+    for (const buffer of this.#parts.written) buffer.version++;
+  }
+
+  profile(): Promise<readonly number[]> {
+    return Promise.resolve().then(() => {
+      const { device, entries, description, written } = this.#parts;
+      this.#prepare();
+      const labels = description.stages.flatMap(({ kernels }) => kernels.map((k) => k.label));
+      const longest = Math.max(0, ...entries.map((e) => e ? encodeTape([e]).length : 0));
+      using tape = new WasmBuffer(device, longest, "i32", "a profile");
+      const times = entries.map((entry, i) => {
+        if (!entry) return 0;
+        tape.write(encodeTape([entry]));
+        const start = performance.now();
+        this.#play({ address: tape.address, labels: [labels[i]] });
+        return performance.now() - start;
+      });
+      for (const buffer of written) buffer.version++;
+      return times;
+    });
+  }
+
+  /** Prepares constants, if they have changed. */
+  #prepare(): void {
+    const { device, preparation, constants } = this.#parts;
     device.check();
     const versions = constants.map((buffer) => buffer.version).join();
     if (preparation && versions !== this.#prepared) this.#play(preparation);
     this.#prepared = versions;
-    for (let i = 0; i < times; i++) this.#play(main);
-    for (const buffer of written) buffer.version++;
   }
 
   #play({ address, labels }: Tape): void {

@@ -28,7 +28,7 @@ const QUIT = 1, LOAD = 2, UNLOAD = 3, PLAY = 4;
 const SPINS = 20000;
 
 /** Words of a tape's entry before its pointers: function, tasks, whether a barrier follows, count. */
-const HEAD = 4;
+export const TAPE_HEAD = 4;
 
 /** One entry of a tape. */
 export interface TapeEntry {
@@ -88,7 +88,7 @@ export class Player {
     for (let entry = 0, at = 1; entry < tape[0]; entry++) {
       const kernel = kernels[tape[at]], tasks = tape[at + 1], hasBarrier = tape[at + 2];
       const count = tape[at + 3];
-      at += HEAD;
+      at += TAPE_HEAD;
       args.length = count + 2;
       for (let i = 0; i < count; i++) args[i + 1] = tape[at++];
       args[count + 1] = scratch;

@@ -8,12 +8,15 @@ import {
   type CompileOptions,
   type Device,
   DeviceError,
+  LimitError,
   type Program,
   type TensorBuffer,
 } from "../device.ts";
 import type { Graph } from "../graph.ts";
 import type { DType } from "../tensor.ts";
 import type { WgslTarget } from "./kernel.ts";
+import type { MemoryPlan } from "../describe.ts";
+import { lowerProgram } from "./lower.ts";
 import { compileProgram } from "./program.ts";
 import { Tuner, type Tuning } from "./tuner.ts";
 
@@ -112,6 +115,10 @@ export class GpuDevice implements Device {
     return compileProgram(this, graph, options);
   }
 
+  plan(graph: Graph, options: CompileOptions = {}): MemoryPlan {
+    return lowerProgram(this, graph, options).memory;
+  }
+
   async idle(): Promise<void> {
     await this.device.queue.onSubmittedWorkDone();
     this.check();
@@ -151,10 +158,11 @@ export class GpuDevice implements Device {
 
   /** GPU memory; checked against the device's limits, since Deno would only fail later. */
   allocate(label: string, bytes: number, usage: number): GPUBuffer {
-    const size = Math.max(16, Math.ceil(bytes / 16) * 16), { maxBufferSize } = this.device.limits;
+    const size = bufferSize(bytes), { maxBufferSize } = this.device.limits;
     if (size > maxBufferSize) {
-      throw new DeviceError(
+      throw new LimitError(
         `Cannot allocate ${size} bytes for ${label}: ${this.name} allows ${maxBufferSize} a buffer`,
+        ...[size, maxBufferSize] as const,
       );
     }
     return this.guard(
@@ -188,6 +196,9 @@ export class GpuDevice implements Device {
     this.device.destroy();
   }
 }
+
+/** Bytes of the buffer that holds as many: whole vectors of four, and at least one. */
+export const bufferSize = (bytes: number): number => Math.max(16, Math.ceil(bytes / 16) * 16);
 
 /** A buffer in GPU memory. */
 export class GpuTensorBuffer implements TensorBuffer {

@@ -16,7 +16,7 @@ export interface Dispatch {
 }
 
 /** Bytes between the uniforms of kernels: where bindings may start. */
-const UNIFORM_STRIDE = 256;
+export const UNIFORM_STRIDE = 256;
 
 /**
  * Prepares kernels, and makes the buffer with their uniforms, which the caller owns.

@@ -126,9 +126,6 @@ const MAX_GROUPS = 65535;
 /** Assembles a kernel. */
 export function makeKernel(parts: KernelParts): Kernel {
   const { label, bindings, uniforms, lanes, workgroups } = parts;
-  if (workgroups.some((n) => n > MAX_GROUPS)) {
-    throw new RangeError(`Cannot run ${label}: ${workgroups} workgroups are more than 65535`);
-  }
   const names = Object.keys(uniforms);
   const code = [
     ...bindings.map((b, i) => {

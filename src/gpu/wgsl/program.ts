@@ -5,21 +5,17 @@
  * @module
  */
 
-import { type CompileOptions, DeviceError, type Program, type TensorBuffer } from "../device.ts";
-import { fuse } from "../fuse.ts";
-import type { Placements, Stage } from "../stage.ts";
-import { type Graph, nodesOf } from "../graph.ts";
-import { hasGaps } from "../ops/concat.ts";
-import { type Lifetime, planMemory } from "../plan.ts";
+import { describeStage, type KernelDescription, type ProgramDescription } from "../describe.ts";
+import { type CompileOptions, limitError, type Program, type TensorBuffer } from "../device.ts";
+import type { Graph } from "../graph.ts";
 import { sizeOf } from "../shape.ts";
-import { Scratch, type Storage, storageSize } from "../storage.ts";
-import { simplify } from "../simplify.ts";
-import { constantData, inputName, type Tensor } from "../tensor.ts";
+import type { Storage } from "../storage.ts";
+import { constantData, type Tensor } from "../tensor.ts";
 import { type GpuDevice, GpuTensorBuffer } from "./device.ts";
 import { type Dispatch, encode, prepare } from "./dispatch.ts";
 import type { Binding, Kernel } from "./kernel.ts";
-import { lowerLoop } from "./loop.ts";
-import { lowerByRule } from "./tuner.ts";
+import { type Lowered, lowerProgram, tuneProgram } from "./lower.ts";
+import { timeDispatches } from "./profile.ts";
 
 /** Compiles a graph; see {@linkcode GpuDevice.compile}. */
 export async function compileProgram(
@@ -29,16 +25,16 @@ export async function compileProgram(
 ): Promise<Program> {
   device.check();
   const label = options.label ?? "a program";
-  const simple = simplify(graph);
-  const { stages, placements } = fuse(simple, {
-    maxStorages: device.target.maxStorageBuffers,
-    fusesOperations: false,
-  });
-  const kernels: Kernel[] = [];
-  for (const stage of stages) kernels.push(...await lowerStage(stage, device));
+  const { tuner } = device;
+  let lowered = lowerProgram(device, graph, options);
+  checkMemory(lowered, label, device);
+  if (tuner) {
+    lowered = await tuneProgram(device, tuner, graph, options);
+    checkMemory(lowered, label, device);
+  }
   const { result, done } = device.guard(
     `compiling ${label}`,
-    () => new Builder(device, label, simple, placements, options).build(kernels),
+    () => new Builder(device, label, lowered, options).build(),
   );
   await done;
   try {
@@ -50,55 +46,42 @@ export async function compileProgram(
   return result;
 }
 
-async function lowerStage(stage: Stage, { target, tuner }: GpuDevice): Promise<readonly Kernel[]> {
-  if ("loop" in stage) return lowerLoop(stage.loop, target);
-  const { node } = stage;
-  const { variants, loops } = node.op;
-  if (!variants && loops) return loops(node).flatMap((loop) => lowerLoop(loop, target));
-  return tuner ? await tuner.lower(node) : lowerByRule(node, target);
+function checkMemory({ memory }: Lowered, label: string, { name }: GpuDevice): void {
+  const impossible = limitError(memory, label, name);
+  if (impossible) throw impossible;
 }
 
 /** Gives tensors their memory and kernels their bindings. */
 class Builder {
   readonly #device: GpuDevice;
   readonly #label: string;
-  readonly #graph: Graph;
-  readonly #placements: Placements;
+  readonly #lowered: Lowered;
   readonly #given: Readonly<Record<string, TensorBuffer>>;
   readonly #owned: GPUBuffer[] = [];
   readonly #buffers = new Map<Storage, GPUBuffer>();
   readonly #named: Record<string, TensorBuffer> = {};
 
-  constructor(
-    device: GpuDevice,
-    label: string,
-    graph: Graph,
-    placements: Placements,
-    options: CompileOptions,
-  ) {
+  constructor(device: GpuDevice, label: string, lowered: Lowered, options: CompileOptions) {
     this.#device = device;
     this.#label = label;
-    this.#graph = graph;
-    this.#placements = placements;
+    this.#lowered = lowered;
     this.#given = options.buffers ?? {};
   }
 
-  build(kernels: readonly Kernel[]): GpuProgram {
+  build(): GpuProgram {
+    const { stages, memory } = this.#lowered;
     try {
       this.#allocateNamed();
-      this.#allocateTemporary(kernels);
+      this.#allocateTemporary();
+      const kernels = stages.flatMap((stage) => stage.kernels);
       const bind = (binding: Binding) => this.#bind(binding);
       const { dispatches, uniforms } = prepare(this.#device, this.#label, kernels, bind);
       this.#owned.push(uniforms);
-      const flops = nodesOf(this.#graph).reduce((n, x) => n + (x.op.flops?.(x) ?? 0), 0);
-      return new GpuProgram(
-        this.#device,
-        this.#label,
-        this.#named,
-        dispatches,
-        this.#owned,
-        flops,
-      );
+      const description = {
+        ...{ label: this.#label, memory },
+        stages: stages.map(({ stage, kernels }) => describeStage(stage, kernels.map(describe))),
+      };
+      return new GpuProgram(this.#device, description, this.#named, dispatches, this.#owned);
     } catch (error) {
       for (const buffer of this.#owned) buffer.destroy();
       throw error;
@@ -107,19 +90,14 @@ class Builder {
 
   /** Inputs, outputs and constants. */
   #allocateNamed(): void {
-    const outputs = new Map(Object.entries(this.#graph.outputs).map(([name, x]) => [x, name]));
-    for (const node of nodesOf(this.#graph)) {
-      const name = inputName(node) ?? outputs.get(node), data = constantData(node);
-      if (name !== undefined) {
-        const buffer = this.#given[name] ?? this.#own(node);
+    for (const [node, name] of this.#lowered.layout.named) {
+      const buffer = name === undefined ? this.#own(node) : this.#given[name] ?? this.#own(node);
+      if (name === undefined) buffer.write(constantData(node)!);
+      else {
         this.#checkGiven(name, node, buffer);
         this.#named[name] = buffer;
-        this.#buffers.set(node, (buffer as GpuTensorBuffer).buffer);
-      } else if (data) {
-        const buffer = this.#own(node);
-        buffer.write(data);
-        this.#buffers.set(node, buffer.buffer);
       }
+      this.#buffers.set(node, (buffer as GpuTensorBuffer).buffer);
     }
   }
 
@@ -140,28 +118,9 @@ class Builder {
     );
   }
 
-  /** Where a storage lies: what it is a part of, and the element it starts at. */
-  #locate(storage: Storage): { root: Storage; offset: number } {
-    const place = this.#placements.get(storage as Tensor);
-    if (!place) return { root: storage, offset: 0 };
-    const { root, offset } = this.#locate(place.within);
-    return { root, offset: offset + place.offset };
-  }
-
   /** Everything between the kernels, as the memory plan says. */
-  #allocateTemporary(kernels: readonly Kernel[]): void {
-    const lifetimes = new Map<Storage, Lifetime<Storage>>();
-    kernels.forEach((kernel, i) => {
-      for (const { storage } of kernel.bindings) {
-        const key = this.#locate(storage).root;
-        if (this.#buffers.has(key)) continue;
-        const isWhole = !(key instanceof Scratch) && hasGaps(key);
-        const first = isWhole ? 0 : lifetimes.get(key)?.first ?? i;
-        const last = isWhole ? kernels.length : i;
-        lifetimes.set(key, { key, size: storageSize(key) * 4, first, last });
-      }
-    });
-    const { slots, slotOf } = planMemory([...lifetimes.values()]);
+  #allocateTemporary(): void {
+    const { slots, slotOf } = this.#lowered.temporary;
     const usage = GPUBufferUsage.STORAGE;
     const buffers = slots.map((size) => {
       const buffer = this.#device.allocate(`temporary tensors of ${this.#label}`, size, usage);
@@ -172,20 +131,16 @@ class Builder {
   }
 
   #bind({ storage, offset, length }: Binding): GPUBufferBinding {
-    const { root, offset: start } = this.#locate(storage);
-    const limit = this.#device.target.maxBindingElements;
-    if (length > limit) {
-      throw new DeviceError(
-        `Cannot run ${this.#label}: a tensor of ${length * 4} bytes is more than the ${
-          limit * 4
-        } ` +
-          `that ${this.#device.name} lets a kernel see`,
-      );
-    }
+    const { root, offset: start } = this.#lowered.layout.locate(storage);
     const size = Math.ceil(length / 4) * 16;
     return { buffer: this.#buffers.get(root)!, offset: (start + offset) * 4, size };
   }
 }
+
+const describe = ({ label, bindings, workgroups, code }: Kernel): KernelDescription => ({
+  ...{ label, code, bytes: bindings.reduce((sum, { length }) => sum + 4 * length, 0) },
+  groups: workgroups.reduce((product, n) => product * n, 1),
+});
 
 /** A compiled graph on a GPU. */
 class GpuProgram implements Program {
@@ -194,28 +149,38 @@ class GpuProgram implements Program {
   readonly memory: number;
   readonly flops: number;
   readonly #device: GpuDevice;
+  readonly #description: ProgramDescription;
   readonly #dispatches: readonly Dispatch[];
   readonly #owned: readonly GPUBuffer[];
 
   constructor(
     device: GpuDevice,
-    label: string,
+    description: ProgramDescription,
     buffers: Readonly<Record<string, TensorBuffer>>,
     dispatches: readonly Dispatch[],
     owned: readonly GPUBuffer[],
-    flops: number,
   ) {
-    this.label = label;
+    this.label = description.label;
     this.buffers = buffers;
-    this.flops = flops;
+    this.flops = description.stages.reduce((sum, stage) => sum + stage.flops, 0);
     this.memory = owned.reduce((n, buffer) => n + buffer.size, 0);
     this.#device = device;
+    this.#description = description;
     this.#dispatches = dispatches;
     this.#owned = owned;
   }
 
   get dispatches(): number {
     return this.#dispatches.length;
+  }
+
+  describe(): ProgramDescription {
+    return this.#description;
+  }
+
+  profile(): Promise<readonly number[]> {
+    this.#device.check();
+    return timeDispatches(this.#device, this.label, this.#dispatches);
   }
 
   run(times = 1): void {

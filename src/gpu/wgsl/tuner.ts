@@ -12,7 +12,7 @@ import type { Tensor } from "../tensor.ts";
 import type { GpuDevice } from "./device.ts";
 import { encode, prepare } from "./dispatch.ts";
 import { tileNames } from "./gemm.ts";
-import type { Kernel, WgslTarget } from "./kernel.ts";
+import type { Kernel, Variant, WgslTarget } from "./kernel.ts";
 
 /** Choosing kernels by measuring each the first time that it is needed. */
 export interface Tuning {
@@ -37,11 +37,24 @@ export function lowerByRule(node: Tensor, target: WgslTarget): readonly Kernel[]
     const found = candidatesOf(node, target).find(({ name }) => name === target.preferred);
     if (found) return found.kernels;
   }
-  const possible = variantsOf(node, target);
-  const variant = possible.find((v) => v.pays?.(node, target) ?? true) ?? possible[0];
-  if (!variant) throw new DeviceError(`No kernel computes ${node.op.name} here`);
-  return variant.lower(node, target);
+  const possible = variantsOf(node, target), pays = (v: Variant) => v.pays?.(node, target) ?? true;
+  if (!possible.length) throw new DeviceError(`No kernel computes ${node.op.name} here`);
+  const lowered: (readonly Kernel[])[] = [];
+  for (const variant of possible.toSorted((a, b) => Number(pays(b)) - Number(pays(a)))) {
+    const kernels = variant.lower(node, target);
+    if (isWithinLimits(kernels, target)) return kernels;
+    lowered.push(kernels);
+  }
+  return lowered.sort((a, b) => largestBinding(a) - largestBinding(b))[0];
 }
+
+/** The most that one of the kernels sees at a time, which may be scratch. */
+const largestBinding = (kernels: readonly Kernel[]): number =>
+  Math.max(...kernels.flatMap(({ bindings }) => bindings.map(({ length }) => length)));
+
+/** Whether kernels see no more at a time than the device lets them. */
+const isWithinLimits = (kernels: readonly Kernel[], { maxBindingElements }: WgslTarget) =>
+  largestBinding(kernels) <= maxBindingElements;
 
 const variantsOf = (node: Tensor, target: WgslTarget) =>
   node.op.variants?.filter((v) => v.when?.(node, target) ?? true) ?? [];
@@ -55,7 +68,9 @@ export function candidatesOf(node: Tensor, target: WgslTarget): Candidate[] {
     }))
   );
   const texts = all.map(({ kernels }) => kernels.map((k) => k.code).join());
-  return all.filter((_, i) => texts.indexOf(texts[i]) === i);
+  return all.filter(({ kernels }, i) =>
+    texts.indexOf(texts[i]) === i && isWithinLimits(kernels, target)
+  );
 }
 
 /** Rounds of a measurement, of which the fastest counts. */

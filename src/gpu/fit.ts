@@ -1,0 +1,48 @@
+/**
+ * Programs for as many images at a time as one likes: where those do not fit, how many would.
+ *
+ * @module
+ */
+
+import { type CompileOptions, type Device, LimitError, type Program } from "./device.ts";
+import type { Graph } from "./graph.ts";
+
+/**
+ * Compiles the graph for a batch.
+ *
+ * @throws {LimitError} If it does not fit; it names the largest batch that does.
+ */
+export async function compileBatch(
+  device: Device,
+  batch: number,
+  graphFor: (batch: number) => Graph,
+  options: CompileOptions,
+): Promise<Program> {
+  try {
+    return await device.compile(graphFor(batch), options);
+  } catch (error) {
+    if (!(error instanceof LimitError)) throw error;
+    const largest = largestThat(
+      (n) => device.plan(graphFor(n), options).excess === undefined,
+      batch,
+    );
+    const advice = largest
+      ? `the largest batch that fits is ${largest}`
+      : "not even a single image fits";
+    throw new LimitError(
+      `${error.message}; ${advice}`,
+      ...[error.wanted, error.limit, largest] as const,
+    );
+  }
+}
+
+/** The largest number below `end` for which something holds that holds for all smaller ones, or 0. */
+function largestThat(fits: (n: number) => boolean, end: number): number {
+  let good = 0, bad = end;
+  while (bad - good > 1) {
+    const middle = Math.floor((good + bad) / 2);
+    if (fits(middle)) good = middle;
+    else bad = middle;
+  }
+  return good;
+}

@@ -1,0 +1,111 @@
+/**
+ * The first half of compilation for the CPU: a graph in terms of kernels, and its memory plan. Nothing
+ * is allocated here.
+ *
+ * @module
+ */
+
+import type { MemoryPlan } from "../describe.ts";
+import { type CompileOptions, DeviceError } from "../device.ts";
+import { fuse } from "../fuse.ts";
+import { type Graph, nodesOf } from "../graph.ts";
+import { Layout } from "../layout.ts";
+import { planOffsets } from "../plan.ts";
+import { sizeOf } from "../shape.ts";
+import { simplify } from "../simplify.ts";
+import type { Stage } from "../stage.ts";
+import { Scratch, type Storage } from "../storage.ts";
+import { inputName, type Tensor } from "../tensor.ts";
+import type { WasmDevice } from "./device.ts";
+import { storageBytes, type WasmKernel, type WasmTarget } from "./kernel.ts";
+import { lowerLoop } from "./loop.ts";
+import { TAPE_HEAD } from "./threads.ts";
+
+/** Storages that a loop may touch: parameters of a function are cheap. */
+const MAX_STORAGES = 32;
+
+/** A graph in terms of kernels, before anything is allocated. */
+export interface Lowered {
+  readonly graph: Graph;
+  readonly layout: Layout;
+  readonly stages: readonly { readonly stage: Stage; readonly kernels: readonly WasmKernel[] }[];
+  /** Kernels that make of constant inputs what only other kernels read. */
+  readonly preparations: readonly WasmKernel[];
+  readonly others: readonly WasmKernel[];
+  readonly constants: readonly Tensor[];
+  /** Bytes of everything between the kernels, and where in it each storage lies. */
+  readonly temporary: { readonly size: number; readonly offsetOf: ReadonlyMap<Storage, number> };
+  /** Bytes of scratch for each thread. */
+  readonly scratch: number;
+  readonly memory: MemoryPlan;
+}
+
+/** Plans a program; see {@linkcode WasmDevice.plan}. */
+export function lowerProgram(device: WasmDevice, given: Graph, options: CompileOptions): Lowered {
+  const graph = simplify(given);
+  const fused = fuse(graph, { maxStorages: MAX_STORAGES, fusesOperations: true });
+  const stages = fused.stages.map((stage) => ({
+    stage,
+    kernels: lowerStage(stage, device.target),
+  }));
+  const inOrder = stages.flatMap(({ kernels }) => kernels);
+  const constants = constantInputs(graph, options);
+  const preparations = findPreparations(inOrder, constants), isPreparation = new Set(preparations);
+  const others = inOrder.filter((kernel) => !isPreparation.has(kernel));
+  const kernels = [...preparations, ...others];
+  const touched = kernels.map(({ pointers }) => pointers.map(({ storage }) => storage));
+  // An odd number of lines apart, so that large tensors do not share the sets of a cache.
+  const size = (storage: Storage) => Math.ceil(storageBytes(storage) / 64) * 64 + 64;
+  const layout = new Layout(graph, fused.placements, touched, size, preparations.length);
+  const temporary = planOffsets(layout.lifetimes);
+  // A cache line apart, so that threads do not disturb each other.
+  const scratch = Math.ceil(Math.max(0, ...kernels.map((k) => k.scratch)) / 64) * 64 + 64;
+  const own = [...layout.named].filter(([_, name]) =>
+    name === undefined || !options.buffers?.[name]
+  );
+  const bytes = own.reduce((sum, [node]) => sum + 4 * sizeOf(node.shape), temporary.size) +
+    4 * (tapeLength(others) + (preparations.length ? tapeLength(preparations) : 0)) +
+    scratch * device.threads;
+  const excess = bytes > device.available
+    ? { what: "it", wanted: bytes, limit: device.available, unit: "bytes of WebAssembly's memory" }
+    : undefined;
+  const memory = {
+    ...{ bytes, temporary: temporary.size, unshared: layout.unshared },
+    ...(excess ? { excess } : {}),
+  };
+  return {
+    ...{ graph, layout, stages, preparations, others, constants, temporary, scratch, memory },
+  };
+}
+
+/** Inputs that were said to be constant, and are by this program. */
+function constantInputs(graph: Graph, { constant }: CompileOptions): Tensor[] {
+  const updated = new Set(graph.updates.map(([state]) => state)), names = new Set(constant);
+  return nodesOf(graph).filter((node) => names.has(inputName(node) ?? "") && !updated.has(node));
+}
+
+function findPreparations(
+  kernels: readonly WasmKernel[],
+  constants: readonly Tensor[],
+): WasmKernel[] {
+  const known = new Set<Storage>(constants);
+  return kernels.filter(({ pointers }) => {
+    const isPreparation = pointers.every(({ storage, write }) =>
+      write ? storage instanceof Scratch : known.has(storage)
+    );
+    if (isPreparation) { for (const { storage } of pointers) known.add(storage); }
+    return isPreparation;
+  });
+}
+
+function lowerStage(stage: Stage, target: WasmTarget): readonly WasmKernel[] {
+  if ("loop" in stage) return lowerLoop(stage.loop, target);
+  const { node, fused } = stage;
+  if (node.op.loops) return node.op.loops(node).flatMap((loop) => lowerLoop(loop, target));
+  if (!node.op.wasm) throw new DeviceError(`No kernel computes ${node.op.name} on the CPU`);
+  return node.op.wasm(node, target, fused);
+}
+
+/** Words of the tape of these kernels. */
+const tapeLength = (kernels: readonly WasmKernel[]): number =>
+  kernels.reduce((sum, { pointers }) => sum + TAPE_HEAD + pointers.length, 1);

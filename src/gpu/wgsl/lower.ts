@@ -1,0 +1,134 @@
+/**
+ * The first half of compilation for WebGPU: a graph in terms of kernels, and its memory plan. Nothing
+ * is allocated here, but by a tuner for as long as it measures.
+ *
+ * @module
+ */
+
+import type { Excess, MemoryPlan } from "../describe.ts";
+import type { CompileOptions } from "../device.ts";
+import { fuse } from "../fuse.ts";
+import type { Graph } from "../graph.ts";
+import { Layout } from "../layout.ts";
+import { type Plan, planMemory } from "../plan.ts";
+import { formatShape, sizeOf } from "../shape.ts";
+import { simplify } from "../simplify.ts";
+import type { Placements, Stage } from "../stage.ts";
+import { Scratch, type Storage, storageSize } from "../storage.ts";
+import type { Tensor } from "../tensor.ts";
+import { bufferSize, type GpuDevice } from "./device.ts";
+import { UNIFORM_STRIDE } from "./dispatch.ts";
+import type { Kernel, WgslTarget } from "./kernel.ts";
+import { lowerLoop } from "./loop.ts";
+import { lowerByRule, type Tuner } from "./tuner.ts";
+
+/** A stage and its dispatches. */
+interface LoweredStage {
+  readonly stage: Stage;
+  readonly kernels: readonly Kernel[];
+}
+
+/** A graph in terms of kernels, before anything is allocated. */
+export interface Lowered {
+  readonly graph: Graph;
+  readonly layout: Layout;
+  readonly stages: readonly LoweredStage[];
+  readonly temporary: Plan<Storage>;
+  readonly memory: MemoryPlan;
+}
+
+/** Plans a program, with kernels chosen by rule; see {@linkcode GpuDevice.plan}. */
+export function lowerProgram(device: GpuDevice, graph: Graph, options: CompileOptions): Lowered {
+  const { target } = device, { simple, stages, placements } = fuseGraph(device, graph);
+  const lowered = stages.map((stage) => ({
+    stage,
+    kernels: lowerLoops(stage, target) ?? lowerByRule(nodeOf(stage), target),
+  }));
+  return layOut(device, simple, placements, lowered, options);
+}
+
+/** The same with kernels that a tuner chooses, which may have to measure. */
+export async function tuneProgram(
+  device: GpuDevice,
+  tuner: Tuner,
+  graph: Graph,
+  options: CompileOptions,
+): Promise<Lowered> {
+  const { simple, stages, placements } = fuseGraph(device, graph), tuned: LoweredStage[] = [];
+  for (const stage of stages) {
+    const kernels = lowerLoops(stage, device.target) ?? await tuner.lower(nodeOf(stage));
+    tuned.push({ stage, kernels });
+  }
+  return layOut(device, simple, placements, tuned, options);
+}
+
+function fuseGraph({ target }: GpuDevice, graph: Graph) {
+  const simple = simplify(graph);
+  const options = { maxStorages: target.maxStorageBuffers, fusesOperations: false };
+  return { simple, ...fuse(simple, options) };
+}
+
+/** The kernels of a stage that is computed by loops. */
+function lowerLoops(stage: Stage, target: WgslTarget): readonly Kernel[] | undefined {
+  if ("loop" in stage) return lowerLoop(stage.loop, target);
+  const { variants, loops } = stage.node.op;
+  return variants ? undefined : loops?.(stage.node).flatMap((loop) => lowerLoop(loop, target));
+}
+
+const nodeOf = (stage: Stage): Tensor => (stage as Extract<Stage, { node: Tensor }>).node;
+
+/** Plans the memory. */
+function layOut(
+  device: GpuDevice,
+  graph: Graph,
+  placements: Placements,
+  stages: readonly LoweredStage[],
+  options: CompileOptions,
+): Lowered {
+  const kernels = stages.flatMap((stage) => stage.kernels);
+  const touched = kernels.map(({ bindings }) => bindings.map(({ storage }) => storage));
+  const layout = new Layout(graph, placements, touched, (s) => storageSize(s) * 4);
+  const temporary = planMemory(layout.lifetimes);
+  const memory = planBytes(device, layout, kernels, temporary, options);
+  return { graph, layout, stages, temporary, memory };
+}
+
+/** What a program takes, and what of that is most beyond a limit, if anything is. */
+function planBytes(
+  { target, device: { limits } }: GpuDevice,
+  layout: Layout,
+  kernels: readonly Kernel[],
+  { slots }: Plan<Storage>,
+  { buffers = {} }: CompileOptions,
+): MemoryPlan {
+  const own = [...layout.named].filter(([_, name]) => name === undefined || !buffers[name]);
+  const sizes = own.map(([node]) => bufferSize(4 * sizeOf(node.shape)));
+  const temporary = slots.reduce((sum, size) => sum + bufferSize(size), 0);
+  const describe = (storage: Storage) =>
+    storage instanceof Scratch
+      ? "an intermediate result"
+      : `a tensor ${formatShape(storage.shape)}`;
+  const candidates: Excess[] = [
+    ...own.map(([node], i): [Storage, number] => [node, sizes[i]]),
+    ...layout.lifetimes.map(({ key, size }): [Storage, number] => [key, size]),
+  ].map(([storage, wanted]) => ({
+    ...{ what: describe(storage), wanted, limit: limits.maxBufferSize, unit: "bytes in a buffer" },
+  }));
+  for (const { label, bindings, workgroups } of kernels) {
+    for (const { storage, length } of bindings) {
+      const limit = 4 * target.maxBindingElements;
+      candidates.push({
+        ...{ what: describe(storage), wanted: 4 * length, limit, unit: "bytes in a binding" },
+      });
+    }
+    const limit = limits.maxComputeWorkgroupsPerDimension;
+    candidates.push({ what: label, wanted: Math.max(...workgroups), limit, unit: "workgroups" });
+  }
+  const excess = candidates.filter(({ wanted, limit }) => wanted > limit)
+    .sort((a, b) => b.wanted / b.limit - a.wanted / a.limit)[0];
+  return {
+    bytes: sizes.reduce((sum, size) => sum + size, 0) + temporary +
+      bufferSize(kernels.length * UNIFORM_STRIDE),
+    ...{ temporary, unshared: layout.unshared, ...(excess ? { excess } : {}) },
+  };
+}

@@ -21,7 +21,8 @@ export class Pace {
   /** Tells that `steps` steps are done, and lets timers and signals have their turn. */
   async end(steps: number): Promise<void> {
     const each = (performance.now() - this.#began) / steps;
-    this.#steps = Math.max(1, Math.min(2 * this.#steps, Math.floor(TARGET_MS / each)));
+    // A wait is part of it, so that this is rather too few, and what is slow at first stays alone.
+    this.#steps = Math.max(1, Math.floor(TARGET_MS / each));
     await new Promise((resolve) => setTimeout(resolve));
   }
 }

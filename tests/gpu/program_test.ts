@@ -15,6 +15,7 @@ import { constant, input } from "../../src/gpu/tensor.ts";
 import { initializeModel } from "../../src/model/model.ts";
 import { parseUNetConfig } from "../../src/model/config.ts";
 import { idxDataset } from "../../src/train/datasets/idx.ts";
+import { Sampler } from "../../src/sample/sampler.ts";
 import { parseTraining } from "../../src/train/config.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import { assertClose } from "../close.ts";
@@ -164,6 +165,27 @@ Deno.test("a training step in the steady state makes one submit and creates noth
     assertEquals(calls, { submit: 5 });
     await trainer.records(5);
     assertEquals(calls.createBuffer, 1, "the counter counts");
+  } finally {
+    restore();
+  }
+});
+
+Deno.test("sampling in the steady state creates nothing but what it reads back into, once", async () => {
+  using device = await openGpu();
+  const config = parseUNetConfig({
+    ...{ in_channels: 1, out_channels: 1, block_out_channels: [8], norm_num_groups: 4 },
+    ...{ down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"], sample_size: 8 },
+  });
+  const model = initializeModel(config, { num_train_timesteps: 10 }, 1);
+  using sampler = await Sampler.create(device, model, { steps: 6, batchSize: 2 });
+  await sampler.sample({ count: 2 });
+  const { calls, restore } = countCalls(device.device);
+  try {
+    await sampler.sample({ count: 2, seed: 1 });
+    const { submit, onSubmittedWorkDone, ...others } = calls;
+    assertEquals(others, { createBuffer: 1, mapAsync: 1 });
+    // The start, the steps in as many parts as take a while each, the result.
+    assert(submit <= 8 && onSubmittedWorkDone <= 6, `${submit} submits`);
   } finally {
     restore();
   }

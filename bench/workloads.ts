@@ -167,11 +167,11 @@ export const suites = {
 } as const;
 
 /**
- * Prepares a workload with random data.
+ * The graph of a workload, and the word in its name.
  *
  * @throws {RangeError} If its name is unknown.
  */
-export async function prepare(name: string, device: Device): Promise<Workload> {
+export function graphOf(name: string): { graph: Graph; word: string } {
   const found = builders.map(([pattern, build]) => ({ match: pattern.exec(name), build }))
     .find(({ match }) => match);
   if (!found) {
@@ -179,7 +179,16 @@ export async function prepare(name: string, device: Device): Promise<Workload> {
     throw new RangeError(`Unknown workload ${name}; there are ones like ${known.join(", ")}`);
   }
   const parts = found.match!.slice(1), word = /^\d/.test(parts[0]) ? "" : parts.shift()!;
-  const graph = found.build(parts.map(Number), word);
+  return { graph: found.build(parts.map(Number), word), word };
+}
+
+/**
+ * Prepares a workload with random data.
+ *
+ * @throws {RangeError} If its name is unknown.
+ */
+export async function prepare(name: string, device: Device): Promise<Workload> {
+  const { graph, word } = graphOf(name);
   const program = await device.compile(graph, { label: name, constant: ["parameters"] });
   fill(program, word);
   const isTraining = name.startsWith("train_");

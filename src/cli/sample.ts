@@ -5,7 +5,9 @@
  */
 
 import { InputError } from "../errors.ts";
-import type { Images, MethodName } from "../sample/sampler.ts";
+import { type Device, LimitError } from "../gpu/device.ts";
+import type { Model } from "../model/model.ts";
+import type { Images, MethodName, SamplerOptions } from "../sample/sampler.ts";
 import { methods, Sampler } from "../sample/sampler.ts";
 import { NoiseSchedule } from "../model/schedule.ts";
 import { shippedModels } from "../model/shipped.ts";
@@ -84,7 +86,7 @@ export async function sampleCommand(args: readonly string[]): Promise<void> {
   progress.update(`compiling for ${device.name}`);
   const batchSize = Math.ceil(count / Math.ceil(count / MAX_BATCH));
   const began = performance.now();
-  using sampler = await Sampler.create(device, model, { ...options, method, steps, batchSize });
+  using sampler = await createSampler(device, model, { ...options, method, steps, batchSize });
   debugProgram(progress, sampler.describe());
   const compiled = performance.now(), frames: Images[] = [];
   const images = await sampler.sample({
@@ -109,6 +111,21 @@ export async function sampleCommand(args: readonly string[]): Promise<void> {
   progress.clear();
   const seconds = ((performance.now() - began) / 1000).toFixed(1);
   print(`${written}: ${count} ${count === 1 ? "image" : "images"} in ${seconds} s`);
+}
+
+/** A sampler that computes no more images together than fit the device. */
+export async function createSampler(
+  device: Device,
+  model: Model,
+  options: SamplerOptions & { readonly batchSize: number },
+): Promise<Sampler> {
+  try {
+    return await Sampler.create(device, model, options);
+  } catch (error) {
+    if (!(error instanceof LimitError) || options.batchSize === 1) throw error;
+    const batchSize = Math.ceil(options.batchSize / 2);
+    return await createSampler(device, model, { ...options, batchSize });
+  }
 }
 
 function checkLabel(label: number | undefined, classes: number | null): void {

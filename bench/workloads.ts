@@ -16,6 +16,7 @@ import { type Graph, makeGraph, nodesOf } from "../src/gpu/graph.ts";
 import { GpuDevice } from "../src/gpu/wgsl/device.ts";
 import { type Candidate, candidatesOf } from "../src/gpu/wgsl/tuner.ts";
 import * as e from "../src/gpu/expression.ts";
+import { simplify } from "../src/gpu/simplify.ts";
 import { input, type Tensor } from "../src/gpu/tensor.ts";
 import { parseUNetConfig, type UNetConfig } from "../src/model/config.ts";
 import { initializeModel } from "../src/model/model.ts";
@@ -207,7 +208,7 @@ export async function prepare(name: string, device: Device): Promise<Workload> {
 /** Names of the ways to do the operation that has most to compute, the one taken first. */
 function variantsOf(graph: Graph, program: Program, { target }: GpuDevice): string[] {
   const flops = (node: Tensor) => node.op.flops?.(node) ?? 0;
-  const [most] = nodesOf(graph).filter((node) => node.op.variants)
+  const [most] = nodesOf(simplify(graph)).filter((node) => node.op.variants)
     .sort((a, b) => flops(b) - flops(a));
   if (!most) return [];
   const text = (kernels: readonly { code?: string }[]) => kernels.map(({ code }) => code).join();

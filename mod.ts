@@ -67,6 +67,7 @@ export {
   parseTraining,
   type TrainingConfig,
 } from "./src/train/config.ts";
+export type { Batch, Batches, BatchPlan } from "./src/train/batches.ts";
 export type { Dataset } from "./src/train/dataset.ts";
 export { type IdxArray, idxDataset, readIdx } from "./src/train/datasets/idx.ts";
 export type { OptimizerConfig } from "./src/train/step.ts";

@@ -94,7 +94,7 @@ export async function trainUntil(run: Run, { last, logEvery, saveEvery }: Plan):
       const next = (every: number) => every - trainer.step % every;
       const left = Math.min(last - trainer.step, next(logEvery), next(saveEvery));
       const steps = pace.begin(left);
-      for (let i = 0; i < steps; i++) trainer.run();
+      for (let i = 0; i < steps; i++) await trainer.run();
       await device.idle();
       const { step } = trainer, perStep = seconds() / (step - first);
       progress.update(

@@ -5,6 +5,7 @@
  */
 
 import { philox, seedWords, toInteger } from "../gpu/philox.ts";
+import type { Batches, BatchPlan } from "./batches.ts";
 
 /**
  * Images of one size, by number.
@@ -35,8 +36,15 @@ export interface Dataset {
   readonly channels: number;
   /** The class of each image, if there are classes, from 0. */
   readonly labels?: ArrayLike<number>;
-  /** Writes image `index` as `[height, width, channels]` in [-1, 1] to `out` from `offset` on. */
-  read(index: number, out: Float32Array<ArrayBuffer>, offset: number): void;
+  /** What the classes are called. */
+  readonly classes?: readonly string[];
+  /**
+   * Writes image `index` as `[height, width, channels]` in [-1, 1] to `out` from `offset` on, at
+   * once or by the time that what it returns is fulfilled.
+   */
+  read(index: number, out: Float32Array<ArrayBuffer>, offset: number): void | Promise<void>;
+  /** For sets that prepare batches ahead, or vary their images from epoch to epoch. */
+  batches?(plan: BatchPlan): Batches;
 }
 
 /** Keeps the order of images apart from everything else that is drawn from a seed. */

@@ -15,6 +15,7 @@ import { input } from "../gpu/tensor.ts";
 import type { UNetConfig } from "../model/config.ts";
 import type { Model } from "../model/model.ts";
 import { learningRateAt, type TrainingConfig } from "./config.ts";
+import { type Batches, openBatches } from "./batches.ts";
 import { type Dataset, ImageOrder } from "./dataset.ts";
 import { encodeRates, HISTORY, trainingStep } from "./step.ts";
 
@@ -64,7 +65,7 @@ const STATE_NAMES: readonly StateName[] = ["parameters", "moment1", "moment2", "
  * const model = initializeModel(config, { beta_schedule: "linear" }, 0);
  * using device = await openDevice("cpu");
  * using trainer = await Trainer.create(device, model, data, parseTraining({ batch_size: 2 }));
- * for (let step = 0; step < 3; step++) trainer.run();
+ * for (let step = 0; step < 3; step++) await trainer.run();
  * for (const { step, loss } of await trainer.records(3)) console.log(step, loss);
  * const trained = await trainer.model({ data: data.name });
  * console.log(trained.config.sampleSize); // [8, 8]
@@ -76,8 +77,7 @@ export class Trainer implements Disposable {
   readonly #program: Program;
   readonly #model: Model;
   readonly #data: Dataset;
-  readonly #order: ImageOrder;
-  readonly #images: Float32Array<ArrayBuffer>;
+  readonly #batches: Batches;
   #step = 0;
 
   private constructor(
@@ -90,8 +90,8 @@ export class Trainer implements Disposable {
     this.#program = program;
     this.#model = model;
     this.#data = data;
-    this.#order = new ImageOrder(data.count, config.seed);
-    this.#images = new Float32Array(config.batchSize * data.height * data.width * data.channels);
+    const { batchSize: size, seed } = config, order = new ImageOrder(data.count, seed);
+    this.#batches = openBatches(data, { size, seed, imageAt: (place) => order.at(place) });
   }
 
   /**
@@ -114,7 +114,7 @@ export class Trainer implements Disposable {
    * using device = await openDevice("cpu");
    * const settings = parseTraining({ batch_size: 2 });
    * using trainer = await Trainer.create(device, initializeModel(config, {}, 0), data, settings);
-   * trainer.run();
+   * await trainer.run();
    * console.log(await trainer.records(1)); // [{ step: 1, loss: 1.0..., gradientNorm: ... }]
    * ```
    */
@@ -174,12 +174,14 @@ export class Trainer implements Disposable {
   }
 
   /**
-   * Starts a step; returns before it is done.
+   * Starts a step as soon as its images are there; returns before it is done. One step is started
+   * at a time.
    *
    * @throws {DeviceError} If something failed since the last wait.
+   * @throws {InputError} If too many images cannot be read.
    */
-  run(): void {
-    this.#feed();
+  async run(): Promise<void> {
+    await this.#feed();
     this.#program.run();
     this.#step++;
   }
@@ -191,7 +193,7 @@ export class Trainer implements Disposable {
    * @throws {DeviceError} If the device failed.
    */
   async profile(): Promise<readonly number[]> {
-    this.#feed();
+    await this.#feed();
     const times = await this.#program.profile();
     this.#step++;
     return times;
@@ -203,16 +205,11 @@ export class Trainer implements Disposable {
   }
 
   /** Writes what the next step works on. */
-  #feed(): void {
+  async #feed(): Promise<void> {
     const { batchSize, emaDecay } = this.config, step = this.#step;
-    const size = this.#images.length / batchSize, labels = new Int32Array(batchSize);
-    for (let i = 0; i < batchSize; i++) {
-      const index = this.#order.at(step * batchSize + i);
-      this.#data.read(index, this.#images, i * size);
-      labels[i] = this.#data.labels?.[index] ?? 0;
-    }
+    const { images, labels } = await this.#batches.at(step * batchSize);
     const { buffers } = this.#program;
-    buffers.images.write(this.#images);
+    buffers.images.write(images);
     if (buffers.labels) buffers.labels.write(labels);
     buffers.step.write([step]);
     const rates = {
@@ -254,12 +251,12 @@ export class Trainer implements Disposable {
    * const model = initializeModel(config, {}, 0), settings = parseTraining({ batch_size: 1 });
    * using device = await openDevice("cpu");
    * using first = await Trainer.create(device, model, data, settings);
-   * first.run();
+   * await first.run();
    * const state = await first.state();
    *
    * using second = await Trainer.create(device, model, data, settings);
    * second.restore(state);
-   * second.run();
+   * await second.run();
    * console.log(second.step); // 2
    * ```
    */
@@ -305,6 +302,7 @@ export class Trainer implements Disposable {
 
   /** Frees its memory; the device lives on. */
   [Symbol.dispose](): void {
+    this.#batches[Symbol.dispose]();
     this.#program[Symbol.dispose]();
   }
 }

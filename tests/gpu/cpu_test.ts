@@ -32,7 +32,7 @@ async function train(threads: number): Promise<Uint8Array> {
   const data = idxDataset("noise", { shape: [40, 14, 14], data: pixels });
   const model = initializeModel(config, {}, 1), settings = parseTraining({ batch_size: 5 });
   using trainer = await Trainer.create(device, model, data, settings);
-  for (let i = 0; i < 4; i++) trainer.run();
+  for (let i = 0; i < 4; i++) await trainer.run();
   const { arrays } = await trainer.state();
   return new Uint8Array(arrays.parameters.buffer);
 }

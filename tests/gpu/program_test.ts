@@ -157,11 +157,11 @@ Deno.test("a training step in the steady state makes one submit and creates noth
   const pixels = { shape: [10, 8, 8], data: new Uint8Array(640).map((_, i) => i * 7) };
   const data = idxDataset("ramps", pixels), settings = parseTraining({ batch_size: 4 });
   using trainer = await Trainer.create(device, initializeModel(config, {}, 1), data, settings);
-  trainer.run();
+  await trainer.run();
   await device.idle();
   const { calls, restore } = countCalls(device.device);
   try {
-    for (let i = 0; i < 5; i++) trainer.run();
+    for (let i = 0; i < 5; i++) await trainer.run();
     assertEquals(calls, { submit: 5 });
     await trainer.records(5);
     assertEquals(calls.createBuffer, 1, "the counter counts");

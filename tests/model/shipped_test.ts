@@ -37,7 +37,7 @@ Deno.test("the model that comes along predicts the noise on MNIST's digits", asy
   // Too slow to learn: a way to ask for the loss.
   const settings = parseTraining({ batch_size: 64, learning_rate: 1e-12, seed: 5 });
   using trainer = await Trainer.create(device, model, data, settings);
-  for (let step = 0; step < 6; step++) trainer.run();
+  for (let step = 0; step < 6; step++) await trainer.run();
   const losses = (await trainer.records(6)).map((r) => r.loss);
   const mean = losses.reduce((sum, loss) => sum + loss) / losses.length;
   assert(mean > 0.015 && mean < 0.03, `the loss is ${mean}`);

@@ -27,8 +27,8 @@ const halves: Dataset = {
 const create = (device: Device, model: Model, fields: Record<string, unknown> = {}) =>
   Trainer.create(device, model, halves, parseTraining({ batch_size: 4, ...fields }));
 
-function run(trainer: Trainer, steps: number): void {
-  for (let i = 0; i < steps; i++) trainer.run();
+async function run(trainer: Trainer, steps: number): Promise<void> {
+  for (let i = 0; i < steps; i++) await trainer.run();
 }
 
 const average = (values: readonly number[]) => values.reduce((a, b) => a + b) / values.length;
@@ -39,7 +39,7 @@ Deno.test("a network that is trained on four pictures paints the one it is asked
   using trainer = await create(device, initializeModel(config, {}, 0), {
     ...{ batch_size: 16, learning_rate: 0.01, warmup_steps: 10, ema_decay: 0.98 },
   });
-  run(trainer, 200);
+  await run(trainer, 200);
   const losses = (await trainer.records(200)).map(({ loss }) => loss);
   const [first, last] = [average(losses.slice(0, 5)), average(losses.slice(-20))];
   assert(first > 0.5, "a fresh network predicts no noise, whose variance is 1");
@@ -76,23 +76,23 @@ for (const [kind, open] of [["GPU", openGpu], ["CPU", () => openCpuAs(2, {})]] a
     const { model, settings } = withEverything;
     using device = await open();
     using whole = await create(device, model, settings);
-    run(whole, 7);
+    await run(whole, 7);
     const expected = await whole.state();
     assert(expected.arrays.parameters.every(Number.isFinite));
 
     using first = await create(device, model, settings);
-    run(first, 3);
+    await run(first, 3);
     const state = await first.state();
     using another = await open();
     using second = await create(another, initializeModel(model.config, {}, 9), settings);
-    run(second, 1);
+    await run(second, 1);
     second.restore(state);
-    run(second, 4);
+    await run(second, 4);
     assertSameState(await second.state(), expected);
     assertEquals(await second.records(7), await whole.records(7));
     // A state that was taken is a copy: it can be gone back to.
     first.restore(state);
-    run(first, 4);
+    await run(first, 4);
     assertSameState(await first.state(), expected);
   });
 }
@@ -104,7 +104,7 @@ Deno.test("seeds draw other noise, and the same seed the same", async () => {
     // With a single image, its order is all that seeds can not change.
     const data = { ...halves, count: 1 }, settings = parseTraining({ seed, batch_size: 4 });
     using trainer = await Trainer.create(device, model, data, settings);
-    run(trainer, 2);
+    await run(trainer, 2);
     return (await trainer.records(2)).map(({ loss }) => loss);
   };
   const [zero, one, again] = [await losses(0), await losses(1), await losses(0)];
@@ -119,7 +119,7 @@ for (const batch_size of [1, 3]) {
     for (const device of [new ReferenceDevice(), await openGpu(), await openCpuAs(2, {})]) {
       using _ = device;
       using trainer = await create(device, model, { ...settings, batch_size });
-      run(trainer, 3);
+      await run(trainer, 3);
       results.push({ records: await trainer.records(3), ...(await trainer.state()).arrays });
     }
     const [expected, ...others] = results;
@@ -148,7 +148,7 @@ Deno.test("settings act on the step: warm-up, average of the weights, clipping",
   const model = randomModel(tinyConfig()), before = model.parameters;
   const step = async (fields: Record<string, unknown>) => {
     using trainer = await create(device, model, { learning_rate: 0.01, ...fields });
-    trainer.run();
+    await trainer.run();
     const [{ gradientNorm }] = await trainer.records(1);
     return { gradientNorm, ...(await trainer.state()).arrays };
   };
@@ -172,7 +172,7 @@ Deno.test("training drops out what the configuration says", async () => {
   using device = await openGpu();
   const loss = async (dropout: number) => {
     using trainer = await create(device, randomModel(tinyConfig({ dropout })));
-    trainer.run();
+    await trainer.run();
     return (await trainer.records(1))[0].loss;
   };
   const [none, half] = [await loss(0), await loss(0.5)];
@@ -184,7 +184,7 @@ Deno.test("images reach the network with their labels", async () => {
   const model = randomModel(tinyConfig({ num_class_embeds: 4 }));
   const data: Dataset = { ...halves, labels: [2, 2, 2, 2] };
   using trainer = await Trainer.create(device, model, data, parseTraining({ batch_size: 2 }));
-  trainer.run();
+  await trainer.run();
   const { moment1 } = (await trainer.state()).arrays;
   const table = model.layout.specs.findIndex(({ name }) => name === "class_embedding.weight");
   const rows = [0, 1, 2, 3].map((label) => {
@@ -199,7 +199,7 @@ Deno.test("records() tells of the last steps, and of no more than there were", a
   using trainer = await create(device, randomModel(tinyConfig()));
   assertEquals(await trainer.records(5), []);
   assertEquals(trainer.step, 0);
-  run(trainer, 3);
+  await run(trainer, 3);
   assertEquals(trainer.step, 3);
   const all = await trainer.records(5);
   assertEquals(all.map(({ step }) => step), [1, 2, 3]);
@@ -208,7 +208,7 @@ Deno.test("records() tells of the last steps, and of no more than there were", a
 
   const state = await trainer.state();
   trainer.restore({ ...state, step: HISTORY + 1 });
-  trainer.run();
+  await trainer.run();
   const late = await trainer.records(HISTORY + 10);
   assertEquals([late.length, late[0].step, late.at(-1)!.step], [HISTORY, 3, HISTORY + 2]);
   assertEquals(late[0].loss, all[2].loss, "the ring holds what it was not time to overwrite");
@@ -218,7 +218,7 @@ Deno.test("records() tells of the last steps, and of no more than there were", a
 Deno.test("model() has the moving average of the weights and the size of the images", async () => {
   using device = await openGpu();
   using trainer = await create(device, randomModel(smallConfig()), { learning_rate: 0.1 });
-  run(trainer, 2);
+  await run(trainer, 2);
   const model = await trainer.model({ steps: "2" }), { arrays } = await trainer.state();
   assertEquals(model.parameters, arrays.ema);
   assertEquals(await trainer.average.read(), arrays.ema);
@@ -324,7 +324,7 @@ Deno.test("a trainer frees what it took", async () => {
       halves,
       parseTraining({ batch_size: 1 }),
     );
-    trainer.run();
+    await trainer.run();
     await trainer.records(1);
   }
   assert(made.size > 5);

@@ -69,7 +69,15 @@ export {
 } from "./src/train/config.ts";
 export type { Batch, Batches, BatchPlan } from "./src/train/batches.ts";
 export type { Dataset } from "./src/train/dataset.ts";
-export { type IdxArray, idxDataset, readIdx } from "./src/train/datasets/idx.ts";
+export { type ArrayLayout, arrayPictures, type Labels } from "./src/train/datasets/array.ts";
+export type { Bytes } from "./src/train/datasets/bytes.ts";
+export { cifarPictures, type CifarVersion } from "./src/train/datasets/cifar.ts";
+export { emojiPictures } from "./src/train/datasets/emoji.ts";
+export { type IdxArray, idxDataset, idxPictures, readIdx } from "./src/train/datasets/idx.ts";
+export { npyPictures, npzPictures } from "./src/train/datasets/npy.ts";
+export { tensorPictures } from "./src/train/datasets/tensors.ts";
+export { pictureDataset, type Pictures, type Preparation } from "./src/train/pictures.ts";
+export type { Color, Format, Raster } from "./src/train/raster.ts";
 export type { OptimizerConfig } from "./src/train/step.ts";
 export { type ImageSize, Trainer } from "./src/train/trainer.ts";
 export type { StateName, StepRecord, TrainingState } from "./src/train/trainer.ts";

@@ -13,7 +13,7 @@ import { parseSchedule } from "../model/schedule.ts";
 import { fetchModel, type ShippedModel, shippedModels } from "../model/shipped.ts";
 
 /** What is wrong with a path, in words. */
-function explain(error: unknown): string {
+export function explain(error: unknown): string {
   if (error instanceof Deno.errors.NotFound) return "it does not exist";
   if (error instanceof Deno.errors.PermissionDenied) return "reading or writing it is not allowed";
   if (error instanceof Deno.errors.NotCapable) return "Deno was not given permission for it";

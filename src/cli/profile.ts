@@ -58,10 +58,10 @@ export async function profileTraining(
   steps: number,
   progress: Progress,
 ): Promise<string> {
-  for (let i = 0; i < WARMUP; i++) trainer.run();
+  for (let i = 0; i < WARMUP; i++) await trainer.run();
   await device.idle();
   const began = performance.now();
-  for (let i = 0; i < steps; i++) trainer.run();
+  for (let i = 0; i < steps; i++) await trainer.run();
   await device.idle();
   const whole = (performance.now() - began) / steps, { stages } = trainer.describe();
   const sums = new Array<number>(stages.flatMap((stage) => stage.kernels).length).fill(0);

@@ -20,11 +20,13 @@ import { formatSchedule, parseSchedule, type ScheduleConfig } from "../model/sch
 import { parseTraining, type TrainingConfig } from "../train/config.ts";
 import type { StateName, TrainingState } from "../train/trainer.ts";
 import { checkFolder, kindOf, makeFolder, readFile, readJson, writeWhole } from "./files.ts";
+import { type ImageOptions, parseImages } from "./image_options.ts";
 import { plotLoss } from "./plot.ts";
 
 /** What a training was started with. */
 export interface RunConfig {
   readonly data: string;
+  readonly images: ImageOptions;
   readonly unet: UNetConfig;
   readonly scheduler: ScheduleConfig;
   readonly training: TrainingConfig;
@@ -44,6 +46,7 @@ type Fields = Readonly<Record<string, unknown>>;
 /** A configuration as it is written; what is not there has its default. */
 export interface RunFields {
   readonly data?: string | undefined;
+  readonly images?: Fields | undefined;
   readonly unet?: Fields | undefined;
   readonly scheduler?: Fields | undefined;
   readonly training?: Fields | undefined;
@@ -51,7 +54,8 @@ export interface RunFields {
 
 const section = z.record(z.string(), z.unknown()).optional();
 const schema: z.ZodType<RunFields> = z.strictObject({
-  ...{ data: z.string().optional(), unet: section, scheduler: section, training: section },
+  ...{ data: z.string().optional(), images: section },
+  ...{ unet: section, scheduler: section, training: section },
 });
 
 /**
@@ -67,6 +71,7 @@ export async function readRunFields(path: string): Promise<RunFields> {
 export function formatRunConfig(config: RunConfig): Required<RunFields> {
   return {
     data: config.data,
+    images: config.images,
     unet: formatUNetConfig(config.unet),
     scheduler: formatSchedule(config.scheduler),
     training: toSnakeCase(config.training),
@@ -114,12 +119,12 @@ export class RunFolder {
     if (await kindOf(path) !== "file") {
       throw new InputError(`Cannot go on: ${this.path} holds no training`);
     }
-    const { data, unet, scheduler, training } = await readRunFields(path);
+    const { data, images, unet, scheduler, training } = await readRunFields(path);
     if (data === undefined || !unet || !scheduler || !training) {
       throw new InputError(`Cannot go on: ${path} is incomplete`);
     }
     return {
-      ...{ data, unet: parseUNetConfig(unet) },
+      ...{ data, images: parseImages(images ?? {}), unet: parseUNetConfig(unet) },
       ...{ scheduler: parseSchedule(scheduler), training: parseTraining(training) },
     };
   }

@@ -13,9 +13,11 @@ import { type LearningRateSchedule, parseTraining } from "../train/config.ts";
 import type { Dataset } from "../train/dataset.ts";
 import { HISTORY } from "../train/step.ts";
 import { Trainer } from "../train/trainer.ts";
-import { openDataset } from "./data.ts";
+import { openDataset, type ReadOptions } from "./data.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "./device.ts";
 import { type Flag, type Flags, parseFlags } from "./flags.ts";
+import { imageFields, imageFlags, parseImages } from "./image_options.ts";
+import { knownData } from "./known_data.ts";
 import { preparePictures } from "./pictures.ts";
 import { debugProgram, profileTraining } from "./profile.ts";
 import { formatBytes, print, Progress } from "./progress.ts";
@@ -41,8 +43,9 @@ export const trainFlags = {
   data: {
     kind: "text",
     value: "DATA",
-    help: "mnist, or a folder with MNIST-like IDX files, raw or .gz",
+    help: "mnist, fashion-mnist, cifar10, emoji, a folder of images, or a file: IDX, zip, tar, npz",
   },
+  ...imageFlags,
   out: { kind: "text", value: "FOLDER", help: "where everything is written" },
   config: {
     kind: "text",
@@ -121,13 +124,16 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
   if (flags.wide && !isWide()) return await runWide(["train", ...args]);
   if (flags.profile) return await profile(flags, flags.profile);
   const folder = new RunFolder(flags.out!, flags.half ? "F16" : "F32");
-  const given = flags.config ? await readRunFields(flags.config) : {};
+  const given = await askedFor(flags);
   const recorded = flags.resume ? formatRunConfig(await folder.readConfig()) : undefined;
-  const place = flags.data ?? given.data ?? recorded?.data;
-  if (place === undefined) throw new InputError("train needs --data: mnist, or a folder");
+  const place = given.data ?? recorded?.data;
+  if (place === undefined) throw needsData();
   if (!recorded) await folder.checkNew();
-  const data = await openDataset(place);
-  const wanted = assembleConfig(overlay(recorded, given), flags, place, data);
+  using progress = new Progress();
+  const fields = overlay(recorded, given);
+  const images = parseImages((recorded ?? fields).images ?? {});
+  const data = await openDataset(place, images, progress, readOptions(flags));
+  const wanted = assembleConfig(fields, flags, place, data);
   const config = recorded ? assembleConfig(recorded, {}, place, data) : wanted;
   if (recorded) checkUnchanged(config, wanted, folder);
   const state = recorded ? await folder.readState(config) : undefined;
@@ -141,7 +147,6 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
   }
   await preparePictures();
 
-  using progress = new Progress();
   using device = await openTrainingDevice(flags, progress);
   const model = initialModel(config);
   using trainer = await Trainer.create(device, model, data, config.training);
@@ -160,11 +165,16 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
 async function profile(flags: TrainFlags, steps: number): Promise<number> {
   const superfluous = (["out", "resume", "steps"] as const).find((name) => flags[name]);
   if (superfluous) throw new InputError(`--profile writes nothing: leave out --${superfluous}`);
-  const given = flags.config ? await readRunFields(flags.config) : {},
-    place = flags.data ?? given.data;
-  if (place === undefined) throw new InputError("train needs --data: mnist, or a folder");
-  const data = await openDataset(place), config = assembleConfig(given, flags, place, data);
+  const asked = await askedFor(flags), place = asked.data;
+  if (place === undefined) throw needsData();
   using progress = new Progress();
+  const data = await openDataset(
+    place,
+    parseImages(asked.images ?? {}),
+    progress,
+    readOptions(flags),
+  );
+  const config = assembleConfig(asked, flags, place, data);
   using device = await openTrainingDevice(flags, progress);
   const model = initialModel(config);
   using trainer = await Trainer.create(device, model, data, config.training);
@@ -182,9 +192,25 @@ async function openTrainingDevice(flags: TrainFlags, progress: Progress): Promis
 const initialModel = ({ unet, scheduler, training }: RunConfig): Model =>
   initializeModel(unet, formatSchedule(scheduler), training.seed);
 
+/** What --config gives, and the flags about data. */
+async function askedFor(flags: TrainFlags): Promise<RunFields> {
+  const { data, images, ...rest } = flags.config ? await readRunFields(flags.config) : {};
+  return { ...rest, data: flags.data ?? data, images: { ...images, ...imageFields(flags) } };
+}
+
+const needsData = () =>
+  new InputError(`train needs --data: ${Object.keys(knownData).join(", ")}, or a folder`);
+
+/** How the data are read; it does not change what is learned. */
+const readOptions = (flags: TrainFlags): ReadOptions => ({
+  ...(flags.cache ? { cache: true } : {}),
+  ...(flags["max-bad"] === undefined ? {} : { maxBad: flags["max-bad"] }),
+});
+
 /** The recorded fields, where there are any, with the given ones over them. */
 const overlay = (recorded: RunFields | undefined, given: RunFields): RunFields => ({
   // The fields of a network depend on each other, those of the other sections do not.
+  images: { ...recorded?.images, ...given.images },
   unet: given.unet ?? recorded?.unet,
   scheduler: { ...recorded?.scheduler, ...given.scheduler },
   training: { ...recorded?.training, ...given.training },
@@ -214,6 +240,7 @@ function assembleConfig(
   }
   return {
     data: place,
+    images: parseImages(given.images ?? {}),
     unet: { ...unet, sampleSize: [height, width] },
     scheduler: parseSchedule(given.scheduler ?? {}),
     training: parseTraining({
@@ -242,8 +269,8 @@ function scheduleFlags(schedule: string | undefined, steps: number): Record<stri
 /** Flags and files may repeat what a training was started with, but not change it. */
 function checkUnchanged(config: RunConfig, wanted: RunConfig, folder: RunFolder): void {
   const sections = (c: RunConfig) => {
-    const { scheduler, training } = formatRunConfig(c);
-    return { ...architectureOf(c.unet), ...scheduler, ...training };
+    const { images, scheduler, training } = formatRunConfig(c);
+    return { ...images, ...architectureOf(c.unet), ...scheduler, ...training };
   };
   const difference = describeDifference(
     ...[sections(config), folder.path] as const,

@@ -38,6 +38,8 @@ export interface Dataset {
   readonly labels?: ArrayLike<number>;
   /** What the classes are called. */
   readonly classes?: readonly string[];
+  /** What each image is called, or shows. */
+  readonly names?: readonly string[];
   /**
    * Writes image `index` as `[height, width, channels]` in [-1, 1] to `out` from `offset` on, at
    * once or by the time that what it returns is fulfilled.

@@ -1,5 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { openDataset } from "../../src/cli/data.ts";
+import { parseImages } from "../../src/cli/image_options.ts";
+import { Progress } from "../../src/cli/progress.ts";
 import { InputError } from "../../src/errors.ts";
 import { initializeModel, serializeModel } from "../../src/model/model.ts";
 import { fetchModel } from "../../src/model/shipped.ts";
@@ -32,7 +34,8 @@ Deno.test("fetchModel() fails where there is nothing", async () => {
 });
 
 Deno.test("the model that comes along predicts the noise on MNIST's digits", async () => {
-  const model = await fetchModel("mnist"), data = await openDataset("mnist");
+  const model = await fetchModel("mnist"),
+    data = await openDataset("mnist", parseImages({}), new Progress());
   using device = await WasmDevice.open();
   // Too slow to learn: a way to ask for the loss.
   const settings = parseTraining({ batch_size: 64, learning_rate: 1e-12, seed: 5 });

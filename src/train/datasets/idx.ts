@@ -7,6 +7,9 @@
 
 import { InputError } from "../../errors.ts";
 import type { Dataset } from "../dataset.ts";
+import { pictureDataset, type Pictures } from "../pictures.ts";
+import { arrayPictures } from "./array.ts";
+import { isGzip, streamOf, unpack, viewOf } from "./bytes.ts";
 
 /** An array of unsigned bytes. */
 export interface IdxArray {
@@ -15,9 +18,6 @@ export interface IdxArray {
   /** Its elements in row-major order. */
   readonly data: Uint8Array<ArrayBuffer>;
 }
-
-/** The first bytes of a gzip file. */
-const GZIP = [0x1f, 0x8b];
 
 /**
  * Reads an IDX file of unsigned bytes, raw or gzipped.
@@ -38,16 +38,11 @@ export async function readIdx(
   what: string,
 ): Promise<IdxArray> {
   const bad = (why: string) => new InputError(`Cannot read ${what} as IDX: ${why}`);
-  if (GZIP.every((byte, i) => bytes[i] === byte)) {
-    try {
-      const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-      bytes = new Uint8Array(await new Response(stream).arrayBuffer());
-    } catch (error) {
-      throw bad(`its gzip data are damaged (${(error as Error).message})`);
-    }
+  if (isGzip(bytes)) {
+    bytes = await unpack(streamOf(bytes), "gzip", `Cannot read ${what} as IDX`);
   }
   if (bytes.length < 4) throw bad(`${bytes.length} bytes are too few`);
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const view = viewOf(bytes);
   const magic = view.getUint32(0), rank = magic & 0xff;
   if (magic >>> 8 !== 8) {
     throw bad(`its magic number is 0x${magic.toString(16).padStart(8, "0")}, not 0x0000080N`);
@@ -76,29 +71,49 @@ export async function readIdx(
  * ```
  */
 export function idxDataset(name: string, images: IdxArray, labels?: IdxArray): Dataset {
+  const pictures = idxPictures(name, images, labels);
+  const [, height, width] = images.shape, background = [0, 0, 0] as const;
+  const format = { height, width, channels: 1, background };
+  return pictureDataset(pictures, { ...format, crop: "center", flip: false, shift: 0 });
+}
+
+/**
+ * Images and labels of IDX files as pictures.
+ *
+ * @param isTransposed Whether columns come before rows, as in EMNIST.
+ * @throws {InputError} If there are no images, or not as many labels, or not as many bytes.
+ *
+ * @example
+ * ```ts
+ * import { idxPictures } from "@x/ddpm";
+ *
+ * const images = { shape: [1, 2, 2], data: new Uint8Array([0, 255, 0, 255]) };
+ * console.log(await idxPictures("one letter", images, undefined, true).picture(0));
+ * ```
+ */
+export function idxPictures(
+  name: string,
+  images: IdxArray,
+  labels?: IdxArray,
+  isTransposed = false,
+): Pictures {
   const { shape: [count, height, width, ...rest], data } = images;
+  const bad = (why: string) => new InputError(`Cannot use ${name}: ${why}`);
   if (!count || !height || !width || rest.length) {
-    throw new InputError(
-      `Cannot use ${name}: its images are of shape ${images.shape.join("x")}, not count x height ` +
-        "x width",
-    );
+    throw bad(`its images are of shape ${images.shape.join("x")}, not count x height x width`);
   }
   if (data.length !== count * height * width) {
-    throw new InputError(
-      `Cannot use ${name}: ${images.shape.join("x")} images have ${data.length} bytes`,
-    );
+    throw bad(`${images.shape.join("x")} images have ${data.length} bytes`);
   }
   if (labels && (labels.shape.length !== 1 || labels.data.length !== count)) {
-    throw new InputError(
-      `Cannot use ${name}: ${count} images have labels of shape ${labels.shape.join("x")}`,
-    );
+    throw bad(`${count} images have labels of shape ${labels.shape.join("x")}`);
   }
-  const size = height * width;
-  return {
-    ...{ name, count, height, width, channels: 1 },
-    ...(labels ? { labels: labels.data } : {}),
-    read(index, out, offset) {
-      for (let i = 0; i < size; i++) out[offset + i] = data[index * size + i] / 127.5 - 1;
-    },
-  };
+  const order = isTransposed ? "whc" : "hwc";
+  const layout = isTransposed ? { height: width, width: height } : { height, width };
+  return arrayPictures(
+    name,
+    { count, ...layout, channels: 1, order },
+    data,
+    labels ? { labels: labels.data } : {},
+  );
 }

@@ -1,0 +1,86 @@
+/**
+ * The binary version of CIFAR-10 and CIFAR-100: records of one or two labels and 32 × 32 pixels, all
+ * reds first, then greens, then blues.
+ *
+ * @module
+ */
+
+import { InputError } from "../../errors.ts";
+import type { Pictures } from "../pictures.ts";
+import { arrayPictures } from "./array.ts";
+
+/** The files of a version, as they are in its archive. */
+export interface CifarVersion {
+  /** What it is called. */
+  readonly name: "cifar10" | "cifar100";
+  /** Files with the pictures to train on. */
+  readonly files: readonly string[];
+  /** The file with the names of the classes. */
+  readonly classes: string;
+  /** Labels before the pixels of each record; the last one is the class. */
+  readonly labels: number;
+}
+
+/** What is published. */
+export const cifarVersions: readonly CifarVersion[] = [
+  {
+    name: "cifar10",
+    files: [1, 2, 3, 4, 5].map((i) => `data_batch_${i}.bin`),
+    classes: "batches.meta.txt",
+    labels: 1,
+  },
+  { name: "cifar100", files: ["train.bin"], classes: "fine_label_names.txt", labels: 2 },
+];
+
+const SIDE = 32, PIXELS = 3 * SIDE * SIDE;
+
+/**
+ * Pictures and classes out of the files of CIFAR-10 or CIFAR-100.
+ *
+ * @param files The version's files, in their order.
+ * @param classes The file with the names of the classes.
+ * @throws {InputError} If a file is no whole number of records, or has a label that is no class.
+ *
+ * @example
+ * ```ts
+ * import { cifarPictures } from "@x/ddpm";
+ *
+ * const file = new Uint8Array(3073 * 2).fill(200).fill(3, 0, 1).fill(5, 3073, 3074);
+ * const { count, labels } = cifarPictures("cifar10", [file]);
+ * console.log(count, labels); // 2 [3, 5]
+ * ```
+ */
+export function cifarPictures(
+  version: CifarVersion["name"],
+  files: readonly Uint8Array<ArrayBuffer>[],
+  classes?: Uint8Array<ArrayBuffer>,
+): Pictures {
+  const { labels: heads, files: names } = cifarVersions.find(({ name }) => name === version)!;
+  const record = heads + PIXELS, limit = version === "cifar10" ? 10 : 100;
+  files.forEach((file, i) => {
+    if (!file.length || file.length % record) {
+      throw new InputError(
+        `Cannot use ${version}: ${names[i] ?? `file ${i}`} has ${file.length} bytes, which is no ` +
+          `whole number of records of ${record}`,
+      );
+    }
+  });
+  const all = new Uint8Array(files.reduce((n, file) => n + file.length, 0));
+  files.reduce((at, file) => (all.set(file, at), at + file.length), 0);
+  const count = all.length / record;
+  const labels = Uint8Array.from({ length: count }, (_, i) => all[i * record + heads - 1]);
+  const odd = labels.findIndex((label) => label >= limit);
+  if (odd >= 0) {
+    throw new InputError(
+      `Cannot use ${version}: image ${odd} has the label ${labels[odd]}, but there are ${limit} ` +
+        "classes",
+    );
+  }
+  const layout = { count, height: SIDE, width: SIDE, channels: 3, order: "chw" } as const;
+  const named = classes && new TextDecoder().decode(classes).split("\n").map((line) => line.trim())
+    .filter((line) => line);
+  return arrayPictures(version, { ...layout, offset: heads, stride: record }, all, {
+    labels,
+    ...(named?.length === limit ? { classes: named } : {}),
+  });
+}

@@ -1,0 +1,298 @@
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { openDataset, type ReadOptions } from "../../src/cli/data.ts";
+import { parseImages } from "../../src/cli/image_options.ts";
+import { Progress } from "../../src/cli/progress.ts";
+import { InputError } from "../../src/errors.ts";
+import { readSafetensors } from "../../src/model/safetensors.ts";
+import { openBatches } from "../../src/train/batches.ts";
+import type { Dataset } from "../../src/train/dataset.ts";
+import { gzip, makeBmp, makeTar, pictureFile } from "../pictures.ts";
+import { encodeIdx, Folder, imagesFile, labelsFile, tinyUNet } from "./cli.ts";
+
+/** What is said, instead of on stderr. */
+class Quiet extends Progress {
+  readonly said: string[] = [];
+  override say(text: string): void {
+    this.said.push(text);
+  }
+}
+
+const open = (path: string, images: object = {}, options?: ReadOptions, progress = new Quiet()) =>
+  openDataset(path, parseImages(images), progress, options);
+
+/** Images of one color each, so that a batch tells what is in it: 30, 40, 50... */
+async function makePhotos(folder: Folder, count: number): Promise<void> {
+  for (let i = 0; i < count; i++) {
+    const [name, level] = [
+      `${i % 2 ? "odd" : "even"}/${String(i).padStart(3, "0")}.bmp`,
+      30 + 10 * i,
+    ];
+    await Deno.mkdir(folder.at(i % 2 ? "odd" : "even"), { recursive: true });
+    await folder.write(name, makeBmp(9, 7, [level, level, level]));
+  }
+}
+
+/** The first level of each image of some batches, and their labels. */
+async function draw(data: Dataset, batches: number, size = 5, seed = 1, from = 0) {
+  const plan = { size, seed, imageAt: (place: number) => place % data.count };
+  using made = openBatches(data, plan);
+  const levels: number[] = [], labels: number[] = [];
+  for (let i = 0; i < batches; i++) {
+    const batch = await made.at(from + i * size), each = batch.images.length / size;
+    for (let k = 0; k < size; k++) levels.push(Math.round(batch.images[k * each] * 127.5 + 127.5));
+    labels.push(...batch.labels);
+  }
+  return { levels, labels };
+}
+
+Deno.test("a folder of images is a data set, in the order of its files' names", async () => {
+  await using folder = await Folder.make();
+  await makePhotos(folder, 6);
+  await folder.write("even/.hidden.bmp", "");
+  await folder.write("even/notes.txt", "");
+  const data = await open(folder.path);
+  assertEquals([data.count, data.height, data.width, data.channels], [6, 7, 9, 3]);
+  assertEquals(data.labels, undefined);
+  const { levels, labels } = await draw(data, 2, 6);
+  assertEquals(levels, [30, 50, 70, 40, 60, 80, 30, 50, 70, 40, 60, 80]);
+  assertEquals(labels, Array(12).fill(0));
+  const out = new Float32Array(7 * 9 * 3);
+  await data.read(3, out, 0);
+  assertEquals(Math.round(out[0] * 127.5 + 127.5), 40);
+});
+
+Deno.test("with --classes folders, an image's class is the folder it is in", async () => {
+  await using folder = await Folder.make();
+  await makePhotos(folder, 4);
+  const data = await open(folder.path, { classes: "folders" });
+  assertEquals(data.classes, ["even", "odd"]);
+  assertEquals((await draw(data, 1, 4)).labels, [0, 0, 1, 1]);
+  await folder.write("stray.bmp", makeBmp(9, 7, [0, 0, 0]));
+  await assertRejects(
+    () => open(folder.path, { classes: "folders" }),
+    InputError,
+    "stray.bmp is in no folder of a class",
+  );
+});
+
+Deno.test("archives hold what folders hold", async () => {
+  await using folder = await Folder.make();
+  for (const name of ["images.zip", "wide.zip", "ustar.tar", "pax.tar.gz"]) {
+    await folder.write(name, await pictureFile(name));
+    const data = await open(folder.at(name), { size: 8 });
+    assertEquals([data.count, data.channels], [name.startsWith("pax") ? 4 : 3, 3], name);
+    const { levels } = await draw(data, 2, data.count);
+    assertEquals(levels.slice(0, data.count), levels.slice(data.count));
+  }
+  const classes = { size: 8, classes: "folders" };
+  assertEquals((await open(folder.at("images.zip"), classes)).classes, ["cats", "dogs"]);
+  const inner = makeTar({
+    "set/a/1.bmp": makeBmp(2, 2, [1, 2, 3]),
+    "set/b/2.bmp": makeBmp(2, 2, [4, 5, 6]),
+  });
+  await folder.write("inner.tar", inner);
+  assertEquals((await open(folder.at("inner.tar"), { classes: "folders" })).classes, ["a", "b"]);
+});
+
+Deno.test("batches are the same whatever the number of workers, from wherever one goes on", async () => {
+  await using folder = await Folder.make();
+  await makePhotos(folder, 12);
+  await folder.write("odd/013.png", await pictureFile("rgba.png"));
+  await folder.write("odd/014.jpg", await pictureFile("turned.jpg"));
+  const images = { size: [6, 8], flip: true, shift: 2, crop: "random" };
+  const all = async (workers: number, cache: boolean, from = 0, seed = 4) => {
+    const data = await open(folder.path, images, { workers, cache });
+    using batches = openBatches(data, { size: 5, seed, imageAt: (p) => (p * 3) % data.count });
+    const parts: number[] = [];
+    for (let place = from; place < 60; place += 5) {
+      parts.push(...(await batches.at(place)).images);
+    }
+    return parts;
+  };
+  const one = await all(1, false);
+  assertEquals(await all(3, false), one);
+  assertEquals(await all(2, true), one);
+  assertEquals(await all(2, false, 35), one.slice(35 * 6 * 8 * 3));
+  assert((await all(1, false, 0, 5)).some((x, i) => x !== one[i]), "another seed varies otherwise");
+});
+
+Deno.test("going on elsewhere drops what was prepared", async () => {
+  await using folder = await Folder.make();
+  await makePhotos(folder, 9);
+  const data = await open(folder.path, {}, { workers: 2 });
+  const plan = { size: 3, seed: 0, imageAt: (place: number) => place % 9 };
+  using batches = openBatches(data, plan);
+  const level = async (place: number) => (await batches.at(place)).images[0];
+  const [first, third] = [await level(0), await level(6)];
+  assert(first !== third);
+  assertEquals([await level(90), await level(0), await level(6)], [first, first, third]);
+});
+
+Deno.test("sizes and channels are what images have, if they agree", async () => {
+  await using folder = await Folder.make();
+  await folder.write("a.png", await pictureFile("grey.png"));
+  const grey = await open(folder.path);
+  assertEquals([grey.channels, grey.width, grey.height], [1, 13, 9]);
+  assertEquals((await open(folder.path, { channels: 3 })).channels, 3);
+  await folder.write("b.png", await pictureFile("rgb.png"));
+  assertEquals((await open(folder.path)).channels, 3);
+  await folder.write("c.bmp", makeBmp(2, 3, [1, 2, 3]));
+  await assertRejects(
+    () => open(folder.path),
+    InputError,
+    "its images are of different sizes; give --size, 64 for instance",
+  );
+  assertEquals((await open(folder.path, { size: 4 })).width, 4);
+  await Deno.remove(folder.at("a.png"));
+  await Deno.remove(folder.at("b.png"));
+  await folder.write("c.bmp", makeBmp(300, 10, [1, 2, 3]));
+  await assertRejects(() => open(folder.path), InputError, "its images are 300x10; give --size");
+});
+
+Deno.test("bad files are named once, and others take their places, the same ones every time", async () => {
+  await using folder = await Folder.make();
+  await makePhotos(folder, 20);
+  const good = await draw(await open(folder.path), 4);
+  await folder.write("even/004.bmp", "no image");
+  await folder.write("odd/009.bmp", new Uint8Array());
+  const quiet = new Quiet(), options = { maxBad: "10%", workers: 3 };
+  const data = await open(folder.path, {}, options, quiet);
+  const first = await draw(data, 8);
+  assertEquals(quiet.said.map((text) => text.replace(/ \(\d of at most 2\)$/, "")).sort(), [
+    "left out   Cannot read even/004.bmp: it is no PNG, JPEG, GIF, WebP or BMP",
+    "left out   Cannot read odd/009.bmp: it is empty",
+  ]);
+  assertEquals(await draw(data, 8), first);
+  assertEquals(await draw(await open(folder.path, {}, { ...options, workers: 1 }), 8), first);
+  // The third even and the fifth odd image are bad: those after them come twice.
+  const expected = good.levels.map((_, i) => good.levels[[2, 14].includes(i) ? i + 1 : i]);
+  assertEquals(first.levels.slice(0, 20), expected);
+
+  const strict = await open(folder.path, {}, { maxBad: "1" });
+  const { message } = await assertRejects(() => draw(strict, 8), InputError);
+  assertMatch(message, /2 of 20 images are bad, but --max-bad is 1; the last one: Cannot read /);
+  await assertRejects(() => open(folder.path, {}, { maxBad: "many" }), InputError, "like 1% or 20");
+});
+
+Deno.test("a set of nothing but bad files is an error, not a search without end", async () => {
+  await using folder = await Folder.make();
+  for (const name of ["a.png", "b.jpg"]) await folder.write(name, "no image");
+  const why = "it is no PNG, JPEG, GIF, WebP or BMP";
+  await assertRejects(() => open(folder.path, { size: 8 }, { maxBad: "100%" }), InputError, why);
+  await folder.write("c.png", await pictureFile("rgb.png"));
+  const data = await open(folder.path, {}, { maxBad: "100%" });
+  await folder.write("c.png", "no more");
+  await assertRejects(() => draw(data, 1), InputError, why);
+});
+
+Deno.test("files and folders are told apart by what is in them", async () => {
+  await using folder = await Folder.make();
+  const record = new Uint8Array(3073), side = 8;
+  const cifar = Object.fromEntries([1, 2, 3, 4, 5].map((i) => [`data_batch_${i}.bin`, record]));
+  await folder.write(
+    "c.tar.gz",
+    await gzip(makeTar(
+      Object.fromEntries(Object.entries(cifar).map(([k, v]) => [`cifar-10-batches-bin/${k}`, v])),
+    )),
+  );
+  await Deno.mkdir(folder.at("c/cifar-10-batches-bin"), { recursive: true });
+  for (const [name, data] of Object.entries(cifar)) {
+    await folder.write(`c/cifar-10-batches-bin/${name}`, data);
+  }
+  await folder.write("h.tar", makeTar({ "cifar-100-binary/train.bin": new Uint8Array(3074) }));
+  await folder.write("emnist-letters-train-images-idx3-ubyte.gz", await gzip(imagesFile()));
+  await folder.write("emnist-letters-train-labels-idx1-ubyte.gz", await gzip(labelsFile()));
+  for (const name of ["hwc.npy", "chw.npz"]) await folder.write(name, await pictureFile(name));
+  const cases: [string, number, number, boolean][] = [
+    ["c.tar.gz", 5, 32, true],
+    ["c", 5, 32, true],
+    ["c/cifar-10-batches-bin", 5, 32, true],
+    ["h.tar", 1, 32, true],
+    ["emnist-letters-train-images-idx3-ubyte.gz", 12, side, true],
+    [".", 12, side, true],
+    ["hwc.npy", 5, 4, false],
+    ["chw.npz", 5, 4, true],
+  ];
+  for (const [name, count, height, hasLabels] of cases) {
+    const data = await open(folder.at(name));
+    assertEquals([data.count, data.height, !!data.labels], [count, height, hasLabels], name);
+    await draw(data, 1, 3);
+  }
+  await folder.write(
+    "emnist-digits-train-images-idx3-ubyte",
+    encodeIdx([1, 2, 2], new Uint8Array(4)),
+  );
+  await folder.write("one.png", await pictureFile("rgb.png"));
+  await folder.write("text.txt", "hello");
+  await folder.write("text.gz", await gzip(new TextEncoder().encode("hello")));
+  const refusals: [string, string][] = [
+    [".", "it holds several sets; give one of its files: emnist-digits"],
+    ["one.png", "it is a single image; give the folder that holds the images"],
+    ["text.txt", "it is no IDX, zip, tar, npy, npz or safetensors file"],
+    ["text.gz", "it holds neither a tar archive nor IDX data"],
+    ["nothing", "there is no such file or folder"],
+  ];
+  for (const [name, why] of refusals) {
+    await assertRejects(() => open(folder.at(name)), InputError, why);
+  }
+});
+
+Deno.test("an array becomes what the options say", async () => {
+  await using folder = await Folder.make();
+  await folder.write("hwc.npy", await pictureFile("hwc.npy"));
+  const data = await open(folder.at("hwc.npy"), { size: [8, 8], channels: 1, flip: true });
+  assertEquals([data.width, data.height, data.channels, data.count], [8, 8, 1, 5]);
+  await draw(data, 2);
+});
+
+Deno.test("training on photos is resumed exactly, with workers, flips and bad files", async () => {
+  await using folder = await Folder.make();
+  await using photos = await Folder.make();
+  await makePhotos(photos, 12);
+  await photos.write("odd/012.bmp", "no image");
+  await folder.write("tiny.json", { unet: tinyUNet, scheduler: { num_train_timesteps: 10 } });
+  const train = (out: string, steps: number, ...more: string[]) => [
+    ...["train", "--config", "tiny.json", "--out", out, "--steps", `${steps}`, "--batch-size", "3"],
+    ...["--data", photos.path, "--device", "cpu", "--log-every", "3", "--max-bad", "1", ...more],
+  ];
+  const images = ["--size", "8", "--flip", "--shift", "1"];
+  const arrays = async (run: string) => {
+    const file = await Deno.readFile(folder.at(`${run}/state.safetensors`));
+    return [...readSafetensors(file, run).tensors].map(([name, { bytes }]) => [name, bytes]);
+  };
+  const { code, stderr } = await folder.run(...train("a", 9, ...images));
+  assertEquals(code, 0, stderr);
+  assertMatch(stderr, /^data .*: 13 images of 8x8x3$/m);
+  assertMatch(stderr, /^left out +Cannot read odd\/012\.bmp: it is no PNG.* \(1 of at most 1\)$/m);
+  await folder.succeed(...train("b", 4, ...images));
+  await folder.succeed(...train("b", 9, "--resume", "--cache"));
+  assertEquals(await arrays("b"), await arrays("a"));
+  await folder.refuse(
+    train("b", 12, "--resume", "--shift", "2"),
+    /Cannot go on: shift is 1 in b and 2 in what is asked for now/,
+  );
+  // Until it is found again, a bad file is no error; with none allowed it is.
+  const strict = await folder.run(...train("c", 9, ...images, "--max-bad", "0"));
+  assertEquals(strict.code, 2);
+  assertMatch(strict.stderr, /error: .*1 of 13 images are bad, but --max-bad is 0; the last one: /);
+});
+
+Deno.test("what a training is to make of images is checked before they are read", async () => {
+  await using folder = await Folder.make();
+  await folder.write("rgb.png", await pictureFile("rgb.png"));
+  const train = (...more: string[]) => [
+    ...["train", "--data", ".", "--out", "run", "--device", "cpu", ...more],
+  ];
+  const cases: [string[], RegExp][] = [
+    [["--size", "0"], /--size must be like 64 or 64x48, sides from 1 to 4096, not 0/],
+    [["--size", "64 x 48"], /--size must be like 64/],
+    [["--size", "9999"], /--size must be like 64/],
+    [["--channels", "2"], /--channels must be 1 for grey or 3 for color, not 2/],
+    [["--background", "blue"], /--background must be a color like #ffffff, not blue/],
+    [["--crop", "middle"], /--crop must be one of center, random/],
+    [["--max-bad", "-1"], /--max-bad must be like 1% or 20, not -1/],
+    [["--max-bad", "200%"], /--max-bad must be like/],
+    [["--size", "10"], /Images of 10x10 do not fit .*: sides must be multiples of 4, 12x12/],
+  ];
+  for (const [flags, message] of cases) await folder.refuse(train(...flags), message);
+});

@@ -1,0 +1,177 @@
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { obtain, type Published } from "../../src/cli/download.ts";
+import { Progress } from "../../src/cli/progress.ts";
+import { Folder } from "./cli.ts";
+
+class Quiet extends Progress {
+  readonly said: string[] = [];
+  override say(text: string): void {
+    this.said.push(text);
+  }
+}
+
+const content = Uint8Array.from({ length: 300_000 }, (_, i) => (i * i) >> 7);
+const sha256 = [...new Uint8Array(await crypto.subtle.digest("SHA-256", content))]
+  .map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
+/** How a server behaves. */
+interface Behaviour {
+  /** Bytes after which a connection is cut, for the first so many requests. */
+  readonly cutAfter?: number;
+  readonly cuts?: number;
+  readonly ignoresRange?: boolean;
+  readonly status?: number;
+  readonly body?: Uint8Array<ArrayBuffer>;
+  /** Whether it does not say how long its answers are. */
+  readonly isChunked?: boolean;
+  /** Sends another part than it was asked for. */
+  readonly shift?: number;
+}
+
+/** A server on this machine, and the ranges it was asked for. */
+class Server implements AsyncDisposable {
+  readonly asked: (string | null)[] = [];
+  readonly #server: Deno.HttpServer<Deno.NetAddr>;
+
+  constructor(behaviour: Behaviour) {
+    const { cutAfter = Infinity, cuts = Infinity, ignoresRange, status, isChunked, shift = 0 } =
+      behaviour;
+    const body = behaviour.body ?? content;
+    this.#server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, (request) => {
+      const range = request.headers.get("range");
+      this.asked.push(range);
+      if (status) return new Response("no", { status });
+      const from = ignoresRange || !range ? 0 : Number(range.match(/^bytes=(\d+)-$/)![1]);
+      const rest = body.slice(from), isCut = this.asked.length <= cuts && rest.length > cutAfter;
+      const stream = new ReadableStream<Uint8Array<ArrayBuffer>>({
+        async start(controller) {
+          controller.enqueue(isCut ? rest.slice(0, cutAfter) : rest);
+          // What was sent has to leave before the connection breaks.
+          if (isCut) await new Promise((done) => setTimeout(done, 50));
+          if (isCut) controller.error(new Error("cut"));
+          else controller.close();
+        },
+      });
+      const headers: Record<string, string> = isChunked
+        ? {}
+        : { "content-length": `${rest.length}` };
+      if (!from) return new Response(stream, { headers });
+      headers["content-range"] = `bytes ${from + shift}-${body.length - 1}/${body.length}`;
+      return new Response(stream, { status: 206, headers });
+    });
+  }
+
+  file(changes: Partial<Published> = {}): Published {
+    const base = `http://127.0.0.1:${this.#server.addr.port}/`;
+    return { base, file: "set.bin", bytes: content.length, sha256, ...changes };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#server.shutdown();
+  }
+}
+
+/** Downloads from a server that behaves so; the part that was left from before has so many bytes. */
+async function download(behaviour: Behaviour, had = 0, changes: Partial<Published> = {}) {
+  await using folder = await Folder.make();
+  await using server = new Server(behaviour);
+  const quiet = new Quiet();
+  await Deno.mkdir(folder.at("cache"));
+  if (had) await folder.write("cache/set.bin.part", content.slice(0, had));
+  const get = () => obtain(server.file(changes), folder.at("cache"), quiet, 0);
+  try {
+    const path = await get(), bytes = await Deno.readFile(path);
+    const asked = [...server.asked];
+    assertEquals(await get(), path);
+    assertEquals(server.asked, asked, "what is there is not fetched again");
+    return { bytes, asked, said: quiet.said };
+  } catch (error) {
+    const left = await Deno.stat(folder.at("cache/set.bin.part")).catch(() => ({ size: 0 }));
+    return { error: error as Error, asked: server.asked, left: left.size, said: quiet.said };
+  }
+}
+
+Deno.test("a download is what was published, and tells its size before it starts", async () => {
+  for (const isChunked of [false, true]) {
+    const { bytes, asked, said } = await download({ isChunked });
+    assertEquals(bytes, content);
+    assertEquals(asked, [null]);
+    assertMatch(said[0], /^downloading http:\/\/127\.0\.0\.1:\d+\/set\.bin, 300 kB, to \//);
+  }
+});
+
+Deno.test("a download that is cut off goes on where it was", async () => {
+  const { bytes, asked } = await download({ cutAfter: 100_000, cuts: 2 });
+  assertEquals(bytes, content);
+  assertEquals(asked, [null, "bytes=100000-", "bytes=200000-"]);
+});
+
+Deno.test("a download goes on in another run", async () => {
+  const { bytes, asked, said } = await download({}, 123_456);
+  assertEquals(bytes, content);
+  assertEquals(asked, ["bytes=123456-"]);
+  assertMatch(said[0], /300 kB \(123 kB are there\)/);
+});
+
+Deno.test("servers that know no ranges send everything anew", async () => {
+  const { bytes, asked } = await download({ ignoresRange: true, cutAfter: 100_000, cuts: 1 }, 5000);
+  assertEquals(bytes, content);
+  assertEquals(asked, ["bytes=5000-", "bytes=100000-"]);
+});
+
+Deno.test("all that is missing may be the check, and too much is dropped", async () => {
+  const whole = await download({}, content.length);
+  assertEquals([whole.bytes, whole.asked], [content, []]);
+  await using folder = await Folder.make();
+  await using server = new Server({});
+  await folder.write("set.bin.part", new Uint8Array(content.length + 1));
+  await folder.write("set.bin", new Uint8Array(7));
+  const path = await obtain(server.file(), folder.path, new Quiet(), 0);
+  assertEquals(await Deno.readFile(path), content);
+});
+
+Deno.test("a connection that breaks again and again is an error, and what came is kept", async () => {
+  const { error, asked, left } = await download({ cutAfter: 50_000, isChunked: true });
+  assert(error === undefined, "every byte that comes is progress");
+  assertEquals([asked.length, left], [6, undefined]);
+  const none = await download({ cutAfter: 0, isChunked: true }, 5000);
+  assertMatch(
+    none.error!.message,
+    /^Cannot download http.*; the same command goes on after 5\.00 kB$/,
+  );
+  assertEquals([none.asked.length, none.left], [4, 5000]);
+});
+
+const refusals: readonly [string, Behaviour, Partial<Published>, RegExp, number][] = [
+  ["404", { status: 404 }, {}, /^Cannot download http.*set\.bin: the server answers 404$/, 1],
+  ["500", { status: 500 }, {}, /: the server answers 500; the same command goes on after/, 4],
+  ["a wrong size", { body: content.slice(1) }, {}, /it has 299999 bytes, but 300000 were publ/, 1],
+  [
+    "a wrong size, unannounced",
+    { body: new Uint8Array(400_000), isChunked: true },
+    {},
+    /it has more than the 300000 bytes published/,
+    1,
+  ],
+  ["wrong bytes", { body: content.with(9, 1) }, {}, /SHA-256 is [0-9a-f]{64}, but .* was pub/, 1],
+];
+
+for (const [what, behaviour, changes, message, requests] of refusals) {
+  Deno.test(`${what} is an error, and nothing of it is used`, async () => {
+    const { error, asked, left } = await download(behaviour, 0, changes);
+    assertMatch(error!.message, message);
+    assertEquals([asked.length, left], [requests, 0]);
+  });
+}
+
+Deno.test("a server that sends another part than it was asked for is an error", async () => {
+  const { error, left } = await download({ shift: 10 }, 5000);
+  assertMatch(error!.message, /the server sends another part than asked for/);
+  assertEquals(left, 5000);
+});
+
+Deno.test("where nobody listens, there is an error and no wait without end", async () => {
+  await using folder = await Folder.make();
+  const file = { base: "http://127.0.0.1:1/", file: "set.bin", bytes: 10, sha256 };
+  await assertRejects(() => obtain(file, folder.path, new Quiet(), 0), Error, "Cannot download");
+});

@@ -76,7 +76,12 @@ export { emojiPictures } from "./src/train/datasets/emoji.ts";
 export { type IdxArray, idxDataset, idxPictures, readIdx } from "./src/train/datasets/idx.ts";
 export { npyPictures, npzPictures } from "./src/train/datasets/npy.ts";
 export { tensorPictures } from "./src/train/datasets/tensors.ts";
-export { pictureDataset, type Pictures, type Preparation } from "./src/train/pictures.ts";
+export {
+  type PictureArray,
+  pictureDataset,
+  type Pictures,
+  type Preparation,
+} from "./src/train/pictures.ts";
 export type { Color, Format, Raster } from "./src/train/raster.ts";
 export type { OptimizerConfig } from "./src/train/step.ts";
 export { type ImageSize, Trainer } from "./src/train/trainer.ts";

@@ -24,11 +24,12 @@ import { type ImageOptions, type Look, parseMaxBad, preparationOf } from "./imag
 import {
   type ClassSource,
   FileBytes,
-  FileReader,
   type ImageFiles,
+  ImageReader,
   listArchive,
   listFolder,
   nameOf,
+  share,
 } from "./image_files.ts";
 import { IDX_IMAGES, knownData, readEmojiFolder } from "./known_data.ts";
 import type { Progress } from "./progress.ts";
@@ -58,18 +59,31 @@ export async function openDataset(
   parseMaxBad(maxBad, 0);
   const known = Object.hasOwn(knownData, place) ? await knownData[place](progress) : place;
   const found = typeof known === "string" ? await openPath(known, images.classes, progress) : known;
-  if ("picture" in found) {
-    const first = await found.picture(0);
-    const preparation = preparationOf(place, images, { ...first, isOneSize: true });
-    return pictureDataset({ ...found, name: place }, preparation);
-  }
-  const preparation = preparationOf(place, images, await lookAt(found));
+  const look = "picture" in found
+    ? { ...await found.picture(0), isOneSize: true }
+    : await lookAt(found);
+  const preparation = preparationOf(place, images, look), name = place;
   const options = {
     ...{ workers, cacheBytes: cache ? cacheLimit() : 0 },
     ...{ maxBad: parseMaxBad(maxBad, found.count), maxBadText: maxBad },
     onBad: (message: string) => progress.say(message),
   };
-  return decodedDataset(found, preparation, options);
+  if (!("picture" in found)) return decodedDataset(found, preparation, options);
+  const { array, picture: _, ...set } = found;
+  // What need not be resized is faster read here than sent from elsewhere.
+  const isFit = look.width === preparation.width && look.height === preparation.height;
+  if (isFit || !array) return pictureDataset({ ...found, name }, preparation);
+  const shared = {
+    kind: "array",
+    path: name,
+    layout: array.layout,
+    bytes: share(array.bytes),
+  } as const;
+  return decodedDataset(
+    { ...set, name, files: [], place: shared, others: 0 },
+    preparation,
+    options,
+  );
 }
 
 /** Half of the memory that is free. */
@@ -80,7 +94,7 @@ const LOOKED_AT = 64;
 
 /** What a set's pictures are like: some of them, evenly chosen. Damaged ones are passed over. */
 async function lookAt(files: ImageFiles): Promise<Look> {
-  using reader = new FileReader(files.place);
+  using reader = new ImageReader(files.place);
   const step = Math.max(1, files.count / LOOKED_AT);
   let first: Look | undefined, isGrey = true, isOneSize = true, size = "", trouble: unknown;
   for (let at = 0; at < files.count; at += step) {
@@ -237,9 +251,7 @@ async function openGzip(
   const read = (entry: ArchiveEntry) => extract(inMemory(bytes), entry, path);
   const cifar = await openCifar(entries, read);
   if (cifar) return cifar;
-  const shared = new SharedArrayBuffer(bytes.length);
-  new Uint8Array(shared).set(bytes);
-  return listArchive(path, entries, shared, classes);
+  return listArchive(path, entries, share(bytes), classes);
 }
 
 /** CIFAR-10 or CIFAR-100 in an archive, if that is what it holds. */

@@ -9,9 +9,8 @@ import type { Batch, Batches, BatchPlan } from "../train/batches.ts";
 import type { Dataset } from "../train/dataset.ts";
 import { centered, describe, makeBatch, type Preparation } from "../train/pictures.ts";
 import { fit, writeImage } from "../train/raster.ts";
-import { decodeImage } from "./decode.ts";
 import type { DecodeJob, DecodeResult, DecoderSetup, Wanted } from "./decode_worker.ts";
-import { FileReader, type ImageFiles, nameOf } from "./image_files.ts";
+import { type ImageFiles, ImageReader } from "./image_files.ts";
 import { makeCache, type SharedCache } from "./pixel_cache.ts";
 
 /** How image files are read. */
@@ -43,11 +42,11 @@ export function decodedDataset(
   return {
     ...describe(files, preparation),
     async read(index, out, offset) {
-      using reader = new FileReader(files.place);
-      const good = await bad.nextGood(index, async (index) => {
-        const file = files.files[index];
-        return await decodeImage(await reader.read(file), nameOf(file));
-      });
+      using reader = new ImageReader(files.place);
+      const good = await bad.nextGood(
+        index,
+        async (index) => await reader.picture(index, files.files[index]),
+      );
       const fitted = fit(good, preparation, preparation.crop);
       writeImage(fitted, preparation, centered(fitted, preparation), out, offset);
     },

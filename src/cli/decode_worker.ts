@@ -5,11 +5,9 @@
  */
 
 import { InputError } from "../errors.ts";
-import type { ArchiveEntry } from "../train/datasets/zip.ts";
 import { placementAt, type Preparation } from "../train/pictures.ts";
 import { fit, type Raster, writeImage } from "../train/raster.ts";
-import { decodeImage } from "./decode.ts";
-import { FileReader, nameOf, type Place } from "./image_files.ts";
+import { type ImageFile, ImageReader, type Place } from "./image_files.ts";
 import { PixelCache, type SharedCache } from "./pixel_cache.ts";
 
 /** What a thread is started with. */
@@ -24,7 +22,7 @@ export interface DecoderSetup {
 export interface Wanted {
   /** Its number in the set, and the file. */
   readonly index: number;
-  readonly file: string | ArchiveEntry;
+  readonly file: ImageFile;
   /** Its place in the training's sequence. */
   readonly place: number;
 }
@@ -52,12 +50,12 @@ const scope = globalThis as unknown as {
 /** Reads and decodes what is wanted. */
 class Decoder {
   readonly #setup: DecoderSetup;
-  readonly #reader: FileReader;
+  readonly #reader: ImageReader;
   readonly #cache: PixelCache | undefined;
 
   constructor(setup: DecoderSetup) {
     this.#setup = setup;
-    this.#reader = new FileReader(setup.place);
+    this.#reader = new ImageReader(setup.place);
     if (setup.cache) this.#cache = new PixelCache(setup.cache, setup.preparation.channels);
   }
 
@@ -78,12 +76,11 @@ class Decoder {
     return { id, images, bad };
   }
 
-  async #picture(index: number, file: string | ArchiveEntry): Promise<Raster> {
+  async #picture(index: number, file: ImageFile): Promise<Raster> {
     const kept = this.#cache?.get(index);
     if (kept) return kept;
     const { preparation } = this.#setup;
-    const decoded = await decodeImage(await this.#reader.read(file), nameOf(file));
-    const fitted = fit(decoded, preparation, preparation.crop);
+    const fitted = fit(await this.#reader.picture(index, file), preparation, preparation.crop);
     this.#cache?.set(index, fitted);
     return fitted;
   }

@@ -6,26 +6,38 @@
 
 import { join, relative } from "@std/path";
 import { InputError } from "../errors.ts";
+import { type ArrayLayout, arrayPictures } from "../train/datasets/array.ts";
 import type { Bytes } from "../train/datasets/bytes.ts";
 import { IMAGE_NAME } from "../train/datasets/image.ts";
 import { type ArchiveEntry, extract } from "../train/datasets/zip.ts";
 import type { Pictures } from "../train/pictures.ts";
+import type { Raster } from "../train/raster.ts";
+import { decodeImage } from "./decode.ts";
 import { explain } from "./files.ts";
 
 /** Image files by number, not yet decoded. */
-export interface ImageFiles extends Omit<Pictures, "picture" | "names"> {
+export interface ImageFiles extends Omit<Pictures, "picture" | "array"> {
   /** Paths within the folder, or places in the archive, in the order of their names. */
-  readonly files: readonly string[] | readonly ArchiveEntry[];
+  readonly files: readonly ImageFile[];
   readonly place: Place;
   /** Files that are not called as images are. */
   readonly others: number;
 }
 
-/** Where image files are; a worker can be told. */
+/** A path, a place in an archive, or nothing where a number is enough. */
+export type ImageFile = string | ArchiveEntry | undefined;
+
+/** Where images are; a worker can be told. */
 export type Place =
+  | { readonly kind: "array"; readonly path: string; readonly layout: ArrayLayout } & Shared
   | { readonly kind: "folder"; readonly path: string }
   | { readonly kind: "archive"; readonly path: string }
-  | { readonly kind: "memory"; readonly path: string; readonly bytes: SharedArrayBuffer };
+  | { readonly kind: "memory"; readonly path: string } & Shared;
+
+/** What all threads see. */
+interface Shared {
+  readonly bytes: SharedArrayBuffer;
+}
 
 /** A single image file of more bytes than this is not read. */
 const MAX_FILE = 2 ** 30;
@@ -33,6 +45,7 @@ const MAX_FILE = 2 ** 30;
 /** Bytes of a file on a disk. Disposing of it closes the file. */
 export class FileBytes implements Bytes, Disposable {
   readonly length: number;
+  readonly isInMemory = false;
   readonly #file: Deno.FsFile;
   readonly #path: string;
 
@@ -68,26 +81,33 @@ export class FileBytes implements Bytes, Disposable {
   }
 }
 
-/** Reads files of a set, one at a time. Disposing of it closes what is open. */
-export class FileReader implements Disposable {
+/** Reads images of a set, one at a time. Disposing of it closes what is open. */
+export class ImageReader implements Disposable {
   readonly #place: Place;
   readonly #archive: Bytes | undefined;
+  readonly #array: Pictures | undefined;
 
   /** @throws {InputError} If an archive cannot be read. */
   constructor(place: Place) {
     this.#place = place;
     if (place.kind === "archive") this.#archive = new FileBytes(place.path);
-    if (place.kind === "memory") {
-      const all = new Uint8Array(place.bytes);
-      this.#archive = { length: all.length, read: (from, to) => all.slice(from, to) };
+    if (place.kind === "memory") this.#archive = sharedBytes(place.bytes);
+    if (place.kind === "array") {
+      this.#array = arrayPictures(place.path, place.layout, sharedBytes(place.bytes));
     }
   }
 
-  /** @throws {InputError} If it cannot be read. */
-  async read(file: string | ArchiveEntry): Promise<Uint8Array<ArrayBuffer>> {
+  /** @throws {InputError} If it is damaged, or cannot be read. */
+  async picture(index: number, file: ImageFile): Promise<Raster> {
+    return await this.#array?.picture(index) ??
+      await decodeImage(await this.read(file), nameOf(file));
+  }
+
+  /** @throws {InputError} If the file cannot be read. */
+  async read(file: ImageFile): Promise<Uint8Array<ArrayBuffer>> {
     const { path } = this.#place;
-    if (typeof file !== "string") return await extract(this.#archive!, file, path);
-    using bytes = new FileBytes(join(path, file));
+    if (typeof file === "object") return await extract(this.#archive!, file, path);
+    using bytes = new FileBytes(join(path, file ?? ""));
     if (bytes.length > MAX_FILE) throw new InputError(`Cannot read ${file}: it is too large`);
     return bytes.read(0, bytes.length);
   }
@@ -97,9 +117,22 @@ export class FileReader implements Disposable {
   }
 }
 
+const sharedBytes = (shared: SharedArrayBuffer): Bytes => {
+  const all = new Uint8Array(shared);
+  const read = (from: number, to: number) => new Uint8Array(all.subarray(from, to));
+  return { length: all.length, isInMemory: false, read };
+};
+
+/** A copy of bytes that all threads see. */
+export function share(bytes: Uint8Array): SharedArrayBuffer {
+  const shared = new SharedArrayBuffer(bytes.length);
+  new Uint8Array(shared).set(bytes);
+  return shared;
+}
+
 /** What a file of a set is called. */
-export const nameOf = (file: string | ArchiveEntry): string =>
-  typeof file === "string" ? file : file.name;
+export const nameOf = (file: ImageFile): string =>
+  typeof file === "string" ? file : file?.name ?? "an image";
 
 /** Classes of a set: none, or the folders at its top. */
 export type ClassSource = "none" | "folders";

@@ -8,6 +8,7 @@ import { InputError } from "../errors.ts";
 import { philox, seedWords, toInteger } from "../gpu/philox.ts";
 import type { Batch, Batches, BatchPlan } from "./batches.ts";
 import type { Dataset } from "./dataset.ts";
+import type { ArrayLayout } from "./datasets/array.ts";
 import { fit, type Format, type Placement, type Raster, writeImage } from "./raster.ts";
 
 /** Pictures by number, each in a size of its own. */
@@ -22,12 +23,22 @@ export interface Pictures {
   readonly classes?: readonly string[];
   /** What each picture is called, or shows. */
   readonly names?: readonly string[];
+  /** Where pictures are of one size and in memory: all of them, for other threads to read. */
+  readonly array?: PictureArray;
   /**
    * A picture.
    *
    * @throws {InputError} If it is damaged.
    */
   picture(index: number): Raster | Promise<Raster>;
+}
+
+/** Pictures of one size in memory. */
+export interface PictureArray {
+  /** How they lie in the bytes. */
+  readonly layout: ArrayLayout;
+  /** The bytes. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
 }
 
 /** What becomes of pictures. */
@@ -102,7 +113,7 @@ export function pictureDataset(pictures: Pictures, preparation: Preparation): Da
 
 /** What a data set says of itself. */
 export function describe(
-  { name, count, labels, classes, names }: Omit<Pictures, "picture">,
+  { name, count, labels, classes, names }: Omit<Pictures, "picture" | "array">,
   { height, width, channels }: Format,
 ): Omit<Dataset, "read"> {
   return {

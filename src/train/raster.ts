@@ -181,11 +181,14 @@ export function writeImage(
     return;
   }
   const clamp = (x: number, size: number) => x < 0 ? 0 : x >= size ? size - 1 : x;
+  const columns = Int32Array.from(
+    { length: format.width },
+    (_, x) => clamp((isFlipped ? format.width - 1 - x : x) + left, width) * channels,
+  );
   for (let y = 0, to = offset; y < format.height; y++) {
-    const row = clamp(y + top, height) * width;
-    for (let x = 0; x < format.width; x++) {
-      const column = clamp((isFlipped ? format.width - 1 - x : x) + left, width);
-      const from = (row + column) * channels;
+    const row = clamp(y + top, height) * width * channels;
+    for (let x = 0; x < columns.length; x++) {
+      const from = row + columns[x];
       for (let c = 0; c < channels; c++) out[to++] = levels[data[from + c]];
     }
   }

@@ -71,6 +71,7 @@ export function arrayPictures(
   }
   return {
     ...{ name, count, ...labels },
+    ...(bytes instanceof Uint8Array ? { array: { layout, bytes } } : {}),
     picture(index): Raster {
       const from = offset + index * stride, data = source.read(from, from + size);
       if (data.length < size) throw bad(`image ${index} is missing: the file became shorter`);
@@ -86,13 +87,16 @@ function interleave(
   order: "hwc" | "chw" | "whc",
 ): Uint8Array<ArrayBuffer> {
   if (order === "hwc" || (order === "chw" && channels === 1)) return data;
-  const out = new Uint8Array(data.length),
-    [fastX, fastY, fastC] = order === "chw"
-      ? [1, width, height * width]
-      : [height * channels, channels, 1];
-  for (let y = 0, to = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      for (let c = 0; c < channels; c++) out[to++] = data[y * fastY + x * fastX + c * fastC];
+  const out = new Uint8Array(data.length);
+  if (order === "chw") {
+    for (let c = 0, from = 0; c < channels; c++) {
+      for (let to = c; to < out.length; to += channels) out[to] = data[from++];
+    }
+    return out;
+  }
+  for (let x = 0, from = 0; x < width; x++) {
+    for (let y = 0; y < height; y++) {
+      for (let c = 0, to = (y * width + x) * channels; c < channels; c++) out[to++] = data[from++];
     }
   }
   return out;
@@ -147,10 +151,13 @@ export function picturesAmong(what: string, arrays: readonly StoredArray[]): Pic
   return arrayPictures(
     what,
     { ...layoutOf(pictures.shape, bad), offset: pictures.isBytes ? pictures.offset : 0 },
-    pictures.isBytes ? pictures.bytes : toBytes(pictures.values(), bad),
+    pictures.isBytes ? wholeOf(pictures.bytes) : toBytes(pictures.values(), bad),
     labels ? { labels: toLabels(labels, bad) } : {},
   );
 }
+
+/** What is in memory as it is, of files on a disk their reader. */
+const wholeOf = (bytes: Bytes) => bytes.isInMemory ? bytes.read(0, bytes.length) : bytes;
 
 function layoutOf(shape: readonly number[], bad: (why: string) => InputError): ArrayLayout {
   const [count, a, b, c] = shape;

@@ -10,13 +10,15 @@ import { InputError } from "../../errors.ts";
 export interface Bytes {
   /** How many there are. */
   readonly length: number;
+  /** Whether reading them costs nothing. */
+  readonly isInMemory: boolean;
   /** A part of them, shorter if they end before. */
   read(from: number, to: number): Uint8Array<ArrayBuffer>;
 }
 
 /** Bytes in memory. */
 export const inMemory = (bytes: Uint8Array<ArrayBuffer>): Bytes => ({
-  length: bytes.length,
+  ...{ length: bytes.length, isInMemory: true },
   read: (from, to) => bytes.subarray(from, to),
 });
 

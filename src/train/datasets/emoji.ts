@@ -10,6 +10,7 @@ import { parseWith } from "../../config.ts";
 import { InputError } from "../../errors.ts";
 import type { Pictures } from "../pictures.ts";
 import type { Raster } from "../raster.ts";
+import { arrayPictures } from "./array.ts";
 
 const cell = z.int().min(0).max(4096);
 const schema = z.array(z.looseObject({
@@ -54,17 +55,16 @@ export function emojiPictures(name: string, table: unknown, sheet: Raster, size 
     );
   }
   const names = emoji.map((e) => (e.name ?? e.short_name.replaceAll("_", " ")).toLowerCase());
-  return {
-    ...{ name, count: emoji.length, classes, names },
-    labels: emoji.map(({ category }) => classes.indexOf(category)),
-    picture(index): Raster {
-      const { channels } = sheet, data = new Uint8Array(size * size * channels);
-      const { sheet_x: x, sheet_y: y } = emoji[index], left = x * (size + 2) + 1;
-      for (let row = 0; row < size; row++) {
-        const from = ((y * (size + 2) + 1 + row) * sheet.width + left) * channels;
-        data.set(sheet.data.subarray(from, from + size * channels), row * size * channels);
-      }
-      return { width: size, height: size, channels, data };
-    },
-  };
+  const { channels } = sheet, row = size * channels;
+  const bytes = new Uint8Array(emoji.length * size * row);
+  emoji.forEach(({ sheet_x: x, sheet_y: y }, i) => {
+    const left = x * (size + 2) + 1, top = y * (size + 2) + 1;
+    for (let k = 0; k < size; k++) {
+      const from = ((top + k) * sheet.width + left) * channels;
+      bytes.set(sheet.data.subarray(from, from + row), (i * size + k) * row);
+    }
+  });
+  const layout = { count: emoji.length, height: size, width: size, channels };
+  const labels = emoji.map(({ category }) => classes.indexOf(category));
+  return { ...arrayPictures(name, layout, bytes, { labels, classes }), names };
 }

@@ -68,7 +68,13 @@ export async function openDataset(
     ...{ maxBad: parseMaxBad(maxBad, found.count), maxBadText: maxBad },
     onBad: (message: string) => progress.say(message),
   };
-  if (!("picture" in found)) return decodedDataset(found, preparation, options);
+  if (!("picture" in found)) {
+    if (found.others) {
+      const what = found.others === 1 ? "1 file that is" : `${found.others} files that are`;
+      progress.say(`passed over ${what} not named as images are`);
+    }
+    return decodedDataset(found, preparation, options);
+  }
   const { array, picture: _, ...set } = found;
   // What need not be resized is faster read here than sent from elsewhere.
   const isFit = look.width === preparation.width && look.height === preparation.height;

@@ -228,14 +228,15 @@ function assembleConfig(
   if (unet.inChannels !== channels || unet.outChannels !== channels) {
     throw new InputError(
       `Cannot train on ${place}: its images have ${channels} channels, but the network has ` +
-        `in_channels ${unet.inChannels} and out_channels ${unet.outChannels}`,
+        `in_channels ${unet.inChannels} and out_channels ${unet.outChannels}` +
+        ([1, 3].includes(unet.inChannels) ? `; --channels ${unet.inChannels} makes them fit` : ""),
     );
   }
   const [h, w] = unet.sampleSize ?? [height, width];
   if (h !== height || w !== width) {
     throw new InputError(
       `Cannot train on ${place}: its images are ${height}x${width}, but the sample_size of the ` +
-        `network is ${h}x${w}`,
+        `network is ${h}x${w}; --size ${h === w ? w : `${w}x${h}`} makes them fit`,
     );
   }
   return {
@@ -288,7 +289,8 @@ function announce(
 ): void {
   const { batchSize } = trainer.config;
   const size = `${data.width}x${data.height}x${data.channels}`;
-  progress.say(`data        ${data.name}: ${data.count} images of ${size}`);
+  const classes = data.classes ? `, ${data.classes.length} classes` : "";
+  progress.say(`data        ${data.name}: ${data.count} images of ${size}${classes}`);
   progress.say(`network     ${model.layout.count.toLocaleString("en")} parameters`);
   progress.say(
     `step        ${batchSize} images, ${(trainer.flops / 1e9).toPrecision(3)} GFLOP, ` +

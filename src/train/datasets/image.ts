@@ -112,7 +112,22 @@ const readers: Record<ImageKind, Reader> = {
     return found;
   },
 
-  gif: (_, view) => ({ width: view.getUint16(6, true), height: view.getUint16(8, true) }),
+  /** The screen, or the first frame if that is larger: a decoder makes room for both. */
+  gif(bytes, view) {
+    const table = (flags: number) => flags & 0x80 ? 3 << ((flags & 7) + 1) : 0;
+    let at = 13 + table(bytes[10]),
+      width = view.getUint16(6, true),
+      height = view.getUint16(8, true);
+    while (bytes[at] === 0x21) {
+      at += 2;
+      while (view.getUint8(at)) at += 1 + bytes[at];
+      at++;
+    }
+    if (bytes[at] !== 0x2c) return;
+    width = Math.max(width, view.getUint16(at + 5, true));
+    height = Math.max(height, view.getUint16(at + 7, true));
+    return { width, height };
+  },
 
   webp(bytes, view) {
     const chunk = ascii(bytes, 12, 16),

@@ -52,7 +52,7 @@ Deno.test("what is no image is refused by name", async () => {
     [(await pictureFile("rgb.png")).slice(0, 60), "Cannot read x.png as PNG: its data are damaged"],
     [(await pictureFile("rgb.jpg")).slice(0, 100), "Cannot read x.png as JPEG: its header is dama"],
     [(await pictureFile("lossy.webp")).slice(0, 60), "as WebP: its data are damaged"],
-    [(await pictureFile("rgb.gif")).slice(0, 80), "as GIF: its data are damaged"],
+    [(await pictureFile("rgb.gif")).slice(0, 250), "as GIF: its data are damaged"],
     [(await pictureFile("rgb.bmp")).slice(0, 80), "as BMP: its data are damaged"],
   ];
   for (const [bytes, message] of cases) {
@@ -68,7 +68,10 @@ Deno.test("an image that says it is huge is refused before it is decoded", async
   };
   const jpeg = await pictureFile("rgb.jpg");
   const frame = jpeg.findIndex((b, i) => b === 0xff && jpeg[i + 1] === 0xc0);
+  const gif = await pictureFile("rgb.gif");
+  const first = gif.findIndex((b, i) => b === 0x2c && gif[i + 5] === 13 && gif[i + 7] === 9);
   const files = [
+    await huge("rgb.gif", [first + 5, [0xff, 0xff, 0xff, 0xff]]),
     await huge("rgb.png", [16, [0, 1, 0, 0]], [20, [0, 1, 0, 0]]),
     await huge("rgb.jpg", [frame + 5, [0xff, 0xff, 0xff, 0xff]]),
     await huge("rgb.gif", [6, [0xff, 0xff, 0xff, 0xff]]),

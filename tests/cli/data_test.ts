@@ -296,3 +296,38 @@ Deno.test("what a training is to make of images is checked before they are read"
   ];
   for (const [flags, message] of cases) await folder.refuse(train(...flags), message);
 });
+
+Deno.test("workers end with a training that is interrupted, or fails", async () => {
+  await using folder = await Folder.make();
+  await using photos = await Folder.make();
+  await makePhotos(photos, 12);
+  await folder.write("tiny.json", { unet: tinyUNet, scheduler: { num_train_timesteps: 10 } });
+  const train = (out: string) => [
+    ...["train", "--config", "tiny.json", "--out", out, "--steps", "100000", "--size", "8"],
+    ...["--data", photos.path, "--device", "cpu", "--batch-size", "3", "--log-every", "2"],
+  ];
+  const child = folder.start(...train("a")), decoder = new TextDecoder();
+  let told = "", isDone = false;
+  for await (const chunk of child.stderr) {
+    told += decoder.decode(chunk, { stream: true });
+    if (!isDone && told.includes("step 4 of")) child.kill("SIGINT"), isDone = true;
+  }
+  await child.stdout.cancel();
+  assertEquals((await child.status).code, 130, told);
+
+  // A file that is damaged while the training goes on is one bad file too many.
+  const other = folder.start(...train("b"));
+  told = "", isDone = false;
+  for await (const chunk of other.stderr) {
+    told += decoder.decode(chunk, { stream: true });
+    if (isDone || !told.includes("step 4 of")) continue;
+    await photos.write("odd/005.bmp", "no image");
+    isDone = true;
+  }
+  await other.stdout.cancel();
+  assertEquals((await other.status).code, 2, told);
+  assertMatch(
+    told,
+    /error: .*1 of 12 images are bad, but --max-bad is 1%; the last one: .*005\.bmp/,
+  );
+});

@@ -35,6 +35,8 @@ export interface Peer {
   readonly folder?: string;
   /** Whether it is this package. */
   readonly isOwn?: boolean;
+  /** Whether it computes on the CPU without passing for a GPU. */
+  readonly isCpu?: boolean;
   /** Whether it is here; by default it is. */
   isInstalled?(): Promise<boolean>;
 }
@@ -48,7 +50,7 @@ const python = Deno.env.get("PYTHON") ?? "python3";
 
 const own = (flags: readonly string[], env: Record<string, string> = {}): Peer => ({
   command: (op) => [...deno, "bench/run.ts", "--op", op, ...flags],
-  ...{ env, isOwn: true },
+  ...{ env, isOwn: true, isCpu: flags.includes("cpu") },
 });
 
 /** A network's name, mode and batch size as the peers' scripts take them. */
@@ -70,7 +72,7 @@ const engine = (
     const [network, mode, batch] = parts;
     return mode === "sample" ? [...deno, scripts.steps, network, batch] : undefined;
   },
-  ...{ env, folder: PEERS },
+  ...{ env, folder: PEERS, isCpu: env.DEV !== "webgpu" && env.EP !== "webgpu" },
   isInstalled: () => exists(`${PEERS}/node_modules/${module}`),
 });
 const onnx = (env: Record<string, string>, module = "onnxruntime-web") =>
@@ -81,6 +83,7 @@ const torch = (device: "cpu" | "cuda", ...flags: readonly string[]): Peer => ({
     /^(fma|copy)_/.test(op)
       ? undefined
       : [python, "bench/peers/torch_peer.py", op, device, ...flags],
+  isCpu: device === "cpu",
   isInstalled: () => succeeds(python, "-c", `import torch; torch.zeros(1, device="${device}")`),
 });
 

@@ -86,10 +86,10 @@ const copyVariant = (each: number, lanes: number): Variant => ({
       bindInput("x", node.inputs[0], true),
       bind("y", node, { vector: true, write: true }),
     ],
-    uniforms: { each },
+    uniforms: {},
     lanes,
-    body: `let first = group.x * u.each * ${lanes}u + lane;
-for (var i = 0u; i < u.each; i++) { y[first + i * ${lanes}u] = x[first + i * ${lanes}u]; }`,
+    body: `let first = group.x * ${each}u * ${lanes}u + lane;
+for (var i = 0u; i < ${each}u; i++) { y[first + i * ${lanes}u] = x[first + i * ${lanes}u]; }`,
     workgroups: [sizeOf(node.shape) / 4 / each / lanes, 1, 1],
   })],
 });

@@ -58,12 +58,12 @@ export async function report({ workloads, only, rounds, out }: ReportOptions): P
     if (await peers[name].isInstalled?.() ?? true) names.push(name);
     else console.error(`${name} is not installed`);
   }
-  const present = names.map((name): Entrant => ({ name, peer: peers[name] }));
+  // What keeps a GPU busy takes a CPU hours, be it one that poses as a GPU.
+  const look = names.includes("gpu") ? await run(peers.gpu, suites.software.probes[0]) : {};
+  const isOnGpu = look.software === false, suite = isOnGpu ? suites.gpu : suites.software;
+  const present = names.map((name): Entrant => ({ name, peer: peers[name] }))
+    .filter(({ peer }) => only || !isOnGpu || !peer.isCpu);
   const own = present.filter(({ peer }) => peer.isOwn), adapters: Record<string, string> = {};
-
-  // Where the only GPU is a CPU, what would keep a GPU busy takes hours.
-  const look = own.length ? await run(own[0].peer, suites.software.probes[0]) : {};
-  const suite = look.software === false ? suites.gpu : suites.software;
   const rows: Row[] = [], ceilings: Record<string, Ceiling> = {};
   for (const op of suite.probes) {
     for (const row of await compare(op, own, rounds, adapters, {})) {

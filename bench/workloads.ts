@@ -13,6 +13,7 @@ import { sum } from "../src/gpu/ops/sum.ts";
 import type { Device, Program } from "../src/gpu/device.ts";
 import { grad } from "../src/gpu/grad.ts";
 import { type Graph, makeGraph, nodesOf } from "../src/gpu/graph.ts";
+import { simplify } from "../src/gpu/simplify.ts";
 import { GpuDevice } from "../src/gpu/wgsl/device.ts";
 import { type Candidate, candidatesOf } from "../src/gpu/wgsl/tuner.ts";
 import * as e from "../src/gpu/expression.ts";

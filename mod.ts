@@ -55,7 +55,21 @@ export {
   type Safetensors,
   writeSafetensors,
 } from "./src/model/safetensors.ts";
-export { NoiseSchedule, parseSchedule, type ScheduleConfig } from "./src/model/schedule.ts";
+export {
+  type NoiseLevel,
+  NoiseSchedule,
+  parseSchedule,
+  type PredictionType,
+  type ScheduleConfig,
+  type TimestepOptions,
+  type TimestepSpacing,
+} from "./src/model/schedule.ts";
+export {
+  exponentialSigmas,
+  karrasSigmas,
+  polyexponentialSigmas,
+  vpSigmas,
+} from "./src/model/sigmas.ts";
 export { fetchModel, type ShippedModel } from "./src/model/shipped.ts";
 export { parameterLayout } from "./src/model/unet.ts";
 export { makeGrid, type Picture } from "./src/sample/pixels.ts";

@@ -32,6 +32,10 @@ export const ddpm: Method = {
         fixed_small: () => Math.sqrt(posterior),
         fixed_small_log: () => Math.exp(f(0.5 * f(Math.log(posterior)))),
         fixed_large: () => Math.sqrt(beta),
+        fixed_large_log: () => Math.exp(f(0.5 * f(Math.log(beta)))),
+        learned_range: () => {
+          throw new InputError("Cannot sample by ddpm with a variance of learned_range yet");
+        },
       }[schedule.config.varianceType];
       return {
         sample: f(f(f(Math.sqrt(previous)) * beta) / rest),

@@ -6,8 +6,8 @@
  */
 
 import type { Tensor } from "../gpu/tensor.ts";
+import type { Estimates } from "../model/prediction.ts";
 import type { NoiseSchedule } from "../model/schedule.ts";
-import type { Denoised } from "./denoiser.ts";
 
 /** Settings of sampling methods; each refuses what it does not know. */
 export interface MethodOptions {
@@ -41,7 +41,7 @@ export interface Method {
    */
   step(
     x: Tensor,
-    denoised: Denoised,
+    denoised: Estimates,
     columns: Readonly<Record<string, Tensor>>,
     noise: () => Tensor,
   ): Tensor;

@@ -10,7 +10,7 @@ import { grad } from "../gpu/grad.ts";
 import { type Graph, makeGraph } from "../gpu/graph.ts";
 import { concat, pack } from "../gpu/ops/concat.ts";
 import { gather } from "../gpu/ops/gather.ts";
-import { map, sqrt, square, sub, toFloat } from "../gpu/ops/map.ts";
+import { map, sqrt, square, sub } from "../gpu/ops/map.ts";
 import type { RandomState } from "../gpu/ops/random.ts";
 import { mean, sum } from "../gpu/ops/sum.ts";
 import { broadcastTo, reshape, slice } from "../gpu/ops/view.ts";
@@ -18,6 +18,7 @@ import { sizeOf } from "../gpu/shape.ts";
 import { constant, input, type Tensor } from "../gpu/tensor.ts";
 import type { UNetConfig } from "../model/config.ts";
 import { type ParameterLayout, sourceOf, viewParameters } from "../model/parameters.ts";
+import { addNoise, askNetwork, type LevelTensors, targetOf } from "../model/prediction.ts";
 import { NoiseSchedule, type ScheduleConfig } from "../model/schedule.ts";
 import { unet } from "../model/unet.ts";
 
@@ -78,27 +79,32 @@ export function diffusionLoss(
   parameters: ReadonlyMap<string, Tensor>,
   { images, noise, timesteps, labels, random }: Batch,
 ): Tensor {
-  const { alphasCumprod } = new NoiseSchedule(schedule), count = images.shape[0];
-  const levels = [...alphasCumprod].flatMap((bar) => [Math.sqrt(bar), Math.sqrt(1 - bar)]);
-  const level = gather(constant(levels, [alphasCumprod.length, 2]), timesteps);
-  const [alpha, sigma] = [0, 1].map((i) => reshape(slice(level, 1, i, 1), [count, 1, 1, 1]));
-  const mix = (a: Tensor, b: Tensor, sign: 1 | -1) =>
-    map(
-      [a, b, alpha, sigma],
-      (a, b, alpha, sigma) => e.add(e.mul(alpha, a), e.mul(e.mul(sigma, b), sign)),
-    );
-  const prediction = unet(config, sourceOf(parameters), {
-    sample: mix(images, noise, 1),
-    timestep: toFloat(timesteps),
-    ...(labels ? { classLabels: labels } : {}),
-    ...(random ? { random, firstStream: DROPOUT_STREAM } : {}),
-  });
-  const target = {
-    epsilon: () => noise,
-    sample: () => images,
-    v_prediction: () => mix(noise, images, -1),
-  }[schedule.predictionType]();
-  return reshape(mean(square(sub(prediction, target))), [1]);
+  const { time, ...level } = levelsOf(schedule, timesteps);
+  const { output } = askNetwork(
+    schedule,
+    addNoise(images, noise, level),
+    level,
+    (sample) =>
+      unet(config, sourceOf(parameters), {
+        ...{ sample, timestep: reshape(time, timesteps.shape) },
+        ...(labels ? { classLabels: labels } : {}),
+        ...(random ? { random, firstStream: DROPOUT_STREAM } : {}),
+      }),
+  );
+  const target = targetOf(schedule, { sample: images, epsilon: noise }, level);
+  return reshape(mean(square(sub(output, target))), [1]);
+}
+
+/** What the schedule says of each image's timestep, `[batch, 1, 1, 1]` each. */
+function levelsOf(schedule: ScheduleConfig, timesteps: Tensor): LevelTensors & { time: Tensor } {
+  const levels = new NoiseSchedule(schedule), count = schedule.numTrainTimesteps;
+  const rows = Array.from({ length: count }, (_, t) => levels.levelAt(t))
+    .flatMap(({ time, alpha, sigma }) => [time, alpha, sigma]);
+  const level = gather(constant(rows, [count, 3]), timesteps);
+  const [time, alpha, sigma] = [0, 1, 2].map((i) =>
+    reshape(slice(level, 1, i, 1), [timesteps.shape[0], 1, 1, 1])
+  );
+  return { time, alpha, sigma };
 }
 
 /** The first of the streams of random numbers that dropout uses. */

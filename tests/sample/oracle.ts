@@ -12,6 +12,7 @@ import { randomNormal } from "../../src/gpu/ops/random.ts";
 import { reshape, slice } from "../../src/gpu/ops/view.ts";
 import { interpret } from "../../src/gpu/reference.ts";
 import { constant, input, type Tensor } from "../../src/gpu/tensor.ts";
+import { targetOf } from "../../src/model/prediction.ts";
 import { NoiseSchedule, type ScheduleConfig } from "../../src/model/schedule.ts";
 import type { Method, MethodOptions } from "../../src/sample/method.ts";
 import { samplingStep } from "../../src/sample/sampler.ts";
@@ -33,14 +34,7 @@ function predict(config: ScheduleConfig, x: Tensor, t: Tensor): Tensor {
     [x, known, alpha, sigma],
     (x, known, a, s) => e.div(e.sub(x, e.mul(a, known)), s),
   );
-  return {
-    epsilon: epsilon,
-    sample: known,
-    v_prediction: map(
-      [epsilon, known, alpha, sigma],
-      (eps, known, a, s) => e.sub(e.mul(a, eps), e.mul(s, known)),
-    ),
-  }[config.predictionType];
+  return targetOf(config, { sample: known, epsilon }, { alpha, sigma });
 }
 
 /** Where a method gets from noise when it asks the network that knows, in single precision. */

@@ -17,7 +17,7 @@ import {
 } from "../shape.ts";
 import { apply, type DType, type HostArray, type Tensor } from "../tensor.ts";
 import { sumTo } from "./sum.ts";
-import { permute } from "./view.ts";
+import { permute, reshape, slice } from "./view.ts";
 
 /** An expression in attributes; its key is the identity of the interned expression. */
 export class Formula {
@@ -224,6 +224,20 @@ const mapCases: readonly Case[] = [
     name: "many elements",
     inputs: [{ shape: [8, 28, 28, 12] }, { shape: [8, 1, 1, 1] }, { shape: [12] }],
     build: (x, a, b) => map([x, a, b], (x, a, b) => e.mul(e.add(x, a), e.sigmoid(b))),
+  },
+  {
+    name: "many places of one input",
+    inputs: [{ shape: [3, 7, 13, 5] }, { shape: [1, 24] }],
+    build(x, row) {
+      const places = Array.from(
+        { length: 24 },
+        (_, i) => reshape(slice(row, 1, i, 1), [1, 1, 1, 1]),
+      );
+      return map(
+        [x, ...places],
+        (x, ...ws) => ws.reduce((sum, w, i) => e.add(sum, e.mul(w, i % 2 ? x : i)), x),
+      );
+    },
   },
 ];
 

@@ -15,8 +15,12 @@ export interface Dispatch {
   readonly workgroups: readonly [number, number, number];
 }
 
-/** Bytes between the uniforms of kernels: where bindings may start. */
-export const UNIFORM_STRIDE = 256;
+/** Bytes between places where the uniforms of a kernel may start. */
+const UNIFORM_ALIGNMENT = 256;
+
+/** Bytes that the uniforms of a kernel take; those of few take more than one place. */
+export const uniformBytes = ({ uniforms }: Kernel): number =>
+  Math.ceil(uniforms.byteLength / UNIFORM_ALIGNMENT) * UNIFORM_ALIGNMENT;
 
 /**
  * Prepares kernels, and makes the buffer with their uniforms, which the caller owns.
@@ -29,21 +33,19 @@ export function prepare(
   kernels: readonly Kernel[],
   bind: (binding: Binding) => GPUBufferBinding,
 ): { dispatches: Dispatch[]; uniforms: GPUBuffer } {
-  const { device } = gpu;
-  const uniforms = gpu.allocate(
-    `uniforms of ${label}`,
-    kernels.length * UNIFORM_STRIDE,
-    GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
-  );
-  const words = new Uint32Array(kernels.length * UNIFORM_STRIDE / 4);
-  kernels.forEach((kernel, i) => words.set(kernel.uniforms, i * UNIFORM_STRIDE / 4));
+  const { device } = gpu, offsets = [0];
+  for (const [i, kernel] of kernels.entries()) offsets.push(offsets[i] + uniformBytes(kernel));
+  const length = offsets[kernels.length], usage = GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST;
+  const uniforms = gpu.allocate(`uniforms of ${label}`, Math.max(length, UNIFORM_ALIGNMENT), usage);
+  const words = new Uint32Array(length / 4);
+  kernels.forEach((kernel, i) => words.set(kernel.uniforms, offsets[i] / 4));
   if (words.length) device.queue.writeBuffer(uniforms, 0, words);
   const dispatches = kernels.map((kernel, i): Dispatch => {
     const { label, workgroups } = kernel, pipeline = gpu.pipeline(label, kernel.code);
     const entries = kernel.bindings.map((b, binding) => ({ binding, resource: bind(b) }));
     const size = kernel.uniforms.byteLength;
     if (size) {
-      const resource = { buffer: uniforms, offset: i * UNIFORM_STRIDE, size };
+      const resource = { buffer: uniforms, offset: offsets[i], size };
       entries.push({ binding: entries.length, resource });
     }
     const layout = pipeline.getBindGroupLayout(0);

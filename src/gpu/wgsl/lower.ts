@@ -17,7 +17,7 @@ import type { Placements, Stage } from "../stage.ts";
 import { Scratch, type Storage, storageSize } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { bufferSize, type GpuDevice } from "./device.ts";
-import { UNIFORM_STRIDE } from "./dispatch.ts";
+import { uniformBytes } from "./dispatch.ts";
 import type { Kernel, WgslTarget } from "./kernel.ts";
 import { lowerLoop } from "./loop.ts";
 import { lowerByRule, type Tuner } from "./tuner.ts";
@@ -128,7 +128,7 @@ function planBytes(
     .sort((a, b) => b.wanted / b.limit - a.wanted / a.limit)[0];
   return {
     bytes: sizes.reduce((sum, size) => sum + size, 0) + temporary +
-      bufferSize(kernels.length * UNIFORM_STRIDE),
+      bufferSize(kernels.reduce((n, kernel) => n + uniformBytes(kernel), 0)),
     ...{ temporary, unshared: layout.unshared, ...(excess ? { excess } : {}) },
   };
 }

@@ -73,9 +73,16 @@ export {
 export { fetchModel, type ShippedModel } from "./src/model/shipped.ts";
 export { parameterLayout } from "./src/model/unet.ts";
 export { makeGrid, type Picture } from "./src/sample/pixels.ts";
-export type { MethodOptions } from "./src/sample/method.ts";
-export { type Images, type MethodName, Sampler } from "./src/sample/sampler.ts";
-export type { SampleOptions, SamplerOptions } from "./src/sample/sampler.ts";
+export type { Images, MethodOptions, SigmaSpacing } from "./src/sample/options.ts";
+export type {
+  SampleOptions,
+  SamplerOptions,
+  SamplingStep,
+  StreamOptions,
+} from "./src/sample/options.ts";
+export type { Evaluation, Method, Plan, Step, Weights } from "./src/sample/plan.ts";
+export { type MethodName, methods } from "./src/sample/registry.ts";
+export { Sampler } from "./src/sample/sampler.ts";
 export {
   type LearningRateSchedule,
   parseTraining,

@@ -27,7 +27,15 @@ import { type ParameterLayout, sourceOf, viewParameters } from "../src/model/par
 import { type FileTensor, readSafetensors, toFloat32 } from "../src/model/safetensors.ts";
 import { NoiseSchedule, parseSchedule } from "../src/model/schedule.ts";
 import { parameterLayout, unet } from "../src/model/unet.ts";
-import { methods, samplingStep } from "../src/sample/sampler.ts";
+import { makeDdim } from "../src/sample/ddim.ts";
+import { makeDeis } from "../src/sample/deis.ts";
+import { makeDpm } from "../src/sample/dpmpp.ts";
+import type { Method } from "../src/sample/plan.ts";
+import { makePndm } from "../src/sample/pndm.ts";
+import { methods } from "../src/sample/registry.ts";
+import { samplingStep } from "../src/sample/step.ts";
+import { makeUniPc } from "../src/sample/unipc.ts";
+import { makePlan } from "../src/sample/walk.ts";
 import { encodeRates, HISTORY, trainingStep } from "../src/train/step.ts";
 
 /** How far a case is from its golden numbers. */
@@ -252,12 +260,64 @@ interface Trace {
   alphas_cumprod?: number[];
 }
 
-/** Fields by which a trace asks for what this project does not do yet. */
-const UNSUPPORTED = ["thresholding", "trained_betas", "rescale_betas_zero_snr"];
+/** The method that is called so in diffusers, as configured there; fields are those of its files. */
+function methodOf({ scheduler, config, step_kwargs }: Trace): Method {
+  const order = (config.solver_order ?? 2) as 1 | 2 | 3;
+  const lowerOrderFinal = (config.lower_order_final ?? true) as boolean;
+  switch (scheduler) {
+    case "DDPMScheduler":
+      return methods.ddpm;
+    case "DDIMScheduler":
+      return makeDdim(step_kwargs.use_clipped_model_output ?? false);
+    case "PNDMScheduler":
+      return config.skip_prk_steps ? methods.plms : makePndm(true);
+    case "LMSDiscreteScheduler":
+      return methods.lms;
+    case "EulerDiscreteScheduler":
+      return methods.euler;
+    case "EulerAncestralDiscreteScheduler":
+      return methods.euler_ancestral;
+    case "HeunDiscreteScheduler":
+      return methods.heun;
+    case "KDPM2DiscreteScheduler":
+      return methods.dpm_2;
+    case "KDPM2AncestralDiscreteScheduler":
+      return methods.dpm_2_ancestral;
+    case "DEISMultistepScheduler":
+      return makeDeis(order, lowerOrderFinal);
+    case "UniPCMultistepScheduler":
+      return makeUniPc({
+        ...{ order, lowerOrderFinal },
+        solver: (config.solver_type ?? "bh2") as "bh1" | "bh2",
+        predicts: config.predict_x0 ?? true ? "sample" : "epsilon",
+        uncorrected: (config.disable_corrector ?? []) as number[],
+      });
+    case "DPMSolverMultistepScheduler": {
+      const algorithm = String(config.algorithm_type ?? "dpmsolver++");
+      return makeDpm("dpm", "", order, {
+        ...{ order, lowerOrderFinal, isHalved: true },
+        isStochastic: algorithm.startsWith("sde"),
+        predicts: algorithm.endsWith("++") ? "sample" : "epsilon",
+        isMidpoint: (config.solver_type ?? "midpoint") === "midpoint",
+      });
+    }
+    default:
+      throw new Error(`There is no case for ${scheduler}`);
+  }
+}
+
+/** What a class of diffusers 0.20 does beside what its configuration says. */
+function fieldsOf({ scheduler, config }: Trace): Record<string, unknown> {
+  const clips = /^(DDPM|DDIM|Heun)/.test(scheduler), solves = /^(DPM|DEIS|UniPC)/.test(scheduler);
+  return {
+    ...(clips ? {} : { clip_sample: false }),
+    ...(solves ? { final_sigmas_type: "sigma_min" } : {}),
+    ...config,
+  };
+}
 
 async function compareSchedule(device: Device, path: string): Promise<Comparison[]> {
   const trace: Trace = await readJson(path), name = path;
-  if (UNSUPPORTED.some((field) => trace.config[field])) return [];
   if (!trace.scheduler) {
     const schedule = new NoiseSchedule(parseSchedule(trace.config));
     return [compare(`${name}`, 1e-4, [
@@ -265,28 +325,28 @@ async function compareSchedule(device: Device, path: string): Promise<Comparison
       { name: "alphas", actual: schedule.alphasCumprod, expected: trace.alphas_cumprod! },
     ])];
   }
-  const method = { DDPMScheduler: methods.ddpm, DDIMScheduler: methods.ddim }[trace.scheduler];
-  if (!method || trace.step_kwargs.use_clipped_model_output) return [];
-
-  const config = parseSchedule(trace.config), steps = trace.num_inference_steps;
-  const table = method.plan(new NoiseSchedule(config), steps, trace.step_kwargs);
+  const method = methodOf(trace), config = parseSchedule(fieldsOf(trace));
+  const plan = makePlan(method, new NoiseSchedule(config), trace.num_inference_steps, {
+    spacing: config.timestepSpacing,
+    ...(trace.step_kwargs.eta === undefined ? {} : { eta: trace.step_kwargs.eta }),
+    ...(trace.config.use_karras_sigmas ? { sigmas: "karras" } : {}),
+  });
+  // What moves along the probability flow is x_0 + σ ε in diffusers, and here √ᾱ times that.
+  const scaleAfter = (i: number) =>
+    method.kind === "fractional" && plan[i + 1] ? 1 / plan[i + 1].at.alpha : 1;
   const [n, c, h, w] = trace.shape, shape = [n, h, w, c], size = sizeOf(shape);
-  const toLast = (values: number[]) => {
-    const bytes = new Uint8Array(new Float32Array(values).buffer);
+  const toLast = (values: number[], scale = 1) => {
+    const bytes = new Uint8Array(new Float32Array(values.map((v) => v * scale)).buffer);
     return channelsLast({ dtype: "F32", shape: trace.shape, bytes }).values;
   };
   const x = input("x", shape), index = input("index", [1], "i32");
-  const draws = constant(
-    Float32Array.from(
-      { length: Math.max(1, trace.noise.length) * size },
-      (_, i) => toLast(trace.noise[Math.floor(i / size)] ?? new Array(size).fill(0))[i % size],
-    ),
-    [Math.max(1, trace.noise.length), size],
-  );
-  const next = samplingStep(
+  // Of two evaluations a step, the second draws the noise.
+  const draws = plan.filter(({ next }) => next.x.noise !== undefined);
+  const drawn = plan.map((e) => toLast(trace.noise[draws.indexOf(e)] ?? new Array(size).fill(0)));
+  const noise = constant(Float32Array.from(drawn.flatMap((d) => [...d])), [plan.length, size]);
+  const updates = samplingStep(
     config,
-    method,
-    table,
+    plan,
     x,
     index,
     (x, t) =>
@@ -294,22 +354,23 @@ async function compareSchedule(device: Device, path: string): Promise<Comparison
         [x, reshape(t, [n, 1, 1, 1])],
         (x, t) => e.add(e.mul(e.tanh(x), e.cos(e.div(t, 300))), e.mul(x, 0.1)),
       ),
-    () => reshape(gather(draws, index), shape),
+    () => reshape(gather(noise, index), shape),
   );
-  const graph = makeGraph({}, [[x, next], [index, map([index], (i) => e.add(i, 1), "i32")]]);
+  const graph = makeGraph({}, [...updates, [index, map([index], (i) => e.add(i, 1), "i32")]]);
   using program = await device.compile(graph, { label: name });
-  program.buffers.x.write(toLast(trace.x_init));
+  const start = method.kind === "fractional" ? plan[0].at.alpha : 1;
+  program.buffers.x.write(toLast(trace.x_init, start));
   const kept = trace.kept_steps ?? trace.x.map((_, i) => i), pairs = [];
   let done = 0;
   for (const [i, step] of kept.entries()) {
     program.run(step + 1 - done);
     done = step + 1;
-    const actual = await program.buffers.x.read();
+    const actual = (await program.buffers.x.read()).map((v) => v * scaleAfter(step));
     pairs.push({ name: `step ${step}`, actual, expected: toLast(trace.x[i]) });
   }
   return [
-    compare(`${name} timesteps`, 0, [
-      { name: "timesteps", actual: table.timesteps, expected: trace.timesteps },
+    compare(`${name} timesteps`, 1e-6, [
+      { name: "timesteps", actual: plan.map(({ at }) => at.time), expected: trace.timesteps },
     ]),
     compare(name, 1e-4, pairs),
   ];

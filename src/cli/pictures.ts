@@ -8,7 +8,7 @@ import { extname, join } from "@std/path";
 import { InputError } from "../errors.ts";
 import { writeSafetensors } from "../model/safetensors.ts";
 import { makeGrid, makePicture, type Picture } from "../sample/pixels.ts";
-import type { Images } from "../sample/sampler.ts";
+import type { Images } from "../sample/options.ts";
 import { checkFolder, checkWritable, kindOf, makeFolder, writeWhole } from "./files.ts";
 import { packageName, version } from "./version.ts";
 

@@ -143,13 +143,10 @@ async function showSamples(
     ...{ steps, batchSize: SHOWN },
     parameters: trainer.average,
   });
-  try {
-    const grid = drawGrid(await sampler.sample({ count: SHOWN, seed, signal }));
-    const provenance = { step: trainer.step, seed, steps, sampler: "ddpm" };
-    await folder.writeSamples(trainer.step, await encodePng(grid, provenance));
-  } catch (error) {
-    if (!signal.aborted) throw error;
-  }
+  const images = await sampler.sample({ count: SHOWN, seed, signal });
+  if (signal.aborted) return;
+  const provenance = { step: trainer.step, seed, steps, sampler: "ddpm" };
+  await folder.writeSamples(trainer.step, await encodePng(drawGrid(images), provenance));
 }
 
 /** What a model's file says of its making. */

@@ -299,7 +299,10 @@ export class NoiseSchedule {
       case "leading":
         return each.map((i) => Math.min(i * stride + stepsOffset, T - 1));
       case "linspace":
-        return each.map((i) => last ? round(i * (T - 1) / last) : 0);
+        // A single one is 0 in diffusers, and the last where that would make no sense at all.
+        return each.map((i) =>
+          last ? round(i * (T - 1) / last) : kind === "fractional" ? T - 1 : 0
+        );
       case "trailing":
         return each.map((i) => roundHalfEven((i + 1 - open) * T / steps) - 1);
     }

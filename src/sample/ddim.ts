@@ -5,47 +5,30 @@
  * @module
  */
 
-import * as e from "../gpu/expression.ts";
-import { map } from "../gpu/ops/map.ts";
-import { InputError } from "../errors.ts";
-import type { NoiseSchedule } from "../model/schedule.ts";
-import type { Method, MethodOptions, StepTable } from "./method.ts";
+import type { NoiseLevel, NoiseSchedule } from "../model/schedule.ts";
+import { combine, type Method, noiseIn, type Weights } from "./plan.ts";
+
+/** Where the last step leads. */
+export const endOf = (to: NoiseLevel, schedule: NoiseSchedule): NoiseLevel =>
+  to.time < 0 && !schedule.config.setAlphaToOne ? schedule.levelAt(0) : to;
+
+/** The method, with ε as the network says it or as it follows from the clipped x_0. */
+export const makeDdim = (usesClipped: boolean): Method => ({
+  name: "ddim",
+  summary: "without noise, or with a share of it (eta), Song et al. 2021",
+  ...{ order: 1, evaluations: 1, isStochastic: false },
+  ...{ kind: "whole", isUneven: true, takesZeroSnr: true, takes: ["eta"] },
+  plan: (steps, schedule, { eta = 0 }) =>
+    steps.map(({ from, to: next }) => {
+      const to = endOf(next, schedule), bar = from.alpha ** 2, previous = to.alpha ** 2;
+      const variance = (1 - previous) / (1 - bar) * (1 - bar / previous);
+      const sigma = eta * Math.sqrt(Math.max(variance, 0));
+      const epsilon: Weights = usesClipped ? noiseIn(from) : { epsilon: 1 };
+      const rest = Math.sqrt(Math.max(1 - previous - sigma ** 2, 0));
+      const mean = combine([to.alpha, { sample: 1 }], [rest, epsilon]);
+      return { at: from, next: { x: { ...mean, noise: sigma } } };
+    }),
+});
 
 /** The deterministic method of DDIM, or with `eta` above 0 anything up to ancestral sampling. */
-export const ddim: Method = {
-  name: "ddim",
-  plan(schedule: NoiseSchedule, steps: number, { eta = 0 }: MethodOptions): StepTable {
-    if (!(eta >= 0 && eta <= 1)) {
-      throw new InputError(`Cannot sample with eta ${eta}: it must lie between 0 and 1`);
-    }
-    const timesteps = schedule.timesteps(steps);
-    const last = schedule.config.setAlphaToOne ? 1 : schedule.alphaCumprod(0);
-    const rows = timesteps.map((t) => {
-      const bar = schedule.alphaCumprod(t), s = schedule.previousTimestep(t, steps);
-      const previous = s < 0 ? last : schedule.alphaCumprod(s);
-      const variance = (1 - previous) / (1 - bar) * (1 - bar / previous);
-      const sigma = eta * Math.sqrt(variance);
-      return {
-        sample: Math.sqrt(previous),
-        epsilon: Math.sqrt(Math.max(1 - previous - sigma ** 2, 0)),
-        noise: sigma,
-      };
-    });
-    return {
-      timesteps,
-      columns: {
-        sample: rows.map((r) => r.sample),
-        epsilon: rows.map((r) => r.epsilon),
-        noise: rows.map((r) => r.noise),
-      },
-      isStochastic: eta > 0,
-    };
-  },
-  step(_, { sample, epsilon }, c, noise) {
-    const mean = map(
-      [sample, epsilon, c.sample, c.epsilon],
-      (sample, epsilon, cs, ce) => e.add(e.mul(cs, sample), e.mul(ce, epsilon)),
-    );
-    return c.noise ? map([mean, noise(), c.noise], (m, n, cn) => e.add(m, e.mul(cn, n))) : mean;
-  },
-};
+export const ddim: Method = makeDdim(false);

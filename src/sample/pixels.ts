@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Images } from "./sampler.ts";
+import type { Images } from "./options.ts";
 
 /** A picture: four bytes a pixel, red, green, blue and opacity, row by row. */
 export interface Picture {

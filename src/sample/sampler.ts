@@ -8,113 +8,33 @@ import { InputError } from "../errors.ts";
 import type { ProgramDescription } from "../gpu/describe.ts";
 import type { Device, Program, TensorBuffer } from "../gpu/device.ts";
 import { makeGraph } from "../gpu/graph.ts";
-import { gather } from "../gpu/ops/gather.ts";
 import { map } from "../gpu/ops/map.ts";
 import { randomNormal, type RandomState } from "../gpu/ops/random.ts";
-import { broadcastTo, reshape, slice } from "../gpu/ops/view.ts";
+import { broadcastTo } from "../gpu/ops/view.ts";
 import { add } from "../gpu/expression.ts";
 import { Pace } from "../gpu/pace.ts";
 import { seedWords } from "../gpu/philox.ts";
-import { sizeOf } from "../gpu/shape.ts";
-import { constant, input, type Tensor } from "../gpu/tensor.ts";
+import { type Shape, sizeOf } from "../gpu/shape.ts";
+import { constant, input } from "../gpu/tensor.ts";
 import type { Model } from "../model/model.ts";
 import { sourceOf, viewParameters } from "../model/parameters.ts";
-import { NoiseSchedule, type ScheduleConfig } from "../model/schedule.ts";
+import { outputChannels } from "../model/prediction.ts";
+import { NoiseSchedule } from "../model/schedule.ts";
 import { unet } from "../model/unet.ts";
-import { ddim } from "./ddim.ts";
-import { ddpm } from "./ddpm.ts";
-import { denoise } from "./denoiser.ts";
-import type { Method, MethodOptions, StepTable } from "./method.ts";
-
-/** The name of a sampling method. */
-export type MethodName = "ddpm" | "ddim";
-
-/** All methods by name. */
-export const methods: Readonly<Record<MethodName, Method>> = { ddpm, ddim };
-
-/** Images as a network sees them. */
-export interface Images {
-  /** How many there are. */
-  readonly count: number;
-  /** Rows of each. */
-  readonly height: number;
-  /** Columns of each. */
-  readonly width: number;
-  /** Numbers a pixel: 1 for grey, 3 for red, green and blue. */
-  readonly channels: number;
-  /** `[count, height, width, channels]`, in [-1, 1]; more where x_t is still noisy. */
-  readonly data: Float32Array<ArrayBuffer>;
-}
+import type {
+  Images,
+  SampleOptions,
+  SamplerOptions,
+  SamplingStep,
+  StreamOptions,
+} from "./options.ts";
+import type { Method, Plan } from "./plan.ts";
+import { type MethodName, methods } from "./registry.ts";
+import { BROKEN, memoriesOf, samplingStep } from "./step.ts";
+import { makePlan } from "./walk.ts";
 
 /** Streams of random numbers: what starts a trajectory, and what its steps add. */
 const START_STREAM = 1, STEP_STREAM = 2;
-
-/** Settings of a sampler. */
-export interface SamplerOptions extends MethodOptions {
-  /** `ddpm` is ancestral sampling, `ddim` is without noise. @default {"ddpm"} */
-  readonly method?: MethodName;
-  /** Evaluations of the network, 1 to T. @default {50} */
-  readonly steps?: number;
-  /** Images that are computed together; memory grows with it. @default {16} */
-  readonly batchSize?: number;
-  /** Height and width; by default those the model was made for. */
-  readonly size?: readonly [height: number, width: number];
-  /** The model's parameters on the device, if somebody else owns them there. */
-  readonly parameters?: TensorBuffer;
-}
-
-/** Settings of one call. */
-export interface SampleOptions {
-  /** How many images to make. @default {1} */
-  readonly count?: number;
-  /** Image k of a seed is the same whatever the count and the batch size. @default {0} */
-  readonly seed?: number;
-  /** The number k of the first image. @default {0} */
-  readonly first?: number;
-  /** A class for each image, for models that have classes; integers in [0, classes). */
-  readonly labels?: readonly number[];
-  /** Stops between steps. */
-  readonly signal?: AbortSignal;
-  /** Is told how many of all steps of all batches are done. */
-  readonly onProgress?: (done: number, total: number) => void;
-  /** Is given x_t, for how many steps were done; every `snapshotEvery` steps of the first batch. */
-  readonly onSnapshot?: (images: Images, step: number) => void;
-  /** Steps between two snapshots. @default {1} */
-  readonly snapshotEvery?: number;
-}
-
-/** One step of a method around a network, as a function of tensors. */
-export function samplingStep(
-  schedule: ScheduleConfig,
-  method: Method,
-  table: StepTable,
-  x: Tensor,
-  index: Tensor,
-  network: (x: Tensor, t: Tensor) => Tensor,
-  noise: () => Tensor,
-): Tensor {
-  const names = Object.keys(table.columns), { alphasCumprod } = new NoiseSchedule(schedule);
-  const bars = table.timesteps.map((t) => alphasCumprod[t]);
-  const columns = [
-    table.timesteps,
-    bars.map(Math.sqrt),
-    bars.map((bar) => Math.sqrt(1 - bar)),
-    ...names.map((name) => table.columns[name]),
-  ];
-  const rows = table.timesteps.flatMap((_, i) => columns.map((column) => column[i]));
-  const row = gather(constant(rows, [table.timesteps.length, columns.length]), index);
-  const scalar = (i: number) => reshape(slice(row, 1, i, 1), [1, 1, 1, 1]);
-  const t = broadcastTo(reshape(scalar(0), [1]), [x.shape[0]]);
-  const level = { alpha: scalar(1), sigma: scalar(2) };
-  const used = names.map((name, i) => [name, scalar(i + 3)] as const)
-    .filter(([name]) => table.isStochastic || name !== "noise");
-  return method.step(
-    x,
-    denoise(schedule, x, network(x, t), level),
-    Object.fromEntries(used),
-    noise,
-  );
-}
 
 /**
  * A model, a method and a number of steps, compiled. Dispose of it to free its memory.
@@ -138,28 +58,29 @@ export function samplingStep(
  */
 export class Sampler implements Disposable {
   readonly #device: Device;
-  readonly #start: Program;
-  readonly #step: Program;
+  readonly #method: Method;
+  readonly #programs: { readonly start: Program; readonly step: Program };
   readonly #owned: Disposable[];
   readonly #shape: readonly [number, number, number, number];
-  readonly #steps: number;
+  /** How many evaluations are done after each step. */
+  readonly #ends: readonly number[];
   readonly #classes: number | undefined;
 
   private constructor(
     device: Device,
-    start: Program,
-    step: Program,
+    method: Method,
+    plan: Plan,
+    programs: { readonly start: Program; readonly step: Program },
     owned: Disposable[],
     shape: readonly [number, number, number, number],
-    steps: number,
     classes: number | undefined,
   ) {
     this.#device = device;
-    this.#start = start;
-    this.#step = step;
+    this.#method = method;
+    this.#programs = programs;
     this.#owned = owned;
     this.#shape = shape;
-    this.#steps = steps;
+    this.#ends = plan.flatMap(({ endsStep = true }, i) => endsStep ? [i + 1] : []);
     this.#classes = classes;
   }
 
@@ -186,12 +107,8 @@ export class Sampler implements Disposable {
     model: Model,
     options: SamplerOptions = {},
   ): Promise<Sampler> {
-    const { method = "ddpm", steps = 50, batchSize = 16, size = model.config.sampleSize } = options;
-    const { config, layout } = model;
-    if (!Object.hasOwn(methods, method)) {
-      const names = Object.keys(methods).join(" and ");
-      throw new InputError(`Cannot sample by ${method}: the methods are ${names}`);
-    }
+    const { batchSize = 16, size = model.config.sampleSize } = options;
+    const { config, layout, schedule } = model, method = methodOf(options.method);
     checkInteger(batchSize, 1, "the batch size");
     if (!size) throw new InputError("The model is for images of any size: give one");
     for (const side of size) checkInteger(side, 1, "the height or width");
@@ -200,15 +117,14 @@ export class Sampler implements Disposable {
         `Cannot sample: networks with class_embed_type ${config.classEmbedType} are not supported`,
       );
     }
-    if (config.inChannels !== config.outChannels) {
+    if (config.outChannels !== outputChannels(schedule, config.inChannels)) {
       throw new InputError(
         `Cannot sample: the network predicts ${config.outChannels} channels of images that have ` +
-          `${config.inChannels}`,
+          `${config.inChannels}, with variance_type ${schedule.varianceType}`,
       );
     }
     const shape = [batchSize, ...size, config.inChannels] as const;
-    const schedule = new NoiseSchedule(model.schedule);
-    const table = methods[method].plan(schedule, steps, options);
+    const plan = makePlan(method, new NoiseSchedule(schedule), options.steps, options);
 
     const x = input("x", shape), index = input("index", [1], "i32");
     const random: RandomState = {
@@ -218,10 +134,9 @@ export class Sampler implements Disposable {
     };
     const labels = config.numClassEmbeds === null ? undefined : input("labels", [batchSize], "i32");
     const parameters = viewParameters(layout, input("parameters", [layout.size]));
-    const next = samplingStep(
-      model.schedule,
-      methods[method],
-      table,
+    const updates = samplingStep(
+      schedule,
+      plan,
       x,
       index,
       (sample, timestep) =>
@@ -231,6 +146,10 @@ export class Sampler implements Disposable {
         }),
       () => randomNormal(shape, random, STEP_STREAM),
     );
+    const states: Record<string, Shape> = {
+      ...Object.fromEntries(memoriesOf(plan).map((name) => [name, shape])),
+      ...{ sample: shape, health: [1] },
+    };
 
     const owned: Disposable[] = [];
     const own = <T extends Disposable>(resource: T): T => {
@@ -243,44 +162,60 @@ export class Sampler implements Disposable {
         weights = own(device.buffer(layout.size));
         weights.write(model.parameters);
       }
-      const buffers = {
-        ...{ parameters: weights, x: own(device.buffer(sizeOf(shape))) },
-        ...{ index: own(device.buffer(1, "i32")), first: own(device.buffer(1, "i32")) },
-        seed: own(device.buffer(2, "i32")),
-      };
+      const buffers: Record<string, TensorBuffer> = { parameters: weights };
+      for (const [name, shape] of Object.entries({ ...states, x: x.shape })) {
+        buffers[name] = own(device.buffer(sizeOf(shape)));
+      }
+      for (const { name, length } of [{ name: "seed", length: 2 }, { name: "index", length: 1 }]) {
+        buffers[name] = own(device.buffer(length, "i32"));
+      }
+      buffers.first = own(device.buffer(1, "i32"));
+      const zeros = Object.entries(states).map(([name, shape]) =>
+        [input(name, shape), broadcastTo(constant([0]), shape)] as const
+      );
       const start = own(
         await device.compile(
-          makeGraph({}, [[x, randomNormal(shape, random, START_STREAM)]]),
+          makeGraph({}, [[x, randomNormal(shape, random, START_STREAM)], ...zeros]),
           { label: "the start of sampling", buffers },
         ),
       );
       const step = own(
         await device.compile(
-          makeGraph({}, [[x, next], [index, map([index], (i) => add(i, 1), "i32")]]),
+          makeGraph({}, [...updates, [index, map([index], (i) => add(i, 1), "i32")]]),
           { label: "a sampling step", buffers, constant: ["parameters"] },
         ),
       );
       const classes = config.numClassEmbeds ?? undefined;
-      return new Sampler(device, start, step, owned, shape, steps, classes);
+      return new Sampler(device, method, plan, { start, step }, owned, shape, classes);
     } catch (error) {
       for (const resource of owned.toReversed()) resource[Symbol.dispose]();
       throw error;
     }
   }
 
-  /** Floating point operations of a step over a batch. */
+  /** Steps of a run. */
+  get steps(): number {
+    return this.#ends.length;
+  }
+
+  /** Evaluations of the network in a run. */
+  get evaluations(): number {
+    return this.#ends[this.#ends.length - 1];
+  }
+
+  /** Floating point operations of an evaluation over a batch. */
   get flops(): number {
-    return this.#step.flops;
+    return this.#programs.step.flops;
   }
 
   /** What a step consists of. */
   describe(): ProgramDescription {
-    return this.#step.describe();
+    return this.#programs.step.describe();
   }
 
   /** Bytes that the programs took on the device, parameters not counted. */
   get memory(): number {
-    return this.#start.memory + this.#step.memory;
+    return this.#programs.start.memory + this.#programs.step.memory;
   }
 
   /**
@@ -298,55 +233,119 @@ export class Sampler implements Disposable {
    * console.log(data.length); // 2 * 8 * 8 * 3
    * ```
    *
-   * @throws {InputError} If labels are missing, superfluous or out of range, or other settings are.
+   * @throws {InputError} If labels are missing, superfluous or out of range, or other settings are;
+   * or if the network predicts what is no number.
    * @throws {DeviceError} If the device fails.
-   * @throws The signal's reason, if it is aborted.
+   * @returns The images; those that are done and what the network takes the others of their batch
+   * for, if the signal stops it, which may be none.
    */
   async sample(options: SampleOptions = {}): Promise<Images> {
-    const { count = 1, seed = 0, first = 0, labels, signal, onProgress } = options;
-    const { snapshotEvery = 1 } = options;
+    const stream = this.#run(options, Infinity);
+    for (;;) {
+      const { done, value } = await stream.next();
+      if (done) return value;
+    }
+  }
+
+  /**
+   * Makes images and shows how they come about, batch by batch. One call at a time.
+   *
+   * @returns What {@linkcode Sampler.sample} returns.
+   *
+   * @example
+   * ```ts
+   * import { initializeModel, openDevice, parseUNetConfig, Sampler } from "@x/ddpm";
+   *
+   * const config = parseUNetConfig({ sample_size: 8, block_out_channels: [8], norm_num_groups: 4,
+   *   down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
+   * using device = await openDevice("cpu");
+   * using sampler = await Sampler.create(device, initializeModel(config, {}, 0), { steps: 4 });
+   * for await (const { step, noisy, sample } of sampler.stream({ seed: 1, every: 2 })) {
+   *   console.log(step, noisy.data[0], sample.data[0]); // 2 and 4
+   * }
+   * ```
+   *
+   * @throws {InputError} If settings are wrong, or the network predicts what is no number.
+   * @throws {DeviceError} If the device fails.
+   */
+  stream(options: StreamOptions = {}): AsyncGenerator<SamplingStep, Images> {
+    const { every = 1 } = options;
+    checkInteger(every, 1, "the number of steps between those that are shown");
+    return this.#run(options, every);
+  }
+
+  async *#run(options: SampleOptions, every: number): AsyncGenerator<SamplingStep, Images> {
+    const { count = 1, seed = 0, first = 0, labels, start, signal, onProgress } = options;
     checkInteger(count, 1, "the number of images");
     checkInteger(seed, 0, "the seed");
     checkInteger(first, 0, "the number of the first image");
-    checkInteger(snapshotEvery, 1, "the number of steps between snapshots");
-    const [batch, height, width, channels] = this.#shape, each = height * width * channels;
     this.#checkLabels(labels, count);
-    const data = new Float32Array(count * each), batches = Math.ceil(count / batch);
-    const images = (count: number, data: Float32Array<ArrayBuffer>): Images => ({
-      ...{ count, height, width, channels, data },
+    this.#checkStart(start, count);
+    const [batch, height, width, channels] = this.#shape, each = height * width * channels;
+    const images = (data: Float32Array<ArrayBuffer>): Images => ({
+      ...{ count: data.length / each, height, width, channels, data },
     });
-    const { seed: seedBuffer, first: firstBuffer } = this.#start.buffers;
-    const { index, x } = this.#step.buffers;
-    seedBuffer.write(seedWords(seed));
-    const pace = new Pace();
+    const data = new Float32Array(count * each), batches = Math.ceil(count / batch);
+    const { x, sample } = this.#programs.step.buffers;
+    this.#programs.start.buffers.seed.write(seedWords(seed));
+    const pace = new Pace(), ends = this.#ends;
     for (let b = 0; b < batches; b++) {
-      const here = Math.min(batch, count - b * batch);
-      firstBuffer.write([first + b * batch]);
-      index.write([0]);
-      if (labels) {
-        this.#step.buffers.labels.write(
-          Int32Array.from({ length: batch }, (_, i) => labels[b * batch + i] ?? 0),
+      const at = b * batch, here = Math.min(batch, count - at);
+      const read = async (buffer: TensorBuffer) =>
+        images(checkNumbers(await buffer.read(0, here * each)));
+      this.#prepare(first + at, labels?.slice(at, at + here));
+      if (start) x.write(start.data.subarray(at * each, (at + here) * each));
+      for (let done = 0, step = 0; step < ends.length;) {
+        if (signal?.aborted) {
+          if (done) data.set((await read(sample)).data, at * each);
+          return images(data.slice(0, (at + (done ? here : 0)) * each));
+        }
+        const next = Math.min(
+          every === Infinity ? Infinity : step - step % every + every,
+          ends.length,
         );
-      }
-      this.#start.run();
-      const every = b === 0 && options.onSnapshot ? snapshotEvery : Infinity;
-      for (let done = 0; done < this.#steps;) {
-        signal?.throwIfAborted();
-        const untilSnapshot = every === Infinity ? every : every - done % every;
-        const steps = pace.begin(Math.min(this.#steps - done, untilSnapshot));
-        this.#step.run(steps);
-        done += steps;
-        if (done % every === 0 && options.onSnapshot) {
-          const values = await x.read(0, here * each);
-          options.onSnapshot(images(here, values as Float32Array<ArrayBuffer>), done);
+        const evaluations = pace.begin(ends[next - 1] - done);
+        this.#programs.step.run(evaluations);
+        done += evaluations;
+        while (ends[step] <= done) step++;
+        const isShown = every < Infinity && done === ends[next - 1];
+        if (isShown) {
+          const [noisy, estimate] = await Promise.all([x, sample].map(read));
+          yield { index: at, step, steps: ends.length, noisy, sample: estimate };
         } else await this.#device.idle();
-        onProgress?.(b * this.#steps + done, batches * this.#steps);
-        await pace.end(steps);
+        onProgress?.(b * ends.length + step, batches * ends.length);
+        await pace.end(evaluations);
       }
-      const values = await x.read(0, here * each);
-      data.set(values, b * batch * each);
+      data.set((await read(x)).data, at * each);
     }
-    return images(count, data);
+    return images(data);
+  }
+
+  /** Draws the noise that a batch starts from, and forgets the last one. */
+  #prepare(first: number, labels: readonly number[] | undefined): void {
+    const { start, step } = this.#programs, [batch] = this.#shape;
+    start.buffers.first.write([first]);
+    step.buffers.index.write([0]);
+    if (labels) {
+      step.buffers.labels.write(Int32Array.from({ length: batch }, (_, i) => labels[i] ?? 0));
+    }
+    start.run();
+  }
+
+  #checkStart(start: Images | undefined, count: number): void {
+    if (!start) {
+      if (this.#method.isInverse) {
+        throw new InputError(`Cannot sample by ${this.#method.name}: give the images to invert`);
+      }
+      return;
+    }
+    const [, ...sides] = this.#shape, given = [start.height, start.width, start.channels];
+    if (start.count !== count || sides.some((n, i) => n !== given[i])) {
+      throw new InputError(
+        `Cannot start from ${start.count} images of ${given.join("x")}: ${count} of ` +
+          `${sides.join("x")} are needed`,
+      );
+    }
   }
 
   #checkLabels(labels: readonly number[] | undefined, count: number): void {
@@ -366,6 +365,24 @@ export class Sampler implements Disposable {
   [Symbol.dispose](): void {
     for (const resource of this.#owned.toReversed()) resource[Symbol.dispose]();
   }
+}
+
+function methodOf(name: MethodName = "ddpm"): Method {
+  if (Object.hasOwn(methods, name)) return methods[name];
+  throw new InputError(
+    `Cannot sample by ${name}: the methods are ${Object.keys(methods).join(", ")}`,
+  );
+}
+
+/** @throws {InputError} If there is what is no number, or what the program wrote in its place. */
+function checkNumbers(values: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>) {
+  if (values.every((value) => Math.abs(value) < BROKEN / 10)) {
+    return values as Float32Array<ArrayBuffer>;
+  }
+  throw new InputError(
+    "Cannot sample: the network predicts what is no number (NaN, or infinite); its weights are " +
+      "damaged, its training diverged, or the sampler's noise levels are not those it knows",
+  );
 }
 
 function checkInteger(value: number, least: number, what: string): void {

@@ -56,14 +56,20 @@ refuses("a value that is missing, or where none belongs, is refused", [
 ]);
 
 refuses("a choice that does not exist is refused, and the nearest is named", [
-  ["sample --sampler ddmp", /--sampler must be one of ddpm, ddim, not ddmp; did you mean ddpm\?/],
+  ["sample --sampler ddmp", /--sampler must be one of ddpm, ddim, .*, not ddmp; did you mean ddpm\?/],
   ["sample --device gup", /--device must be one of auto, gpu, cpu, not gup/],
 ]);
 
 refuses("flags that contradict each other or the model are refused", [
   ["sample --device gpu --threads 2", /--threads is for the CPU/],
   ["train --out x --data mnist --device gpu --wide", /--wide is for the CPU/],
-  ["sample --eta 0.5", /Cannot sample by ddpm with an eta: that is ddim's/],
+  ["sample --eta 0.5", /Cannot sample by ddpm with eta: that is for ddim/],
+  ["sample --sampler lms --churn 1", /by lms with churn: that is for heun, edm/],
+  ["sample --sampler ddim --sigmas karras", /ddim over karras noise levels: .* lms, euler/],
+  ["sample --sampler plms --timesteps 9,3", /plms by hand: its steps are even; .* ddpm, ddim/],
+  ["sample --sampler ddim --timesteps 9,30", /timesteps 9, 30: they must fall, from 999 to 0/],
+  ["sample --timesteps 9,x", /--timesteps must be numbers with commas, .*, not 9,x/],
+  ["sample --timesteps 9,3 --steps 3", /in 3 steps: 2 timesteps are given/],
   ["sample --steps 1001", /Cannot sample in 1001 steps: .* 1 to 1000/],
   ["sample --label 3", /--label is for models with classes/],
   ["sample --count 65 --out x.gif", /Cannot make 65 images: a \.gif shows 64 at most/],

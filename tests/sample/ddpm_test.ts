@@ -2,11 +2,19 @@ import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/ass
 import { InputError } from "../../src/errors.ts";
 import { NoiseSchedule, parseSchedule } from "../../src/model/schedule.ts";
 import { ddpm } from "../../src/sample/ddpm.ts";
+import { makePlan } from "../../src/sample/walk.ts";
 import { assertClose } from "../close.ts";
 import { sampleByOracle, target } from "./oracle.ts";
 
-const plan = (steps: number, fields: Record<string, unknown> = {}) =>
-  ddpm.plan(new NoiseSchedule(parseSchedule(fields)), steps, {});
+/** Columns of weights, a row a step. */
+const plan = (steps: number, fields: Record<string, unknown> = {}) => {
+  const rows = makePlan(ddpm, new NoiseSchedule(parseSchedule(fields)), steps, {});
+  const column = (name: string) => rows.map(({ next }) => next.x[name]);
+  return {
+    timesteps: rows.map(({ at }) => at.time),
+    columns: { sample: column("sample"), x: column("x"), noise: column("noise") },
+  };
+};
 
 /** The row at which all timesteps are at t. */
 const rowOf = (t: number) => 999 - t;

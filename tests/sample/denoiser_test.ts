@@ -1,11 +1,13 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { makeGraph } from "../../src/gpu/graph.ts";
 import { interpret } from "../../src/gpu/reference.ts";
 import { constant } from "../../src/gpu/tensor.ts";
 import { parseSchedule } from "../../src/model/schedule.ts";
-import { denoise } from "../../src/sample/denoiser.ts";
+import { denoise, quantile } from "../../src/sample/denoiser.ts";
 import { assertClose } from "../close.ts";
+import { Random } from "../random.ts";
 
+const shape = [1, 2, 2, 1];
 const image = [0.5, -1, 0.25, 1], noise = [1.5, -0.5, 2, -2], alpha = 0.6, sigma = 0.8;
 const mix = (a: number[], b: number[], sign: number) =>
   a.map((x, i) => alpha * x + sign * sigma * b[i]);
@@ -18,9 +20,9 @@ const estimate = (fields: Record<string, unknown>, output: number[]) => {
   const level = { alpha: constant([alpha]), sigma: constant([sigma]) };
   const { sample, epsilon } = denoise(
     parseSchedule(fields),
-    constant(noisy),
-    constant(output),
+    constant(noisy, shape),
     level,
+    () => constant(output, shape),
   );
   return interpret(makeGraph({ sample, epsilon }), {});
 };
@@ -44,4 +46,36 @@ Deno.test("denoise() clips only if the schedule says so", () => {
   const wrong = noise.map((x) => 3 * x);
   assert(estimate({ clip_sample: false }, wrong).sample.some((x) => Math.abs(x) > 1));
   assertEquals(Math.max(...estimate({}, wrong).sample.map(Math.abs)), 1);
+});
+
+/** torch.quantile of magnitudes: linear between neighbours. */
+function quantileOf(values: number[], ratio: number): number {
+  const sorted = values.map(Math.abs).sort((a, b) => a - b), place = ratio * (values.length - 1);
+  const below = Math.floor(place), next = sorted[Math.min(below + 1, sorted.length - 1)];
+  return sorted[below] + (place - below) * (next - sorted[below]);
+}
+
+Deno.test("quantile() finds what sorting finds, for each image", () => {
+  const random = new Random("quantile"), shape = [3, 5, 4, 3];
+  const values = Array.from({ length: 180 }, (_, i) => random.between(-1, 1) * 10 ** (i % 5));
+  values.fill(0.25, 60, 100);
+  values.fill(0, 100, 120);
+  for (const ratio of [0.005, 0.5, 0.9, 0.995, 1]) {
+    const found = interpret(makeGraph({ q: quantile(constant(values, shape), ratio) }), {}).q;
+    const expected = [0, 1, 2].map((i) => quantileOf(values.slice(60 * i, 60 * i + 60), ratio));
+    assertEquals(found.length, 3);
+    expected.forEach((q, i) => assertAlmostEquals(found[i], q, 1e-9 + 1e-6 * q, `${ratio} ${i}`));
+  }
+});
+
+Deno.test("dynamic thresholding divides by the quantile, limited, instead of clipping", () => {
+  const output = [0.5, -3, 0.25, 1.5];
+  const of = (fields: Record<string, unknown>) =>
+    estimate({ prediction_type: "sample", thresholding: true, ...fields }, output).sample;
+  const q = quantileOf(output, 0.9);
+  const limited = output.map((x) => Math.max(-q, Math.min(q, x)) / q);
+  assertClose(of({ dynamic_thresholding_ratio: 0.9, sample_max_value: 10 }), limited, 1e-6);
+  const clipped = output.map((x) => Math.max(-1, Math.min(1, x)));
+  assertClose(of({ dynamic_thresholding_ratio: 0.9 }), clipped, 1e-6, "limited to 1");
+  assertClose(of({ dynamic_thresholding_ratio: 0.01, sample_max_value: 10 }), clipped, 1e-6);
 });

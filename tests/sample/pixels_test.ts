@@ -1,6 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { makeGrid, makePicture } from "../../src/sample/pixels.ts";
-import type { Images } from "../../src/sample/sampler.ts";
+import type { Images } from "../../src/sample/options.ts";
 
 const imagesOf = (
   count: number,

@@ -1,16 +1,13 @@
-import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { InputError } from "../../src/errors.ts";
 import { DeviceError } from "../../src/gpu/device.ts";
 import { ReferenceDevice } from "../../src/gpu/reference.ts";
 import { initializeModel } from "../../src/model/model.ts";
 import { NoiseSchedule } from "../../src/model/schedule.ts";
-import {
-  type Images,
-  type MethodName,
-  methods,
-  Sampler,
-  type SamplerOptions,
-} from "../../src/sample/sampler.ts";
+import type { Images, SamplerOptions } from "../../src/sample/options.ts";
+import { type MethodName, methods } from "../../src/sample/registry.ts";
+import { Sampler } from "../../src/sample/sampler.ts";
+import { makePlan } from "../../src/sample/walk.ts";
 import { assertClose } from "../close.ts";
 import { openCpuAs, openGpu } from "../device.ts";
 import { randomModel, smallConfig, tinyConfig } from "../networks.ts";
@@ -18,6 +15,12 @@ import { randomModel, smallConfig, tinyConfig } from "../networks.ts";
 /** A network whose images are not clipped to black and white, in which differences would drown. */
 const soft = { clip_sample_range: 5 };
 const tiny = randomModel(tinyConfig(), soft), small = randomModel(smallConfig(), soft);
+/** One whose predictions change slowly with x, as those of trained networks do. */
+const calm = {
+  ...tiny,
+  parameters: tiny.parameters.map((x) => x / 2),
+  schedule: { ...tiny.schedule, clipSample: false },
+};
 const classes = randomModel(tinyConfig({ num_class_embeds: 3 }), soft);
 
 /** The images of a batch, one by one. */
@@ -79,18 +82,19 @@ Deno.test("every step of ddpm adds fresh normal noise", async () => {
   // A fresh network predicts zero. If that is x_0, then x_s = c x_t + d z, and z can be seen.
   const schedule = { prediction_type: "sample" }, steps = 8, seen: Float32Array[] = [];
   const model = initializeModel(tinyConfig(), schedule, 0);
-  const { columns } = methods.ddpm.plan(new NoiseSchedule(model.schedule), steps, {});
+  const plan = makePlan(methods.ddpm, new NoiseSchedule(model.schedule), steps, {});
+  const weights = plan.map(({ next }) => next.x);
   using device = await openGpu();
   using sampler = await Sampler.create(device, model, { method: "ddpm", steps, batchSize: 8 });
-  await sampler.sample({ count: 8, onSnapshot: ({ data }) => void seen.push(data) });
+  for await (const { noisy } of sampler.stream({ count: 8 })) seen.push(noisy.data);
   const power = seen[0].reduce((sum, x) => sum + x * x, 0) / seen[0].length;
-  const expected = columns.x[0] ** 2 + columns.noise[0] ** 2;
+  const expected = weights[0].x ** 2 + weights[0].noise ** 2;
   assertAlmostEquals(power / expected, 1, 0.2, "the first step's noise is not that of the start");
 
   const noise = Array.from({ length: steps - 2 }, (_, i) =>
     Array.from(
       seen[i + 1],
-      (x, j) => (x - columns.x[i + 1] * seen[i][j]) / columns.noise[i + 1],
+      (x, j) => (x - weights[i + 1].x * seen[i][j]) / weights[i + 1].noise,
     ));
   for (const [i, a] of noise.entries()) {
     for (const [j, b] of noise.entries()) {
@@ -148,51 +152,132 @@ Deno.test("progress counts all steps of all batches, and reaches their number", 
   assert(told.some(([done]) => done === 10) && told.some(([done]) => done === 20));
 });
 
-Deno.test("snapshots are of the first batch, as often as asked, and end at the images", async () => {
+Deno.test("a stream shows x_t and x_0 of every batch, as often as asked", async () => {
   using device = await openGpu();
-  using sampler = await Sampler.create(device, tiny, { steps: 6, batchSize: 2 });
-  const sample = async (snapshotEvery?: number) => {
-    const seen: { images: Images; step: number }[] = [];
-    const images = await sampler.sample({
-      count: 3,
-      onSnapshot: (images, step) => void seen.push({ images, step }),
-      ...(snapshotEvery ? { snapshotEvery } : {}),
-    });
-    return { seen, images };
-  };
-  const { seen, images } = await sample();
-  assertEquals(seen.map(({ step }) => step), [1, 2, 3, 4, 5, 6]);
-  assertEquals(seen.map(({ images }) => images.count), Array(6).fill(2));
-  assertEquals(seen[5].images.data, images.data.slice(0, 128));
-  assert(seen[0].images.data.some((x, i) => Math.abs(x - images.data[i]) > 0.1));
+  for (const method of ["ddpm", "heun"] as const) {
+    using sampler = await Sampler.create(device, tiny, { method, steps: 6, batchSize: 2 });
+    assertEquals([sampler.steps, sampler.evaluations], [6, method === "heun" ? 11 : 6]);
+    const expected = await sampler.sample({ count: 3 });
+    const follow = async (every?: number) => {
+      const stream = sampler.stream({ count: 3, ...(every ? { every } : {}) }), seen = [];
+      let next = await stream.next();
+      for (; !next.done; next = await stream.next()) seen.push(next.value);
+      assertEquals(next.value, expected, "to be watched changes nothing");
+      return seen;
+    };
+    const seen = await follow();
+    assertEquals(seen.map(({ step }) => step), [1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6]);
+    assertEquals(seen.map(({ index }) => index), [...Array(6).fill(0), ...Array(6).fill(2)]);
+    assertEquals(seen.map(({ noisy }) => noisy.count), [...Array(6).fill(2), ...Array(6).fill(1)]);
+    assertEquals(seen[5].noisy.data, expected.data.slice(0, 128));
+    assertClose(
+      seen[5].sample.data,
+      expected.data.slice(0, 128),
+      1e-5,
+      "the last x_0 is the image",
+    );
+    assert(seen[0].noisy.data.some((x, i) => Math.abs(x - expected.data[i]) > 0.1));
+    assert(seen[0].sample.data.some((x, i) => Math.abs(x - seen[0].noisy.data[i]) > 0.1));
 
-  const { seen: some, images: same } = await sample(4);
-  assertEquals(some.map(({ step }) => step), [4]);
-  assertEquals(some[0].images.data, seen[3].images.data);
-  assertEquals(same.data, images.data, "to be watched changes nothing");
+    const some = await follow(4);
+    assertEquals(some.map(({ step }) => step), [4, 6, 4, 6]);
+    assertEquals(some[0].noisy.data, seen[3].noisy.data);
+  }
 });
 
-Deno.test("a signal stops sampling between steps, after which the sampler is as new", async () => {
+Deno.test("a signal stops sampling between steps, and what is done is returned", async () => {
   using device = await openGpu();
-  using sampler = await Sampler.create(device, tiny, { steps: 50, batchSize: 1 });
-  const expected = await sampler.sample({ seed: 4 });
+  using sampler = await Sampler.create(device, tiny, { steps: 50, batchSize: 2 });
+  const expected = await sampler.sample({ seed: 4, count: 4 });
   const controller = new AbortController(), told: number[] = [];
-  const error = await assertRejects(() =>
-    sampler.sample({
-      count: 2,
-      signal: controller.signal,
-      onProgress(done) {
-        told.push(done);
-        controller.abort(new RangeError("enough"));
-      },
-    }), RangeError);
-  assertEquals([error.message, told.length], ["enough", 1]);
-  assert(told[0] < 50);
-  assertEquals(await sampler.sample({ seed: 4 }), expected);
+  const images = await sampler.sample({
+    ...{ seed: 4, count: 4, signal: controller.signal },
+    onProgress(done) {
+      told.push(done);
+      if (done > 50) controller.abort(new RangeError("enough"));
+    },
+  });
+  assert(told.at(-1)! > 50 && told.at(-1)! < 100);
+  assertEquals([images.count, images.data.length], [4, 256]);
+  assertEquals(images.data.slice(0, 128), expected.data.slice(0, 128), "the first batch is done");
+  const rest = images.data.slice(128);
+  assert(rest.every((x) => Math.abs(x) <= 5) && rest.some((x, i) => x !== expected.data[128 + i]));
+  assertEquals(await sampler.sample({ seed: 4, count: 4 }), expected, "it is as new");
 
   const onProgress = () => assert(false, "nothing is done");
-  await assertRejects(() => sampler.sample({ signal: controller.signal, onProgress }), RangeError);
-  await assertRejects(() => sampler.sample({ signal: AbortSignal.abort() }), DOMException);
+  const nothing = await sampler.sample({ signal: controller.signal, onProgress });
+  assertEquals([nothing.count, nothing.data.length], [0, 0]);
+});
+
+Deno.test("a stream that nobody reads to its end leaves the sampler as new", async () => {
+  using device = await openGpu();
+  using sampler = await Sampler.create(device, tiny, { steps: 4, batchSize: 1 });
+  const expected = await sampler.sample();
+  for await (const { step } of sampler.stream()) if (step === 2) break;
+  assertEquals(await sampler.sample(), expected);
+});
+
+Deno.test("images can start from given noise, and go back to it", async () => {
+  using device = await openGpu();
+  const options = { steps: 40, batchSize: 2 };
+  using forward = await Sampler.create(device, calm, { ...options, method: "ddim" });
+  using back = await Sampler.create(device, calm, { ...options, method: "ddim_inverse" });
+  const images = await forward.sample({ count: 3, seed: 2 });
+  const noise = await back.sample({ count: 3, start: images });
+  assert(noise.data.some((x, i) => Math.abs(x - images.data[i]) > 0.1));
+  const again = await forward.sample({ count: 3, start: noise });
+  assertClose(again.data, images.data, 0.02);
+
+  await assertRejects(
+    () => back.sample(),
+    InputError,
+    "by ddim_inverse: give the images to invert",
+  );
+  for (const count of [1, 4]) {
+    await assertRejects(
+      () => forward.sample({ count, start: noise }),
+      InputError,
+      `Cannot start from 3 images of 8x8x1: ${count} of 8x8x1 are needed`,
+    );
+  }
+});
+
+Deno.test("all methods make the same images on all devices", async () => {
+  const reference = new ReferenceDevice(), gpu = await openGpu(), cpu = await openCpuAs(2, {});
+  using _ = gpu;
+  using __ = cpu;
+  for (const method of Object.keys(methods) as MethodName[]) {
+    if (methods[method].isInverse) continue;
+    const images: Images[] = [];
+    for (const device of [reference, gpu, cpu]) {
+      using sampler = await Sampler.create(device, tiny, { method, steps: 5, batchSize: 2 });
+      images.push(await sampler.sample({ count: 2, seed: 5 }));
+    }
+    for (const { data } of images) assertClose(data, images[0].data, 1e-3, method);
+  }
+});
+
+Deno.test("a network that predicts what is no number is an error, not a clipped image", async () => {
+  const damaged = { ...tiny, parameters: tiny.parameters.map((x, i) => i === 9 ? NaN : x) };
+  for (const device of [new ReferenceDevice(), await openGpu(), await openCpuAs(2, {})]) {
+    using _ = device;
+    using sampler = await Sampler.create(device, damaged, { steps: 3, batchSize: 1 });
+    await assertRejects(() => sampler.sample(), InputError, "predicts what is no number (NaN");
+    using good = await Sampler.create(device, tiny, { steps: 3, batchSize: 1 });
+    assertEquals((await good.sample()).count, 1);
+  }
+});
+
+Deno.test("a network may choose its variances, and be one of EDM's", async () => {
+  using device = new ReferenceDevice();
+  const learned = randomModel(tinyConfig({ out_channels: 2 }), { variance_type: "learned_range" });
+  const edm = randomModel(tinyConfig(), { beta_schedule: "edm", prediction_type: "edm" });
+  for (const [model, method] of [[learned, "ddpm"], [learned, "heun"], [edm, "edm"]] as const) {
+    using sampler = await Sampler.create(device, model, { method, steps: 3, batchSize: 1 });
+    const { channels, data } = await sampler.sample();
+    assertEquals([channels, data.length], [1, 64]);
+    assert(data.every(Number.isFinite) && new Set(data).size > 10);
+  }
 });
 
 Deno.test("labels reach the images they are for, over batches", async () => {
@@ -247,15 +332,15 @@ const refusals: readonly [string, SamplerOptions, string][] = [
   ["half a step", { steps: 2.5, method: "ddpm" }, "2.5 steps"],
   ["a negative eta", { method: "ddim", eta: -0.1 }, "eta -0.1: it must lie between 0 and 1"],
   ["too large an eta", { method: "ddim", eta: 2 }, "eta 2"],
-  ["an eta where there is none", { method: "ddpm", eta: 0 }, "by ddpm with an eta"],
+  ["an eta where there is none", { method: "ddpm", eta: 0 }, "by ddpm with eta: that is for ddim"],
   ["empty batches", { batchSize: 0 }, "the batch size is 0, but must be an integer from 1 on"],
   ["half an image", { batchSize: 1.5 }, "the batch size is 1.5"],
   ["a size that cannot be halved", { size: [7, 8] }, "Images of 7x8 do not fit"],
   ["a size of nothing", { size: [8, 0] }, "the height or width is 0"],
   [
     "an unknown method",
-    { method: "euler" as MethodName },
-    "by euler: the methods are ddpm and ddim",
+    { method: "leap" as MethodName },
+    "by leap: the methods are ddpm, ddim,",
   ],
   ["a method of Object's", { method: "toString" as MethodName }, "by toString"],
 ];
@@ -296,11 +381,11 @@ Deno.test("sample() refuses numbers that make no sense", async () => {
       [{ seed: -1 }, "the seed is -1"],
       [{ seed: 2 ** 60 }, "the seed is"],
       [{ first: -1 }, "the number of the first image is -1"],
-      [{ snapshotEvery: 0 }, "the number of steps between snapshots is 0"],
     ] as const
   ) {
     await assertRejects(() => sampler.sample(options), InputError, why);
   }
+  assertThrows(() => sampler.stream({ every: 0 }), InputError, "shown is 0");
 });
 
 Deno.test("a sampler tells what it takes, and a device that is closed is an error", async () => {

@@ -1,0 +1,99 @@
+/**
+ * What samplers are told, and what they make.
+ *
+ * @module
+ */
+
+import type { TensorBuffer } from "../gpu/device.ts";
+import type { TimestepSpacing } from "../model/schedule.ts";
+import type { MethodName } from "./registry.ts";
+
+/** Noise levels that are no timesteps: {@linkcode karrasSigmas} and the others. */
+export type SigmaSpacing = "karras" | "exponential" | "polyexponential" | "vp";
+
+/** Settings of sampling methods; each refuses those that it does not have. */
+export interface MethodOptions {
+  /** Share of the noise that ancestral sampling would add, 0 to 1, for `ddim` only. @default {0} */
+  readonly eta?: number;
+  /**
+   * Noise that is added and taken away again over a run, S_churn of Karras et al. 2022, for `heun`
+   * and `edm`. @default {0}
+   */
+  readonly churn?: number;
+  /** The least and the largest σ at which `churn` adds noise. @default {[0, Infinity]} */
+  readonly churnRange?: readonly [min: number, max: number];
+  /** Standard deviation of the noise that `churn` adds, S_noise. @default {1} */
+  readonly churnNoise?: number;
+  /** Which timesteps are visited. By default those that the method or the schedule says. */
+  readonly spacing?: TimestepSpacing;
+  /** Visits noise levels instead of evenly spaced timesteps. */
+  readonly sigmas?: SigmaSpacing;
+  /** The timesteps to visit, by hand: falling, from T - 1 to 0. Their number is that of steps. */
+  readonly timesteps?: readonly number[];
+}
+
+/** Settings of a sampler. */
+export interface SamplerOptions extends MethodOptions {
+  /** How to go from noise to images. @default {"ddpm"} */
+  readonly method?: MethodName;
+  /** 1 to T; 50 for most methods, 18 for `edm`, 4 for `lcm`. */
+  readonly steps?: number;
+  /** Images that are computed together; memory grows with it. @default {16} */
+  readonly batchSize?: number;
+  /** Height and width; by default those the model was made for. */
+  readonly size?: readonly [height: number, width: number];
+  /** The model's parameters on the device, if somebody else owns them there. */
+  readonly parameters?: TensorBuffer;
+}
+
+/** Settings of one call. */
+export interface SampleOptions {
+  /** How many images to make. @default {1} */
+  readonly count?: number;
+  /** Image k of a seed is the same whatever the count and the batch size. @default {0} */
+  readonly seed?: number;
+  /** The number k of the first image. @default {0} */
+  readonly first?: number;
+  /** A class for each image, for models that have classes; integers in [0, classes). */
+  readonly labels?: readonly number[];
+  /** `count` tensors to start from instead of noise: noise of your own, or images to invert. */
+  readonly start?: Images;
+  /** Stops between evaluations of the network; what is done so far is returned. */
+  readonly signal?: AbortSignal;
+  /** Is told how many of all steps of all batches are done. */
+  readonly onProgress?: (done: number, total: number) => void;
+}
+
+/** Settings of a stream. */
+export interface StreamOptions extends SampleOptions {
+  /** Steps between two that are shown; the last one of a batch always is. @default {1} */
+  readonly every?: number;
+}
+
+/** How far the images of a batch are. */
+export interface SamplingStep {
+  /** Which of all images the first of the batch is, from 0. */
+  readonly index: number;
+  /** How many steps are done, from 1. */
+  readonly step: number;
+  /** How many steps there are. */
+  readonly steps: number;
+  /** x_t, in the scale √ᾱ x_0 + √(1-ᾱ) ε. */
+  readonly noisy: Images;
+  /** What the network took x_0 for. */
+  readonly sample: Images;
+}
+
+/** Images as a network sees them. */
+export interface Images {
+  /** How many there are. */
+  readonly count: number;
+  /** Rows of each. */
+  readonly height: number;
+  /** Columns of each. */
+  readonly width: number;
+  /** Numbers a pixel: 1 for grey, 3 for red, green and blue. */
+  readonly channels: number;
+  /** `[count, height, width, channels]`, in [-1, 1]; more where x_t is still noisy. */
+  readonly data: Float32Array<ArrayBuffer>;
+}

@@ -278,7 +278,9 @@ class Fusion {
       if (!sameShape(group.domain, domain) || summed.some((s, k) => s !== group.summed[k])) {
         continue;
       }
-      const own = new Set(isSum ? [] : group.members.map((m) => m.node));
+      // Integers have to be rounded, which their place in memory does: they are read from there.
+      const floats = group.members.map((m) => m.node).filter((x) => x.dtype === "f32");
+      const own = new Set(isSum ? [] : floats);
       const present = group.members.map((m) => this.#readsOf(m))
         .reduce((all, reads) => all.union(reads), new Set<Tensor>());
       const isLarge = (x: Tensor) => sizeOf(x.shape) * 4 > sizeOf(domain);

@@ -214,6 +214,11 @@ const mapCases: readonly Case[] = [
     inputs: [{ shape: [3, 7, 13, 8] }, { shape: [3, 1, 1, 8], range: [1, 2] }],
     build: div,
   },
+  {
+    name: "integers and back, with what is left",
+    inputs: [{ shape: [3, 37], range: [-9, 9] }],
+    build: (x) => sub(x, toFloat(map([x], (x) => x, "i32"))),
+  },
   { name: "a column and a row", inputs: [{ shape: [6, 1] }, { shape: [12] }], build: add },
   {
     name: "a channel in the middle of a view",

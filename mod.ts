@@ -104,9 +104,11 @@ export {
   type Preparation,
 } from "./src/train/pictures.ts";
 export type { Color, Format, Raster } from "./src/train/raster.ts";
+export type { LossWeighting, ObjectiveConfig, ObjectiveName } from "./src/train/objective.ts";
 export type { OptimizerConfig } from "./src/train/step.ts";
+export type { TimestepConfig, TimestepSampling } from "./src/train/timesteps.ts";
 export { type ImageSize, Trainer } from "./src/train/trainer.ts";
-export type { StateName, StepRecord, TrainingState } from "./src/train/trainer.ts";
+export type { StateArrays, StateName, StepRecord, TrainingState } from "./src/train/trainer.ts";
 
 if (import.meta.main) {
   const { main } = await import("./src/cli.ts");

@@ -8,6 +8,7 @@ import { InputError } from "../errors.ts";
 import type { Device } from "../gpu/device.ts";
 import { parseUNetConfig } from "../model/config.ts";
 import { initializeModel, type Model } from "../model/model.ts";
+import { outputChannels } from "../model/prediction.ts";
 import { formatSchedule, parseSchedule } from "../model/schedule.ts";
 import { type LearningRateSchedule, parseTraining } from "../train/config.ts";
 import type { Dataset } from "../train/dataset.ts";
@@ -223,9 +224,11 @@ function assembleConfig(
   place: string,
   { channels, height, width }: Dataset,
 ): RunConfig {
-  const sizes = { in_channels: channels, out_channels: channels };
+  const scheduler = parseSchedule(given.scheduler ?? {});
+  const outChannels = outputChannels(scheduler, channels);
+  const sizes = { in_channels: channels, out_channels: outChannels };
   const unet = parseUNetConfig({ ...sizes, ...(given.unet ?? DEFAULT_UNET) });
-  if (unet.inChannels !== channels || unet.outChannels !== channels) {
+  if (unet.inChannels !== channels || unet.outChannels !== outChannels) {
     throw new InputError(
       `Cannot train on ${place}: its images have ${channels} channels, but the network has ` +
         `in_channels ${unet.inChannels} and out_channels ${unet.outChannels}` +
@@ -243,7 +246,7 @@ function assembleConfig(
     data: place,
     images: parseImages(given.images ?? {}),
     unet: { ...unet, sampleSize: [height, width] },
-    scheduler: parseSchedule(given.scheduler ?? {}),
+    scheduler,
     training: parseTraining({
       ...(given.unet ? {} : DEFAULT_TRAINING),
       ...given.training,

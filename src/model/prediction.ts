@@ -7,8 +7,8 @@
 
 import * as e from "../gpu/expression.ts";
 import { map } from "../gpu/ops/map.ts";
-import { slice } from "../gpu/ops/view.ts";
-import type { Tensor } from "../gpu/tensor.ts";
+import { broadcastTo, slice } from "../gpu/ops/view.ts";
+import { constant, type Tensor } from "../gpu/tensor.ts";
 import type { ScheduleConfig } from "./schedule.ts";
 
 /** α and σ as tensors that broadcast to the images: of shape `[1 or batch, 1, 1, 1]`. */
@@ -142,5 +142,23 @@ export function targetOf(
           e.sqrt(variance(a, s)),
         )
       );
+  }
+}
+
+/** d x_0 / d prediction at given x, of the shape of `alpha`. */
+export function slopeOf(
+  { predictionType, sigmaData }: ScheduleConfig,
+  { alpha, sigma }: LevelTensors,
+): Tensor {
+  const from = (f: (a: e.Expression, s: e.Expression) => e.Expression) => map([alpha, sigma], f);
+  switch (predictionType) {
+    case "epsilon":
+      return from((a, s) => e.neg(e.div(s, a)));
+    case "sample":
+      return broadcastTo(constant([1]), alpha.shape);
+    case "v_prediction":
+      return from((_, s) => e.neg(s));
+    case "edm":
+      return from((a, s) => e.div(e.mul(s, sigmaData), e.sqrt(power(sigmaData)(a, s))));
   }
 }

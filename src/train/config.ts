@@ -6,13 +6,15 @@
 
 import { z } from "zod";
 import { parseWith, toCamelCase } from "../config.ts";
+import type { ObjectiveConfig } from "./objective.ts";
 import type { OptimizerConfig } from "./step.ts";
+import type { TimestepConfig } from "./timesteps.ts";
 
 /** How a learning rate goes on after its warm-up. */
 export type LearningRateSchedule = "constant" | "cosine" | "step";
 
 /** Settings of a training, in files with their names in snake case. */
-export interface TrainingConfig extends OptimizerConfig {
+export interface TrainingConfig extends OptimizerConfig, ObjectiveConfig, TimestepConfig {
   /** Images a step. @default {64} */
   readonly batchSize: number;
   /** Of AdamW, after the warm-up and before it decays. @default {0.0002} */
@@ -38,6 +40,8 @@ export interface TrainingConfig extends OptimizerConfig {
 }
 
 const positive = z.number().positive(), share = z.number().min(0).lt(1);
+const optional = (number: z.ZodNumber) => number.nullable().default(null);
+const isBound = (objective: string) => objective === "vlb" || objective === "hybrid";
 const schema = z.strictObject({
   batch_size: z.int().min(1).max(65536).default(64),
   learning_rate: positive.default(2e-4),
@@ -50,10 +54,34 @@ const schema = z.strictObject({
   max_grad_norm: positive.default(1),
   ema_decay: z.number().min(0).max(1).default(0.999),
   seed: z.int().min(0).default(0),
+  objective: z.enum(["mse", "l1", "huber", "vlb", "hybrid"]).default("mse"),
+  huber_delta: optional(positive),
+  loss_weighting: z.enum(["constant", "min_snr", "edm"]).default("constant"),
+  snr_gamma: optional(positive),
+  timestep_sampling: z.enum(["uniform", "antithetic", "loss_second_moment", "log_normal"])
+    .default("uniform"),
+  log_sigma_mean: optional(z.number()),
+  log_sigma_std: optional(positive),
 }).refine((c) => (c.learning_rate_schedule === "constant") === (c.decay_steps === null), {
   ...{ path: ["decay_steps"], message: "goes with the schedules cosine and step, and only those" },
 }).refine((c) => c.decay_steps === null || c.decay_steps > c.warmup_steps, {
   ...{ path: ["decay_steps"], message: "is not beyond warmup_steps" },
+}).refine((c) => c.huber_delta === null || c.objective === "huber", {
+  ...{ path: ["huber_delta"], message: "goes with the objective huber only" },
+}).refine((c) => c.snr_gamma === null || c.loss_weighting === "min_snr", {
+  ...{ path: ["snr_gamma"], message: "goes with the loss_weighting min_snr only" },
+}).refine((c) => c.log_sigma_mean === null || c.timestep_sampling === "log_normal", {
+  ...{ path: ["log_sigma_mean"], message: "goes with the timestep_sampling log_normal only" },
+}).refine((c) => c.log_sigma_std === null || c.timestep_sampling === "log_normal", {
+  ...{ path: ["log_sigma_std"], message: "goes with the timestep_sampling log_normal only" },
+}).refine((c) => c.loss_weighting === "constant" || !isBound(c.objective), {
+  path: ["loss_weighting"],
+  message: "goes with the objectives mse, l1 and huber: vlb and hybrid have weights of their own",
+}).refine((c) => c.timestep_sampling !== "log_normal" || !isBound(c.objective), {
+  path: ["timestep_sampling"],
+  message:
+    "the objectives vlb and hybrid sum over all timesteps: they go with uniform, antithetic " +
+    "and loss_second_moment, not with log_normal",
 });
 
 /**

@@ -9,32 +9,16 @@ import * as e from "../gpu/expression.ts";
 import { grad } from "../gpu/grad.ts";
 import { type Graph, makeGraph } from "../gpu/graph.ts";
 import { concat, pack } from "../gpu/ops/concat.ts";
-import { gather } from "../gpu/ops/gather.ts";
-import { map, sqrt, square, sub } from "../gpu/ops/map.ts";
-import type { RandomState } from "../gpu/ops/random.ts";
+import { map, mul, sqrt, square } from "../gpu/ops/map.ts";
 import { mean, sum } from "../gpu/ops/sum.ts";
 import { broadcastTo, reshape, slice } from "../gpu/ops/view.ts";
 import { sizeOf } from "../gpu/shape.ts";
 import { constant, input, type Tensor } from "../gpu/tensor.ts";
 import type { UNetConfig } from "../model/config.ts";
-import { type ParameterLayout, sourceOf, viewParameters } from "../model/parameters.ts";
-import { addNoise, askNetwork, type LevelTensors, targetOf } from "../model/prediction.ts";
-import { NoiseSchedule, type ScheduleConfig } from "../model/schedule.ts";
-import { unet } from "../model/unet.ts";
-
-/** What one step learns from. */
-export interface Batch {
-  /** `[batch, height, width, channels]` in [-1, 1]. */
-  readonly images: Tensor;
-  /** Standard normals of the same shape. */
-  readonly noise: Tensor;
-  /** `i32` `[batch]` in [0, T). */
-  readonly timesteps: Tensor;
-  /** `i32` `[batch]`, for networks with classes. */
-  readonly labels?: Tensor;
-  /** For dropout. */
-  readonly random?: RandomState;
-}
+import { type ParameterLayout, viewParameters } from "../model/parameters.ts";
+import type { ScheduleConfig } from "../model/schedule.ts";
+import { type Batch, diffusionLosses, type ObjectiveConfig, SIMPLE } from "./objective.ts";
+import type { Draw } from "./timesteps.ts";
 
 /** Settings that do not change from step to step. */
 export interface OptimizerConfig {
@@ -69,47 +53,6 @@ export function encodeRates(
   return [learningRate, emaDecay, ...corrections, step % HISTORY];
 }
 
-/**
- * The mean squared error of the predicted noise (Ho et al. 2020, equation 14), or of what else the
- * network predicts.
- */
-export function diffusionLoss(
-  config: UNetConfig,
-  schedule: ScheduleConfig,
-  parameters: ReadonlyMap<string, Tensor>,
-  { images, noise, timesteps, labels, random }: Batch,
-): Tensor {
-  const { time, ...level } = levelsOf(schedule, timesteps);
-  const { output } = askNetwork(
-    schedule,
-    addNoise(images, noise, level),
-    level,
-    (sample) =>
-      unet(config, sourceOf(parameters), {
-        ...{ sample, timestep: reshape(time, timesteps.shape) },
-        ...(labels ? { classLabels: labels } : {}),
-        ...(random ? { random, firstStream: DROPOUT_STREAM } : {}),
-      }),
-  );
-  const target = targetOf(schedule, { sample: images, epsilon: noise }, level);
-  return reshape(mean(square(sub(output, target))), [1]);
-}
-
-/** What the schedule says of each image's timestep, `[batch, 1, 1, 1]` each. */
-function levelsOf(schedule: ScheduleConfig, timesteps: Tensor): LevelTensors & { time: Tensor } {
-  const levels = new NoiseSchedule(schedule), count = schedule.numTrainTimesteps;
-  const rows = Array.from({ length: count }, (_, t) => levels.levelAt(t))
-    .flatMap(({ time, alpha, sigma }) => [time, alpha, sigma]);
-  const level = gather(constant(rows, [count, 3]), timesteps);
-  const [time, alpha, sigma] = [0, 1, 2].map((i) =>
-    reshape(slice(level, 1, i, 1), [timesteps.shape[0], 1, 1, 1])
-  );
-  return { time, alpha, sigma };
-}
-
-/** The first of the streams of random numbers that dropout uses. */
-const DROPOUT_STREAM = 1000;
-
 /** 1 where weights decay, which fixed parameters do not. */
 function decayMask({ specs, offsets, size }: ParameterLayout): Tensor | number {
   if (specs.every((s) => s.isTrained)) return 1;
@@ -123,14 +66,17 @@ function decayMask({ specs, offsets, size }: ParameterLayout): Tensor | number {
 /**
  * A whole step. Its inputs are those of the batch, `rates`, and the state that it updates:
  * `parameters`, `moment1`, `moment2`, `ema`, all flat, and `history` `[HISTORY, 2]` of losses and
- * gradient norms.
+ * gradient norms; and what the drawing of timesteps remembers.
+ *
+ * @param objective What the step minimises, by default the mean squared error.
  */
 export function trainingStep(
   config: UNetConfig,
   schedule: ScheduleConfig,
   layout: ParameterLayout,
   { betas: [beta1, beta2], eps, weightDecay, maxGradNorm }: OptimizerConfig,
-  batch: Batch,
+  batch: Batch & Partial<Draw>,
+  objective: ObjectiveConfig = SIMPLE,
 ): Graph {
   const [parameters, moment1, moment2, ema] = ["parameters", "moment1", "moment2", "ema"].map((
     name,
@@ -141,7 +87,8 @@ export function trainingStep(
   );
 
   const views = viewParameters(layout, parameters);
-  const loss = diffusionLoss(config, schedule, views, batch);
+  const losses = diffusionLosses(config, schedule, objective, views, batch);
+  const loss = mean(batch.importance ? mul(losses, batch.importance) : losses);
   const trained = layout.specs.filter((s) => s.isTrained).map((s) => views.get(s.name)!);
   const gradients = new Map(grad(loss, trained).map((g, i) => [trained[i], g]));
   const packed = layout.specs.map(({ name, shape }) =>
@@ -186,5 +133,6 @@ export function trainingStep(
     [moment2, next2],
     [ema, averaged],
     [history, recorded],
+    ...(batch.observe ? [batch.observe(losses)] : []),
   ]);
 }

@@ -9,7 +9,7 @@ import type { MemoryPlan, ProgramDescription } from "../gpu/describe.ts";
 import type { Device, Program, TensorBuffer } from "../gpu/device.ts";
 import { compileBatch } from "../gpu/fit.ts";
 import type { Graph } from "../gpu/graph.ts";
-import { randomInteger, randomNormal, type RandomState } from "../gpu/ops/random.ts";
+import { randomNormal, type RandomState } from "../gpu/ops/random.ts";
 import { seedWords } from "../gpu/philox.ts";
 import { input } from "../gpu/tensor.ts";
 import type { UNetConfig } from "../model/config.ts";
@@ -17,16 +17,18 @@ import type { Model } from "../model/model.ts";
 import { learningRateAt, type TrainingConfig } from "./config.ts";
 import { type Batches, openBatches } from "./batches.ts";
 import { type Dataset, ImageOrder } from "./dataset.ts";
+import { checkObjective } from "./objective.ts";
 import { encodeRates, HISTORY, trainingStep } from "./step.ts";
+import { drawTimesteps } from "./timesteps.ts";
 
-/** Streams of random numbers of a training. */
-const TIMESTEP_STREAM = 11, NOISE_STREAM = 12;
+/** The stream of random numbers that the noise comes from; `timesteps.ts` has another. */
+const NOISE_STREAM = 12;
 
 /** How a step went. */
 export interface StepRecord {
   /** From 1. */
   readonly step: number;
-  /** Mean squared error of the predicted noise. */
+  /** What the objective says, mean over the batch. */
   readonly loss: number;
   /** Norm of the gradient before clipping. */
   readonly gradientNorm: number;
@@ -37,7 +39,7 @@ export interface TrainingState {
   /** How many steps are done. */
   readonly step: number;
   /** The arrays. */
-  readonly arrays: Readonly<Record<StateName, Float32Array<ArrayBuffer>>>;
+  readonly arrays: StateArrays;
 }
 
 /**
@@ -47,6 +49,14 @@ export interface TrainingState {
 export type StateName = "parameters" | "moment1" | "moment2" | "ema" | "history";
 
 const STATE_NAMES: readonly StateName[] = ["parameters", "moment1", "moment2", "ema", "history"];
+
+/**
+ * The arrays of a training's state. `squaredLosses` are those of each timestep, `[T, 10]`, where
+ * timesteps are drawn by `loss_second_moment`.
+ */
+export type StateArrays =
+  & Readonly<Record<StateName, Float32Array<ArrayBuffer>>>
+  & { readonly squaredLosses?: Float32Array<ArrayBuffer> };
 
 /**
  * A training on a device. Dispose of it to free its memory.
@@ -146,6 +156,11 @@ export class Trainer implements Disposable {
     config: TrainingConfig,
   ): MemoryPlan {
     return device.plan(stepOf(model, data, config, config.batchSize));
+  }
+
+  get #stateBuffers(): [name: string, buffer: TensorBuffer][] {
+    return [...STATE_NAMES, "squaredLosses"].filter((name) => this.#program.buffers[name])
+      .map((name) => [name, this.#program.buffers[name]]);
   }
 
   /** Steps done so far. */
@@ -261,9 +276,8 @@ export class Trainer implements Disposable {
    * ```
    */
   async state(): Promise<TrainingState> {
-    const arrays = await Promise.all(STATE_NAMES.map((name) => this.#program.buffers[name].read()));
-    const named = STATE_NAMES.map((name, i) => [name, arrays[i]]);
-    return { step: this.#step, arrays: Object.fromEntries(named) };
+    const reads = this.#stateBuffers.map(async ([name, buffer]) => [name, await buffer.read()]);
+    return { step: this.#step, arrays: Object.fromEntries(await Promise.all(reads)) };
   }
 
   /**
@@ -275,15 +289,16 @@ export class Trainer implements Disposable {
     if (!(Number.isSafeInteger(step) && step >= 0)) {
       throw new InputError(`Cannot go on: ${step} is no number of steps`);
     }
-    for (const name of STATE_NAMES) {
-      if (arrays[name]?.length !== this.#program.buffers[name].length) {
+    const given: Readonly<Record<string, Float32Array | undefined>> = arrays;
+    for (const [name, { length }] of this.#stateBuffers) {
+      if (given[name]?.length !== length) {
         throw new InputError(
-          `Cannot go on: the state has ${arrays[name]?.length ?? "no"} ${name}, but the network ` +
-            `wants ${this.#program.buffers[name].length}`,
+          `Cannot go on: the state has ${given[name]?.length ?? "no"} ${name}, but the training ` +
+            `wants ${length}`,
         );
       }
     }
-    for (const name of STATE_NAMES) this.#program.buffers[name].write(arrays[name]);
+    for (const [name, buffer] of this.#stateBuffers) buffer.write(given[name]!);
     this.#step = step;
   }
 
@@ -317,9 +332,7 @@ function stepOf(
   config: TrainingConfig,
   batch: number,
 ): Graph {
-  if (net.inChannels !== net.outChannels) {
-    throw new InputError("Cannot train: the network does not predict as many channels as it sees");
-  }
+  checkObjective(config, schedule, net);
   const shape = [batch, height, width, channels];
   const random: RandomState = {
     seed: input("seed", [2], "i32"),
@@ -329,10 +342,10 @@ function stepOf(
   return trainingStep(net, schedule, layout, config, {
     images: input("images", shape),
     noise: randomNormal(shape, random, NOISE_STREAM),
-    timesteps: randomInteger(schedule.numTrainTimesteps, [batch], random, TIMESTEP_STREAM),
+    ...drawTimesteps(config, schedule, batch, random),
     ...(net.numClassEmbeds === null ? {} : { labels: input("labels", [batch], "i32") }),
     ...(net.dropout ? { random } : {}),
-  });
+  }, config);
 }
 
 function checkLabels({ classEmbedType, numClassEmbeds }: UNetConfig, { name, labels }: Dataset) {

@@ -1,13 +1,9 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
-import { makeGraph } from "../../src/gpu/graph.ts";
 import { interpret } from "../../src/gpu/reference.ts";
-import { constant, type HostArray, input } from "../../src/gpu/tensor.ts";
+import { constant, type HostArray } from "../../src/gpu/tensor.ts";
 import { initializeModel, type Model } from "../../src/model/model.ts";
-import { viewParameters } from "../../src/model/parameters.ts";
-import { NoiseSchedule } from "../../src/model/schedule.ts";
+import type { Batch } from "../../src/train/objective.ts";
 import {
-  type Batch,
-  diffusionLoss,
   encodeRates,
   HISTORY,
   type OptimizerConfig,
@@ -56,49 +52,6 @@ function takeStep(
 }
 
 const norm = (x: HostArray) => Math.hypot(...x);
-const mean = (values: readonly number[]) => values.reduce((a, b) => a + b) / values.length;
-
-Deno.test("a network that predicts zero has the mean square of its target for a loss", () => {
-  const { alphasCumprod } = new NoiseSchedule(model.schedule);
-  const levels = Array.from(noise, (_, i) => {
-    const bar = alphasCumprod[timesteps[Math.floor(i / 16)]];
-    return [Math.sqrt(bar), Math.sqrt(1 - bar)];
-  });
-  const targets = {
-    epsilon: [...noise],
-    sample: [...images],
-    v_prediction: levels.map(([a, s], i) => a * noise[i] - s * images[i]),
-  };
-  for (const [prediction_type, target] of Object.entries(targets)) {
-    const { config, schedule, layout, parameters } = initializeModel(
-      tinyConfig(),
-      { prediction_type },
-      0,
-    );
-    const views = viewParameters(layout, constant(parameters));
-    const graph = makeGraph({ loss: diffusionLoss(config, schedule, views, batch) });
-    const [loss] = interpret(graph, {}).loss;
-    assertAlmostEquals(loss, mean(target.map((x) => x * x)), 1e-6, prediction_type);
-  }
-});
-
-Deno.test("the network sees the image, as noisy as its timestep says, and the timestep", () => {
-  const lossAt = (changes: Partial<Batch>) => {
-    const { config, schedule, layout, parameters } = model;
-    const views = viewParameters(layout, constant(parameters));
-    return interpret(
-      makeGraph({ loss: diffusionLoss(config, schedule, views, { ...batch, ...changes }) }),
-      {},
-    ).loss[0];
-  };
-  // At the last step next to nothing of the image is left, at the first next to all of it.
-  const at = (t: number, images: HostArray) =>
-    lossAt({ timesteps: constant(new Int32Array([t, t])), images: constant(images, shape) });
-  const moved = images.map((x) => x + 0.5);
-  const [late, early] = [999, 0].map((t) => Math.abs(at(t, images) - at(t, moved)));
-  assert(late < 0.02 * early, `${late} is much less than ${early}`);
-  assert(Math.abs(at(500, images) - at(501, images)) > 1e-6);
-});
 
 Deno.test("encodeRates() corrects the bias of Adam's moments and wraps the history", () => {
   const [rate, decay, first, second, slot] = encodeRates({ ...rates, step: 2 }, settings);
@@ -190,18 +143,4 @@ Deno.test("gaps between parameters stay zero", () => {
   for (const values of [after.parameters, after.ema]) {
     values.forEach((x, i) => isGap[i] && assertEquals(x, 0));
   }
-});
-
-Deno.test("dropout changes the loss, in another way at every step", () => {
-  const { config, schedule, layout, parameters } = randomModel(tinyConfig({ dropout: 0.3 }));
-  const views = viewParameters(layout, constant(parameters)), step = input("step", [1], "i32");
-  const of = (random?: Batch["random"]) => {
-    const data = { ...batch, ...(random ? { random } : {}) };
-    return makeGraph({ loss: diffusionLoss(config, schedule, views, data) });
-  };
-  const zero = constant(new Int32Array(2)), first = constant(new Int32Array(1));
-  const [none] = interpret(of(), {}).loss, dropped = of({ seed: zero, first, step });
-  const losses = [0, 1, 0].map((k) => interpret(dropped, { step: new Int32Array([k]) }).loss[0]);
-  assertEquals(losses[0], losses[2]);
-  assertEquals(new Set([none, ...losses]).size, 3);
 });

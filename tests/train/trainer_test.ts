@@ -67,7 +67,7 @@ function assertSameState(actual: TrainingState, expected: TrainingState): void {
   assertEquals(Object.keys(actual.arrays), Object.keys(expected.arrays));
   for (const [name, values] of Object.entries(expected.arrays)) {
     const other = actual.arrays[name as keyof TrainingState["arrays"]];
-    assertEquals(other.findIndex((x, i) => !Object.is(x, values[i])), -1, `${name} differ`);
+    assertEquals(other!.findIndex((x, i) => !Object.is(x, values[i])), -1, `${name} differ`);
   }
 }
 
@@ -247,7 +247,7 @@ Deno.test("restore() refuses the state of another network, and what is no state"
   assertThrows(
     () => trainer.restore({ step: 0, arrays: { ...state.arrays, ema: new Float32Array(3) } }),
     InputError,
-    "the state has 3 ema, but the network wants",
+    "the state has 3 ema, but the training wants",
   );
   assertThrows(
     () => trainer.restore({ step: 0, arrays: rest as TrainingState["arrays"] }),
@@ -258,7 +258,7 @@ Deno.test("restore() refuses the state of another network, and what is no state"
     assertThrows(() => trainer.restore({ ...state, step }), InputError, `${step} is no number of`);
   }
   const foreign = await other.state();
-  assertThrows(() => trainer.restore(foreign), InputError, "parameters, but the network wants");
+  assertThrows(() => trainer.restore(foreign), InputError, "parameters, but the training wants");
   assertSameState(await trainer.state(), state);
 });
 
@@ -266,7 +266,12 @@ Deno.test("restore() refuses the state of another network, and what is no state"
 const refusals: readonly [string, Record<string, unknown>, Partial<Dataset>, string][] = [
   ["images of another number of channels", {}, { channels: 3 }, "images of 1 channels, not 3"],
   ["images that cannot be halved", {}, { width: 5 }, "Images of 4x5 do not fit"],
-  ["a network that predicts more than it sees", { out_channels: 2 }, {}, "as many channels"],
+  [
+    "a network that predicts more than it sees",
+    { out_channels: 2 },
+    {},
+    "has out_channels 1, not 2",
+  ],
   [
     "a label that is no class",
     { num_class_embeds: 3 },
@@ -356,6 +361,8 @@ Deno.test("parseTraining() has the defaults that are documented", () => {
     ...{ batchSize: 64, learningRate: 2e-4, warmupSteps: 500, betas: [0.9, 0.999], eps: 1e-8 },
     ...{ weightDecay: 0, maxGradNorm: 1, emaDecay: 0.999, seed: 0 },
     ...{ learningRateSchedule: "constant", decaySteps: null },
+    ...{ objective: "mse", huberDelta: null, lossWeighting: "constant", snrGamma: null },
+    ...{ timestepSampling: "uniform", logSigmaMean: null, logSigmaStd: null },
   });
 });
 
@@ -379,6 +386,14 @@ for (
     [{ ema_decay: 1.1 }, "ema_decay"],
     [{ seed: -1 }, "seed"],
     [{ learningRate: 1 }, "learningRate"],
+    [{ objective: "l2" }, "objective"],
+    [{ objective: "mse", huber_delta: 1 }, "huber_delta: goes with the objective huber"],
+    [{ snr_gamma: 5 }, "snr_gamma: goes with the loss_weighting min_snr"],
+    [{ objective: "vlb", loss_weighting: "min_snr" }, "loss_weighting: goes with"],
+    [{ objective: "hybrid", timestep_sampling: "log_normal" }, "timestep_sampling: the objectives"],
+    [{ log_sigma_mean: 0 }, "log_sigma_mean: goes with"],
+    [{ timestep_sampling: "uniform", log_sigma_std: 1 }, "log_sigma_std: goes with"],
+    [{ timestep_sampling: "log_normal", log_sigma_std: 0 }, "log_sigma_std"],
     [null, "training configuration"],
   ] as const
 ) {

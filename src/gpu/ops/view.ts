@@ -1,6 +1,6 @@
 /**
- * Operations that move no data: {@linkcode reshape}, {@linkcode permute}, {@linkcode slice} and
- * {@linkcode broadcastTo}.
+ * Operations that move no data: {@linkcode reshape}, {@linkcode permute}, {@linkcode slice},
+ * {@linkcode broadcastTo} and {@linkcode stopGradient}.
  *
  * @module
  */
@@ -196,5 +196,21 @@ export function after(x: Tensor, event: Tensor): Tensor {
   return apply(afterOp, [x, event], {});
 }
 
+const stopGradientOp = viewOp<Record<never, never>>({
+  name: "stop_gradient",
+  infer: ([x]) => ({ shape: x.shape, dtype: x.dtype }),
+  view: (_, view) => view,
+  gradient: () => [undefined],
+  // Central differences would not agree with it, which is its purpose.
+  cases: [{ name: "of a constant", inputs: [], build: () => stopGradient(constant([1, 2, 3])) }],
+});
+
+/** `x`, which gradients take for a constant. */
+export function stopGradient(x: Tensor): Tensor {
+  return apply(stopGradientOp, [x], {});
+}
+
 /** All operations of this file. */
-export const viewOps: readonly Op[] = [reshapeOp, permuteOp, sliceOp, broadcastOp, afterOp];
+export const viewOps: readonly Op[] = [
+  ...[reshapeOp, permuteOp, sliceOp, broadcastOp, afterOp, stopGradientOp],
+];

@@ -17,7 +17,6 @@ import { simplify } from "../src/gpu/simplify.ts";
 import { GpuDevice } from "../src/gpu/wgsl/device.ts";
 import { type Candidate, candidatesOf } from "../src/gpu/wgsl/tuner.ts";
 import * as e from "../src/gpu/expression.ts";
-import { simplify } from "../src/gpu/simplify.ts";
 import { input, type Tensor } from "../src/gpu/tensor.ts";
 import { parseUNetConfig, type UNetConfig } from "../src/model/config.ts";
 import { initializeModel } from "../src/model/model.ts";

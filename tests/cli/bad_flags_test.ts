@@ -56,7 +56,10 @@ refuses("a value that is missing, or where none belongs, is refused", [
 ]);
 
 refuses("a choice that does not exist is refused, and the nearest is named", [
-  ["sample --sampler ddmp", /--sampler must be one of ddpm, ddim, .*, not ddmp; did you mean ddpm\?/],
+  [
+    "sample --sampler ddmp",
+    /--sampler must be one of ddpm, ddim, .*, not ddmp; did you mean ddpm\?/,
+  ],
   ["sample --device gup", /--device must be one of auto, gpu, cpu, not gup/],
 ]);
 

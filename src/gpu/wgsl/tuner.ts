@@ -10,9 +10,10 @@ import { formatShape } from "../shape.ts";
 import { type Storage, storageSize } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import type { GpuDevice } from "./device.ts";
-import { encode, prepare } from "./dispatch.ts";
+import { prepare } from "./dispatch.ts";
 import { tileNames } from "./gemm.ts";
 import type { Kernel, Variant, WgslTarget } from "./kernel.ts";
+import { timeDispatches } from "./profile.ts";
 
 /** Choosing kernels by measuring each the first time that it is needed. */
 export interface Tuning {
@@ -96,13 +97,13 @@ export class Tuner {
     const found = candidates.find(({ name }) => name === known);
     if (found) return found.kernels;
     const times = await this.#measure(node.op.name, candidates);
-    const best = candidates[times.indexOf(Math.min(...times))];
+    const best = candidates[Math.max(0, times.indexOf(Math.min(...times)))];
     this.#choices.set(key, best.name);
     this.#onChoice?.(key, best.name);
     return best.kernels;
   }
 
-  /** How long each takes, in turns, in milliseconds. */
+  /** How long each takes, in turns, in milliseconds, by the device's own clock if it has one. */
   async #measure(label: string, candidates: readonly Candidate[]): Promise<number[]> {
     const gpu = this.#gpu, owned: GPUBuffer[] = [];
     try {
@@ -111,13 +112,10 @@ export class Tuner {
       // The first round compiles and warms up.
       for (let round = 0; round <= ROUNDS; round++) {
         for (const [i, dispatches] of ready.entries()) {
-          const began = performance.now();
-          const encoder = gpu.device.createCommandEncoder(), pass = encoder.beginComputePass();
-          encode(pass, dispatches);
-          pass.end();
-          gpu.device.queue.submit([encoder.finish()]);
-          await gpu.idle();
-          if (round) times[i] = Math.min(times[i], performance.now() - began);
+          const parts = await timeDispatches(gpu, `tuning ${label}`, dispatches);
+          // Clocks that are too coarse show nothing.
+          const time = parts.reduce((sum, ms) => sum + ms, 0) || Infinity;
+          if (round) times[i] = Math.min(times[i], time);
         }
       }
       return times;

@@ -92,8 +92,15 @@ export async function openDataset(
   );
 }
 
-/** Half of the memory that is free. */
-const cacheLimit = () => Math.min(2 ** 36, Math.floor(Deno.systemMemoryInfo().available / 2));
+/** Half of the memory that is free, or 1 GiB where Deno was not allowed to see that. */
+function cacheLimit(): number {
+  try {
+    return Math.min(2 ** 36, Math.floor(Deno.systemMemoryInfo().available / 2));
+  } catch (error) {
+    if (error instanceof Deno.errors.NotCapable) return 2 ** 30;
+    throw error;
+  }
+}
 
 /** Pictures that are looked at to see what a set is like. */
 const LOOKED_AT = 64;

@@ -72,6 +72,13 @@ export {
 } from "./src/model/sigmas.ts";
 export { fetchModel, type ShippedModel } from "./src/model/shipped.ts";
 export { parameterLayout } from "./src/model/unet.ts";
+export {
+  type Bound,
+  type Density,
+  type LikelihoodOptions,
+  measureBound,
+  measureDensity,
+} from "./src/sample/likelihood.ts";
 export { makeGrid, type Picture } from "./src/sample/pixels.ts";
 export type { Images, MethodOptions, SigmaSpacing } from "./src/sample/options.ts";
 export type {

@@ -1,11 +1,12 @@
 /**
- * The command line: `ddpm sample`, `ddpm train`, `ddpm info`.
+ * The command line: `ddpm sample`, `ddpm train`, `ddpm eval`, `ddpm info`.
  *
  * @module
  */
 
 import { environment } from "./cli/environment.ts";
 import { describeFlags, type Flag, suggest } from "./cli/flags.ts";
+import { evalCommand, evalFlags } from "./cli/eval.ts";
 import { infoCommand, infoFlags } from "./cli/info.ts";
 import { print, printError } from "./cli/progress.ts";
 import { sampleCommand, sampleFlags } from "./cli/sample.ts";
@@ -33,6 +34,12 @@ const commands: Record<string, Command> = {
     help: "train a model on pictures",
     flags: trainFlags,
     run: trainCommand,
+  },
+  eval: {
+    usage: "eval --data mnist|PATH [flags]",
+    help: "measure how likely a model finds pictures",
+    flags: evalFlags,
+    run: evalCommand,
   },
   info: {
     usage: "info [MODEL] [flags]",

@@ -102,6 +102,19 @@ function cacheLimit(): number {
   }
 }
 
+/**
+ * Where the pictures are that a data set holds back from training: of MNIST and its kin those of the
+ * files t10k-*; `undefined` if it holds none back.
+ */
+export async function heldBack(place: string): Promise<string | undefined> {
+  if (place === "mnist") return "mnist-test";
+  if (Object.hasOwn(knownData, place) || await kindOf(place) !== "folder") return undefined;
+  for await (const { name } of Deno.readDir(place)) {
+    if (/^t10k-images[-.]idx3-ubyte(\.gz)?$/.test(name)) return join(place, name);
+  }
+  return undefined;
+}
+
 /** Pictures that are looked at to see what a set is like. */
 const LOOKED_AT = 64;
 

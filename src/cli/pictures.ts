@@ -9,6 +9,7 @@ import { InputError } from "../errors.ts";
 import { writeSafetensors } from "../model/safetensors.ts";
 import { makeGrid, makePicture, type Picture } from "../sample/pixels.ts";
 import type { Images } from "../sample/options.ts";
+import { animatePng } from "./apng.ts";
 import { checkFolder, checkWritable, kindOf, makeFolder, writeWhole } from "./files.ts";
 import { packageName, version } from "./version.ts";
 
@@ -27,6 +28,7 @@ export async function checkOutput(path: string): Promise<OutputKind> {
   const kinds: Record<string, OutputKind> = {
     ".png": "grid",
     ".gif": "animation",
+    ".apng": "animation",
     ".safetensors": "tensors",
     "": "folder",
   };
@@ -34,8 +36,8 @@ export async function checkOutput(path: string): Promise<OutputKind> {
   const kind = isFolder ? "folder" : kinds[extname(path).toLowerCase()];
   if (!kind) {
     throw new InputError(
-      `Cannot write ${path}: give a name that ends in .png (a grid), .gif (the denoising) or ` +
-        ".safetensors (raw floats), or a folder",
+      `Cannot write ${path}: give a name that ends in .png (a grid), .gif or .apng (the ` +
+        "denoising) or .safetensors (raw floats), or a folder",
     );
   }
   await (kind === "folder" ? checkFolder(path) : checkWritable(path));
@@ -69,7 +71,7 @@ export function checkFits(kind: OutputKind, images: Omit<Images, "data">): void 
     throw refuse("they take more than 2 GiB; make fewer at a time, with other seeds");
   }
   if (kind === "animation" && count > MAX_ANIMATED) {
-    throw refuse(`a .gif shows ${MAX_ANIMATED} at most`);
+    throw refuse(`an animation shows ${MAX_ANIMATED} at most`);
   }
   if (kind === "grid" && gridSide(images) > MAX_SIDE) {
     throw refuse("one .png cannot hold them; give a folder, or a name that ends in .safetensors");
@@ -127,12 +129,19 @@ function withoutTime(png: Uint8Array): Uint8Array {
   return out;
 }
 
-/** Frames as an animated GIF that stays with the last one for a while. */
+/** Milliseconds of each frame; an animation stays with the last one for a while. */
+const durationsOf = (frames: number): number[] =>
+  Array.from(
+    { length: frames },
+    (_, i) => i === frames - 1 ? 2000 : Math.max(20, Math.round(3000 / frames)),
+  );
+
+/** Frames as an animated GIF. */
 async function encodeGif(frames: readonly Picture[]): Promise<Uint8Array> {
   const { Frame, GIF } = await import("imagescript");
-  const each = Math.max(20, Math.round(3000 / frames.length));
+  const durations = durationsOf(frames.length);
   const made = frames.map(({ width, height, rgba }, i) => {
-    const frame = new Frame(width, height, i === frames.length - 1 ? 2000 : each);
+    const frame = new Frame(width, height, durations[i]);
     frame.bitmap.set(rgba);
     return frame;
   });
@@ -153,7 +162,10 @@ export async function writeImages(
       return path;
     case "animation": {
       const pictures = [...frames, images].map(drawGrid);
-      await writeWhole(path, await encodeGif(pictures));
+      if (extname(path).toLowerCase() === ".apng") {
+        const frames = await Promise.all(pictures.map((p) => encodePng(p, provenance)));
+        await writeWhole(path, animatePng(frames, durationsOf(frames.length)));
+      } else await writeWhole(path, await encodeGif(pictures));
       return path;
     }
     case "tensors": {

@@ -25,19 +25,19 @@ export class Progress implements Disposable {
     if (!this.#isTerminal || performance.now() - this.#last < INTERVAL_MS) return;
     this.#last = performance.now();
     const line = text.slice(0, (Deno.consoleSize().columns || USUAL_COLUMNS) - 1);
-    write(`\r${line.padEnd(this.#drawn.length)}`);
+    writeTerminal(`\r${line.padEnd(this.#drawn.length)}`);
     this.#drawn = line;
   }
 
   /** Writes a line that stays. */
   say(text: string): void {
     this.clear();
-    write(`${text}\n`);
+    writeTerminal(`${text}\n`);
   }
 
   /** Takes the status line away. */
   clear(): void {
-    if (this.#drawn) write(`\r${" ".repeat(this.#drawn.length)}\r`);
+    if (this.#drawn) writeTerminal(`\r${" ".repeat(this.#drawn.length)}\r`);
     this.#drawn = "";
   }
 
@@ -64,7 +64,7 @@ const harmless = (text: string) => text.replace(/(?!\n)\p{Cc}/gu, "\ufffd");
 const encoder = new TextEncoder();
 
 /** Writes to stderr. A terminal that was closed is no reason to end a training. */
-function write(text: string): void {
+export function writeTerminal(text: string): void {
   const bytes = encoder.encode(text);
   try {
     for (let at = 0; at < bytes.length;) at += Deno.stderr.writeSync(bytes.subarray(at));

@@ -7,27 +7,23 @@
 import { InputError } from "../errors.ts";
 import { type Device, LimitError } from "../gpu/device.ts";
 import type { Model } from "../model/model.ts";
-import { NoiseSchedule, type TimestepSpacing } from "../model/schedule.ts";
+import { NoiseSchedule } from "../model/schedule.ts";
 import { shippedModels } from "../model/shipped.ts";
-import type { Images, MethodOptions, SamplerOptions, SigmaSpacing } from "../sample/options.ts";
-import type { Method } from "../sample/plan.ts";
+import type { SamplerOptions } from "../sample/options.ts";
 import { type MethodName, methods } from "../sample/registry.ts";
 import { Sampler } from "../sample/sampler.ts";
 import { makePlan } from "../sample/walk.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "./device.ts";
 import { loadModel } from "./files.ts";
-import { type Flag, type Flags, parseFlags } from "./flags.ts";
+import { type Flag, parseFlags } from "./flags.ts";
 import { checkFits, checkOutput, writeImages } from "./pictures.ts";
 import { debugProgram } from "./profile.ts";
-import { formatTime, print, Progress } from "./progress.ts";
+import { describeOptions, listMethods, readOptions, samplerFlags } from "./sampler_flags.ts";
+import { checkPreview, INTERRUPTED, watch } from "./watch.ts";
+import { print, Progress } from "./progress.ts";
 
 /** Images that are computed together at most. */
 const MAX_BATCH = 64;
-/** Frames of an animation at most. */
-const MAX_FRAMES = 60;
-
-/** Samplers that make images. */
-const forward = Object.values(methods).filter((m) => !m.isInverse).map(({ name }) => name);
 
 /** What `sample` understands. */
 export const sampleFlags = {
@@ -37,37 +33,7 @@ export const sampleFlags = {
     help: `a name (${shippedModels.join(", ")}), a .safetensors file, or a folder; default mnist`,
   },
   count: { kind: "integer", min: 1, max: 1_000_000, help: "images; default 16" },
-  steps: {
-    kind: "integer",
-    min: 1,
-    max: 100_000,
-    help: "steps from noise to image; default 50, 18 for edm, 4 for lcm",
-  },
-  sampler: {
-    kind: "text",
-    choices: [...forward, "list"],
-    value: "NAME",
-    help: "a name, or list, which tells them all; default ddpm",
-  },
-  eta: { kind: "number", min: 0, max: 1, help: "noise that ddim adds, 0 to 1; default 0" },
-  churn: { kind: "number", min: 0, help: "noise that heun and edm add and take away; default 0" },
-  spacing: {
-    kind: "text",
-    choices: ["leading", "linspace", "trailing"],
-    value: "NAME",
-    help: "which timesteps: leading, linspace or trailing",
-  },
-  sigmas: {
-    kind: "text",
-    choices: ["karras", "exponential", "polyexponential", "vp"],
-    value: "NAME",
-    help: "noise levels instead of timesteps: karras, exponential, polyexponential or vp",
-  },
-  timesteps: {
-    kind: "text",
-    value: "T,T,...",
-    help: "the timesteps to visit, by hand, as 999,800,500,200",
-  },
+  ...samplerFlags,
   seed: {
     kind: "integer",
     min: 0,
@@ -78,17 +44,23 @@ export const sampleFlags = {
   out: {
     kind: "text",
     value: "PATH",
-    help: ".png (a grid), .gif (the denoising), .safetensors, or a folder; default samples.png",
+    help:
+      ".png (a grid), .gif or .apng (the denoising), .safetensors, or a folder; default samples.png",
   },
+  preview: { kind: "switch", help: "draw in the terminal what the network takes the images for" },
   ...deviceFlags,
 } as const satisfies Record<string, Flag>;
 
 /** Runs the command. */
-export async function sampleCommand(args: readonly string[]): Promise<void> {
+export async function sampleCommand(args: readonly string[]): Promise<number> {
   const { flags, rest } = parseFlags(args, sampleFlags);
   if (rest.length) throw new InputError(`sample takes flags only, not ${rest[0]}`);
-  if (flags.sampler === "list") return print(listMethods());
+  if (flags.sampler === "list") {
+    print(listMethods());
+    return 0;
+  }
   checkDeviceFlags(flags);
+  checkPreview(flags.preview);
   const { count = 16, seed = 0, out = "samples.png", model: place = "mnist" } = flags;
   const method = (flags.sampler ?? "ddpm") as MethodName;
   const options = readOptions(flags);
@@ -115,29 +87,25 @@ export async function sampleCommand(args: readonly string[]): Promise<void> {
     ...{ method, batchSize },
   });
   debugProgram(progress, sampler.describe());
-  const compiled = performance.now(), frames: Images[] = [];
-  const stream = sampler.stream({
-    ...{ count, seed },
-    ...(flags.label === undefined ? {} : { labels: new Array(count).fill(flags.label) }),
-    every: kind === "animation" ? Math.ceil(steps / MAX_FRAMES) : steps,
-    onProgress(done, total) {
-      const seconds = (performance.now() - compiled) / 1000;
-      const left = formatTime(seconds / done * (total - done));
-      progress.update(`step ${done} of ${total}, ${left} left`);
+  const { images, frames, isStopped } = await watch(
+    sampler,
+    kind,
+    flags.preview ?? false,
+    progress,
+    {
+      ...{ count, seed },
+      ...(flags.label === undefined ? {} : { labels: new Array(count).fill(flags.label) }),
     },
-  });
-  let next = await stream.next();
-  for (; !next.done; next = await stream.next()) {
-    if (next.value.step < steps) frames.push(next.value.noisy);
-  }
-  const images = next.value;
+  );
+  if (!images.count) throw new InputError("Interrupted before there was anything to write");
   const written = await writeImages(out, kind, images, frames, {
     ...{ model: place, seed, steps, sampler: method },
-    ...(options.eta === undefined ? {} : { eta: options.eta }),
+    ...describeOptions(options),
   });
   progress.clear();
   const seconds = ((performance.now() - began) / 1000).toFixed(1);
-  print(`${written}: ${count} ${count === 1 ? "image" : "images"} in ${seconds} s`);
+  print(`${written}: ${images.count} ${images.count === 1 ? "image" : "images"} in ${seconds} s`);
+  return isStopped ? INTERRUPTED : 0;
 }
 
 /** A sampler that computes no more images together than fit the device. */
@@ -153,40 +121,6 @@ export async function createSampler(
     const batchSize = Math.ceil(options.batchSize / 2);
     return await createSampler(device, model, { ...options, batchSize });
   }
-}
-
-/** The settings of the sampler that were given. */
-function readOptions(flags: Flags<typeof sampleFlags>): MethodOptions {
-  const { eta, churn, spacing, sigmas, timesteps } = flags;
-  return {
-    ...(eta === undefined ? {} : { eta }),
-    ...(churn === undefined ? {} : { churn }),
-    ...(spacing === undefined ? {} : { spacing: spacing as TimestepSpacing }),
-    ...(sigmas === undefined ? {} : { sigmas: sigmas as SigmaSpacing }),
-    ...(timesteps === undefined ? {} : { timesteps: readTimesteps(timesteps) }),
-  };
-}
-
-function readTimesteps(text: string): number[] {
-  const numbers = text.split(",").map((part) => part.trim() ? Number(part) : NaN);
-  if (numbers.every(Number.isFinite)) return numbers;
-  throw new InputError(`--timesteps must be numbers with commas, as 999,800,500, not ${text}`);
-}
-
-/** All samplers, a line each. */
-function listMethods(): string {
-  const rows = Object.values(methods).filter((m) => !m.isInverse).map((m: Method) => [
-    m.name,
-    String(m.order),
-    String(m.evaluations),
-    m.isStochastic ? "yes" : m.takes.includes("eta") ? "with eta" : "no",
-    m.kind === "whole" ? m.isUneven ? "timesteps" : "even timesteps" : "timesteps, sigmas",
-    m.summary,
-  ]);
-  rows.unshift(["sampler", "order", "evaluations", "noise", "walks", "what it is"]);
-  const widths = rows[0].map((_, i) => Math.max(...rows.map((row) => row[i].length)));
-  return rows.map((row) => row.map((cell, i) => cell.padEnd(widths[i])).join("  ").trimEnd())
-    .join("\n");
 }
 
 function checkLabel(label: number | undefined, classes: number | null): void {

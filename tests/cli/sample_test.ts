@@ -115,6 +115,31 @@ Deno.test("an animation has a frame a step, up to a limit", async () => {
   assertEquals(await Deno.readFile(folder.at("x.gif")), bytes);
 });
 
+Deno.test("an animation may be a PNG", async () => {
+  await using folder = await makeFolder();
+  await folder.succeed(...sample, "--count", "2", "--out", "x.apng", "--steps", "4");
+  const png = await Deno.readFile(folder.at("x.apng"));
+  assertEquals(new TextDecoder("latin1").decode(png).match(/fcTL/g)?.length, 4);
+  assertEquals(JSON.parse(readTexts(png).Comment).steps, 4);
+});
+
+Deno.test("sample lists its samplers, and takes their settings", async () => {
+  await using folder = await makeFolder();
+  const list = await folder.succeed("sample", "--sampler", "list");
+  assertMatch(list, /^sampler +order +evaluations +noise +/);
+  assertMatch(list, /\ndpmpp_2m +2 +1 +no +timesteps, sigmas +DPM-Solver\+\+/);
+  const run = ["sample", "--model", "m.safetensors", "--device", "cpu", "--out", "x.png"];
+  await folder.succeed(...run, "--sampler", "heun", "--sigmas", "karras", "--steps", "3");
+  const texts = readTexts(await Deno.readFile(folder.at("x.png")));
+  const facts = { model: "m.safetensors", seed: 0, steps: 3, sampler: "heun", sigmas: "karras" };
+  assertEquals(JSON.parse(texts.Comment), { software, ...facts });
+  await folder.succeed(...run, "--timesteps", "9,5,1,0");
+  const { timesteps, steps } = JSON.parse(
+    readTexts(await Deno.readFile(folder.at("x.png"))).Comment,
+  );
+  assertEquals([timesteps, steps], ["9,5,1,0", 4]);
+});
+
 Deno.test("image k of a seed does not depend on how many are made", async () => {
   await using folder = await makeFolder();
   const make = async (count: number) => {

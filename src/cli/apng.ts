@@ -1,0 +1,93 @@
+/**
+ * Animated PNG: the frames of an animation, each a PNG, as one file. Programs that know nothing of
+ * it show the first frame.
+ *
+ * @module
+ */
+
+const SIGNATURE = 8, decoder = new TextDecoder("latin1");
+
+interface Chunk {
+  readonly type: string;
+  readonly data: Uint8Array;
+}
+
+function* chunksOf(png: Uint8Array): Generator<Chunk> {
+  const view = new DataView(png.buffer, png.byteOffset, png.byteLength);
+  for (let at = SIGNATURE; at < png.length;) {
+    const length = view.getUint32(at), type = decoder.decode(png.subarray(at + 4, at + 8));
+    yield { type, data: png.subarray(at + 8, at + 8 + length) };
+    at += 12 + length;
+  }
+}
+
+const table = Uint32Array.from({ length: 256 }, (_, n) => {
+  for (let k = 0; k < 8; k++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
+  return n;
+});
+
+/** The cyclic redundancy check of ISO 3309, as PNG wants it. */
+function crc(bytes: Uint8Array): number {
+  let c = ~0;
+  for (const byte of bytes) c = table[(c ^ byte) & 255] ^ (c >>> 8);
+  return ~c >>> 0;
+}
+
+function encodeChunk({ type, data }: Chunk): Uint8Array {
+  const bytes = new Uint8Array(12 + data.length), view = new DataView(bytes.buffer);
+  view.setUint32(0, data.length);
+  bytes.set(new TextEncoder().encode(type), 4);
+  bytes.set(data, 8);
+  view.setUint32(8 + data.length, crc(bytes.subarray(4, 8 + data.length)));
+  return bytes;
+}
+
+/** Numbers of so many bytes each, one behind the other. */
+function pack(...fields: readonly (readonly [value: number, bytes: 1 | 2 | 4])[]): Uint8Array {
+  const view = new DataView(new ArrayBuffer(fields.reduce((n, [, bytes]) => n + bytes, 0)));
+  let at = 0;
+  for (const [value, bytes] of fields) {
+    if (bytes === 4) view.setUint32(at, value);
+    else if (bytes === 2) view.setUint16(at, value);
+    else view.setUint8(at, value);
+    at += bytes;
+  }
+  return new Uint8Array(view.buffer);
+}
+
+/**
+ * Makes one file of frames of equal size.
+ *
+ * @param frames PNGs, all encoded by the same program; the texts of the first are kept.
+ * @param durations Milliseconds of each.
+ */
+export function animatePng(
+  frames: readonly Uint8Array[],
+  durations: readonly number[],
+): Uint8Array {
+  const parts = [frames[0].subarray(0, SIGNATURE)];
+  let sequence = 0;
+  frames.forEach((png, i) => {
+    const chunks = [...chunksOf(png)], header = chunks.find(({ type }) => type === "IHDR")!;
+    const size = new DataView(header.data.buffer, header.data.byteOffset);
+    const add = (type: string, data: Uint8Array) => void parts.push(encodeChunk({ type, data }));
+    if (i === 0) {
+      add("IHDR", header.data);
+      // It starts again without end.
+      add("acTL", pack([frames.length, 4], [0, 4]));
+      chunks.filter(({ type }) => type === "tEXt").forEach(({ data }) => add("tEXt", data));
+    }
+    const place = [[size.getUint32(0), 4], [size.getUint32(4), 4], [0, 4], [0, 4]] as const;
+    const time = [[Math.round(durations[i]), 2], [1000, 2]] as const;
+    add("fcTL", pack([sequence++, 4], ...place, ...time, [0, 1], [0, 1]));
+    for (const { type, data } of chunks) {
+      if (type !== "IDAT") continue;
+      if (i === 0) add("IDAT", data);
+      else add("fdAT", new Uint8Array([...pack([sequence++, 4]), ...data]));
+    }
+  });
+  parts.push(encodeChunk({ type: "IEND", data: new Uint8Array() }));
+  const out = new Uint8Array(parts.reduce((n, part) => n + part.length, 0));
+  parts.reduce((at, part) => (out.set(part, at), at + part.length), 0);
+  return out;
+}

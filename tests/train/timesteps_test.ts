@@ -187,20 +187,20 @@ Deno.test("a training that draws by losses goes on as if it had not stopped", as
   const model = initializeModel(tinyConfig(), { num_train_timesteps: 3 }, 0);
   const settings = parseTraining({ ...byLoss, batch_size: 8, warmup_steps: 0 });
   using first = await Trainer.create(device, model, data, settings);
-  for (let i = 0; i < 15; i++) first.run();
+  for (let i = 0; i < 15; i++) await first.run();
   const state = await first.state(), memory = state.arrays.squaredLosses!;
   assert(memory.every((x) => x > 0), "all timesteps were drawn ten times");
   assertEquals(memory.length, 3 * REMEMBERED);
   using second = await Trainer.create(device, model, data, settings);
   second.restore(state);
-  for (const trainer of [first, second]) for (let i = 0; i < 5; i++) trainer.run();
+  for (const trainer of [first, second]) for (let i = 0; i < 5; i++) await trainer.run();
   assertEquals(await second.state(), await first.state());
 
   const { squaredLosses: _, ...arrays } = state.arrays;
   const without = { ...state, arrays };
   assertThrows(() => second.restore(without), InputError, "no squaredLosses");
   second.restore({ ...state, arrays: { ...arrays, squaredLosses: memory.map((_, i) => i + 1) } });
-  for (let i = 0; i < 5; i++) second.run();
+  for (let i = 0; i < 5; i++) await second.run();
   assertNotEquals(
     (await second.state()).arrays.parameters,
     (await first.state()).arrays.parameters,

@@ -80,6 +80,7 @@ export {
   measureDensity,
 } from "./src/sample/likelihood.ts";
 export { makeGrid, type Picture } from "./src/sample/pixels.ts";
+export { interpolate, type NoiseOptions, startNoise } from "./src/sample/interpolate.ts";
 export type { Images, MethodOptions, SigmaSpacing } from "./src/sample/options.ts";
 export type {
   SampleOptions,

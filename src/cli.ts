@@ -1,5 +1,5 @@
 /**
- * The command line: `ddpm sample`, `ddpm train`, `ddpm eval`, `ddpm info`.
+ * The command line: `ddpm sample`, `ddpm interpolate`, `ddpm train`, `ddpm eval`, `ddpm info`.
  *
  * @module
  */
@@ -7,6 +7,7 @@
 import { environment } from "./cli/environment.ts";
 import { describeFlags, type Flag, suggest } from "./cli/flags.ts";
 import { evalCommand, evalFlags } from "./cli/eval.ts";
+import { interpolateCommand, interpolateFlags } from "./cli/interpolate.ts";
 import { infoCommand, infoFlags } from "./cli/info.ts";
 import { print, printError } from "./cli/progress.ts";
 import { sampleCommand, sampleFlags } from "./cli/sample.ts";
@@ -28,6 +29,12 @@ const commands: Record<string, Command> = {
     help: "paint pictures with a trained model",
     flags: sampleFlags,
     run: sampleCommand,
+  },
+  interpolate: {
+    usage: "interpolate --seeds A,B | --images A,B [flags]",
+    help: "paint pictures on the way from one to another",
+    flags: interpolateFlags,
+    run: interpolateCommand,
   },
   train: {
     usage: "train --data mnist|PATH --out FOLDER [flags]",
@@ -52,7 +59,7 @@ const commands: Record<string, Command> = {
 const PROGRAM = `deno run -A jsr:${packageName}`;
 
 function help(): string {
-  const lines = Object.entries(commands).map(([name, c]) => `  ${name.padEnd(8)}${c.help}`);
+  const lines = Object.entries(commands).map(([name, c]) => `  ${name.padEnd(13)}${c.help}`);
   return [
     `${packageName} ${version}: diffusion models on any GPU`,
     "",

@@ -206,3 +206,43 @@ function channelsFirst(
     return data[(n * size + pixel) * channels + c];
   });
 }
+
+/**
+ * A picture as a network sees it: in [-1, 1], with as many channels.
+ *
+ * @throws {InputError} If it is no picture, or of another size.
+ */
+export async function readPicture(
+  bytes: Uint8Array<ArrayBuffer>,
+  path: string,
+  [height, width, channels]: readonly [number, number, number],
+): Promise<Images> {
+  const { decode, Image } = await import("imagescript");
+  let picture;
+  try {
+    picture = await decode(bytes);
+  } catch {
+    throw new InputError(`Cannot read ${path}: it is no PNG, JPEG, TIFF or GIF`);
+  }
+  if (!(picture instanceof Image)) picture = picture[0];
+  if (!SHOWN_CHANNELS.includes(channels)) {
+    throw new InputError(`Cannot use ${path}: the model's images have ${channels} channels`);
+  }
+  if (picture.width !== width || picture.height !== height) {
+    throw new InputError(
+      `Cannot use ${path}: it has ${picture.width}x${picture.height} pixels, and the model's ` +
+        `images ${width}x${height}`,
+    );
+  }
+  const { bitmap } = picture, data = new Float32Array(height * width * channels);
+  for (let i = 0; i < height * width; i++) {
+    const [r, g, b] = [0, 1, 2].map((c) => bitmap[4 * i + c] / 127.5 - 1);
+    // Grey is what the standard of television makes of colours (Rec. 601).
+    if (channels === 1) data[i] = 0.299 * r + 0.587 * g + 0.114 * b;
+    else data.set([r, g, b], 3 * i);
+  }
+  return { count: 1, height, width, channels, data };
+}
+
+/** Channels that pictures have. */
+const SHOWN_CHANNELS = [1, 3];

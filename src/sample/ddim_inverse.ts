@@ -1,7 +1,8 @@
 /**
  * DDIM backwards, from images to the noise that it would make them of: x_t follows from x_s with the
  * ε at t, which is unknown as long as x_t is. It is asked for at x_s, and then once more at the x_t
- * that follows (a fixed-point iteration, Pan et al. 2023).
+ * that follows (a fixed-point iteration, Pan et al. 2023). What a schedule clips on the way to images
+ * does not lead back: `ddim` returns the images with `clip_sample` false only.
  *
  * @module
  */

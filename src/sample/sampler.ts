@@ -29,12 +29,13 @@ import type {
   StreamOptions,
 } from "./options.ts";
 import type { Method, Plan } from "./plan.ts";
+import { START_STREAM } from "./interpolate.ts";
 import { type MethodName, methods } from "./registry.ts";
 import { BROKEN, memoriesOf, samplingStep } from "./step.ts";
 import { makePlan } from "./walk.ts";
 
-/** Streams of random numbers: what starts a trajectory, and what its steps add. */
-const START_STREAM = 1, STEP_STREAM = 2;
+/** The stream of random numbers that steps add. */
+const STEP_STREAM = 2;
 
 /**
  * A model, a method and a number of steps, compiled. Dispose of it to free its memory.

@@ -1,3 +1,4 @@
+// deno-lint-ignore-file no-control-regex -- Terminals are controlled by control characters.
 import { assert, assertEquals } from "@std/assert";
 import { Preview, protocolOf } from "../../src/cli/preview.ts";
 

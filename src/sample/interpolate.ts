@@ -1,0 +1,101 @@
+/**
+ * Ways from one image to another through the noise that they are made of (Song, Meng and Ermon 2021,
+ * section 5.3).
+ *
+ * @module
+ */
+
+import { InputError } from "../errors.ts";
+import { makeGraph } from "../gpu/graph.ts";
+import { randomNormal } from "../gpu/ops/random.ts";
+import { seedWords } from "../gpu/philox.ts";
+import { interpret } from "../gpu/reference.ts";
+import { sizeOf } from "../gpu/shape.ts";
+import { constant } from "../gpu/tensor.ts";
+import type { Images } from "./options.ts";
+
+/** The stream of random numbers that starts trajectories. */
+export const START_STREAM = 1;
+
+/** What {@linkcode startNoise} is to draw. */
+export interface NoiseOptions {
+  /** Whose noise. @default {0} */
+  readonly seed?: number;
+  /** The number of the first image. @default {0} */
+  readonly first?: number;
+  /** How many. @default {1} */
+  readonly count?: number;
+}
+
+/**
+ * The noise that a sampler starts the images of a seed from.
+ *
+ * @param shape Height, width and channels.
+ *
+ * @example
+ * ```ts
+ * import { startNoise } from "@x/ddpm";
+ *
+ * console.log(startNoise([28, 28, 1], { seed: 7 }).data.length); // 784
+ * ```
+ */
+export function startNoise(
+  [height, width, channels]: readonly [height: number, width: number, channels: number],
+  { seed = 0, first = 0, count = 1 }: NoiseOptions = {},
+): Images {
+  const noise = randomNormal([count, height, width, channels], {
+    seed: constant(new Int32Array(seedWords(seed))),
+    first: constant(new Int32Array([first])),
+    step: constant(new Int32Array(1)),
+  }, START_STREAM);
+  const { values } = interpret(makeGraph({ values: noise }), {}, "single");
+  return { count, height, width, channels, data: new Float32Array(values) };
+}
+
+/**
+ * Images from one to the other, both included, along a great circle: on the way the norm of noise
+ * stays what it is, while a straight line would take half of its variance away.
+ *
+ * @param from One image.
+ * @param to Another of the same size.
+ * @param count How many, at least 2.
+ * @throws {InputError} If the images are not of one size, or more than one each.
+ *
+ * @example Five steps from one digit to another
+ * ```ts
+ * import { fetchModel, interpolate, openDevice, Sampler, startNoise } from "@x/ddpm";
+ *
+ * const model = await fetchModel("mnist");
+ * using device = await openDevice();
+ * using sampler = await Sampler.create(device, model, { method: "ddim", steps: 5, batchSize: 5 });
+ * const [one, other] = [1, 2].map((seed) => startNoise([28, 28, 1], { seed }));
+ * const start = interpolate(one, other, 5);
+ * console.log((await sampler.sample({ count: 5, start })).count);
+ * ```
+ */
+export function interpolate(from: Images, to: Images, count: number): Images {
+  const sides = ({ count, height, width, channels }: Images) => [count, height, width, channels];
+  if (from.count !== 1 || sides(from).some((n, i) => n !== sides(to)[i])) {
+    throw new InputError(
+      `Cannot interpolate between ${sides(from).join("x")} and ${sides(to).join("x")}: they must ` +
+        "be one image each, of one size",
+    );
+  }
+  if (!(Number.isSafeInteger(count) && count >= 2)) {
+    throw new InputError(`Cannot interpolate by ${count} images: it takes 2 at least`);
+  }
+  const a = from.data, b = to.data, size = sizeOf(sides(from));
+  const product = (x: Float32Array, y: Float32Array) => x.reduce((sum, v, i) => sum + v * y[i], 0);
+  const cosine = product(a, b) / Math.sqrt(product(a, a) * product(b, b));
+  const angle = Math.acos(Math.min(1, Math.max(-1, cosine)));
+  const data = new Float32Array(count * size);
+  for (let k = 0; k < count; k++) {
+    const u = k / (count - 1), sine = Math.sin(angle);
+    // Of one direction, or opposite ones, there is no arc.
+    const [p, q] = sine > 1e-6
+      ? [Math.sin((1 - u) * angle) / sine, Math.sin(u * angle) / sine]
+      : [1 - u, u];
+    for (let i = 0; i < size; i++) data[k * size + i] = p * a[i] + q * b[i];
+  }
+  return { ...from, count, data };
+}

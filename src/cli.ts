@@ -11,7 +11,8 @@ import { interpolateCommand, interpolateFlags } from "./cli/interpolate.ts";
 import { infoCommand, infoFlags } from "./cli/info.ts";
 import { print, printError } from "./cli/progress.ts";
 import { sampleCommand, sampleFlags } from "./cli/sample.ts";
-import { trainCommand, trainFlags } from "./cli/train.ts";
+import { trainCommand } from "./cli/train.ts";
+import { trainFlags } from "./cli/train_flags.ts";
 import { packageName, version } from "./cli/version.ts";
 import { InputError } from "./errors.ts";
 

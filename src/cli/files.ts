@@ -19,7 +19,8 @@ export function explain(error: unknown): string {
   if (error instanceof Deno.errors.NotCapable) return "Deno was not given permission for it";
   if (error instanceof Deno.errors.IsADirectory) return "it is a folder";
   if (error instanceof Deno.errors.NotADirectory) return "a part of its path is no folder";
-  return (error as Error).message;
+  // Without the call and the path, which Deno appends.
+  return (error as Error).message.replace(/ \(os error \d+\).*/s, "");
 }
 
 /** @throws {InputError} If the file cannot be read. */
@@ -66,9 +67,8 @@ export async function checkWritable(path: string): Promise<void> {
  * @throws {InputError} If not.
  */
 export async function checkFolder(path: string, isDeep = false): Promise<void> {
-  let above = resolve(path);
-  if (await kindOf(above) === "nothing") above = dirname(above);
-  while (isDeep && await kindOf(above) === "nothing") above = dirname(above);
+  const here = resolve(path), isThere = await kindOf(here) !== "nothing";
+  const above = isDeep ? await nearestFolder(here) : isThere ? here : dirname(here);
   await probe(above, path);
 }
 
@@ -96,19 +96,90 @@ const temporaryName = (path: string) => join(dirname(path), `.${basename(path)}.
 
 /** Writes a file under another name, and gives it its own when all of it is on the disk. */
 export async function writeWhole(path: string, data: Uint8Array | string): Promise<void> {
-  const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
   const temporary = temporaryName(path);
   try {
     {
       using file = await Deno.open(temporary, { write: true, create: true, truncate: true });
-      for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
+      await writeAll(file, data);
       await file.sync();
     }
     await Deno.rename(temporary, path);
+    await syncPath(dirname(path));
   } catch (error) {
     await Deno.remove(temporary).catch(() => {});
     throw new Error(`Cannot write ${path}: ${explain(error)}`, { cause: error });
   }
+}
+
+/** Adds text to the end of a file. */
+export async function appendText(path: string, text: string): Promise<void> {
+  try {
+    using file = await Deno.open(path, { append: true, create: true });
+    await writeAll(file, text);
+  } catch (error) {
+    throw new Error(`Cannot write ${path}: ${explain(error)}`, { cause: error });
+  }
+}
+
+async function writeAll(file: Deno.FsFile, data: Uint8Array | string): Promise<void> {
+  const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
+  for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
+}
+
+/** Waits until a file, or the names in a folder, are on the disk; some systems cannot tell. */
+export async function syncPath(path: string): Promise<void> {
+  try {
+    using file = await Deno.open(path);
+    await file.sync();
+  } catch { /* Windows opens no folders. */ }
+}
+
+/** Gives a file a second name, in place of whatever had it; a copy where there are no links. */
+export async function linkFile(path: string, other: string): Promise<void> {
+  try {
+    await Deno.remove(other).catch(() => {});
+    await Deno.link(path, other).catch(() => Deno.copyFile(path, other));
+  } catch (error) {
+    throw new Error(`Cannot write ${other}: ${explain(error)}`, { cause: error });
+  }
+}
+
+/** Takes away what {@linkcode writeWhole} left in a folder when its process was killed. */
+export async function removeTemporary(folder: string): Promise<void> {
+  for (const name of await listFolder(folder)) {
+    if (/^\..*\.\d+\.part$/.test(name)) await Deno.remove(join(folder, name)).catch(() => {});
+  }
+}
+
+/** The names in a folder in alphabetical order, none if there is no such folder. */
+export async function listFolder(folder: string): Promise<string[]> {
+  if (await kindOf(folder) !== "folder") return [];
+  const names: string[] = [];
+  for await (const { name } of Deno.readDir(folder)) names.push(name);
+  return names.sort();
+}
+
+/**
+ * Bytes that can still be written to the disk of a folder; `undefined` where the system does not
+ * tell, or Deno was not given `--allow-sys=statfs`.
+ */
+export async function freeSpace(folder: string): Promise<number | undefined> {
+  const permission = await Deno.permissions.query({ name: "sys", kind: "statfs" });
+  if (permission.state !== "granted") return undefined;
+  try {
+    const { statfs } = await import("node:fs/promises");
+    const { bavail, bsize } = await statfs(folder);
+    return bavail * bsize;
+  } catch {
+    return undefined;
+  }
+}
+
+/** The nearest folder at or above a path that is there. */
+export async function nearestFolder(path: string): Promise<string> {
+  let above = resolve(path);
+  while (await kindOf(above) === "nothing") above = dirname(above);
+  return above;
 }
 
 /** @throws {InputError} If the folder cannot be made. */

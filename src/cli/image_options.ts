@@ -36,7 +36,8 @@ export const imageFlags = {
 } as const satisfies Record<string, Flag>;
 
 const side = z.int().min(1).max(4096);
-const schema = z.strictObject({
+/** Of the fields as they are in files. */
+export const imagesSchema = z.strictObject({
   size: z.union([side.transform((n) => [n, n]), z.tuple([side, side])]).nullable().default(null),
   channels: z.union([z.literal(1), z.literal(3)]).nullable().default(null),
   crop: z.enum(["center", "random"]).default("center"),
@@ -47,11 +48,11 @@ const schema = z.strictObject({
 });
 
 /** Section `images` of a configuration; `size` is one side, or height and width. */
-export type ImageOptions = z.infer<typeof schema>;
+export type ImageOptions = z.infer<typeof imagesSchema>;
 
 /** @throws {InputError} If a field is unknown or out of range. */
 export const parseImages = (json: unknown): ImageOptions =>
-  parseWith(schema, json, "image options");
+  parseWith(imagesSchema, json, "image options");
 
 /**
  * The fields that flags give.

@@ -3,96 +3,98 @@
  *
  * - `config.json`: data, network, schedule, settings
  * - `model.safetensors`: the moving average of the weights; what `sample` takes
- * - `state.safetensors`: everything that is needed to go on
- * - `log.jsonl`, `loss.svg`, `samples/`
+ * - `state.safetensors`: everything that is needed to go on, with a checksum; and `state-STEP`, the
+ *   ones before it
+ * - `log.jsonl`, `samples/`, `report.html`
  *
  * @module
  */
 
 import { join } from "@std/path";
-import { z } from "zod";
-import { parseWith, toSnakeCase } from "../config.ts";
 import { InputError } from "../errors.ts";
-import { formatUNetConfig, parseUNetConfig, type UNetConfig } from "../model/config.ts";
 import { type Model, serializeModel } from "../model/model.ts";
-import { readSafetensors, toFloat32, writeSafetensors } from "../model/safetensors.ts";
-import { formatSchedule, parseSchedule, type ScheduleConfig } from "../model/schedule.ts";
-import { parseTraining, type TrainingConfig } from "../train/config.ts";
+import { readSafetensors, toFloat32 } from "../model/safetensors.ts";
 import type { StateName, TrainingState } from "../train/trainer.ts";
-import { checkFolder, kindOf, makeFolder, readFile, readJson, writeWhole } from "./files.ts";
-import { type ImageOptions, parseImages } from "./image_options.ts";
-import { plotLoss } from "./plot.ts";
-
-/** What a training was started with. */
-export interface RunConfig {
-  readonly data: string;
-  readonly images: ImageOptions;
-  readonly unet: UNetConfig;
-  readonly scheduler: ScheduleConfig;
-  readonly training: TrainingConfig;
-}
+import {
+  appendText,
+  checkFolder,
+  freeSpace,
+  kindOf,
+  linkFile,
+  listFolder,
+  makeFolder,
+  nearestFolder,
+  readFile,
+  removeTemporary,
+  syncPath,
+  writeWhole,
+} from "./files.ts";
+import { FolderLock } from "./lock.ts";
+import { formatBytes } from "./progress.ts";
+import { renderReport, type Report } from "./report.ts";
+import {
+  architectureOf,
+  describeDifference,
+  formatRunConfig,
+  parseFields,
+  readRunConfig,
+  type RunConfig,
+} from "./run_config.ts";
+import { isIntact, writeSealed } from "./seal.ts";
 
 /** A line of the log: means over the steps since the line before. */
 export interface LogLine {
   readonly step: number;
   readonly loss: number;
+  /** Of images with timesteps in each quarter, `null` where there were none. */
+  readonly loss_quartiles: readonly (number | null)[];
+  /** Of images that are not learnt from, by the averaged weights, where it was measured. */
+  readonly held_out?: number;
   readonly grad_norm: number;
+  readonly learning_rate: number;
   readonly images_per_second: number;
+  /** Since the training was started, without the time between being ended and resumed. */
   readonly seconds: number;
-}
-
-type Fields = Readonly<Record<string, unknown>>;
-
-/** A configuration as it is written; what is not there has its default. */
-export interface RunFields {
-  readonly data?: string | undefined;
-  readonly images?: Fields | undefined;
-  readonly unet?: Fields | undefined;
-  readonly scheduler?: Fields | undefined;
-  readonly training?: Fields | undefined;
-}
-
-const section = z.record(z.string(), z.unknown()).optional();
-const schema: z.ZodType<RunFields> = z.strictObject({
-  ...{ data: z.string().optional(), images: section },
-  ...{ unet: section, scheduler: section, training: section },
-});
-
-/**
- * Reads a configuration file, without judging its sections.
- *
- * @throws {InputError} If it cannot be read or is no such file.
- */
-export async function readRunFields(path: string): Promise<RunFields> {
-  return parseWith(schema, await readJson(path), path);
-}
-
-/** The configuration as it is written. */
-export function formatRunConfig(config: RunConfig): Required<RunFields> {
-  return {
-    data: config.data,
-    images: config.images,
-    unet: formatUNetConfig(config.unet),
-    scheduler: formatSchedule(config.scheduler),
-    training: toSnakeCase(config.training),
-  };
+  /** Memory of the process in millions of bytes. */
+  readonly rss_mb: number;
 }
 
 /** Files of a training, of which none may be there when one starts. */
-const FILES = ["config.json", "model.safetensors", "state.safetensors", "log.jsonl", "loss.svg"];
+const FILES = ["config.json", "model.safetensors", "state.safetensors", "log.jsonl"];
 
-/** The folder of a training. */
-export class RunFolder {
+/** The newest state, and the names of older ones. */
+const STATE = "state.safetensors", OLDER = /^state-(\d{7,})\.safetensors$/;
+const olderName = (step: number) => `state-${String(step).padStart(7, "0")}.safetensors`;
+
+/** Pictures of samples, and how many of them a report shows. */
+const SAMPLES = /^step-(\d+)\.png$/, SHOWN_SAMPLES = 12;
+
+/** Settings of {@linkcode RunFolder}. */
+export interface FolderOptions {
+  /** How the model is written. @default {"F32"} */
+  readonly dtype?: "F32" | "F16";
+  /** How many states are kept, the newest included. @default {2} */
+  readonly keep?: number;
+}
+
+/** A state as it was saved, and how long the training took until then. */
+export interface SavedState {
+  readonly state: TrainingState;
+  readonly seconds: number;
+}
+
+/** The folder of a training. Disposing of it lets other processes write to it. */
+export class RunFolder implements Disposable {
   readonly path: string;
+  readonly #options: Required<FolderOptions>;
+  #lock: FolderLock | undefined;
   #log: LogLine[] = [];
   #seconds = 0;
+  #saved = -1;
 
-  readonly #dtype: "F32" | "F16";
-
-  /** @param dtype How the model is written. */
-  constructor(path: string, dtype: "F32" | "F16" = "F32") {
+  constructor(path: string, options: FolderOptions = {}) {
     this.path = path;
-    this.#dtype = dtype;
+    this.#options = { dtype: "F32", keep: 2, ...options };
   }
 
   #at(name: string): string {
@@ -119,26 +121,73 @@ export class RunFolder {
     if (await kindOf(path) !== "file") {
       throw new InputError(`Cannot go on: ${this.path} holds no training`);
     }
-    const { data, images, unet, scheduler, training } = await readRunFields(path);
-    if (data === undefined || !unet || !scheduler || !training) {
-      throw new InputError(`Cannot go on: ${path} is incomplete`);
-    }
-    return {
-      ...{ data, images: parseImages(images ?? {}), unet: parseUNetConfig(unet) },
-      ...{ scheduler: parseSchedule(scheduler), training: parseTraining(training) },
-    };
-  }
-
-  /** Starts afresh. The configuration comes last: where it is, there is something to go on from. */
-  async create(state: TrainingState, config: RunConfig, model: Model): Promise<void> {
-    await makeFolder(this.#at("samples"));
-    await this.save(state, 0, config, model);
-    const text = JSON.stringify(formatRunConfig(config), null, 2) + "\n";
-    await writeWhole(this.#at("config.json"), text);
+    return await readRunConfig(path);
   }
 
   /**
-   * Saves everything that is needed to go on, and the model as it is.
+   * Checks, where the system tells, that the disk has room for what a training will write.
+   *
+   * @param model Bytes of the model's weights; a state has four times as many.
+   * @throws {InputError} If it has not.
+   */
+  async checkSpace(model: number): Promise<void> {
+    // One state more than are kept, since a file is written before another one goes.
+    const needed = 4 * model * (this.#options.keep + 1) + 2 * model;
+    const free = await freeSpace(await nearestFolder(this.path));
+    if (free === undefined || free >= needed) return;
+    throw new InputError(
+      `Cannot train into ${this.path}: it takes ${
+        formatBytes(needed)
+      } with ${this.#options.keep} ` +
+        `checkpoints, and the disk has ${formatBytes(free)} left`,
+    );
+  }
+
+  /**
+   * Makes the folder if need be, and keeps other processes from writing to it.
+   *
+   * @throws {InputError} If another one trains there.
+   */
+  async lock(): Promise<void> {
+    await makeFolder(this.path);
+    this.#lock = await FolderLock.take(this.path);
+  }
+
+  /**
+   * Starts afresh. The configuration alone is enough to go on: where there is nothing else, the
+   * training starts from the beginning.
+   */
+  async create(config: RunConfig): Promise<void> {
+    await this.lock();
+    // Another process may have been here since.
+    await this.checkNew();
+    await this.#lock?.sign();
+    const text = JSON.stringify(formatRunConfig(config), null, 2) + "\n";
+    await writeWhole(this.#at("config.json"), text);
+    await makeFolder(this.#at("samples"));
+  }
+
+  /**
+   * Goes on where a training was saved last, or from the beginning: drops what was logged since, and
+   * what a killed process left.
+   */
+  async goOn(saved: SavedState | undefined): Promise<void> {
+    const step = saved?.state.step ?? 0;
+    await this.#lock?.sign();
+    await makeFolder(this.#at("samples"));
+    for (const folder of [this.path, this.#at("samples")]) await removeTemporary(folder);
+    this.#log = (await this.#readLog()).filter((line) => line.step <= step);
+    await writeWhole(
+      this.#at("log.jsonl"),
+      this.#log.map((l) => JSON.stringify(l) + "\n").join(""),
+    );
+    this.#seconds = saved?.seconds ?? 0;
+    this.#saved = saved ? step : -1;
+  }
+
+  /**
+   * Saves everything that is needed to go on, and the model as it is. The state before it is kept
+   * under another name.
    *
    * @param seconds How long the training took so far.
    */
@@ -152,27 +201,88 @@ export class RunFolder {
       ...{ name, values },
       shape: [values.length],
     }));
-    const metadata = {
-      step: String(state.step),
-      seconds: seconds.toFixed(3),
-      unet: JSON.stringify(architectureOf(config.unet)),
+    const files = {
+      // The state is the truth; the model comes first, so that it is never missing.
+      "model.safetensors": serializeModel(model, this.#options.dtype),
+      [STATE]: await writeSealed(tensors, {
+        step: String(state.step),
+        seconds: seconds.toFixed(3),
+        unet: JSON.stringify(architectureOf(config.unet)),
+      }),
     };
-    // The state is the truth; the model comes first, so that it is never missing.
-    await writeWhole(this.#at("model.safetensors"), serializeModel(model, this.#dtype));
-    await writeWhole(this.#at("state.safetensors"), writeSafetensors(tensors, metadata));
+    const needed = Object.values(files).reduce((sum, bytes) => sum + bytes.length, 0);
+    const free = await freeSpace(this.path);
+    if (free !== undefined && free < needed) {
+      throw new Error(
+        `Cannot save to ${this.path}: it takes ${formatBytes(needed)}, and the disk has ` +
+          `${formatBytes(free)} left`,
+      );
+    }
+    await syncPath(this.#at("log.jsonl"));
+    if (this.#options.keep > 1 && await kindOf(this.#at(STATE)) === "file") {
+      await linkFile(this.#at(STATE), this.#at(olderName(this.#saved)));
+    }
+    for (const [name, bytes] of Object.entries(files)) await writeWhole(this.#at(name), bytes);
+    this.#saved = state.step;
+    this.#seconds = seconds;
+    // Those of later steps are of a time that was gone back from.
+    const older = (await this.#older()).filter((step) => step < state.step);
+    const kept = older.slice(0, this.#options.keep - 1);
+    for (const step of await this.#older()) {
+      if (!kept.includes(step)) await Deno.remove(this.#at(olderName(step)));
+    }
+  }
+
+  /** Steps of the states before the newest one, the latest first. */
+  async #older(): Promise<number[]> {
+    return (await listFolder(this.path)).flatMap((name) => OLDER.exec(name)?.[1] ?? []).map(Number)
+      .sort((a, b) => b - a);
   }
 
   /**
-   * Where the training was when it was saved last.
+   * Where the training was when it was saved last; `undefined` if it ended before that.
    *
-   * @throws {InputError} If it was not, or the file is damaged or of another network.
+   * @throws {InputError} If the file is damaged or of another network; it names an older one that is
+   * not.
    */
-  async readState(config: RunConfig): Promise<TrainingState> {
-    const path = this.#at("state.safetensors");
-    if (await kindOf(path) !== "file") {
-      throw new InputError(`Cannot go on: ${this.path} holds no state.safetensors`);
+  async readState(config: RunConfig): Promise<SavedState | undefined> {
+    const path = this.#at(STATE);
+    if (await kindOf(path) === "file") {
+      try {
+        return await this.#readState(path, config);
+      } catch (error) {
+        const older = error instanceof InputError && await this.#findOlder(config);
+        if (!older) throw error;
+        throw new InputError(
+          `${error.message}. ${older.path}, of step ${older.saved.state.step}, is whole: delete ` +
+            `${path}, and --resume goes on from there`,
+        );
+      }
     }
-    const { tensors, metadata } = readSafetensors(await readFile(path), path);
+    const older = await this.#findOlder(config);
+    if (!older && (await this.#readLog()).length) {
+      throw new InputError(`Cannot go on: ${this.path} holds no ${STATE}`);
+    }
+    return older?.saved;
+  }
+
+  /** The latest of the older states that is whole. */
+  async #findOlder(config: RunConfig): Promise<{ path: string; saved: SavedState } | undefined> {
+    for (const step of await this.#older()) {
+      const path = this.#at(olderName(step));
+      try {
+        return { path, saved: await this.#readState(path, config) };
+      } catch (error) {
+        if (!(error instanceof InputError)) throw error;
+      }
+    }
+  }
+
+  async #readState(path: string, config: RunConfig): Promise<SavedState> {
+    const bytes = await readFile(path), { tensors, metadata } = readSafetensors(bytes, path);
+    if (!await isIntact(bytes)) {
+      throw new InputError(`Cannot go on: ${path} is damaged, its checksum does not match`);
+    }
     const step = Number(metadata.step ?? NaN), seconds = Number(metadata.seconds ?? NaN);
     if (!Number.isSafeInteger(step) || step < 0 || !(seconds >= 0)) {
       throw new InputError(`Cannot go on: ${path} does not tell how far the training was`);
@@ -184,37 +294,47 @@ export class RunFolder {
     }
     const odd = [...tensors].find(([, tensor]) => tensor.dtype !== "F32");
     if (odd) throw new InputError(`Cannot go on: ${odd[0]} in ${path} is ${odd[1].dtype}, not F32`);
-    this.#seconds = seconds;
     const arrays = Object.fromEntries([...tensors].map(([name, t]) => [name, toFloat32(t)]));
-    return { step, arrays: arrays as Record<StateName, Float32Array<ArrayBuffer>> };
+    return {
+      state: { step, arrays: arrays as Record<StateName, Float32Array<ArrayBuffer>> },
+      seconds,
+    };
   }
 
-  /** Reads the log up to a step; later lines, of steps that were not saved, are dropped. */
-  async readLog(step: number): Promise<void> {
-    const path = this.#at("log.jsonl");
-    if (await kindOf(path) !== "file") return;
+  /** The lines of the log, up to one that was cut off by whatever ended the training. */
+  async #readLog(): Promise<LogLine[]> {
+    const path = this.#at("log.jsonl"), found: LogLine[] = [];
+    if (await kindOf(path) !== "file") return found;
     const lines = new TextDecoder().decode(await readFile(path)).split("\n");
     for (const line of lines.filter((l) => l.trim())) {
       try {
-        const parsed = JSON.parse(line) as LogLine;
-        if (parsed.step <= step) this.#log.push(parsed);
+        found.push(JSON.parse(line) as LogLine);
       } catch {
-        break; // The last line was cut off by whatever ended the training.
+        break;
       }
     }
-    await writeWhole(path, this.#log.map((l) => JSON.stringify(l) + "\n").join(""));
+    return found;
   }
 
-  /** Adds a line to the log, and draws the curve anew. */
+  /** Adds a line to the log. */
   async log(line: LogLine): Promise<void> {
     this.#log.push(line);
-    await Deno.writeTextFile(this.#at("log.jsonl"), JSON.stringify(line) + "\n", { append: true });
-    await writeWhole(this.#at("loss.svg"), plotLoss(this.#log, `loss of ${this.path}`));
+    await appendText(this.#at("log.jsonl"), JSON.stringify(line) + "\n");
+  }
+
+  /** The lines of the log so far. */
+  get lines(): readonly LogLine[] {
+    return this.#log;
   }
 
   /** The step of the last line of the log. */
   get lastLogged(): number {
     return this.#log.at(-1)?.step ?? 0;
+  }
+
+  /** The step that was saved last; -1 before the first. */
+  get lastSaved(): number {
+    return this.#saved;
   }
 
   /** Seconds that the training took until it was saved. */
@@ -227,25 +347,26 @@ export class RunFolder {
     const name = `step-${String(step).padStart(7, "0")}.png`;
     await writeWhole(join(this.#at("samples"), name), png);
   }
-}
 
-/** What must agree for a state to fit a network. */
-export function architectureOf(unet: UNetConfig): Fields {
-  const { sample_size: _s, dropout: _d, ...rest } = formatUNetConfig(unet);
-  return rest;
-}
-
-function parseFields(text: string | undefined): Fields {
-  try {
-    return Object(JSON.parse(text ?? "{}"));
-  } catch {
-    return {};
+  /** Writes the report, of which the folder knows the log and the samples. */
+  async writeReport(report: Omit<Report, "log" | "samples" | "title">): Promise<void> {
+    const names = (await listFolder(this.#at("samples"))).filter((name) => SAMPLES.test(name));
+    const count = Math.min(names.length, SHOWN_SAMPLES);
+    // The first, the last, and some in between.
+    const shown = Array.from(
+      { length: count },
+      (_, i) => names[Math.round(i * (names.length - 1) / Math.max(1, count - 1))],
+    );
+    const samples = await Promise.all(shown.map(async (name) => ({
+      step: Number(SAMPLES.exec(name)![1]),
+      png: await readFile(join(this.#at("samples"), name)),
+    })));
+    const page = renderReport({ ...report, title: this.path, log: this.#log, samples });
+    await writeWhole(this.#at("report.html"), page);
   }
-}
 
-/** "block_out_channels is [16] in A and [32] in B" for the first field of B that differs, or "". */
-export function describeDifference(a: Fields, inA: string, b: Fields, inB: string): string {
-  const text = (value: unknown) => JSON.stringify(value) ?? "not given";
-  const field = Object.keys(b).find((key) => text(a[key]) !== text(b[key]));
-  return field ? `${field} is ${text(a[field])} in ${inA} and ${text(b[field])} in ${inB}` : "";
+  /** Lets other processes write to the folder. */
+  [Symbol.dispose](): void {
+    this.#lock?.[Symbol.dispose]();
+  }
 }

@@ -1,26 +1,40 @@
 /**
- * The loop of `ddpm train`: steps, the log, checkpoints, pictures, and a graceful end.
+ * The loop of `ddpm train`: steps, the log, checkpoints, pictures, a graceful end, and another try
+ * where a device fails.
  *
  * @module
  */
 
 import { toSnakeCase } from "../config.ts";
-import type { Device } from "../gpu/device.ts";
+import { InputError } from "../errors.ts";
+import { type Device, DeviceError } from "../gpu/device.ts";
 import { Pace } from "../gpu/pace.ts";
+import { initializeModel, type Model } from "../model/model.ts";
+import { formatSchedule } from "../model/schedule.ts";
 import { Sampler } from "../sample/sampler.ts";
-import type { Trainer } from "../train/trainer.ts";
+import { learningRateAt } from "../train/config.ts";
+import type { Dataset } from "../train/dataset.ts";
+import { type StepRecord, Trainer } from "../train/trainer.ts";
 import { drawGrid, encodePng } from "./pictures.ts";
-import { formatTime, type Progress } from "./progress.ts";
-import type { RunConfig, RunFolder } from "./run_folder.ts";
+import { debugProgram } from "./profile.ts";
+import { formatBytes, formatTime, type Progress } from "./progress.ts";
+import { formatRunConfig, type RunConfig } from "./run_config.ts";
+import type { RunFolder } from "./run_folder.ts";
 import { packageName, version } from "./version.ts";
 
-/** A training and where it happens. */
-export interface Run {
-  readonly trainer: Trainer;
-  readonly folder: RunFolder;
+/** A training that is to be done, and where. */
+export interface Task {
+  /** Whether the folder has yet to be made. */
+  readonly isNew: boolean;
   readonly config: RunConfig;
-  readonly device: Device;
+  readonly data: Dataset;
+  readonly folder: RunFolder;
+  readonly plan: Plan;
   readonly progress: Progress;
+  /** What was typed, for the report. */
+  readonly command: string;
+  /** Opens a device: the first time whichever is wanted, later one of the same kind. */
+  open(kind?: Device["kind"]): Promise<Device>;
 }
 
 /** How far to go, and how often to tell and to save. */
@@ -31,119 +45,281 @@ export interface Plan {
   readonly saveEvery: number;
 }
 
+/** A training on a device. */
+interface Run extends Task {
+  readonly device: Device;
+  readonly trainer: Trainer;
+  /** Aborted when the user wants it to end. */
+  readonly signal: AbortSignal;
+}
+
 /** Samples shown while training: how many, and in how many steps they are made. */
 const SHOWN = 16, SHOWN_STEPS = 50;
+
+/** The report is written with every checkpoint, and in between as often as this. */
+const REPORT_SECONDS = 15;
 
 /** The exit code of a program that was interrupted. */
 const INTERRUPTED = 130;
 
-/** Writes the folder of a training that is about to start. */
-export async function createRun({ trainer, folder, config, device }: Run): Promise<void> {
-  const model = await trainer.model(makeCard(config, 0, 0, device));
-  await folder.create(await trainer.state(), config, model);
+/** How often a device may fail without a checkpoint in between before a training ends. */
+const MAX_FAILURES = 3;
+
+/** A loss of this many times what it was at first is not going to come down. */
+const EXPLOSION = 100;
+
+/**
+ * Trains to the last step or until it is interrupted; returns the exit code. A device that fails in
+ * the middle is opened anew, and the training goes on from its last checkpoint.
+ *
+ * @throws {InputError} If the folder does not hold what it should.
+ * @throws {DeviceError} If the device failed before the first step, or too often.
+ */
+export async function runTraining(task: Task): Promise<number> {
+  const { folder, config, plan, progress } = task;
+  let saved = task.isNew ? undefined : await folder.readState(config);
+  if (saved && saved.state.step >= plan.last) {
+    const { step } = saved.state;
+    throw new InputError(`The training has done ${step} steps; give more --steps to go on`);
+  }
+  using interruption = new Interruption(progress);
+  let kind: Device["kind"] | undefined;
+  for (let failures = 0, before = -1;;) {
+    try {
+      using device = await task.open(kind);
+      progress.update(`compiling for ${device.name}`);
+      const model = initialModel(config);
+      using trainer = await Trainer.create(device, model, task.data, config.training);
+      const run = { ...task, device, trainer, signal: interruption.signal };
+      if (kind === undefined && task.isNew) {
+        await folder.checkSpace(4 * model.layout.size);
+        await folder.create(config);
+      } else await folder.goOn(saved);
+      if (saved) trainer.restore(saved.state);
+      else await save(run, 0);
+      if (kind === undefined) {
+        announce(run);
+        progress.say(`written to  ${folder.path}`);
+        if (trainer.step) progress.say(`going on    after step ${trainer.step}`);
+      }
+      kind = device.kind;
+      saved = undefined;
+      return await trainUntil(run);
+    } catch (error) {
+      if (!(error instanceof DeviceError) || kind === undefined) throw error;
+      failures = folder.lastSaved > before ? 1 : failures + 1;
+      before = folder.lastSaved;
+      if (failures === MAX_FAILURES) {
+        throw new DeviceError(
+          `${error.message}. It failed ${MAX_FAILURES} times in a row; --resume goes on after step ` +
+            before,
+          { cause: error },
+        );
+      }
+      progress.say(`${error.message}. Opening it anew, to go on after step ${before}`);
+      // A driver that was reset takes a moment.
+      await new Promise((resolve) => setTimeout(resolve, 1000 * failures));
+      saved = await folder.readState(config);
+    }
+  }
 }
 
-/** Trains to the last step or until it is interrupted; returns the exit code. */
-export async function trainUntil(run: Run, { last, logEvery, saveEvery }: Plan): Promise<number> {
-  const { trainer, folder, config, device, progress } = run, batch = config.training.batchSize;
-  const interruption = new AbortController(), { signal } = interruption;
-  const interrupt = () => {
-    if (signal.aborted) Deno.exit(INTERRUPTED);
-    progress.say("interrupted: saving; once more ends at once");
-    interruption.abort();
-  };
-  const signals: Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
-  for (const name of signals) Deno.addSignalListener(name, interrupt);
+/** Ctrl-C: once asks for an end, twice is one. */
+class Interruption implements Disposable {
+  readonly #abort = new AbortController();
+  readonly #signals: readonly Deno.Signal[] = Deno.build.os === "windows"
+    ? ["SIGINT"]
+    : ["SIGINT", "SIGTERM"];
+  readonly #listen: () => void;
 
+  constructor(progress: Progress) {
+    this.#listen = () => {
+      if (this.signal.aborted) Deno.exit(INTERRUPTED);
+      progress.say("interrupted: saving; once more ends at once");
+      this.#abort.abort();
+    };
+    for (const name of this.#signals) Deno.addSignalListener(name, this.#listen);
+  }
+
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  [Symbol.dispose](): void {
+    for (const name of this.#signals) Deno.removeSignalListener(name, this.#listen);
+  }
+}
+
+/** The model that a training starts with. */
+export const initialModel = ({ unet, scheduler, training }: RunConfig): Model =>
+  initializeModel(unet, formatSchedule(scheduler), training.seed);
+
+/** Tells what is going to be trained. */
+export function announce(
+  { trainer, data, device, progress }: Pick<Run, "trainer" | "data" | "device" | "progress">,
+): void {
+  const { batchSize, microBatch } = trainer.config;
+  const size = `${data.width}x${data.height}x${data.channels}`;
+  const classes = data.classes ? `, ${data.classes.length} classes` : "";
+  const parts = microBatch === null ? "" : `, ${microBatch} at a time`;
+  progress.say(`data        ${data.name}: ${data.count} images of ${size}${classes}`);
+  progress.say(`network     ${trainer.parameters.toLocaleString("en")} parameters`);
+  progress.say(
+    `step        ${batchSize} images${parts}, ${(trainer.flops / 1e9).toPrecision(3)} GFLOP, ` +
+      `${trainer.dispatches} kernels`,
+  );
+  progress.say(`device      ${device.name}, ${formatBytes(trainer.memory)} planned`);
+  debugProgram(progress, trainer.describe());
+}
+
+async function trainUntil(run: Run): Promise<number> {
+  const { trainer, folder, config, device, progress, signal } = run;
+  const { last, logEvery, saveEvery } = run.plan, batch = config.training.batchSize;
   const before = folder.seconds, began = performance.now(), first = trainer.step;
   const seconds = () => (performance.now() - began) / 1000;
-  let loggedAt = 0, loss = "";
-  const log = async () => {
-    const { step } = trainer, records = await trainer.records(step - folder.lastLogged);
-    const mean = (values: number[]) => values.reduce((sum, v) => sum + v, 0) / values.length;
-    const now = seconds(),
-      speed = batch * (step - Math.max(first, folder.lastLogged)) /
-        (now - loggedAt);
+  let loggedAt = 0, loss = "", reportedAt = -Infinity;
+  const report = async (isRunning: boolean) => {
+    reportedAt = seconds();
+    await folder.writeReport({ last, isRunning, ...describeRun(run) });
+  };
+  const log = async (heldOut: number | undefined) => {
+    const { step } = trainer, records = await readRecords(run), now = seconds();
+    const speed = batch * (step - Math.max(first, folder.lastLogged)) / (now - loggedAt);
     const line = {
       step,
-      loss: Number(mean(records.map((r) => r.loss)).toPrecision(7)),
-      grad_norm: Number(mean(records.map((r) => r.gradientNorm)).toPrecision(7)),
+      ...summarize(records),
+      ...(heldOut === undefined ? {} : { held_out: shorten(heldOut) }),
+      learning_rate: shorten(learningRateAt(config.training, step - 1)),
       images_per_second: Number(speed.toPrecision(4)),
       seconds: Number((before + now).toFixed(3)),
+      rss_mb: Number((Deno.memoryUsage().rss / 1e6).toFixed(1)),
     };
-    const bad = records.find((r) => !Number.isFinite(r.loss));
-    if (bad) throw diverged(`The loss is ${bad.loss} at step ${bad.step}`);
     loggedAt = now;
     loss = `, loss ${line.loss.toFixed(4)}`;
     await folder.log(line);
     if (!Deno.stderr.isTerminal()) {
       progress.say(`step ${step} of ${last}${loss}, ${speed.toFixed(1)} images/s`);
     }
+    if (now - reportedAt > REPORT_SECONDS) await report(true);
   };
-  const save = async () => {
-    const state = await trainer.state(), now = before + seconds();
-    if (!state.arrays.parameters.every(Number.isFinite)) {
-      throw diverged(`Weights are no longer finite after step ${state.step}`);
-    }
-    const card = makeCard(config, state.step, now, device);
-    await folder.save(state, now, config, await trainer.model(card));
-  };
-  try {
-    const pace = new Pace();
-    while (trainer.step < last && !signal.aborted) {
-      const next = (every: number) => every - trainer.step % every;
-      const left = Math.min(last - trainer.step, next(logEvery), next(saveEvery));
-      const steps = pace.begin(left);
-      for (let i = 0; i < steps; i++) await trainer.run();
-      await device.idle();
-      const { step } = trainer, perStep = seconds() / (step - first);
-      progress.update(
-        `step ${step} of ${last}${loss}, ${(batch / perStep).toFixed(1)} images/s, ` +
-          `${formatTime(perStep * (last - step))} left`,
-      );
-      if (step % logEvery === 0 || step === last) await log();
-      if (step % saveEvery === 0 && step < last) {
-        const from = seconds();
-        await save();
-        await showSamples(run, signal);
-        loggedAt += seconds() - from;
-      }
-      await pace.end(steps);
-    }
-    await save();
-    if (trainer.step === last && !signal.aborted) await showSamples(run, signal);
-    if (signal.aborted) {
-      progress.say(`saved after step ${trainer.step}; --resume goes on`);
-      return INTERRUPTED;
-    }
-    progress.say(
-      `done: ${last} steps in ${formatTime(before + seconds())}, model in ${folder.path}`,
+  const pace = new Pace();
+  while (trainer.step < last && !signal.aborted) {
+    const next = (every: number) => every - trainer.step % every;
+    const left = Math.min(last - trainer.step, next(logEvery), next(saveEvery));
+    const steps = pace.begin(left);
+    for (let i = 0; i < steps; i++) await trainer.run();
+    await device.idle();
+    const { step } = trainer, perStep = seconds() / (step - first);
+    progress.update(
+      `step ${step} of ${last}${loss}, ${(batch / perStep).toFixed(1)} images/s, ` +
+        `${formatTime(perStep * (last - step))} left`,
     );
-    return 0;
-  } finally {
-    progress.clear();
-    for (const name of signals) Deno.removeSignalListener(name, interrupt);
+    const isDue = step % saveEvery === 0 || step === last, from = seconds();
+    const heldOut = isDue && config.training.heldOut ? await trainer.evaluate() : undefined;
+    loggedAt += seconds() - from;
+    if (step % logEvery === 0 || step === last || heldOut !== undefined) await log(heldOut);
+    if (isDue) {
+      const from = seconds();
+      await save(run, before + from);
+      await showSamples(run);
+      await report(step < last);
+      loggedAt += seconds() - from;
+    }
+    await pace.end(steps);
   }
+  if (!signal.aborted) {
+    const time = formatTime(before + seconds());
+    progress.say(`done: ${last} steps in ${time}, model in ${folder.path}`);
+    return 0;
+  }
+  if (folder.lastSaved < trainer.step) await save(run, before + seconds());
+  await report(false);
+  progress.say(`saved after step ${trainer.step}; --resume goes on`);
+  return INTERRUPTED;
 }
 
-const diverged = (what: string) =>
-  new Error(`${what}: try a lower --learning-rate; the last checkpoint is kept`);
+const shorten = (x: number) => Number(x.toPrecision(7));
+
+/** What a line of the log tells of steps. */
+function summarize(records: readonly StepRecord[]) {
+  const mean = (values: number[]) => shorten(values.reduce((sum, v) => sum + v, 0) / values.length);
+  const quartiles = records[0].quartiles.map((_, q) => {
+    const total = (field: "sum" | "count") =>
+      records.reduce((all, { quartiles }) => all + quartiles[q][field], 0);
+    return total("count") ? shorten(total("sum") / total("count")) : null;
+  });
+  return {
+    loss: mean(records.map((r) => r.loss)),
+    loss_quartiles: quartiles,
+    grad_norm: mean(records.map((r) => r.gradientNorm)),
+  };
+}
+
+/** What the report says of how a training is made. */
+function describeRun({ command, config, data, device, trainer }: Run) {
+  const { os, arch } = Deno.build, size = `${data.width}x${data.height}x${data.channels}`;
+  const { data: _, steps: __, ...settings } = formatRunConfig(config);
+  const facts = {
+    command,
+    data: `${data.name}: ${data.count} images of ${size}`,
+    network: `${trainer.parameters.toLocaleString("en")} parameters`,
+    step: `${config.training.batchSize} images, ${(trainer.flops / 1e9).toPrecision(3)} GFLOP`,
+    device: `${device.name}, ${formatBytes(trainer.memory)}`,
+    machine: `${os} ${arch}, ${navigator.hardwareConcurrency} cores`,
+    software: `${packageName} ${version}, Deno ${Deno.version.deno}`,
+  };
+  return { facts, settings };
+}
+
+/** How the steps since the last line of the log went. */
+async function readRecords({ trainer, folder }: Run): Promise<readonly StepRecord[]> {
+  const records = await trainer.records(trainer.step - folder.lastLogged);
+  const [usual] = folder.lines;
+  const isGood = ({ loss, gradientNorm }: StepRecord) =>
+    Number.isFinite(loss) && Number.isFinite(gradientNorm) &&
+    !(usual && loss > EXPLOSION * usual.loss);
+  const bad = records.find((record) => !isGood(record));
+  if (!bad) return records;
+  const what = `The loss is ${format(bad.loss)} at step ${bad.step}, with a gradient of norm ` +
+    format(bad.gradientNorm);
+  throw diverged(usual ? `${what}, where it was ${format(usual.loss)} at first` : what, folder);
+}
+
+const format = (x: number) => Number.isFinite(x) ? String(Number(x.toPrecision(4))) : String(x);
+
+const diverged = (what: string, folder: RunFolder) =>
+  new Error(
+    `${what}: try a lower --learning-rate; the checkpoint of step ${folder.lastSaved} is kept`,
+  );
+
+/** Writes a checkpoint, unless the training went wrong. */
+async function save(run: Run, seconds: number): Promise<void> {
+  const { trainer, folder, config, device } = run;
+  await readRecords(run);
+  const state = await trainer.state();
+  if (!Object.values(state.arrays).every((array) => array.every(Number.isFinite))) {
+    throw diverged(`Weights are no longer finite after step ${state.step}`, folder);
+  }
+  const card = makeCard(config, state.step, seconds, device);
+  await folder.save(state, seconds, config, await trainer.model(card));
+}
 
 /** Draws samples from the moving average of the weights. */
 async function showSamples(
-  { trainer, folder, device, config, progress }: Run,
-  signal: AbortSignal,
+  { trainer, folder, device, config, progress, signal }: Run,
 ): Promise<void> {
   const model = await trainer.model(), { seed } = config.training;
-  // Which class to draw would be anybody's guess.
-  if (model.config.numClassEmbeds !== null) return;
+  const { numClassEmbeds } = model.config;
+  const classes = numClassEmbeds && numClassEmbeds - (config.training.labelDropout ? 1 : 0);
+  const labels = classes ? Array.from({ length: SHOWN }, (_, k) => k % classes) : undefined;
   progress.update(`step ${trainer.step}: drawing samples`);
   const steps = Math.min(SHOWN_STEPS, config.scheduler.numTrainTimesteps);
   using sampler = await Sampler.create(device, model, {
     ...{ steps, batchSize: SHOWN },
     parameters: trainer.average,
   });
-  const images = await sampler.sample({ count: SHOWN, seed, signal });
+  const options = { count: SHOWN, seed, signal, ...(labels ? { labels } : {}) };
+  const images = await sampler.sample(options);
   if (signal.aborted) return;
   const provenance = { step: trainer.step, seed, steps, sampler: "ddpm" };
   await folder.writeSamples(trainer.step, await encodePng(drawGrid(images), provenance));

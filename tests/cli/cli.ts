@@ -47,8 +47,14 @@ export class Folder implements AsyncDisposable {
 
   /** Starts the program here. */
   start(...args: string[]): Deno.ChildProcess {
-    return new Deno.Command(Deno.execPath(), {
-      args: ["run", "-A", program, ...args],
+    return this.startUnder([], args);
+  }
+
+  /** Starts the program here through another one, whose arguments end with a command to run. */
+  startUnder(wrapper: readonly string[], args: readonly string[]): Deno.ChildProcess {
+    const [command, ...rest] = [...wrapper, Deno.execPath(), "run", "-A", program, ...args];
+    return new Deno.Command(command, {
+      args: rest,
       cwd: this.path,
       env: { NO_COLOR: "1", ...this.env },
       stdin: "null",

@@ -92,6 +92,7 @@ export type { Evaluation, Method, Plan, Step, Weights } from "./src/sample/plan.
 export { type MethodName, methods } from "./src/sample/registry.ts";
 export { Sampler } from "./src/sample/sampler.ts";
 export {
+  type EmaSchedule,
   type LearningRateSchedule,
   parseTraining,
   type TrainingConfig,
@@ -116,7 +117,8 @@ export type { LossWeighting, ObjectiveConfig, ObjectiveName } from "./src/train/
 export type { OptimizerConfig } from "./src/train/step.ts";
 export type { TimestepConfig, TimestepSampling } from "./src/train/timesteps.ts";
 export { type ImageSize, Trainer } from "./src/train/trainer.ts";
-export type { StateArrays, StateName, StepRecord, TrainingState } from "./src/train/trainer.ts";
+export type { Quartile, StateArrays, StateName } from "./src/train/trainer.ts";
+export type { StepRecord, TrainingState } from "./src/train/trainer.ts";
 
 if (import.meta.main) {
   const { main } = await import("./src/cli.ts");

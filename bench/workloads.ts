@@ -23,6 +23,7 @@ import { initializeModel } from "../src/model/model.ts";
 import { sourceOf, viewParameters } from "../src/model/parameters.ts";
 import { parseSchedule } from "../src/model/schedule.ts";
 import { parameterLayout, unet } from "../src/model/unet.ts";
+import { parseTraining } from "../src/train/config.ts";
 import { trainingStep } from "../src/train/step.ts";
 import { copy, fma } from "./probes.ts";
 
@@ -90,12 +91,15 @@ function sampling([batch]: number[], network: string): Graph {
 
 function training([batch]: number[], network: string): Graph {
   const config = networks[network], shape = [batch, 32, 32, config.inChannels];
-  const settings = { betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, maxGradNorm: 1 } as const;
-  return trainingStep(config, parseSchedule({}), parameterLayout(config), settings, {
+  const schedule = parseSchedule({}), layout = parameterLayout(config);
+  const batches = {
     images: input("images", shape),
     noise: input("noise", shape),
     timesteps: input("timesteps", [batch], "i32"),
-  });
+  };
+  const settings = parseTraining({});
+  const lesson = { config, schedule, layout, objective: settings, batch: batches, images: batch };
+  return trainingStep(lesson, settings);
 }
 
 const builders: readonly [pattern: RegExp, build: Builder][] = [

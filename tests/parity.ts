@@ -36,7 +36,8 @@ import { methods } from "../src/sample/registry.ts";
 import { samplingStep } from "../src/sample/step.ts";
 import { makeUniPc } from "../src/sample/unipc.ts";
 import { makePlan } from "../src/sample/walk.ts";
-import { encodeRates, HISTORY, trainingStep } from "../src/train/step.ts";
+import { SIMPLE } from "../src/train/objective.ts";
+import { encodeRates, HISTORY, ROW, trainingStep } from "../src/train/step.ts";
 
 /** How far a case is from its golden numbers. */
 export interface Comparison {
@@ -195,14 +196,23 @@ async function compareTraining(device: Device, folder: string): Promise<Comparis
   const labels = batches.get("class_labels");
   const settings = {
     ...{ betas: log.betas, eps: log.eps, weightDecay: log.weight_decay },
-    maxGradNorm: log.max_grad_norm,
+    ...{ maxGradNorm: log.max_grad_norm, optimizer: "adamw" as const },
   };
-  const graph = trainingStep(config, parseSchedule({}), layout, settings, {
+  const batch = {
     images: input("images", shape),
     noise: input("noise", shape),
     timesteps: input("timesteps", [n], "i32"),
     ...(labels ? { labels: input("labels", [n], "i32") } : {}),
-  });
+  };
+  const lesson = {
+    objective: SIMPLE,
+    config,
+    schedule: parseSchedule({}),
+    layout,
+    batch,
+    images: n,
+  };
+  const graph = trainingStep(lesson, settings);
   using program = await device.compile(graph, { label: folder });
   const { buffers } = program;
   for (const name of ["parameters", "ema"]) buffers[name].write(flat);
@@ -219,8 +229,8 @@ async function compareTraining(device: Device, folder: string): Promise<Comparis
     buffers.rates.write(encodeRates(rates, settings));
     program.run();
   }
-  const history = await buffers.history.read(0, 2 * Math.min(steps, HISTORY));
-  const pick = (column: number) => log.loss.map((_, i) => history[2 * i + column]);
+  const history = await buffers.history.read(0, ROW * Math.min(steps, HISTORY));
+  const pick = (column: number) => log.loss.map((_, i) => history[ROW * i + column]);
   const weights = async (name: string, file: string) => {
     const actual = byName(layout, await buffers[name].read() as Float32Array<ArrayBuffer>);
     const expected = await readTensors(join(folder, file));

@@ -73,7 +73,8 @@ const count = z.int().positive();
 // More channels and layers than anybody has mean a damaged file, which must not eat all memory.
 const channels = count.max(65536), layers = count.max(100);
 
-const schema = z.strictObject({
+/** Of the fields as they are in files. */
+export const unetSchema = z.strictObject({
   sample_size: z.union([count, z.tuple([count, count]), z.null()]).default(null),
   in_channels: channels.default(3),
   out_channels: channels.default(3),
@@ -137,7 +138,7 @@ export function parseUNetConfig(json: unknown): UNetConfig {
   const what = "UNet configuration";
   const entries = Object.entries(parseWith(anyFields, json, what))
     .filter(([key]) => !key.startsWith("_"));
-  const fields = parseWith(schema, Object.fromEntries(entries), what);
+  const fields = parseWith(unetSchema, Object.fromEntries(entries), what);
   const { attn_norm_num_groups: _a, num_train_timesteps: _n, sample_size: size, ...rest } = fields;
   const sampleSize = typeof size === "number" ? [size, size] as const : size;
   const config: UNetConfig = { ...toCamelCase(rest), sampleSize };

@@ -90,7 +90,8 @@ export interface ScheduleConfig {
 }
 
 const flag = (value: boolean) => z.boolean().default(value);
-const schema = z.object({
+/** Of the fields as they are in files. */
+export const scheduleSchema = z.object({
   num_train_timesteps: z.int().min(1).max(100_000).nullable().default(null),
   beta_start: z.number().gt(0).lt(1).default(0.0001),
   beta_end: z.number().gt(0).lt(1).default(0.02),
@@ -134,7 +135,7 @@ const schema = z.object({
  * ```
  */
 export function parseSchedule(json: unknown): ScheduleConfig {
-  const fields = parseWith(schema, json, "noise schedule");
+  const fields = parseWith(scheduleSchema, json, "noise schedule");
   const { trained_betas } = fields;
   const num_train_timesteps = fields.num_train_timesteps ?? trained_betas?.length ?? 1000;
   const refuse = (why: string) => new InputError(`Bad noise schedule: ${why}`);

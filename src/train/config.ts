@@ -13,11 +13,23 @@ import type { TimestepConfig } from "./timesteps.ts";
 /** How a learning rate goes on after its warm-up. */
 export type LearningRateSchedule = "constant" | "cosine" | "step";
 
+/**
+ * How much the moving average of the weights keeps of the old ones at step n, from 0: `constant`
+ * always `emaDecay`, as Ho et al. 2020 do; `warmup` (1 + n) / (10 + n) and `power` 1 - (1 + n)^-p, but
+ * no more than `emaDecay`, so that short trainings do not remember their start.
+ */
+export type EmaSchedule = "constant" | "warmup" | "power";
+
 /** Settings of a training, in files with their names in snake case. */
 export interface TrainingConfig extends OptimizerConfig, ObjectiveConfig, TimestepConfig {
   /** Images a step. @default {64} */
   readonly batchSize: number;
-  /** Of AdamW, after the warm-up and before it decays. @default {0.0002} */
+  /**
+   * Images that are computed at a time, a divisor of `batchSize`; all of them if `null`. Gradients
+   * add up to that of the whole batch, and memory is that of the part. @default {null}
+   */
+  readonly microBatch: number | null;
+  /** Of the optimizer, after the warm-up and before it decays. @default {0.0002} */
   readonly learningRate: number;
   /** Steps in which the learning rate rises from 0. @default {500} */
   readonly warmupSteps: number;
@@ -29,12 +41,20 @@ export interface TrainingConfig extends OptimizerConfig, ObjectiveConfig, Timest
   readonly learningRateSchedule: LearningRateSchedule;
   /** The step at which the cosine ends, or the steps from tenth to tenth. @default {null} */
   readonly decaySteps: number | null;
-  /**
-   * The most that the moving average of the weights keeps of the old ones at a step; early on it
-   * keeps (1 + step) / (10 + step), so that short trainings do not remember their start.
-   * @default {0.999}
-   */
+  /** The most that the moving average of the weights keeps of the old ones. @default {0.999} */
   readonly emaDecay: number;
+  /** How much it keeps at each step. @default {"warmup"} */
+  readonly emaSchedule: EmaSchedule;
+  /** p of `power`; 2/3 if `null`. @default {null} */
+  readonly emaPower: number | null;
+  /**
+   * The probability that an image is shown without its class, which makes guidance without a
+   * classifier possible (Ho and Salimans 2022). The last class of the network then stands for none.
+   * @default {0}
+   */
+  readonly labelDropout: number;
+  /** The share of the images that is held out, to measure the loss on them. @default {0} */
+  readonly heldOut: number;
   /** Of weights, order, timesteps, noise and dropout. @default {0} */
   readonly seed: number;
 }
@@ -42,8 +62,13 @@ export interface TrainingConfig extends OptimizerConfig, ObjectiveConfig, Timest
 const positive = z.number().positive(), share = z.number().min(0).lt(1);
 const optional = (number: z.ZodNumber) => number.nullable().default(null);
 const isBound = (objective: string) => objective === "vlb" || objective === "hybrid";
-const schema = z.strictObject({
+const looksAtBatches = (sampling: string) =>
+  sampling === "antithetic" || sampling === "loss_second_moment";
+/** Of the fields as they are in files. */
+export const trainingSchema = z.strictObject({
   batch_size: z.int().min(1).max(65536).default(64),
+  micro_batch: z.int().min(1).nullable().default(null),
+  optimizer: z.enum(["adamw", "adam"]).default("adamw"),
   learning_rate: positive.default(2e-4),
   warmup_steps: z.int().min(0).default(500),
   learning_rate_schedule: z.enum(["constant", "cosine", "step"]).default("constant"),
@@ -53,6 +78,10 @@ const schema = z.strictObject({
   weight_decay: z.number().min(0).default(0),
   max_grad_norm: positive.default(1),
   ema_decay: z.number().min(0).max(1).default(0.999),
+  ema_schedule: z.enum(["constant", "warmup", "power"]).default("warmup"),
+  ema_power: optional(positive),
+  label_dropout: share.default(0),
+  held_out: z.number().min(0).max(0.5).default(0),
   seed: z.int().min(0).default(0),
   objective: z.enum(["mse", "l1", "huber", "vlb", "hybrid"]).default("mse"),
   huber_delta: optional(positive),
@@ -66,6 +95,13 @@ const schema = z.strictObject({
   ...{ path: ["decay_steps"], message: "goes with the schedules cosine and step, and only those" },
 }).refine((c) => c.decay_steps === null || c.decay_steps > c.warmup_steps, {
   ...{ path: ["decay_steps"], message: "is not beyond warmup_steps" },
+}).refine((c) => c.micro_batch === null || c.batch_size % c.micro_batch === 0, {
+  ...{ path: ["micro_batch"], message: "does not divide batch_size" },
+}).refine((c) => c.ema_power === null || c.ema_schedule === "power", {
+  ...{ path: ["ema_power"], message: "goes with the ema_schedule power only" },
+}).refine((c) => c.micro_batch === null || !looksAtBatches(c.timestep_sampling), {
+  path: ["micro_batch"],
+  message: "goes with the timestep_sampling uniform and log_normal, which draw image by image",
 }).refine((c) => c.huber_delta === null || c.objective === "huber", {
   ...{ path: ["huber_delta"], message: "goes with the objective huber only" },
 }).refine((c) => c.snr_gamma === null || c.loss_weighting === "min_snr", {
@@ -97,7 +133,7 @@ const schema = z.strictObject({
  * ```
  */
 export function parseTraining(json: unknown): TrainingConfig {
-  return toCamelCase(parseWith(schema, json, "training configuration"));
+  return toCamelCase(parseWith(trainingSchema, json, "training configuration"));
 }
 
 /** The learning rate of a step, counted from 0. */
@@ -108,4 +144,19 @@ export function learningRateAt(config: TrainingConfig, step: number): number {
   if (learningRateSchedule === "step") return learningRate * 0.1 ** Math.floor(step / decaySteps);
   const done = Math.min(1, (step - warmupSteps) / (decaySteps - warmupSteps));
   return learningRate * (1 + Math.cos(Math.PI * done)) / 2;
+}
+
+/** The share of the old weights that their moving average keeps at a step, counted from 0. */
+export function emaDecayAt(
+  { emaDecay, emaSchedule, emaPower }: TrainingConfig,
+  step: number,
+): number {
+  switch (emaSchedule) {
+    case "constant":
+      return emaDecay;
+    case "warmup":
+      return Math.min(emaDecay, (1 + step) / (10 + step));
+    case "power":
+      return Math.min(emaDecay, 1 - (1 + step) ** -(emaPower ?? 2 / 3));
+  }
 }

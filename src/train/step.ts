@@ -1,6 +1,7 @@
 /**
- * A training step as one graph: forward pass, loss, backward pass, gradient clipping, AdamW and the
- * moving average of the weights.
+ * A training step as a graph: forward pass, loss, backward pass, gradient clipping, Adam and the
+ * moving average of the weights. A step in parts is two graphs, of which the first adds up gradients;
+ * and a third one only measures the loss.
  *
  * @module
  */
@@ -9,15 +10,15 @@ import * as e from "../gpu/expression.ts";
 import { grad } from "../gpu/grad.ts";
 import { type Graph, makeGraph } from "../gpu/graph.ts";
 import { concat, pack } from "../gpu/ops/concat.ts";
-import { map, mul, sqrt, square } from "../gpu/ops/map.ts";
-import { mean, sum } from "../gpu/ops/sum.ts";
+import { map, mul, sqrt, square, toFloat } from "../gpu/ops/map.ts";
+import { sum } from "../gpu/ops/sum.ts";
 import { broadcastTo, reshape, slice } from "../gpu/ops/view.ts";
 import { sizeOf } from "../gpu/shape.ts";
 import { constant, input, type Tensor } from "../gpu/tensor.ts";
 import type { UNetConfig } from "../model/config.ts";
 import { type ParameterLayout, viewParameters } from "../model/parameters.ts";
 import type { ScheduleConfig } from "../model/schedule.ts";
-import { type Batch, diffusionLosses, type ObjectiveConfig, SIMPLE } from "./objective.ts";
+import { type Batch, diffusionLosses, type ObjectiveConfig } from "./objective.ts";
 import type { Draw } from "./timesteps.ts";
 
 /** Settings that do not change from step to step. */
@@ -26,7 +27,12 @@ export interface OptimizerConfig {
   readonly betas: readonly [number, number];
   /** Added to the root of the second moment. @default {1e-8} */
   readonly eps: number;
-  /** Share of the weights that a step takes away, times the learning rate. @default {0} */
+  /**
+   * `adamw` takes a share of the weights away at every step (Loshchilov and Hutter 2019); `adam` adds
+   * it to the gradients (L2). @default {"adamw"}
+   */
+  readonly optimizer: "adamw" | "adam";
+  /** That share, times the learning rate for `adamw`. @default {0} */
   readonly weightDecay: number;
   /** Gradients with a larger norm are scaled down to it. @default {1} */
   readonly maxGradNorm: number;
@@ -43,6 +49,12 @@ export interface Rates {
 
 /** Losses and gradient norms are kept on the device for this many steps. */
 export const HISTORY = 1024;
+/** Losses are also told apart by their timesteps, in this many equal ranges. */
+export const RANGES = 4;
+/** What is known of the losses of a batch: their mean; their sum and number by range. */
+export const TALLY: number = 1 + 2 * RANGES;
+/** Numbers a step in the history: the gradient's norm after the first of the tally. */
+export const ROW: number = TALLY + 1;
 
 /** The program's `rates` for a step. */
 export function encodeRates(
@@ -63,55 +75,99 @@ function decayMask({ specs, offsets, size }: ParameterLayout): Tensor | number {
   return constant(mask);
 }
 
-/**
- * A whole step. Its inputs are those of the batch, `rates`, and the state that it updates:
- * `parameters`, `moment1`, `moment2`, `ema`, all flat, and `history` `[HISTORY, 2]` of losses and
- * gradient norms; and what the drawing of timesteps remembers.
- *
- * @param objective What the step minimises, by default the mean squared error.
- */
-export function trainingStep(
-  config: UNetConfig,
-  schedule: ScheduleConfig,
-  layout: ParameterLayout,
-  { betas: [beta1, beta2], eps, weightDecay, maxGradNorm }: OptimizerConfig,
-  batch: Batch & Partial<Draw>,
-  objective: ObjectiveConfig = SIMPLE,
-): Graph {
-  const [parameters, moment1, moment2, ema] = ["parameters", "moment1", "moment2", "ema"].map((
-    name,
-  ) => input(name, [layout.size]));
-  const rates = input("rates", [5]);
-  const [rate, decay, correction1, correction2, slot] = [0, 1, 2, 3, 4].map((i) =>
-    slice(rates, 0, i, 1)
-  );
+/** What a batch is learnt by: a network, the noise it sees, where its parameters are, the batch. */
+export interface Lesson {
+  readonly config: UNetConfig;
+  readonly schedule: ScheduleConfig;
+  readonly layout: ParameterLayout;
+  /** What is minimised. */
+  readonly objective: ObjectiveConfig;
+  readonly batch: Batch & Partial<Draw>;
+  /** Images of the step, of which the batch may be a part. */
+  readonly images: number;
+}
 
-  const views = viewParameters(layout, parameters);
-  const losses = diffusionLosses(config, schedule, objective, views, batch);
-  const loss = mean(batch.importance ? mul(losses, batch.importance) : losses);
+/** Sums of the losses of a batch, `[TALLY]`, the first divided by all images of the step. */
+function tally({ schedule, batch, images }: Lesson, losses: Tensor, weighted: Tensor): Tensor {
+  const [count] = losses.shape, { numTrainTimesteps: T } = schedule;
+  const bound = (i: number) => constant(ranges.map((q) => (q + i) * T / RANGES - 0.5), [1, RANGES]);
+  const ranges = Array.from({ length: RANGES }, (_, q) => q);
+  const isIn = map(
+    [reshape(toFloat(batch.timesteps), [count, 1]), bound(0), bound(1)],
+    (t, low, high) => e.mul(e.less(low, t), e.less(t, high)),
+  );
+  const byRange = mul(isIn, reshape(losses, [count, 1]));
+  const parts = [mul(sum(weighted), 1 / images), sum(byRange, [0]), sum(isIn, [0])];
+  return concat(parts.map((x) => reshape(x, [x.shape.at(-1)!])), 0);
+}
+
+/** What is learnt of a batch. */
+interface Learnt {
+  /** A share of the gradient of the step. */
+  readonly gradient: Tensor;
+  readonly tally: Tensor;
+  /** What the drawing of timesteps remembers. */
+  readonly observed: Graph["updates"];
+}
+
+function learn(lesson: Lesson, parameters: Tensor): Learnt {
+  const { layout, batch, images } = lesson, views = viewParameters(layout, parameters);
+  const { losses, weighted } = measure(lesson, views);
   const trained = layout.specs.filter((s) => s.isTrained).map((s) => views.get(s.name)!);
+  const loss = mul(sum(weighted), 1 / images);
   const gradients = new Map(grad(loss, trained).map((g, i) => [trained[i], g]));
   const packed = layout.specs.map(({ name, shape }) =>
     gradients.get(views.get(name)!) ?? broadcastTo(constant([0]), shape)
   );
-  const gradient = pack(packed, layout);
+  return {
+    gradient: pack(packed, layout),
+    tally: tally(lesson, losses, weighted),
+    observed: batch.observe ? [batch.observe(losses)] : [],
+  };
+}
+
+/** The losses of a batch, as they are and as they count. */
+function measure(
+  { config, schedule, objective, batch }: Lesson,
+  views: ReadonlyMap<string, Tensor>,
+): { losses: Tensor; weighted: Tensor } {
+  const losses = diffusionLosses(config, schedule, objective, views, batch);
+  return { losses, weighted: batch.importance ? mul(losses, batch.importance) : losses };
+}
+
+/** What a gradient does to the state. */
+function update(
+  layout: ParameterLayout,
+  { betas: [beta1, beta2], eps, weightDecay, maxGradNorm, optimizer }: OptimizerConfig,
+  parameters: Tensor,
+  { gradient, tally, observed }: Learnt,
+): Graph["updates"] {
+  const [moment1, moment2, ema] = ["moment1", "moment2", "ema"].map((name) =>
+    input(name, [layout.size])
+  );
+  const rates = input("rates", [5]);
+  const [rate, decay, correction1, correction2, slot] = [0, 1, 2, 3, 4].map((i) =>
+    slice(rates, 0, i, 1)
+  );
   const norm = sqrt(sum(square(gradient)));
   const clip = map([norm], (n) => e.min(e.div(maxGradNorm, e.add(n, 1e-6)), 1));
+  const mask = decayMask(layout),
+    [l2, taken] = optimizer === "adam" ? [weightDecay, 0] : [0, weightDecay];
+  const used = l2
+    ? map(
+      [gradient, clip, parameters, mask],
+      (g, clip, p, mask) => e.add(e.mul(g, clip), e.mul(p, e.mul(mask, l2))),
+    )
+    : mul(gradient, clip);
 
   const average = (beta: number) => (old: e.Expression, next: e.Expression) =>
     e.add(e.mul(old, beta), e.mul(next, 1 - beta));
-  const next1 = map(
-    [moment1, gradient, clip],
-    (m, g, clip) => average(beta1)(m, e.mul(g, clip)),
-  );
-  const next2 = map([moment2, gradient, clip], (v, g, clip) => {
-    const clipped = e.mul(g, clip);
-    return average(beta2)(v, e.mul(clipped, clipped));
-  });
+  const next1 = map([moment1, used], average(beta1));
+  const next2 = map([moment2, used], (v, g) => average(beta2)(v, e.mul(g, g)));
   const updated = map(
-    [parameters, next1, next2, rate, correction1, correction2, decayMask(layout)],
+    [parameters, next1, next2, rate, correction1, correction2, mask],
     (p, m, v, rate, c1, c2, mask) => {
-      const decayed = e.mul(p, e.sub(1, e.mul(rate, e.mul(mask, weightDecay))));
+      const decayed = e.mul(p, e.sub(1, e.mul(rate, e.mul(mask, taken))));
       const direction = e.div(e.mul(m, c1), e.add(e.mul(e.sqrt(v), c2), eps));
       return e.sub(decayed, e.mul(rate, direction));
     },
@@ -121,18 +177,69 @@ export function trainingStep(
     (old, p, decay) => e.add(e.mul(old, decay), e.mul(p, e.sub(1, decay))),
   );
 
-  const history = input("history", [HISTORY, 2]);
+  const history = input("history", [HISTORY, ROW]);
   const rows = constant([...Array(HISTORY).keys()], [HISTORY, 1]);
+  const now = concat([slice(tally, 0, 0, 1), norm, slice(tally, 0, 1, TALLY - 1)], 0);
   const recorded = map(
-    [history, rows, slot, reshape(concat([loss, norm], 0), [1, 2])],
+    [history, rows, slot, reshape(now, [1, ROW])],
     (old, row, slot, now) => e.select(e.sub(row, slot), old, now),
   );
-  return makeGraph({}, [
+  return [
     [parameters, updated],
     [moment1, next1],
     [moment2, next2],
     [ema, averaged],
     [history, recorded],
-    ...(batch.observe ? [batch.observe(losses)] : []),
+    ...observed,
+  ];
+}
+
+/**
+ * A whole step. Its inputs are those of the batch, `rates`, and the state that it updates:
+ * `parameters`, `moment1`, `moment2`, `ema`, all flat, and `history` `[HISTORY, ROW]` of losses and
+ * gradient norms; and what the drawing of timesteps remembers.
+ */
+export function trainingStep(lesson: Lesson, optimizer: OptimizerConfig): Graph {
+  const { layout } = lesson, parameters = input("parameters", [layout.size]);
+  return makeGraph({}, update(layout, optimizer, parameters, learn(lesson, parameters)));
+}
+
+/** Adds a value to an input, or puts it there in place of what was, where `isNext` is 0. */
+function accumulate(name: string, value: Tensor, isNext: Tensor): Graph["updates"][number] {
+  const before = input(name, value.shape);
+  const after = map(
+    [before, value, isNext],
+    (before, value, isNext) => e.select(isNext, e.add(before, value), value),
+  );
+  return [before, after];
+}
+
+/**
+ * A part of a step. Its gradient and losses go to `gradient` and `tally`, which
+ * {@linkcode updateStep} takes.
+ */
+export function gradientStep(lesson: Lesson): Graph {
+  const isNext = input("isNext", [1]), parameters = input("parameters", [lesson.layout.size]);
+  const { gradient, tally } = learn(lesson, parameters);
+  return makeGraph({}, [
+    accumulate("gradient", gradient, isNext),
+    accumulate("tally", tally, isNext),
   ]);
+}
+
+/** What is left of a step when all gradients are there. */
+export function updateStep(layout: ParameterLayout, optimizer: OptimizerConfig): Graph {
+  const gradient = input("gradient", [layout.size]), tally = input("tally", [TALLY]);
+  const parameters = input("parameters", [layout.size]);
+  return makeGraph({}, update(layout, optimizer, parameters, { gradient, tally, observed: [] }));
+}
+
+/** Measures losses and learns nothing; they go to `tally`. */
+export function evaluationStep(lesson: Lesson): Graph {
+  const { layout } = lesson, isNext = input("isNext", [1]);
+  const { losses, weighted } = measure(
+    lesson,
+    viewParameters(layout, input("parameters", [layout.size])),
+  );
+  return makeGraph({}, [accumulate("tally", tally(lesson, losses, weighted), isNext)]);
 }

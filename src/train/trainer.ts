@@ -8,21 +8,28 @@ import { InputError } from "../errors.ts";
 import type { MemoryPlan, ProgramDescription } from "../gpu/describe.ts";
 import type { Device, Program, TensorBuffer } from "../gpu/device.ts";
 import { compileBatch } from "../gpu/fit.ts";
-import type { Graph } from "../gpu/graph.ts";
-import { randomNormal, type RandomState } from "../gpu/ops/random.ts";
-import { seedWords } from "../gpu/philox.ts";
-import { input } from "../gpu/tensor.ts";
-import type { UNetConfig } from "../model/config.ts";
+import { philox, seedWords, toUniform } from "../gpu/philox.ts";
 import type { Model } from "../model/model.ts";
-import { learningRateAt, type TrainingConfig } from "./config.ts";
 import { type Batches, openBatches } from "./batches.ts";
+import { emaDecayAt, learningRateAt, type TrainingConfig } from "./config.ts";
 import { type Dataset, ImageOrder } from "./dataset.ts";
-import { checkObjective } from "./objective.ts";
-import { encodeRates, HISTORY, trainingStep } from "./step.ts";
-import { drawTimesteps } from "./timesteps.ts";
+import { checkFits, type ImageSize, makeLesson, partOf, type Split, splitOff } from "./lesson.ts";
+import {
+  encodeRates,
+  evaluationStep,
+  gradientStep,
+  HISTORY,
+  RANGES,
+  ROW,
+  TALLY,
+  trainingStep,
+  updateStep,
+} from "./step.ts";
 
-/** The stream of random numbers that the noise comes from; `timesteps.ts` has another. */
-const NOISE_STREAM = 12;
+export type { ImageSize };
+
+/** Keeps the dropping of labels apart from everything else that is drawn from a seed. */
+const LABEL_STREAM = 0x1abe;
 
 /** How a step went. */
 export interface StepRecord {
@@ -32,6 +39,16 @@ export interface StepRecord {
   readonly loss: number;
   /** Norm of the gradient before clipping. */
   readonly gradientNorm: number;
+  /** The images by quarters of the timesteps, the least noisy ones first. */
+  readonly quartiles: readonly Quartile[];
+}
+
+/** Images of a step whose timesteps are in one quarter of all. */
+export interface Quartile {
+  /** How many. */
+  readonly count: number;
+  /** Sum of their losses. */
+  readonly sum: number;
 }
 
 /** Everything that a training needs to go on, bit for bit as if it had not stopped. */
@@ -84,24 +101,35 @@ export type StateArrays =
 export class Trainer implements Disposable {
   /** Its settings. */
   readonly config: TrainingConfig;
+  readonly #device: Device;
+  /** A step, or a part of one. */
   readonly #program: Program;
+  /** What owns the state: the step, or what follows its parts. */
+  readonly #update: Program;
+  #evaluation: Evaluation | undefined;
   readonly #model: Model;
   readonly #data: Dataset;
+  readonly #split: Split;
   readonly #batches: Batches;
   #step = 0;
 
   private constructor(
-    program: Program,
+    device: Device,
+    [program, update]: readonly [Program, Program],
     model: Model,
     data: Dataset,
     config: TrainingConfig,
   ) {
     this.config = config;
+    this.#device = device;
     this.#program = program;
+    this.#update = update;
     this.#model = model;
     this.#data = data;
-    const { batchSize: size, seed } = config, order = new ImageOrder(data.count, seed);
-    this.#batches = openBatches(data, { size, seed, imageAt: (place) => order.at(place) });
+    this.#split = splitOff(data.count, config);
+    const { learnt } = this.#split, { seed } = config, order = new ImageOrder(learnt.length, seed);
+    const imageAt = (place: number) => learnt[order.at(place)];
+    this.#batches = openBatches(data, { size: partOf(config), seed, imageAt });
   }
 
   /**
@@ -134,14 +162,34 @@ export class Trainer implements Disposable {
     data: Dataset,
     config: TrainingConfig,
   ): Promise<Trainer> {
-    checkLabels(model.config, data);
-    const graphFor = (batch: number) => stepOf(model, data, config, batch);
-    const program = await compileBatch(device, config.batchSize, graphFor, {
-      label: "a training step",
-    });
-    program.buffers.seed.write(seedWords(config.seed));
-    for (const name of ["parameters", "ema"]) program.buffers[name].write(model.parameters);
-    return new Trainer(program, model, data, config);
+    checkFits(model, data, config);
+    const part = partOf(config), images = config.batchSize;
+    const lessonFor = (part: number) => makeLesson(model, data, config, { part, images });
+    const programs: Program[] = [];
+    try {
+      if (part < images) {
+        const graph = updateStep(model.layout, config);
+        programs.push(await device.compile(graph, { label: "the end of a training step" }));
+      }
+      const [update] = programs;
+      const program = update
+        ? await compileBatch(device, part, (n) => gradientStep(lessonFor(n)), {
+          label: "a part of a training step",
+          buffers: update.buffers,
+        })
+        : await compileBatch(device, part, (n) => trainingStep(lessonFor(n), config), {
+          label: "a training step",
+        });
+      programs.push(program);
+      program.buffers.seed.write(seedWords(config.seed));
+      for (const name of ["parameters", "ema"]) {
+        (update ?? program).buffers[name].write(model.parameters);
+      }
+      return new Trainer(device, [program, update ?? program], model, data, config);
+    } catch (error) {
+      for (const program of programs) program[Symbol.dispose]();
+      throw error;
+    }
   }
 
   /**
@@ -155,12 +203,19 @@ export class Trainer implements Disposable {
     data: ImageSize,
     config: TrainingConfig,
   ): MemoryPlan {
-    return device.plan(stepOf(model, data, config, config.batchSize));
+    const part = partOf(config), images = config.batchSize;
+    const lesson = makeLesson(model, data, config, { part, images });
+    if (part === images) return device.plan(trainingStep(lesson, config));
+    const rest = device.plan(updateStep(model.layout, config)),
+      plan = device.plan(gradientStep(lesson));
+    const shared = 4 * (2 * model.layout.size + TALLY);
+    return { ...plan, bytes: plan.bytes + rest.bytes - shared };
   }
 
   get #stateBuffers(): [name: string, buffer: TensorBuffer][] {
-    return [...STATE_NAMES, "squaredLosses"].filter((name) => this.#program.buffers[name])
-      .map((name) => [name, this.#program.buffers[name]]);
+    const { buffers } = this.#update;
+    return [...STATE_NAMES, "squaredLosses"].filter((name) => buffers[name])
+      .map((name) => [name, buffers[name]]);
   }
 
   /** Steps done so far. */
@@ -170,22 +225,39 @@ export class Trainer implements Disposable {
 
   /** Bytes on the device, all told. */
   get memory(): number {
-    return this.#program.memory;
+    const programs = new Set([this.#program, this.#update, this.#evaluation?.program]);
+    return [...programs].reduce((sum, program) => sum + (program?.memory ?? 0), 0);
+  }
+
+  /** Numbers that the network learns. */
+  get parameters(): number {
+    return this.#model.layout.count;
+  }
+
+  /** Parts of a step. */
+  get #parts(): number {
+    return this.config.batchSize / partOf(this.config);
+  }
+
+  /** Whether the step ends with another program than its parts. */
+  get #isInParts(): boolean {
+    return this.#update !== this.#program;
   }
 
   /** Floating point operations of a step. */
   get flops(): number {
-    return this.#program.flops;
+    return this.#parts * this.#program.flops;
   }
 
   /** Kernels of a step. */
   get dispatches(): number {
-    return this.#program.dispatches;
+    const { dispatches } = this.#update;
+    return this.#parts * this.#program.dispatches + (this.#isInParts ? dispatches : 0);
   }
 
   /** The moving average of the weights, on the device, for sampling while training. */
   get average(): TensorBuffer {
-    return this.#program.buffers.ema;
+    return this.#update.buffers.ema;
   }
 
   /**
@@ -196,8 +268,11 @@ export class Trainer implements Disposable {
    * @throws {InputError} If too many images cannot be read.
    */
   async run(): Promise<void> {
-    await this.#feed();
-    this.#program.run();
+    for (let part = 0; part < this.#parts; part++) {
+      await this.#feed(part);
+      this.#program.run();
+    }
+    if (this.#isInParts) this.#update.run();
     this.#step++;
   }
 
@@ -208,31 +283,86 @@ export class Trainer implements Disposable {
    * @throws {DeviceError} If the device failed.
    */
   async profile(): Promise<readonly number[]> {
-    await this.#feed();
-    const times = await this.#program.profile();
+    let times: readonly number[] = [];
+    for (let part = 0; part < this.#parts; part++) {
+      await this.#feed(part);
+      times = await this.#program.profile();
+    }
+    if (this.#isInParts) this.#update.run();
     this.#step++;
     return times;
   }
 
-  /** What a step consists of. */
+  /** What a step consists of, or a part of one. */
   describe(): ProgramDescription {
     return this.#program.describe();
   }
 
-  /** Writes what the next step works on. */
-  async #feed(): Promise<void> {
-    const { batchSize, emaDecay } = this.config, step = this.#step;
-    const { images, labels } = await this.#batches.at(step * batchSize);
+  /** Writes what the next step works on, or a part of it. */
+  async #feed(part: number): Promise<void> {
+    const { config } = this, step = this.#step, first = part * partOf(config);
+    const { images, labels } = await this.#batches.at(step * config.batchSize + first);
     const { buffers } = this.#program;
     buffers.images.write(images);
-    if (buffers.labels) buffers.labels.write(labels);
+    if (buffers.labels) {
+      const none = this.#model.config.numClassEmbeds! - 1;
+      buffers.labels.write(labels.map((label, i) => this.#isDropped(first + i) ? none : label));
+    }
+    buffers.first.write([first]);
     buffers.step.write([step]);
+    if (this.#isInParts) buffers.isNext.write([Math.min(part, 1)]);
+    if (part) return;
     const rates = {
       step,
-      learningRate: learningRateAt(this.config, step),
-      emaDecay: Math.min(emaDecay, (1 + step) / (10 + step)),
+      learningRate: learningRateAt(config, step),
+      emaDecay: emaDecayAt(config, step),
     };
-    buffers.rates.write(encodeRates(rates, this.config));
+    this.#update.buffers.rates.write(encodeRates(rates, config));
+  }
+
+  /** Whether an image of the step is shown without its class. */
+  #isDropped(image: number): boolean {
+    const { labelDropout, seed } = this.config;
+    if (!labelDropout) return false;
+    const [low, high] = seedWords(seed), words = new Uint32Array(4);
+    philox([0, image, this.#step, LABEL_STREAM], [low, high], words);
+    return toUniform(words[0]) < labelDropout;
+  }
+
+  /**
+   * The mean loss over the images that are held out, by the moving average of the weights: at
+   * timesteps and with noise that are always the same, without dropout. Images are repeated until
+   * they fill whole batches.
+   *
+   * @throws {RangeError} If none are held out.
+   * @throws {DeviceError} If the device failed.
+   */
+  async evaluate(): Promise<number> {
+    const { heldOut } = this.#split, part = partOf(this.config), { seed } = this.config;
+    if (!heldOut.length) throw new RangeError("Cannot evaluate: no images are held out");
+    const parts = Math.ceil(heldOut.length / part);
+    if (!this.#evaluation) {
+      const sizes = { part, images: parts * part, isEvaluation: true };
+      const lesson = makeLesson(this.#model, this.#data, this.config, sizes);
+      const program = await this.#device.compile(evaluationStep(lesson), {
+        ...{ label: "the loss of images that are held out" },
+        buffers: { parameters: this.#update.buffers.ema },
+      });
+      program.buffers.seed.write(seedWords(seed));
+      const imageAt = (place: number) => heldOut[place % heldOut.length];
+      const batches = openBatches(this.#data, { size: part, seed, imageAt });
+      this.#evaluation = { program, batches };
+    }
+    const { program, batches } = this.#evaluation, { buffers } = program;
+    for (let i = 0; i < parts; i++) {
+      const { images, labels } = await batches.at(i * part);
+      buffers.images.write(images);
+      buffers.labels?.write(labels);
+      buffers.first.write([i * part]);
+      buffers.isNext.write([Math.min(i, 1)]);
+      program.run();
+    }
+    return (await buffers.tally.read(0, 1))[0];
   }
 
   /**
@@ -242,11 +372,15 @@ export class Trainer implements Disposable {
    * @throws {DeviceError} If the device failed.
    */
   async records(count: number): Promise<StepRecord[]> {
-    const values = await this.#program.buffers.history.read();
+    const values = await this.#update.buffers.history.read();
     const first = Math.max(0, this.#step - Math.min(count, HISTORY));
     return Array.from({ length: this.#step - first }, (_, i) => {
-      const step = first + i, at = 2 * (step % HISTORY);
-      return { step: step + 1, loss: values[at], gradientNorm: values[at + 1] };
+      const step = first + i, row = values.subarray(ROW * (step % HISTORY));
+      const [loss, gradientNorm] = row;
+      const quartiles = Array.from({ length: RANGES }, (_, q) => {
+        return { sum: row[2 + q], count: row[2 + RANGES + q] };
+      });
+      return { step: step + 1, loss, gradientNorm, quartiles };
     });
   }
 
@@ -309,7 +443,7 @@ export class Trainer implements Disposable {
    * @throws {DeviceError} If the device failed.
    */
   async model(card: Readonly<Record<string, string>> = {}): Promise<Model> {
-    const parameters = await this.#program.buffers.ema.read() as Float32Array<ArrayBuffer>;
+    const parameters = await this.#update.buffers.ema.read() as Float32Array<ArrayBuffer>;
     const { height, width } = this.#data;
     const config = { ...this.#model.config, sampleSize: [height, width] as const };
     return { ...this.#model, config, parameters, card };
@@ -318,53 +452,15 @@ export class Trainer implements Disposable {
   /** Frees its memory; the device lives on. */
   [Symbol.dispose](): void {
     this.#batches[Symbol.dispose]();
-    this.#program[Symbol.dispose]();
+    this.#evaluation?.batches[Symbol.dispose]();
+    const programs = [this.#evaluation?.program, this.#program];
+    if (this.#isInParts) programs.push(this.#update);
+    for (const program of programs) program?.[Symbol.dispose]();
   }
 }
 
-/** What a program has to know of images. */
-export type ImageSize = Pick<Dataset, "height" | "width" | "channels">;
-
-/** The graph of a step. */
-function stepOf(
-  { config: net, layout, schedule }: Model,
-  { height, width, channels }: ImageSize,
-  config: TrainingConfig,
-  batch: number,
-): Graph {
-  checkObjective(config, schedule, net);
-  const shape = [batch, height, width, channels];
-  const random: RandomState = {
-    seed: input("seed", [2], "i32"),
-    first: input("first", [1], "i32"),
-    step: input("step", [1], "i32"),
-  };
-  return trainingStep(net, schedule, layout, config, {
-    images: input("images", shape),
-    noise: randomNormal(shape, random, NOISE_STREAM),
-    ...drawTimesteps(config, schedule, batch, random),
-    ...(net.numClassEmbeds === null ? {} : { labels: input("labels", [batch], "i32") }),
-    ...(net.dropout ? { random } : {}),
-  }, config);
-}
-
-function checkLabels({ classEmbedType, numClassEmbeds }: UNetConfig, { name, labels }: Dataset) {
-  if (classEmbedType !== null) {
-    throw new InputError(
-      `Cannot train: networks with class_embed_type ${classEmbedType} are not supported`,
-    );
-  }
-  if (numClassEmbeds === null) return;
-  if (!labels) {
-    throw new InputError(`Cannot train: the network has classes, but ${name} has no labels`);
-  }
-  const bad = Array.from(labels).find((c) =>
-    !(Number.isInteger(c) && c >= 0 && c < numClassEmbeds)
-  );
-  if (bad !== undefined) {
-    throw new InputError(
-      `Cannot train: ${name} has the label ${bad}, but the network has classes 0 to ` +
-        `${numClassEmbeds - 1}`,
-    );
-  }
+/** What measures the loss of images that are held out. */
+interface Evaluation {
+  readonly program: Program;
+  readonly batches: Batches;
 }

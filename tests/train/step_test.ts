@@ -2,12 +2,13 @@ import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { interpret } from "../../src/gpu/reference.ts";
 import { constant, type HostArray } from "../../src/gpu/tensor.ts";
 import { initializeModel, type Model } from "../../src/model/model.ts";
-import type { Batch } from "../../src/train/objective.ts";
+import { type Batch, SIMPLE } from "../../src/train/objective.ts";
 import {
   encodeRates,
   HISTORY,
   type OptimizerConfig,
   type Rates,
+  ROW,
   trainingStep,
 } from "../../src/train/step.ts";
 import { assertClose } from "../close.ts";
@@ -26,7 +27,7 @@ const batch: Batch = {
 };
 
 const settings: OptimizerConfig = {
-  ...{ betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, maxGradNorm: 1e9 },
+  ...{ optimizer: "adamw", betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, maxGradNorm: 1e9 },
 };
 const rates: Rates = { learningRate: 0.01, emaDecay: 0.75, step: 0 };
 const model = randomModel(tinyConfig());
@@ -38,13 +39,16 @@ function takeStep(
   before: Readonly<Record<string, HostArray>> = {},
 ): Record<string, HostArray> {
   const all = { ...settings, ...rates, ...changes };
-  const graph = trainingStep(config, schedule, layout, all, batch);
+  const graph = trainingStep(
+    { config, schedule, layout, objective: SIMPLE, batch, images: 2 },
+    all,
+  );
   const state = {
     parameters: Float64Array.from(parameters),
     ema: Float64Array.from(parameters),
     moment1: new Float64Array(layout.size),
     moment2: new Float64Array(layout.size),
-    history: new Float64Array(2 * HISTORY),
+    history: new Float64Array(ROW * HISTORY),
     ...before,
   };
   interpret(graph, { ...state, rates: Float64Array.from(encodeRates(all, all)) });
@@ -75,7 +79,7 @@ Deno.test("Adam's first step moves every weight by the learning rate against its
 Deno.test("a step lowers the loss of its batch", () => {
   const first = takeStep(model, { learningRate: 1e-3 });
   const second = takeStep(model, { step: 1 }, first);
-  assert(second.history[2] < 0.95 * second.history[0], `${second.history.slice(0, 4)}`);
+  assert(second.history[ROW] < 0.95 * second.history[0], `${second.history.slice(0, 4)}`);
 });
 
 Deno.test("moments are moving averages of the gradient and of its square", () => {
@@ -106,6 +110,14 @@ Deno.test("weight decay takes a share of the weights, times the learning rate", 
   assertClose(lost, Array.from(model.parameters, (x) => 0.01 * 0.1 * x), 1e-9);
 });
 
+Deno.test("with adam, weight decay is added to the gradient", () => {
+  const changes = { weightDecay: 0.1, optimizer: "adam" } as const;
+  const { moment1 } = takeStep(), { moment1: decayed } = takeStep(model, changes);
+  assertClose(decayed, moment1.map((m, i) => m + 0.1 * 0.1 * model.parameters[i]), 1e-9);
+  const without = { ...changes, weightDecay: 0 };
+  assertEquals(takeStep(model, without), takeStep(model, { weightDecay: 0 }));
+});
+
 Deno.test("the moving average keeps its share of old weights and takes the rest of new", () => {
   const old = Float64Array.from(model.parameters, (x) => x + 1);
   const { ema, parameters } = takeStep(model, {}, { ema: old.slice() });
@@ -113,11 +125,15 @@ Deno.test("the moving average keeps its share of old weights and takes the rest 
 });
 
 Deno.test("the history takes one row a step and keeps the others", () => {
-  const history = Float64Array.from({ length: 2 * HISTORY }, (_, i) => i);
+  const history = Float64Array.from({ length: ROW * HISTORY }, (_, i) => i);
   const after = takeStep(model, { step: HISTORY + 3 }, { history: history.slice() }).history;
-  const { history: [loss, size] } = takeStep();
-  assertEquals([...after.slice(6, 8)], [loss, size]);
-  after.forEach((x, i) => i === 6 || i === 7 || assertEquals(x, i));
+  const row = takeStep().history.slice(0, ROW);
+  assertEquals(after.slice(3 * ROW, 4 * ROW), row);
+  after.forEach((x, i) => Math.floor(i / ROW) === 3 || assertEquals(x, i));
+  // Of the timesteps 100 and 900, one is in the first quarter and one in the last.
+  const [loss, , first, second, third, last, ...counts] = row;
+  assertEquals([second, third, ...counts], [0, 0, 1, 0, 0, 1]);
+  assertAlmostEquals((first + last) / 2, loss, 1e-12);
 });
 
 Deno.test("parameters that are fixed neither move nor decay", () => {

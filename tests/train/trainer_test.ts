@@ -6,7 +6,12 @@ import { initializeModel, type Model, parseModel, serializeModel } from "../../s
 import { Sampler } from "../../src/sample/sampler.ts";
 import type { Dataset } from "../../src/train/dataset.ts";
 import { HISTORY } from "../../src/train/step.ts";
-import { learningRateAt, parseTraining } from "../../src/train/config.ts";
+import {
+  emaDecayAt,
+  learningRateAt,
+  parseTraining,
+  type TrainingConfig,
+} from "../../src/train/config.ts";
 import { Trainer, type TrainingState } from "../../src/train/trainer.ts";
 import { assertClose } from "../close.ts";
 import { openCpuAs, openGpu } from "../device.ts";
@@ -263,7 +268,12 @@ Deno.test("restore() refuses the state of another network, and what is no state"
 });
 
 /** What is wrong with a training, its network and data, and what the message has to mention. */
-const refusals: readonly [string, Record<string, unknown>, Partial<Dataset>, string][] = [
+const refusals: readonly [
+  string,
+  Record<string, unknown>,
+  Partial<Dataset & TrainingConfig>,
+  string,
+][] = [
   ["images of another number of channels", {}, { channels: 3 }, "images of 1 channels, not 3"],
   ["images that cannot be halved", {}, { width: 5 }, "Images of 4x5 do not fit"],
   [
@@ -278,6 +288,12 @@ const refusals: readonly [string, Record<string, unknown>, Partial<Dataset>, str
     {},
     "label 3, but the network has classes 0",
   ],
+  [
+    "a class that is kept for none",
+    { num_class_embeds: 4 },
+    { labelDropout: 0.1 },
+    "label 3, but the network has classes 0 to 2, and one more for label_dropout",
+  ],
   ["a label that is no number", { num_class_embeds: 4 }, { labels: [0, 1, NaN, 2] }, "label NaN"],
   [
     "classes that are no numbers",
@@ -291,8 +307,9 @@ for (const [what, fields, changes, why] of refusals) {
   Deno.test(`Trainer.create() refuses ${what}`, async () => {
     using device = new ReferenceDevice();
     const model = randomModel(smallConfig(fields)), data = { ...halves, ...changes };
+    const settings = { ...parseTraining({ batch_size: 2 }), ...changes };
     await assertRejects(
-      () => Trainer.create(device, model, data, parseTraining({ batch_size: 2 })),
+      () => Trainer.create(device, model, data, settings),
       InputError,
       why,
     );
@@ -336,6 +353,104 @@ Deno.test("a trainer frees what it took", async () => {
   assertEquals(made.size, destroyed.size);
 });
 
+Deno.test("the moving average of the weights keeps as much as its schedule says", () => {
+  const kept = (fields: Record<string, unknown>) => {
+    const config = parseTraining({ ema_decay: 0.99, ...fields });
+    return [0, 8, 99, 1e6].map((step) => emaDecayAt(config, step));
+  };
+  assertEquals(kept({}), [0.1, 0.5, 100 / 109, 0.99]);
+  assertEquals(kept({ ema_schedule: "constant" }), [0.99, 0.99, 0.99, 0.99]);
+  assertClose(
+    kept({ ema_schedule: "power", ema_power: 0.5 }),
+    [0, 1 - 1 / 3, 0.9, 0.99],
+    1e-12,
+  );
+  assertClose(
+    kept({ ema_schedule: "power" }),
+    [0, 1 - 9 ** (-2 / 3), 1 - 100 ** (-2 / 3), 0.99],
+    1e-12,
+  );
+});
+
+for (const open of [openGpu, () => openCpuAs(2, {})]) {
+  Deno.test(`a batch in parts equals one in one go, on ${open === openGpu ? "GPU" : "CPU"}`, async () => {
+    const { model, settings } = withEverything;
+    using device = await open();
+    const results = [];
+    for (const micro_batch of [null, 2, 1]) {
+      using trainer = await create(device, model, { ...settings, batch_size: 6, micro_batch });
+      await run(trainer, 3);
+      results.push({ records: await trainer.records(3), ...(await trainer.state()).arrays });
+      assertEquals(trainer.config.microBatch, micro_batch);
+    }
+    const [whole, ...parts] = results;
+    for (const part of parts) {
+      for (const field of ["loss", "gradientNorm"] as const) {
+        const [a, b] = [part, whole].map(({ records }) => records.map((r) => r[field]));
+        assertClose(a, b, 1e-4, field);
+      }
+      for (const [i, { quartiles }] of part.records.entries()) {
+        const expected = whole.records[i].quartiles;
+        assertEquals(quartiles.map((q) => q.count), expected.map((q) => q.count));
+        assertEquals(quartiles.reduce((n, q) => n + q.count, 0), 6);
+        assertClose(quartiles.map((q) => q.sum), expected.map((q) => q.sum), 1e-3);
+      }
+      assertClose(part.moment1, whole.moment1, 1e-3, "moment1");
+    }
+  });
+}
+
+Deno.test("labels are dropped as often as they should be, the same ones every time", async () => {
+  using device = await openGpu();
+  const model = randomModel(tinyConfig({ num_class_embeds: 5 }));
+  const table = model.layout.specs.findIndex(({ name }) => name === "class_embedding.weight");
+  const data: Dataset = { ...halves, labels: [2, 2, 2, 2] };
+  const rows = async (label_dropout: number, seed: number) => {
+    const settings = parseTraining({ batch_size: 8, label_dropout, seed });
+    using trainer = await Trainer.create(device, model, data, settings);
+    await trainer.run();
+    const { moment1 } = (await trainer.state()).arrays;
+    return [0, 1, 2, 3, 4].map((label) => {
+      const from = model.layout.offsets[table] + 32 * label;
+      return moment1.slice(from, from + 32);
+    });
+  };
+  const isUsed = (row: Float32Array) => row.some((x) => x !== 0);
+  assertEquals((await rows(0, 1)).map(isUsed), [false, false, true, false, false]);
+  assertEquals((await rows(0.5, 1)).map(isUsed), [false, false, true, false, true]);
+  assertEquals((await rows(0.999, 1)).map(isUsed), [false, false, false, false, true]);
+  assertEquals(await rows(0.5, 1), await rows(0.5, 1));
+});
+
+Deno.test("images that are held out are not learnt from, and their loss is measured", async () => {
+  using device = await openGpu();
+  const seen = new Set<number>();
+  const data: Dataset = {
+    ...{ ...halves, count: 20, labels: Array.from({ length: 20 }, (_, i) => i % 4) },
+    read(index, out, offset) {
+      seen.add(index);
+      halves.read(index % 4, out, offset);
+    },
+  };
+  const settings = { batch_size: 4, held_out: 0.25, learning_rate: 0.01, warmup_steps: 0, seed: 3 };
+  const model = randomModel(tinyConfig({ dropout: 0.5 }));
+  using trainer = await Trainer.create(device, model, data, parseTraining(settings));
+  await run(trainer, 30);
+  const learnt = new Set(seen);
+  assertEquals(learnt.size, 15);
+  seen.clear();
+  const loss = await trainer.evaluate();
+  assertEquals(seen.size, 5);
+  assert(seen.isDisjointFrom(learnt));
+  assertEquals(await trainer.evaluate(), loss, "nothing is drawn anew");
+  assert(Number.isFinite(loss) && loss > 0);
+  await run(trainer, 100);
+  assert(await trainer.evaluate() < loss);
+
+  using whole = await create(device, model);
+  await assertRejects(() => whole.evaluate(), RangeError, "no images are held out");
+});
+
 Deno.test("the learning rate warms up, then stays, falls along a cosine, or in steps", () => {
   const rates = (fields: Record<string, unknown>, steps: number[]) => {
     const config = parseTraining({ learning_rate: 1, warmup_steps: 100, ...fields });
@@ -360,7 +475,8 @@ Deno.test("parseTraining() has the defaults that are documented", () => {
   assertEquals(parseTraining({}), {
     ...{ batchSize: 64, learningRate: 2e-4, warmupSteps: 500, betas: [0.9, 0.999], eps: 1e-8 },
     ...{ weightDecay: 0, maxGradNorm: 1, emaDecay: 0.999, seed: 0 },
-    ...{ learningRateSchedule: "constant", decaySteps: null },
+    ...{ learningRateSchedule: "constant", decaySteps: null, microBatch: null },
+    ...{ optimizer: "adamw", emaSchedule: "warmup", emaPower: null, labelDropout: 0, heldOut: 0 },
     ...{ objective: "mse", huberDelta: null, lossWeighting: "constant", snrGamma: null },
     ...{ timestepSampling: "uniform", logSigmaMean: null, logSigmaStd: null },
   });
@@ -384,6 +500,14 @@ for (
     [{ weight_decay: -1 }, "weight_decay"],
     [{ max_grad_norm: 0 }, "max_grad_norm"],
     [{ ema_decay: 1.1 }, "ema_decay"],
+    [{ ema_schedule: "none" }, "ema_schedule"],
+    [{ ema_power: 0.5 }, "ema_power: goes with the ema_schedule power"],
+    [{ batch_size: 6, micro_batch: 4 }, "micro_batch: does not divide batch_size"],
+    [{ micro_batch: 0 }, "micro_batch"],
+    [{ micro_batch: 32, timestep_sampling: "antithetic" }, "micro_batch: goes with"],
+    [{ optimizer: "sgd" }, "optimizer"],
+    [{ label_dropout: 1 }, "label_dropout"],
+    [{ held_out: 0.6 }, "held_out"],
     [{ seed: -1 }, "seed"],
     [{ learningRate: 1 }, "learningRate"],
     [{ objective: "l2" }, "objective"],

@@ -161,7 +161,8 @@ export function announce(
   const { batchSize, microBatch } = trainer.config;
   const size = `${data.width}x${data.height}x${data.channels}`;
   const classes = data.classes ? `, ${data.classes.length} classes` : "";
-  const parts = microBatch === null ? "" : `, ${microBatch} at a time`;
+  const parts = (microBatch === null ? "" : `, ${microBatch} at a time`) +
+    (trainer.recomputes ? ", blocks computed twice to fit" : "");
   progress.say(`data        ${data.name}: ${data.count} images of ${size}${classes}`);
   progress.say(`network     ${trainer.parameters.toLocaleString("en")} parameters`);
   progress.say(

@@ -10,30 +10,37 @@ import type { Graph } from "./graph.ts";
 /**
  * Compiles the graph for a batch.
  *
- * @throws {LimitError} If it does not fit; it names the largest batch that does.
+ * @param ways Graphs that compute the same, each with less memory than the one before.
+ * @returns The first program that fits, and the number of its way.
+ * @throws {LimitError} If none fits; it names the largest batch that does, by the last way.
  */
 export async function compileBatch(
   device: Device,
   batch: number,
-  graphFor: (batch: number) => Graph,
+  ways: readonly ((batch: number) => Graph)[],
   options: CompileOptions,
-): Promise<Program> {
-  try {
-    return await device.compile(graphFor(batch), options);
-  } catch (error) {
-    if (!(error instanceof LimitError)) throw error;
-    const largest = largestThat(
-      (n) => device.plan(graphFor(n), options).excess === undefined,
-      batch,
-    );
-    const advice = largest
-      ? `the largest batch that fits is ${largest}`
-      : "not even a single image fits";
-    throw new LimitError(
-      `${error.message}; ${advice}`,
-      ...[error.wanted, error.limit, largest] as const,
-    );
+): Promise<{ program: Program; way: number }> {
+  const last = ways.length - 1;
+  for (const [way, graphFor] of ways.entries()) {
+    try {
+      return { program: await device.compile(graphFor(batch), options), way };
+    } catch (error) {
+      if (!(error instanceof LimitError)) throw error;
+      if (way < last) continue;
+      const largest = largestThat(
+        (n) => device.plan(graphFor(n), options).excess === undefined,
+        batch,
+      );
+      const advice = largest
+        ? `the largest batch that fits is ${largest}`
+        : "not even a single image fits";
+      throw new LimitError(
+        `${error.message}; ${advice}`,
+        ...[error.wanted, error.limit, largest] as const,
+      );
+    }
   }
+  throw new RangeError("Cannot compile: there is no way to");
 }
 
 /** The largest number below `end` for which something holds that holds for all smaller ones, or 0. */

@@ -29,6 +29,12 @@ export interface TrainingConfig extends OptimizerConfig, ObjectiveConfig, Timest
    * add up to that of the whole batch, and memory is that of the part. @default {null}
    */
   readonly microBatch: number | null;
+  /**
+   * Whether tensors within the blocks of the network are not kept for the gradients, but computed
+   * again: less memory for about a third more work. Without it, a step that does not fit the device
+   * does so all the same. @default {false}
+   */
+  readonly gradientCheckpointing: boolean;
   /** Of the optimizer, after the warm-up and before it decays. @default {0.0002} */
   readonly learningRate: number;
   /** Steps in which the learning rate rises from 0. @default {500} */
@@ -68,6 +74,7 @@ const looksAtBatches = (sampling: string) =>
 export const trainingSchema = z.strictObject({
   batch_size: z.int().min(1).max(65536).default(64),
   micro_batch: z.int().min(1).nullable().default(null),
+  gradient_checkpointing: z.boolean().default(false),
   optimizer: z.enum(["adamw", "adam"]).default("adamw"),
   learning_rate: positive.default(2e-4),
   warmup_steps: z.int().min(0).default(500),

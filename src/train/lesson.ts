@@ -29,20 +29,20 @@ export const partOf = ({ batchSize, microBatch }: TrainingConfig): number =>
   microBatch ?? batchSize;
 
 /**
- * What is computed of a batch, or of a part of one.
+ * What is computed of a batch, or of a part of one: `part` images at a time of the `images` of a
+ * step, or of an evaluation.
  *
- * @param part Images that are computed at a time.
- * @param images Images of the step, or of an evaluation.
  * @throws {InputError} If network, schedule and objective do not go together.
  */
 export function makeLesson(
   { config, schedule, layout }: Model,
   { height, width, channels }: ImageSize,
   settings: TrainingConfig,
-  { part, images, isEvaluation = false }: {
+  { part, images, isEvaluation = false, recomputes = settings.gradientCheckpointing }: {
     readonly part: number;
     readonly images: number;
     readonly isEvaluation?: boolean;
+    readonly recomputes?: boolean;
   },
 ): Lesson {
   checkObjective(settings, schedule, config);
@@ -63,7 +63,7 @@ export function makeLesson(
     ...(config.numClassEmbeds === null ? {} : { labels: input("labels", [part], "i32") }),
     ...(config.dropout && !isEvaluation ? { random } : {}),
   };
-  return { config, schedule, layout, objective: settings, batch, images };
+  return { config, schedule, layout, objective: settings, batch, images, recomputes };
 }
 
 /** Numbers of the images that are learnt from, and of the others. */

@@ -98,13 +98,18 @@ export function checkObjective(
   }
 }
 
-/** The loss of each image, `[batch]`, means over its values. */
+/**
+ * The loss of each image, `[batch]`, means over its values.
+ *
+ * @param onBlock Is told of the tensors between the blocks of the network.
+ */
 export function diffusionLosses(
   config: UNetConfig,
   schedule: ScheduleConfig,
   settings: ObjectiveConfig,
   parameters: ReadonlyMap<string, Tensor>,
   batch: Batch,
+  onBlock: (h: Tensor) => void = () => {},
 ): Tensor {
   const { images, noise, timesteps, labels, random } = batch;
   const tables = new NoiseSchedule(schedule), { time, ...level } = levelsOf(tables, batch);
@@ -114,7 +119,7 @@ export function diffusionLosses(
     level,
     (sample) =>
       unet(config, sourceOf(parameters), {
-        ...{ sample, timestep: time },
+        ...{ sample, timestep: time, onBlock },
         ...(labels ? { classLabels: labels } : {}),
         ...(random ? { random, firstStream: DROPOUT_STREAM } : {}),
       }),

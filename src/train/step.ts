@@ -85,6 +85,8 @@ export interface Lesson {
   readonly batch: Batch & Partial<Draw>;
   /** Images of the step, of which the batch may be a part. */
   readonly images: number;
+  /** Whether what lies within blocks of the network is computed again for the gradients. */
+  readonly recomputes?: boolean;
 }
 
 /** Sums of the losses of a batch, `[TALLY]`, the first divided by all images of the step. */
@@ -112,10 +114,12 @@ interface Learnt {
 
 function learn(lesson: Lesson, parameters: Tensor): Learnt {
   const { layout, batch, images } = lesson, views = viewParameters(layout, parameters);
-  const { losses, weighted } = measure(lesson, views);
+  const blocks: Tensor[] = [];
+  const { losses, weighted } = measure(lesson, views, (h) => blocks.push(h));
+  const checkpoints = lesson.recomputes ? blocks : [];
   const trained = layout.specs.filter((s) => s.isTrained).map((s) => views.get(s.name)!);
   const loss = mul(sum(weighted), 1 / images);
-  const gradients = new Map(grad(loss, trained).map((g, i) => [trained[i], g]));
+  const gradients = new Map(grad(loss, trained, checkpoints).map((g, i) => [trained[i], g]));
   const packed = layout.specs.map(({ name, shape }) =>
     gradients.get(views.get(name)!) ?? broadcastTo(constant([0]), shape)
   );
@@ -130,8 +134,9 @@ function learn(lesson: Lesson, parameters: Tensor): Learnt {
 function measure(
   { config, schedule, objective, batch }: Lesson,
   views: ReadonlyMap<string, Tensor>,
+  onBlock?: (h: Tensor) => void,
 ): { losses: Tensor; weighted: Tensor } {
-  const losses = diffusionLosses(config, schedule, objective, views, batch);
+  const losses = diffusionLosses(config, schedule, objective, views, batch, onBlock);
   return { losses, weighted: batch.importance ? mul(losses, batch.importance) : losses };
 }
 

@@ -101,6 +101,8 @@ export type StateArrays =
 export class Trainer implements Disposable {
   /** Its settings. */
   readonly config: TrainingConfig;
+  /** Whether it computes what lies within blocks of the network twice, to take less memory. */
+  readonly recomputes: boolean;
   readonly #device: Device;
   /** A step, or a part of one. */
   readonly #program: Program;
@@ -116,11 +118,13 @@ export class Trainer implements Disposable {
   private constructor(
     device: Device,
     [program, update]: readonly [Program, Program],
+    recomputes: boolean,
     model: Model,
     data: Dataset,
     config: TrainingConfig,
   ) {
     this.config = config;
+    this.recomputes = recomputes;
     this.#device = device;
     this.#program = program;
     this.#update = update;
@@ -164,7 +168,6 @@ export class Trainer implements Disposable {
   ): Promise<Trainer> {
     checkFits(model, data, config);
     const part = partOf(config), images = config.batchSize;
-    const lessonFor = (part: number) => makeLesson(model, data, config, { part, images });
     const programs: Program[] = [];
     try {
       if (part < images) {
@@ -172,20 +175,21 @@ export class Trainer implements Disposable {
         programs.push(await device.compile(graph, { label: "the end of a training step" }));
       }
       const [update] = programs;
-      const program = update
-        ? await compileBatch(device, part, (n) => gradientStep(lessonFor(n)), {
-          label: "a part of a training step",
-          buffers: update.buffers,
-        })
-        : await compileBatch(device, part, (n) => trainingStep(lessonFor(n), config), {
-          label: "a training step",
-        });
+      const graphFor = (recomputes: boolean) => (part: number) => {
+        const lesson = makeLesson(model, data, config, { part, images, recomputes });
+        return update ? gradientStep(lesson) : trainingStep(lesson, config);
+      };
+      const options = update
+        ? { label: "a part of a training step", buffers: update.buffers }
+        : { label: "a training step" };
+      const ways = config.gradientCheckpointing ? [true] : [false, true];
+      const { program, way } = await compileBatch(device, part, ways.map(graphFor), options);
       programs.push(program);
       program.buffers.seed.write(seedWords(config.seed));
       for (const name of ["parameters", "ema"]) {
         (update ?? program).buffers[name].write(model.parameters);
       }
-      return new Trainer(device, [program, update ?? program], model, data, config);
+      return new Trainer(device, [program, update ?? program], ways[way], model, data, config);
     } catch (error) {
       for (const program of programs) program[Symbol.dispose]();
       throw error;
@@ -204,12 +208,16 @@ export class Trainer implements Disposable {
     config: TrainingConfig,
   ): MemoryPlan {
     const part = partOf(config), images = config.batchSize;
-    const lesson = makeLesson(model, data, config, { part, images });
-    if (part === images) return device.plan(trainingStep(lesson, config));
-    const rest = device.plan(updateStep(model.layout, config)),
-      plan = device.plan(gradientStep(lesson));
-    const shared = 4 * (2 * model.layout.size + TALLY);
-    return { ...plan, bytes: plan.bytes + rest.bytes - shared };
+    const planFor = (recomputes: boolean): MemoryPlan => {
+      const lesson = makeLesson(model, data, config, { part, images, recomputes });
+      if (part === images) return device.plan(trainingStep(lesson, config));
+      const rest = device.plan(updateStep(model.layout, config)),
+        plan = device.plan(gradientStep(lesson));
+      const shared = 4 * (2 * model.layout.size + TALLY);
+      return { ...plan, bytes: plan.bytes + rest.bytes - shared };
+    };
+    const plan = planFor(config.gradientCheckpointing);
+    return plan.excess && !config.gradientCheckpointing ? planFor(true) : plan;
   }
 
   get #stateBuffers(): [name: string, buffer: TensorBuffer][] {

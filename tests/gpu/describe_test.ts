@@ -100,7 +100,7 @@ Deno.test("a GPU refuses what exceeds its limits before it takes anything, and t
   const limit = gpu.limits.maxStorageBufferBindingSize, each = 4 * 16 * 16 * 64;
   const largest = Math.floor(limit / each);
   const error = await assertRejects(
-    () => compileBatch(device, largest + 1, images, { label: "a convolution" }),
+    () => compileBatch(device, largest + 1, [images], { label: "a convolution" }),
     LimitError,
   );
   assertEquals(error.wanted, each * (largest + 1));
@@ -118,7 +118,7 @@ Deno.test("a CPU refuses what it cannot address before it takes anything, and te
   using device = await openCpuAs(1, {});
   const before = device.available, batch = 2 ** 16;
   const error = await assertRejects(
-    () => compileBatch(device, batch, images, { label: "a convolution" }),
+    () => compileBatch(device, batch, [images], { label: "a convolution" }),
     LimitError,
     "the largest batch that fits is",
   );
@@ -128,7 +128,7 @@ Deno.test("a CPU refuses what it cannot address before it takes anything, and te
   assertEquals(device.plan(images(error.largestBatch!)).excess, undefined);
   assert(device.plan(images(error.largestBatch! + 1)).excess);
   await assertRejects(
-    () => compileBatch(device, 2, () => images(batch), {}),
+    () => compileBatch(device, 2, [() => images(batch)], {}),
     LimitError,
     "not even a single image fits",
   );

@@ -372,6 +372,28 @@ Deno.test("the moving average of the weights keeps as much as its schedule says"
   );
 });
 
+Deno.test("a step that does not fit recomputes blocks, as one does that is told to", async () => {
+  const model = randomModel(smallConfig({ sample_size: 4 })), fields = { batch_size: 256 };
+  const settings = { ...fields, gradient_checkpointing: true };
+  using device = await openCpuAs(2, {});
+  const bytes = [fields, settings].map((f) =>
+    Trainer.plan(device, model, halves, parseTraining(f)).bytes
+  );
+  assert(bytes[1] < 0.8 * bytes[0], `${bytes[1]} bytes are not much less than ${bytes[0]}`);
+  const states = [], recomputes = [];
+  const room = (bytes[0] + bytes[1]) / 2, { available } = device;
+  for (const [f, limit] of [[fields, available], [settings, available], [fields, room]] as const) {
+    Object.defineProperty(device, "available", { value: limit, configurable: true });
+    using trainer = await create(device, model, f);
+    await run(trainer, 2);
+    recomputes.push(trainer.recomputes);
+    states.push((await trainer.state()).arrays.moment1);
+  }
+  assertEquals(recomputes, [false, true, true]);
+  assertEquals(states[2], states[1]);
+  assertClose(states[1], states[0], 1e-5);
+});
+
 for (const open of [openGpu, () => openCpuAs(2, {})]) {
   Deno.test(`a batch in parts equals one in one go, on ${open === openGpu ? "GPU" : "CPU"}`, async () => {
     const { model, settings } = withEverything;
@@ -475,7 +497,7 @@ Deno.test("parseTraining() has the defaults that are documented", () => {
   assertEquals(parseTraining({}), {
     ...{ batchSize: 64, learningRate: 2e-4, warmupSteps: 500, betas: [0.9, 0.999], eps: 1e-8 },
     ...{ weightDecay: 0, maxGradNorm: 1, emaDecay: 0.999, seed: 0 },
-    ...{ learningRateSchedule: "constant", decaySteps: null, microBatch: null },
+    ...{ learningRateSchedule: "constant", decaySteps: null, gradientCheckpointing: false, microBatch: null },
     ...{ optimizer: "adamw", emaSchedule: "warmup", emaPower: null, labelDropout: 0, heldOut: 0 },
     ...{ objective: "mse", huberDelta: null, lossWeighting: "constant", snrGamma: null },
     ...{ timestepSampling: "uniform", logSigmaMean: null, logSigmaStd: null },

@@ -256,3 +256,16 @@ Deno.test("Module.encode() makes valid modules of any size of integers", () => {
     ...[0, 63, 64, -64, -65, 8191, 8192, 2 ** 31 - 1, -(2 ** 31)],
   ]);
 });
+
+Deno.test("threads work beyond the first two gibibytes", async () => {
+  using device = await WasmDevice.open(2);
+  using _below = device.buffer(2 ** 29);
+  const x = input("x", [3000]), y = mul(x, x);
+  using program = await device.compile(makeGraph({ y }));
+  program.buffers.x.write(Float32Array.from({ length: 3000 }, (_, i) => i % 5));
+  program.run();
+  assertEquals(
+    [...await program.buffers.y.read()],
+    Array.from({ length: 3000 }, (_, i) => (i % 5) ** 2),
+  );
+});

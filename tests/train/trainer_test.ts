@@ -497,7 +497,12 @@ Deno.test("parseTraining() has the defaults that are documented", () => {
   assertEquals(parseTraining({}), {
     ...{ batchSize: 64, learningRate: 2e-4, warmupSteps: 500, betas: [0.9, 0.999], eps: 1e-8 },
     ...{ weightDecay: 0, maxGradNorm: 1, emaDecay: 0.999, seed: 0 },
-    ...{ learningRateSchedule: "constant", decaySteps: null, gradientCheckpointing: false, microBatch: null },
+    ...{
+      learningRateSchedule: "constant",
+      decaySteps: null,
+      gradientCheckpointing: false,
+      microBatch: null,
+    },
     ...{ optimizer: "adamw", emaSchedule: "warmup", emaPower: null, labelDropout: 0, heldOut: 0 },
     ...{ objective: "mse", huberDelta: null, lossWeighting: "constant", snrGamma: null },
     ...{ timestepSampling: "uniform", logSigmaMean: null, logSigmaStd: null },

@@ -130,9 +130,10 @@ export class Player {
     const { memory, index } = this.#setup, control = this.#control;
     for (let signal = 0;; signal++) {
       this.#waitWhile(SIGNAL, signal);
+      // Addresses beyond 2 GiB look negative.
       const [command, address, length, program, scratch] = [
-        ...[COMMAND, ADDRESS, LENGTH, PROGRAM, SCRATCH].map((word) => Atomics.load(control, word)),
-      ];
+        ...[COMMAND, ADDRESS, LENGTH, PROGRAM, SCRATCH],
+      ].map((word) => Atomics.load(control, word) >>> 0);
       if (command === QUIT) return;
       if (command === PLAY) this.play(program, address, scratch + index * length);
       else if (command === UNLOAD) this.unload(program);

@@ -56,7 +56,7 @@ Deno.test("DDPM_DEBUG describes programs, with their WGSL if it is 2", async () 
 
 Deno.test("a model that does not fit a training says so, and how many images would", async () => {
   await using folder = await makeFolder();
-  const unet = { ...tinyUNet, block_out_channels: [64] };
+  const unet = { ...tinyUNet, block_out_channels: [64, 64] };
   await folder.write("large.json", { data: "data", unet });
   const command = ["train", "--config", "large.json", "--batch-size", "65536", "--device", "cpu"];
   const { code, stderr } = await folder.run(...command, "--out", "run");

@@ -7,7 +7,6 @@
 
 import { createHash } from "node:crypto";
 import { dirname, join } from "@std/path";
-import { InputError } from "../errors.ts";
 import { explain, kindOf, makeFolder } from "./files.ts";
 import { formatBytes, type Progress } from "./progress.ts";
 
@@ -25,23 +24,6 @@ export interface Published {
 const TRIES = 4;
 /** A connection that is silent for so long is given up. */
 const SILENCE_MS = 60_000;
-
-/**
- * The folder for what was downloaded: `$XDG_CACHE_HOME/ddpm`, or what is usual on the system.
- *
- * @throws {InputError} If no variable tells where that is.
- */
-export function cacheFolder(): string {
-  const of = (name: string) => Deno.env.get(name) || undefined;
-  const home = of("HOME");
-  const usual = {
-    windows: of("LOCALAPPDATA"),
-    darwin: home && join(home, "Library", "Caches"),
-  }[Deno.build.os as string] ?? (home && join(home, ".cache"));
-  const base = of("XDG_CACHE_HOME") ?? usual;
-  if (!base) throw new InputError("Cannot download: set XDG_CACHE_HOME to a folder for it");
-  return join(base, "ddpm");
-}
 
 /**
  * The path of a published file in a folder, after it was downloaded if it was not there yet.

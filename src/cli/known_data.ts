@@ -4,11 +4,14 @@
  * @module
  */
 
+import { join } from "@std/path";
+import { InputError } from "../errors.ts";
 import { emojiPictures } from "../train/datasets/emoji.ts";
 import { idxPictures, readIdx } from "../train/datasets/idx.ts";
 import type { Pictures } from "../train/pictures.ts";
 import { decodeImage } from "./decode.ts";
-import { cacheFolder, obtain, type Published } from "./download.ts";
+import { obtain, type Published } from "./download.ts";
+import { cacheFolder } from "./environment.ts";
 import { kindOf, readFile, readJson } from "./files.ts";
 import type { Progress } from "./progress.ts";
 
@@ -60,13 +63,20 @@ const mnist = (part: "train" | "t10k") => async (progress: Progress): Promise<Pi
   return { ...idxPictures("mnist", images, labels), classes: DIGITS };
 };
 
+/** @throws {InputError} If there is no place for downloads. */
+function downloads(): string {
+  const folder = cacheFolder();
+  if (!folder) throw new InputError("Cannot download: set XDG_CACHE_HOME to a folder for it");
+  return folder;
+}
+
 /** The data sets known by name, and how each is had. */
 export const knownData: Readonly<Record<string, (progress: Progress) => Promise<Found>>> = {
   mnist: mnist("train"),
   "mnist-test": mnist("t10k"),
 
   async "fashion-mnist"(progress) {
-    const folder = `${cacheFolder()}/fashion-mnist`;
+    const folder = join(downloads(), "fashion-mnist");
     const paths = await kindOf(DEBIAN_FASHION) === "folder"
       ? FASHION_FILES.map(({ file }) => `${DEBIAN_FASHION}/${file}`)
       : [
@@ -79,7 +89,7 @@ export const knownData: Readonly<Record<string, (progress: Progress) => Promise<
     return { ...idxPictures("fashion-mnist", images, labels), classes: CLOTHES };
   },
 
-  cifar10: async (progress) => await obtain(CIFAR10, cacheFolder(), progress),
+  cifar10: async (progress) => await obtain(CIFAR10, downloads(), progress),
 
   async emoji(progress) {
     const read = await openPackage("emoji", EMOJI_PACKAGE, "74 MB", progress);

@@ -7,14 +7,12 @@
 import { dirname, join } from "@std/path";
 import { z } from "zod";
 import type { Tuning } from "../gpu/wgsl/tuner.ts";
-import { environment } from "./environment.ts";
+import { cacheFolder } from "./environment.ts";
 
 /** Where they are kept; `undefined` if the system does not say where caches belong. */
 export function tuningFile(): string | undefined {
-  const home = environment("HOME"), { os } = Deno.build;
-  const folder = os === "windows" ? environment("LOCALAPPDATA") : environment("XDG_CACHE_HOME") ??
-    (home && join(home, ...(os === "darwin" ? ["Library", "Caches"] : [".cache"])));
-  return folder && join(folder, "ddpm", "tuning.json");
+  const folder = cacheFolder();
+  return folder && join(folder, "tuning.json");
 }
 
 const schema = z.record(z.string(), z.string());

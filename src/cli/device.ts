@@ -52,7 +52,7 @@ export async function openForCommand(
   if (Deno.build.os === "linux" && mayUse(folder) && !Deno.env.get(folder)) {
     Deno.env.set(folder, "/tmp");
   }
-  const file = byRules ? undefined : tuningFile();
+  const file = byRules || device === "cpu" ? undefined : tuningFile();
   return await openDevice((device ?? "auto") as DeviceKind, {
     ...(threads === undefined ? {} : { threads }),
     ...(file ? { tuning: await keepTuning(file) } : {}),

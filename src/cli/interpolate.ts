@@ -15,7 +15,7 @@ import { loadModel, readFile } from "./files.ts";
 import { type Flag, parseFlags } from "./flags.ts";
 import { checkFits, checkOutput, readPicture, writeImages } from "./pictures.ts";
 import { print, Progress } from "./progress.ts";
-import { createSampler, sampleFlags } from "./sample.ts";
+import { checkLabel, createSampler, sampleFlags } from "./sample.ts";
 import { checkPreview, INTERRUPTED, watch } from "./watch.ts";
 
 /** What `interpolate` understands. */
@@ -56,13 +56,7 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
   if (!sampleSize) throw new InputError(`Cannot sample from ${place}: it has no sample_size`);
   const [height, width] = sampleSize;
   checkFits(kind, { count, height, width, channels });
-  if ((flags.label === undefined) !== (classes === null)) {
-    throw new InputError(
-      classes === null
-        ? "--label is for models with classes"
-        : `The model has ${classes} classes: give a --label from 0 to ${classes - 1}`,
-    );
-  }
+  checkLabel(flags.label, classes);
   const shape = [height, width, channels] as const;
   const given: Images[] | undefined = flags.images === undefined
     ? undefined

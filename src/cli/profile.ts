@@ -9,7 +9,7 @@ import type { Device } from "../gpu/device.ts";
 import type { ProgramDescription, StageDescription } from "../gpu/describe.ts";
 import type { Trainer } from "../train/trainer.ts";
 import { environment } from "./environment.ts";
-import { formatBytes, type Progress } from "./progress.ts";
+import { columns, formatBytes, type Progress } from "./progress.ts";
 
 /** Rows of the second table of a profile. */
 const SHOWN = 30;
@@ -128,15 +128,3 @@ const formatFused = ({ fused }: StageDescription): string =>
 
 const formatFlops = (flops: number): string =>
   flops ? `${formatBytes(flops).replace(/(.?)(bytes|B)$/, "$1FLOP")}` : "";
-
-/** Rows as lines, their cells aligned: texts to the left, from column `texts` on to the right. */
-function columns(rows: readonly (readonly string[])[], texts: number): string[] {
-  const widths = rows[0].map((_, i) => Math.max(...rows.map((row) => row[i].length)));
-  return rows.map((row) =>
-    row.map((cell, i) =>
-      i < texts || i === row.length - 1 && texts > 1
-        ? cell.padEnd(widths[i])
-        : cell.padStart(widths[i])
-    ).join("  ").trimEnd()
-  );
-}

@@ -86,3 +86,15 @@ export function formatBytes(bytes: number): string {
   for (; bytes >= 1000 && i < units.length - 1; i++) bytes /= 1000;
   return `${i ? bytes.toPrecision(3) : bytes} ${units[i]}`;
 }
+
+/** Rows as lines, their cells aligned: texts to the left, from column `texts` on to the right. */
+export function columns(rows: readonly (readonly string[])[], texts: number): string[] {
+  const widths = rows[0].map((_, i) => Math.max(...rows.map((row) => row[i].length)));
+  return rows.map((row) =>
+    row.map((cell, i) =>
+      i < texts || i === row.length - 1 && texts > 1
+        ? cell.padEnd(widths[i])
+        : cell.padStart(widths[i])
+    ).join("  ").trimEnd()
+  );
+}

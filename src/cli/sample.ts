@@ -123,7 +123,8 @@ export async function createSampler(
   }
 }
 
-function checkLabel(label: number | undefined, classes: number | null): void {
+/** @throws {InputError} If a label is missing, superfluous, or no class of the model. */
+export function checkLabel(label: number | undefined, classes: number | null): void {
   if (classes === null) {
     if (label !== undefined) throw new InputError("--label is for models with classes");
   } else if (label === undefined || label >= classes) {

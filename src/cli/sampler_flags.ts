@@ -10,6 +10,7 @@ import type { MethodOptions, SigmaSpacing } from "../sample/options.ts";
 import type { Method } from "../sample/plan.ts";
 import { methods } from "../sample/registry.ts";
 import type { Flag, Flags } from "./flags.ts";
+import { columns } from "./progress.ts";
 
 /** Samplers that make images. */
 const forward = Object.values(methods).filter((m) => !m.isInverse).map(({ name }) => name);
@@ -78,9 +79,7 @@ export function listMethods(): string {
     m.summary,
   ]);
   rows.unshift(["sampler", "order", "evaluations", "noise", "walks", "what it is"]);
-  const widths = rows[0].map((_, i) => Math.max(...rows.map((row) => row[i].length)));
-  return rows.map((row) => row.map((cell, i) => cell.padEnd(widths[i])).join("  ").trimEnd())
-    .join("\n");
+  return columns(rows, rows[0].length).join("\n");
 }
 
 /** The settings as a file's texts say them. */

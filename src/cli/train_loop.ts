@@ -21,6 +21,7 @@ import { formatBytes, formatTime, type Progress } from "./progress.ts";
 import { formatRunConfig, type RunConfig } from "./run_config.ts";
 import type { RunFolder } from "./run_folder.ts";
 import { packageName, version } from "./version.ts";
+import { INTERRUPTED } from "./watch.ts";
 
 /** A training that is to be done, and where. */
 export interface Task {
@@ -58,9 +59,6 @@ const SHOWN = 16, SHOWN_STEPS = 50;
 
 /** The report is written with every checkpoint, and in between as often as this. */
 const REPORT_SECONDS = 15;
-
-/** The exit code of a program that was interrupted. */
-const INTERRUPTED = 130;
 
 /** How often a device may fail without a checkpoint in between before a training ends. */
 const MAX_FAILURES = 3;

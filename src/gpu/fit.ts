@@ -20,27 +20,24 @@ export async function compileBatch(
   ways: readonly ((batch: number) => Graph)[],
   options: CompileOptions,
 ): Promise<{ program: Program; way: number }> {
-  const last = ways.length - 1;
+  let refusal: LimitError | undefined;
   for (const [way, graphFor] of ways.entries()) {
     try {
       return { program: await device.compile(graphFor(batch), options), way };
     } catch (error) {
       if (!(error instanceof LimitError)) throw error;
-      if (way < last) continue;
-      const largest = largestThat(
-        (n) => device.plan(graphFor(n), options).excess === undefined,
-        batch,
-      );
-      const advice = largest
-        ? `the largest batch that fits is ${largest}`
-        : "not even a single image fits";
-      throw new LimitError(
-        `${error.message}; ${advice}`,
-        ...[error.wanted, error.limit, largest] as const,
-      );
+      refusal = error;
     }
   }
-  throw new RangeError("Cannot compile: there is no way to");
+  const { message, wanted, limit } = refusal!, graphFor = ways[ways.length - 1];
+  const largest = largestThat(
+    (n) => device.plan(graphFor(n), options).excess === undefined,
+    batch,
+  );
+  const advice = largest
+    ? `the largest batch that fits is ${largest}`
+    : "not even a single image fits";
+  throw new LimitError(`${message}; ${advice}`, wanted, limit, largest);
 }
 
 /** The largest number below `end` for which something holds that holds for all smaller ones, or 0. */

@@ -16,19 +16,10 @@ import {
   SIMPLE,
 } from "../../src/train/objective.ts";
 import { assertClose } from "../close.ts";
+import { batch, images, noise, shape, timesteps } from "./batch.ts";
 import { randomModel, tinyConfig } from "../networks.ts";
 import { Random } from "../random.ts";
 
-const shape = [2, 4, 4, 1], timesteps = [100, 900];
-const random = new Random("batch");
-const [images, noise] = [1, 2].map((most) =>
-  Float64Array.from({ length: 32 }, () => random.between(-most, most))
-);
-const batch: Batch = {
-  images: constant(images, shape),
-  noise: constant(noise, shape),
-  timesteps: constant(new Int32Array(timesteps)),
-};
 const mean16 = (values: readonly number[]) => values.reduce((a, b) => a + b) / 16;
 
 /** The losses of a model as a function of its parameters. */

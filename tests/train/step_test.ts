@@ -1,8 +1,8 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { interpret } from "../../src/gpu/reference.ts";
-import { constant, type HostArray } from "../../src/gpu/tensor.ts";
+import type { HostArray } from "../../src/gpu/tensor.ts";
 import { initializeModel, type Model } from "../../src/model/model.ts";
-import { type Batch, SIMPLE } from "../../src/train/objective.ts";
+import { SIMPLE } from "../../src/train/objective.ts";
 import {
   encodeRates,
   HISTORY,
@@ -12,19 +12,8 @@ import {
   trainingStep,
 } from "../../src/train/step.ts";
 import { assertClose } from "../close.ts";
+import { batch } from "./batch.ts";
 import { randomModel, tinyConfig } from "../networks.ts";
-import { Random } from "../random.ts";
-
-const shape = [2, 4, 4, 1], timesteps = [100, 900];
-const random = new Random("batch");
-const [images, noise] = [1, 2].map((most) =>
-  Float64Array.from({ length: 32 }, () => random.between(-most, most))
-);
-const batch: Batch = {
-  images: constant(images, shape),
-  noise: constant(noise, shape),
-  timesteps: constant(new Int32Array(timesteps)),
-};
 
 const settings: OptimizerConfig = {
   ...{ optimizer: "adamw", betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, maxGradNorm: 1e9 },

@@ -86,7 +86,7 @@ export function tileNames(target: WgslTarget): readonly TileName[] {
 }
 
 /** The way to compute a product, unless the target prescribes one: the largest that keeps it busy. */
-export function chooseTile({ size, vector }: Product, target: WgslTarget): TileName {
+function chooseTile({ size, vector }: Product, target: WgslTarget): TileName {
   const names = tileNames(target);
   if (!vector) return names.includes("subgroup") ? "subgroup" : "plain";
   if (target.tile) return target.tile;
@@ -115,7 +115,8 @@ interface Style {
   readonly accumulate: (sum: string, products: readonly (readonly [string, string])[]) => string;
 }
 
-const range = (n: number) => [...Array(n).keys()];
+/** 0 to n - 1. */
+export const range = (n: number): number[] => [...Array(n).keys()];
 
 /** The four k of an iteration, each by itself. */
 const STEPS: readonly Step[] = range(4).map((u) => ({ name: `${u}`, value: `${u}u` }));

@@ -223,7 +223,7 @@ function lowerSum(loop: Loop<Storage>, target: WgslTarget): Kernel[] {
   let axes = collapse(loop);
   const all = axes.length === 1 && axes[0].summed;
   if (all) {
-    const pieces = splitLargeSum(loop, axes[0], target);
+    const pieces = splitLargeSum(loop, target);
     if (pieces) return pieces.flatMap((piece) => lowerSum(piece, target));
     // A sum of everything: as many sums side by side as there are lanes, then a sum of those.
     const width = widestDivisor(axes[0].size, 4 * target.lanes);
@@ -388,27 +388,18 @@ function lowerInParts(
   return [...lowerSum(first, target), ...lowerSum(second, target)];
 }
 
-/** A sum over more elements than a binding may span as sums of pieces, and then of those. */
-function splitLargeSum(
-  loop: Loop<Storage>,
-  axis: Axis,
-  target: WgslTarget,
-): Loop<Storage>[] | undefined {
-  const size = target.maxBindingElements - target.maxBindingElements % BINDING_ALIGNMENT;
-  if (axis.size <= size) return undefined;
-  const count = Math.ceil(axis.size / size), parts = loop.results.map(() => new Scratch(count));
-  const pieces = Array.from({ length: count }, (_, i): Loop<Storage> => ({
-    ...loop,
-    domain: [Math.min(size, axis.size - i * size)],
-    summed: [true],
-    operands: loop.operands.map((o, k) => ({
-      ...o,
-      strides: [axis.strides[k]],
-      offset: o.offset + i * size * axis.strides[k],
+/** A sum over more elements than a binding may span as sums of parts, and then of those. */
+function splitLargeSum(loop: Loop<Storage>, target: WgslTarget): Loop<Storage>[] | undefined {
+  const pieces = splitLarge(loop, target);
+  if (!pieces) return undefined;
+  const parts = loop.results.map(() => new Scratch(pieces.length));
+  return [
+    ...pieces.map((piece, i): Loop<Storage> => ({
+      ...piece,
+      results: piece.results.map((r, k) => ({ ...r, storage: parts[k], offset: i })),
     })),
-    results: loop.results.map((r, k) => ({ ...r, storage: parts[k], strides: [0], offset: i })),
-  }));
-  return [...pieces, sumOfParts(loop, parts, count, 1)];
+    sumOfParts(loop, parts, pieces.length, 1),
+  ];
 }
 
 /** The widest divisor of n up to a limit, a multiple of four if there is one. */

@@ -13,7 +13,7 @@ import { Scratch, type Storage } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { applyMatrix, F4, type Matrix, transposed } from "../winograd.ts";
 import { literal } from "./expression.ts";
-import { generateTile } from "./gemm.ts";
+import { generateTile, range } from "./gemm.ts";
 import {
   bind,
   type Binding,
@@ -52,8 +52,6 @@ const tilesOf = (batch: number, height: number, width: number): Tiling => {
   const rows = Math.ceil(height / M), columns = Math.ceil(width / M);
   return { rows, columns, count: batch * rows * columns };
 };
-
-const range = (n: number) => [...Array(n).keys()];
 
 /** WGSL of y = T x Tᵀ for a square of vectors; `x` and the result are names by row and column. */
 function square(

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { type Product, type Source, type Step, store, type Tile } from "./gemm.ts";
+import { type Product, range, type Source, type Step, store, type Tile } from "./gemm.ts";
 
 /** A square of lanes, each of which owns `rows` rows and `groups` vectors of four columns. */
 interface Style {
@@ -23,8 +23,6 @@ export const workgroupTiles = {
 
 /** Iterations of four k between barriers. */
 const DEPTH = 2;
-
-const range = (n: number) => [...Array(n).keys()];
 
 /** Generates the product; its operands are read as vectors. */
 export function generateWorkgroupTile(p: Product, name: keyof typeof workgroupTiles): Tile {

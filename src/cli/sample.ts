@@ -10,7 +10,7 @@ import type { Model } from "../model/model.ts";
 import { NoiseSchedule } from "../model/schedule.ts";
 import { shippedModels } from "../model/shipped.ts";
 import type { SamplerOptions } from "../sample/options.ts";
-import { type MethodName, methods } from "../sample/registry.ts";
+import { type MethodName, methods, usualMethod } from "../sample/registry.ts";
 import { Sampler } from "../sample/sampler.ts";
 import { makePlan } from "../sample/walk.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "./device.ts";
@@ -62,7 +62,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   checkDeviceFlags(flags);
   checkPreview(flags.preview);
   const { count = 16, seed = 0, out = "samples.png", model: place = "mnist" } = flags;
-  const method = (flags.sampler ?? "ddpm") as MethodName;
+  const method = (flags.sampler ?? usualMethod) as MethodName;
   const options = readOptions(flags);
   const kind = await checkOutput(out);
   const model = await loadModel(place);

@@ -8,8 +8,9 @@ import { InputError } from "../errors.ts";
 import type { TimestepSpacing } from "../model/schedule.ts";
 import type { MethodOptions, SigmaSpacing } from "../sample/options.ts";
 import type { Method } from "../sample/plan.ts";
-import { methods } from "../sample/registry.ts";
+import { methods, usualMethod } from "../sample/registry.ts";
 import type { Flag, Flags } from "./flags.ts";
+import { USUAL_STEPS } from "../sample/walk.ts";
 import { columns } from "./progress.ts";
 
 /** Samplers that make images. */
@@ -21,13 +22,13 @@ export const samplerFlags = {
     kind: "integer",
     min: 1,
     max: 100_000,
-    help: "steps from noise to image; default 50, 18 for edm, 4 for lcm",
+    help: "steps from noise to image; default 20, or what --sampler list says",
   },
   sampler: {
     kind: "text",
     choices: [...forward, "list"],
     value: "NAME",
-    help: "a name, or list, which tells them all; default ddpm",
+    help: `a name, or list, which tells them all; default ${usualMethod}`,
   },
   eta: { kind: "number", min: 0, max: 1, help: "noise that ddim adds, 0 to 1; default 0" },
   churn: { kind: "number", min: 0, help: "noise that heun and edm add and take away; default 0" },
@@ -74,11 +75,12 @@ export function listMethods(): string {
     m.name,
     String(m.order),
     String(m.evaluations),
+    String(m.usual?.steps ?? USUAL_STEPS),
     m.isStochastic ? "yes" : m.takes.includes("eta") ? "with eta" : "no",
     m.kind === "whole" ? m.isUneven ? "timesteps" : "even timesteps" : "timesteps, sigmas",
     m.summary,
   ]);
-  rows.unshift(["sampler", "order", "evaluations", "noise", "walks", "what it is"]);
+  rows.unshift(["sampler", "order", "evaluations", "steps", "noise", "walks", "what it is"]);
   return columns(rows, rows[0].length).join("\n");
 }
 

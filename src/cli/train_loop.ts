@@ -10,8 +10,10 @@ import { InputError } from "../errors.ts";
 import { type Device, DeviceError } from "../gpu/device.ts";
 import { Pace } from "../gpu/pace.ts";
 import { initializeModel, type Model } from "../model/model.ts";
-import { formatSchedule } from "../model/schedule.ts";
+import { formatSchedule, NoiseSchedule } from "../model/schedule.ts";
+import { methods, usualMethod } from "../sample/registry.ts";
 import { Sampler } from "../sample/sampler.ts";
+import { usualSteps } from "../sample/walk.ts";
 import { learningRateAt } from "../train/config.ts";
 import type { Dataset } from "../train/dataset.ts";
 import { type StepRecord, Trainer } from "../train/trainer.ts";
@@ -54,8 +56,8 @@ interface Run extends Task {
   readonly signal: AbortSignal;
 }
 
-/** Samples shown while training: how many, and in how many steps they are made. */
-const SHOWN = 16, SHOWN_STEPS = 50;
+/** Samples shown while training. */
+const SHOWN = 16;
 
 /** The report is written with every checkpoint, and in between as often as this. */
 const REPORT_SECONDS = 15;
@@ -312,15 +314,15 @@ async function showSamples(
   const classes = numClassEmbeds && numClassEmbeds - (config.training.labelDropout ? 1 : 0);
   const labels = classes ? Array.from({ length: SHOWN }, (_, k) => k % classes) : undefined;
   progress.update(`step ${trainer.step}: drawing samples`);
-  const steps = Math.min(SHOWN_STEPS, config.scheduler.numTrainTimesteps);
+  const steps = usualSteps(methods[usualMethod], new NoiseSchedule(config.scheduler));
   using sampler = await Sampler.create(device, model, {
-    ...{ steps, batchSize: SHOWN },
+    ...{ method: usualMethod, steps, batchSize: SHOWN },
     parameters: trainer.average,
   });
   const options = { count: SHOWN, seed, signal, ...(labels ? { labels } : {}) };
   const images = await sampler.sample(options);
   if (signal.aborted) return;
-  const provenance = { step: trainer.step, seed, steps, sampler: "ddpm" };
+  const provenance = { step: trainer.step, seed, steps, sampler: usualMethod };
   await folder.writeSamples(trainer.step, await encodePng(drawGrid(images), provenance));
 }
 

@@ -34,9 +34,9 @@ export interface MethodOptions {
 
 /** Settings of a sampler. */
 export interface SamplerOptions extends MethodOptions {
-  /** How to go from noise to images. @default {"ddpm"} */
+  /** How to go from noise to images. @default {"dpmpp_2m_sde"} */
   readonly method?: MethodName;
-  /** 1 to T; 50 for most methods, 18 for `edm`, 4 for `lcm`. */
+  /** 1 to T; by default 20 for multistep DPM-Solver++, 18 for `edm`, 4 for `lcm`, 50 for others. */
   readonly steps?: number;
   /** Images that are computed together; memory grows with it. @default {16} */
   readonly batchSize?: number;

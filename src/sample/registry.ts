@@ -26,6 +26,12 @@ export type MethodName =
   | ("dpmpp_1_sde" | "dpmpp_2m_sde" | "dpmpp_3m_sde" | "unipc" | "deis" | "lcm");
 
 /**
+ * The method to take where nobody says which: in 20 steps its images are as near to the data as those
+ * of `ddpm` in 1000.
+ */
+export const usualMethod: MethodName = "dpmpp_2m_sde";
+
+/**
  * All methods by name.
  *
  * @example

@@ -30,7 +30,7 @@ import type {
 } from "./options.ts";
 import type { Method, Plan } from "./plan.ts";
 import { START_STREAM } from "./interpolate.ts";
-import { type MethodName, methods } from "./registry.ts";
+import { type MethodName, methods, usualMethod } from "./registry.ts";
 import { BROKEN, memoriesOf, samplingStep } from "./step.ts";
 import { makePlan } from "./walk.ts";
 
@@ -368,7 +368,7 @@ export class Sampler implements Disposable {
   }
 }
 
-function methodOf(name: MethodName = "ddpm"): Method {
+function methodOf(name: MethodName = usualMethod): Method {
   if (Object.hasOwn(methods, name)) return methods[name];
   throw new InputError(
     `Cannot sample by ${name}: the methods are ${Object.keys(methods).join(", ")}`,

@@ -16,8 +16,8 @@ import type { MethodOptions, SigmaSpacing } from "./options.ts";
 import type { Method, Plan, Step } from "./plan.ts";
 import { methods } from "./registry.ts";
 
-/** Where nobody says how many. */
-const USUAL_STEPS = 50;
+/** Steps of methods that do not say what is usual. */
+export const USUAL_STEPS = 50;
 
 /** How many steps there are if nobody says: what the method usually does, and T at most. */
 export function usualSteps(method: Method, { config }: NoiseSchedule): number {

@@ -52,7 +52,7 @@ Deno.test("sample draws a grid that tells how it was made, and how to make it ag
   const told = await folder.succeed(...sample, "--count", "5", "--seed", "3");
   assertMatch(told, /^samples\.png: 5 images in [\d.]+ s\n$/);
   const png = await Deno.readFile(folder.at("samples.png")), texts = readTexts(png);
-  const facts = { model: "m.safetensors", seed: 3, steps: 2, sampler: "ddpm" };
+  const facts = { model: "m.safetensors", seed: 3, steps: 2, sampler: "dpmpp_2m_sde" };
   assertEquals(JSON.parse(texts.Comment), { software, ...facts });
   assertEquals(texts.Software, software);
   assertEquals(Object.keys(texts).sort(), ["Comment", "Description", "Software"]);
@@ -76,7 +76,7 @@ Deno.test("the outputs of a seed show the same images", async () => {
   assertEquals(shape, [count, 1, 8, 8]);
   assert(values.every((v) => v >= -1 && v <= 1) && new Set(values).size > 64);
   const { software: _, ...facts } = metadata;
-  assertEquals(facts, { model: "m.safetensors", seed: "7", steps: "2", sampler: "ddpm" });
+  assertEquals(facts, { model: "m.safetensors", seed: "7", steps: "2", sampler: "dpmpp_2m_sde" });
 
   const bytes = new Uint8ClampedArray(Array.from(values, (v) => (v + 1) * 127.5));
   const grid = await readPng(folder.at("x.PNG"));
@@ -126,8 +126,8 @@ Deno.test("an animation may be a PNG", async () => {
 Deno.test("sample lists its samplers, and takes their settings", async () => {
   await using folder = await makeFolder();
   const list = await folder.succeed("sample", "--sampler", "list");
-  assertMatch(list, /^sampler +order +evaluations +noise +/);
-  assertMatch(list, /\ndpmpp_2m +2 +1 +no +timesteps, sigmas +DPM-Solver\+\+/);
+  assertMatch(list, /^sampler +order +evaluations +steps +noise +/);
+  assertMatch(list, /\ndpmpp_2m +2 +1 +20 +no +timesteps, sigmas +DPM-Solver\+\+/);
   const run = ["sample", "--model", "m.safetensors", "--device", "cpu", "--out", "x.png"];
   await folder.succeed(...run, "--sampler", "heun", "--sigmas", "karras", "--steps", "3");
   const texts = readTexts(await Deno.readFile(folder.at("x.png")));

@@ -9,7 +9,6 @@ import * as e from "../src/gpu/expression.ts";
 import type { Device, Program } from "../src/gpu/device.ts";
 import { grad } from "../src/gpu/grad.ts";
 import { makeGraph } from "../src/gpu/graph.ts";
-import { pack } from "../src/gpu/ops/concat.ts";
 import { conv2d, same } from "../src/gpu/ops/conv2d.ts";
 import { map, mul, relu } from "../src/gpu/ops/map.ts";
 import { linear } from "../src/gpu/ops/matmul.ts";
@@ -21,7 +20,6 @@ import {
   collectParameters,
   initializeParameters,
   type ParameterSource,
-  type ParameterSpec,
   sourceOf,
   viewParameters,
 } from "../src/model/parameters.ts";
@@ -37,8 +35,9 @@ export const FEATURES = 64;
 
 /** Scores of the ten digits, and what they are made of. */
 function network(parameter: ParameterSource, images: Tensor): { features: Tensor; scores: Tensor } {
-  const make = (name: string, shape: number[], order: ParameterSpec["order"]) => {
-    const bias = { shape: shape.slice(-1), order: "plain", init: "zeros" } as const;
+  const make = (name: string, shape: number[], size: number) => {
+    const bias = { shape: [size], order: "plain", init: "zeros" } as const;
+    const order = shape.length === 4 ? "conv" : "linear";
     return [
       parameter({ name: `${name}.weight`, shape, order, init: "xavier", isTrained: true }),
       parameter({ name: `${name}.bias`, ...bias, isTrained: true }),
@@ -46,11 +45,11 @@ function network(parameter: ParameterSource, images: Tensor): { features: Tensor
   };
   const halving = { stride: 2, padding: [1, 1, 1, 1] } as const;
   const conv = (name: string, x: Tensor, channels: number, window = same(3)) => {
-    const [weight, bias] = make(name, [3, 3, x.shape[3], channels], "conv");
+    const [weight, bias] = make(name, [3, 3, x.shape[3], channels], channels);
     return relu(conv2d(x, weight, bias, window));
   };
   const dense = (name: string, x: Tensor, size: number) => {
-    const [weight, bias] = make(name, [x.shape[1], size], "linear");
+    const [weight, bias] = make(name, [size, x.shape[1]], size);
     return linear(x, weight, bias);
   };
   let h = conv("conv1", images, 16);
@@ -72,7 +71,7 @@ function trainingGraph() {
   const views = viewParameters(layout, flat);
   const likely = sum(mul(softmax(network(sourceOf(views), images).scores), labels), [1]);
   const loss = mean(map([likely], (p) => e.neg(e.log(e.max(p, 1e-12)))));
-  const g = pack(grad(loss, layout.specs.map((s) => views.get(s.name)!)), layout);
+  const [g] = grad(loss, [flat]);
   const decay = (old: e.Expression, now: e.Expression, beta: number) =>
     e.add(e.mul(beta, old), e.mul(1 - beta, now));
   const next1 = map([first, g], (m, g) => decay(m, g, 0.9));

@@ -13,7 +13,9 @@
 import { join } from "@std/path";
 import { InputError } from "../errors.ts";
 import { type Model, serializeModel } from "../model/model.ts";
+import { fromFormerLayout } from "../model/parameters.ts";
 import { readSafetensors, toFloat32 } from "../model/safetensors.ts";
+import { parameterLayout } from "../model/unet.ts";
 import type { StateName, TrainingState } from "../train/trainer.ts";
 import {
   appendText,
@@ -65,6 +67,9 @@ const FILES = ["config.json", "model.safetensors", "state.safetensors", "log.jso
 /** The newest state, and the names of older ones. */
 const STATE = "state.safetensors", OLDER = /^state-(\d{7,})\.safetensors$/;
 const olderName = (step: number) => `state-${String(step).padStart(7, "0")}.safetensors`;
+
+/** How parameters lie in a state; one that does not tell has them as the first states did. */
+const LAYOUT = "2", FLAT = new Set(["parameters", "moment1", "moment2", "ema"]);
 
 /** Pictures of samples, and how many of them a report shows. */
 const SAMPLES = /^step-(\d+)\.png$/, SHOWN_SAMPLES = 12;
@@ -208,6 +213,7 @@ export class RunFolder implements Disposable {
         step: String(state.step),
         seconds: seconds.toFixed(3),
         unet: JSON.stringify(architectureOf(config.unet)),
+        layout: LAYOUT,
       }),
     };
     const needed = Object.values(files).reduce((sum, bytes) => sum + bytes.length, 0);
@@ -294,7 +300,11 @@ export class RunFolder implements Disposable {
     }
     const odd = [...tensors].find(([, tensor]) => tensor.dtype !== "F32");
     if (odd) throw new InputError(`Cannot go on: ${odd[0]} in ${path} is ${odd[1].dtype}, not F32`);
-    const arrays = Object.fromEntries([...tensors].map(([name, t]) => [name, toFloat32(t)]));
+    const layout = metadata.layout === LAYOUT ? undefined : parameterLayout(config.unet);
+    const arrays = Object.fromEntries([...tensors].map(([name, tensor]) => {
+      const values = toFloat32(tensor);
+      return [name, layout && FLAT.has(name) ? fromFormerLayout(layout, values) : values];
+    }));
     return {
       state: { step, arrays: arrays as Record<StateName, Float32Array<ArrayBuffer>> },
       seconds,

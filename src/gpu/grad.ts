@@ -6,7 +6,7 @@
 
 import { ancestorsOf } from "./graph.ts";
 import { add } from "./ops/map.ts";
-import { after, broadcastTo } from "./ops/view.ts";
+import { after, broadcastTo, joinSlices, type Slice, sliceOp } from "./ops/view.ts";
 import { formatShape, sizeOf } from "./shape.ts";
 import { apply, constant, type Tensor } from "./tensor.ts";
 
@@ -35,23 +35,43 @@ export function grad(
   for (const node of nodes) {
     if (wanted.has(node) || node.inputs.some((x) => dependent.has(x))) dependent.add(node);
   }
-  const gradients = new Map<Tensor, Tensor>();
-  if (dependent.has(loss)) gradients.set(loss, broadcastTo(constant([1]), loss.shape));
+  const arrivals = new Map<Tensor, Arrivals>();
+  const at = (x: Tensor): Arrivals => {
+    const known = arrivals.get(x) ?? { slices: [] };
+    arrivals.set(x, known);
+    return known;
+  };
+  if (dependent.has(loss)) at(loss).sum = broadcastTo(constant([1]), loss.shape);
   const recomputation = new Recomputation(checkpoints);
   for (const node of nodes.toReversed()) {
-    const g = gradients.get(node);
+    const g = totalOf(node, arrivals.get(node));
     if (!g || wanted.has(node)) continue;
     const needed = node.inputs.map((x) => dependent.has(x) && x.dtype === "f32");
     if (!needed.some((n) => n)) continue;
+    if (node.op === sliceOp) {
+      at(node.inputs[0]).slices.push({ ...node.attributes as Slice, g });
+      continue;
+    }
     if (!node.op.gradient) throw new TypeError(`Cannot differentiate ${node.op.name}`);
     node.op.gradient(recomputation.again(node, g), g, needed).forEach((part, i) => {
-      const x = node.inputs[i];
       if (!part || !needed[i]) return;
-      const sofar = gradients.get(x);
-      gradients.set(x, sofar ? add(sofar, part) : part);
+      const arrived = at(node.inputs[i]);
+      arrived.sum = arrived.sum ? add(arrived.sum, part) : part;
     });
   }
-  return by.map((x) => gradients.get(x) ?? broadcastTo(constant([0]), x.shape));
+  return by.map((x) => totalOf(x, arrivals.get(x)) ?? broadcastTo(constant([0]), x.shape));
+}
+
+/** What arrives at a tensor: the sum of gradients of all of it, and gradients of slices of it. */
+interface Arrivals {
+  sum?: Tensor;
+  readonly slices: (Slice & { readonly g: Tensor })[];
+}
+
+function totalOf(x: Tensor, arrived: Arrivals | undefined): Tensor | undefined {
+  if (!arrived?.slices.length) return arrived?.sum;
+  const joined = joinSlices(x.shape, arrived.slices);
+  return arrived.sum ? add(arrived.sum, joined) : joined;
 }
 
 /** Tensors between checkpoints, made again once the gradients have come to them. */

@@ -72,6 +72,35 @@ export function broadcastStrides(
   return target.map((_, i) => i < missing || shape[i - missing] === 1 ? 0 : strides[i - missing]);
 }
 
+/**
+ * Strides that walk, in the same order, a view of `shape` and `strides` as if it had the shape
+ * `target`; `undefined` if no strides do.
+ */
+export function reshapeStrides(
+  shape: Shape,
+  strides: readonly number[],
+  target: Shape,
+): number[] | undefined {
+  const runs: { size: number; stride: number }[] = [];
+  shape.forEach((size, i) => {
+    if (size === 1) return;
+    const last = runs.at(-1);
+    if (last?.stride === strides[i] * size) last.size *= size;
+    else runs.push({ size, stride: 0 });
+    runs.at(-1)!.stride = strides[i];
+  });
+  const out = new Array<number>(target.length);
+  let { size, stride } = runs.pop() ?? { size: 1, stride: 1 };
+  for (let i = target.length - 1; i >= 0; i--) {
+    if (size === 1 && target[i] !== 1) ({ size, stride } = runs.pop()!);
+    if (size % target[i]) return undefined;
+    out[i] = stride;
+    stride *= target[i];
+    size /= target[i];
+  }
+  return out;
+}
+
 /** A shape as people write it, `[2, 3]`. */
 export function formatShape(shape: Shape): string {
   return `[${shape.join(", ")}]`;

@@ -13,12 +13,12 @@ import { linear as linearOp, splitHeads } from "../gpu/ops/matmul.ts";
 import { dropout, type RandomState } from "../gpu/ops/random.ts";
 import { averagePool, upsampleNearest } from "../gpu/ops/resample.ts";
 import { attention as attend } from "../gpu/ops/softmax.ts";
-import { permute, reshape, slice } from "../gpu/ops/view.ts";
+import { partOf, permute, reshape, slice } from "../gpu/ops/view.ts";
 import * as e from "../gpu/expression.ts";
 import { map } from "../gpu/ops/map.ts";
-import type { Tensor } from "../gpu/tensor.ts";
+import { constant, type Tensor } from "../gpu/tensor.ts";
 import type { ActivationName, UNetConfig } from "./config.ts";
-import type { ParameterSource, ParameterSpec } from "./parameters.ts";
+import { type ParameterSource, type ParameterSpec, wholeOf } from "./parameters.ts";
 
 type Initializer = ParameterSpec["init"];
 
@@ -30,23 +30,38 @@ export interface Network {
   readonly random?: RandomState;
   /** Hands out a stream of random numbers for one use. */
   readonly nextStream: () => number;
+  /** What {@linkcode projectTime} made, by its weights. */
+  readonly projections: Map<Tensor, Tensor>;
 }
 
 const activations: Record<ActivationName, (x: Tensor) => Tensor> = {
   ...{ silu, swish: silu, mish, gelu, relu },
 };
 
-const weights = (net: Network, name: string, shape: readonly number[], init: Initializer) =>
+/** Convolutions' weights `[height, width, in, out]`, or dense layers' `[out, in]`. */
+const weights = (
+  net: Network,
+  name: string,
+  shape: readonly number[],
+  init: Initializer,
+  family?: string,
+) =>
   net.parameter({
-    name: `${name}.weight`,
-    shape,
-    order: shape.length === 4 ? "conv" : "linear",
-    init,
-    isTrained: true,
+    ...{ name: `${name}.weight`, shape, order: shape.length === 4 ? "conv" : "linear" },
+    ...{ init, isTrained: true, family: family && `${family}.weight` },
   });
 
-const vector = (net: Network, name: string, size: number, init: Initializer) =>
-  net.parameter({ name, shape: [size], order: "plain", init, isTrained: true });
+const vector = (
+  net: Network,
+  name: string,
+  size: number,
+  init: "zeros" | "ones" = "zeros",
+  family?: string,
+) =>
+  net.parameter({
+    ...{ name, shape: [size], order: "plain", init, isTrained: true },
+    family: family && `${family}.bias`,
+  });
 
 /** Convolution with bias from `name.weight` and `name.bias`. */
 export function conv(
@@ -58,20 +73,32 @@ export function conv(
   { window = same(size), init = "xavier" }: { window?: Window; init?: Initializer } = {},
 ): Tensor {
   const weight = weights(net, name, [size, size, x.shape[3], channels], init);
-  return conv2d(x, weight, vector(net, `${name}.bias`, channels, "zeros"), window);
+  return conv2d(x, weight, vector(net, `${name}.bias`, channels), window);
 }
 
-/** Dense layer over the last axis; without `bias`, there is one but it is not added. */
-export function linear(
+/** Weights and bias of a dense layer. */
+function dense(
+  net: Network,
+  name: string,
+  shape: readonly [out: number, in_: number],
+  { init = "xavier", family }: { init?: Initializer; family?: string } = {},
+): { weight: Tensor; bias: Tensor } {
+  return {
+    weight: weights(net, name, shape, init, family),
+    bias: vector(net, `${name}.bias`, shape[0], "zeros", family),
+  };
+}
+
+/** Dense layer over the last axis. */
+function linear(
   net: Network,
   name: string,
   x: Tensor,
   size: number,
-  { init = "xavier", bias = true }: { init?: Initializer; bias?: boolean } = {},
+  options: { init?: Initializer } = {},
 ): Tensor {
-  const weight = weights(net, name, [x.shape.at(-1)!, size], init);
-  const shift = vector(net, `${name}.bias`, size, "zeros");
-  return linearOp(x, weight, bias ? shift : undefined);
+  const { weight, bias } = dense(net, name, [size, x.shape.at(-1)!], options);
+  return linearOp(x, weight, bias);
 }
 
 /** Group normalisation. */
@@ -81,7 +108,7 @@ export function norm(net: Network, name: string, x: Tensor): Tensor {
   return groupNorm(
     x,
     scale,
-    vector(net, `${name}.bias`, channels, "zeros"),
+    vector(net, `${name}.bias`, channels),
     normNumGroups,
     normEps,
   );
@@ -90,6 +117,28 @@ export function norm(net: Network, name: string, x: Tensor): Tensor {
 /** Two dense layers with SiLU between them: vectors of timesteps or classes. */
 export function embeddingMlp(net: Network, name: string, x: Tensor, size: number): Tensor {
   return linear(net, `${name}.linear_2`, silu(linear(net, `${name}.linear_1`, x, size)), size);
+}
+
+/**
+ * What a residual block is told of the timestep, `[batch, 1, 1, size]`: its part of one product that
+ * serves all blocks, with the sum of some biases.
+ */
+function projectTime(
+  net: Network,
+  embedding: Tensor,
+  weight: Tensor,
+  biases: readonly Tensor[],
+): Tensor {
+  const { whole, start } = partOf(weight);
+  let all = net.projections.get(whole);
+  if (!all) {
+    const wholes = whole === weight ? biases : biases.map((bias) => partOf(bias).whole);
+    const x = activations[net.config.actFn](embedding);
+    all = linearOp(x, whole, wholes.reduce((a, b) => add(a, b)));
+    all = reshape(all, [all.shape[0], 1, 1, all.shape[1]]);
+    net.projections.set(whole, all);
+  }
+  return slice(all, 3, start, weight.shape[0]);
 }
 
 /** Settings of a residual block that most blocks leave alone. */
@@ -120,9 +169,16 @@ export function resnet(
   const isScaled = resnetTimeScaleShift === "scale_shift";
 
   const size = isScaled ? 2 * channels : channels;
-  const projected = linear(net, `${name}.time_emb_proj`, activate(embedding), size);
-  const time = reshape(projected, [projected.shape[0], 1, 1, size]);
-  let h = conv(net, `${name}.conv1`, resize(activate(norm(net, `${name}.norm1`, x))), channels);
+  const projection = dense(net, `${name}.time_emb_proj`, [size, embedding.shape[1]], {
+    family: "time_emb_proj",
+  });
+  let h = resize(activate(norm(net, `${name}.norm1`, x)));
+  const weight = weights(net, `${name}.conv1`, [3, 3, h.shape[3], channels], "xavier");
+  const bias = vector(net, `${name}.conv1.bias`, channels, "zeros", isScaled ? undefined : "conv1");
+  // Where the timestep is added, so is the bias, and with it: one sum gives the gradient of both.
+  const biases = isScaled ? [projection.bias] : [projection.bias, bias];
+  const time = projectTime(net, embedding, projection.weight, biases);
+  h = conv2d(h, weight, isScaled ? bias : undefined, same(3));
   if (!isScaled) h = add(h, time);
   h = norm(net, `${name}.norm2`, h);
   if (isScaled) {
@@ -149,16 +205,21 @@ export function attention(
   const [n, height, width, channels] = x.shape, { attentionHeadDim } = net.config;
   const size = attentionHeadDim ?? channels, heads = Math.floor(channels / size);
   const normed = isNormed ? norm(net, `${name}.group_norm`, x) : x;
-  const pixels = reshape(normed, [n, height * width, channels]);
-  const project = (part: string, bias: boolean) => {
-    const x = linear(net, `${name}.${part}`, pixels, heads * size, { bias });
-    return splitHeads(x, heads);
-  };
+  const pixels = reshape(normed, [n, height * width, channels]), inner = heads * size;
+  const parts = ["to_q", "to_k", "to_v"].map((part) =>
+    dense(net, `${name}.${part}`, [inner, channels], { family: name })
+  );
+  const weight = wholeOf(parts.map((part) => part.weight));
+  const bias = reshape(wholeOf(parts.map((part) => part.bias)), [3, inner]);
+  const products = reshape(linearOp(pixels, weight), [n, height * width, 3, inner]);
   // The bias of the keys adds the same to all scores of a query, which softmax cancels: leaving it
   // out changes nothing, and keeps the noise of a gradient that is zero away from the optimizer.
-  const [q, k, v] = [project("to_q", true), project("to_k", false), project("to_v", true)];
+  const all = add(products, mul(bias, constant([1, 0, 1], [3, 1])));
+  const [q, k, v] = [0, 1, 2].map((i) =>
+    splitHeads(reshape(slice(all, 2, i, 1), [n, height * width, inner]), heads)
+  );
   const mixed = permute(attend(q, k, v), [0, 2, 1, 3]);
-  const joined = reshape(mixed, [n, height * width, heads * size]);
+  const joined = reshape(mixed, [n, height * width, inner]);
   const out = reshape(
     linear(net, `${name}.to_out.0`, joined, channels, { init: "zeros" }),
     x.shape,

@@ -7,7 +7,8 @@
 
 import { philox, seedWords, toNormals, toUniform } from "../gpu/philox.ts";
 import { type Shape, sizeOf } from "../gpu/shape.ts";
-import { viewOf } from "../gpu/ops/concat.ts";
+import { concat, viewOf } from "../gpu/ops/concat.ts";
+import { slice, sliceOp, stopGradient } from "../gpu/ops/view.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { BINDING_ALIGNMENT } from "../gpu/wgsl/kernel.ts";
 
@@ -19,7 +20,7 @@ export interface ParameterSpec {
   readonly shape: readonly number[];
   /**
    * How its axes lie here and in files: `conv` is `[height, width, in, out]` here and
-   * `[out, in, height, width]` there, `linear` is `[in, out]` here and `[out, in]` there.
+   * `[out, in, height, width]` there, `linear` is `[out, in]` in both.
    */
   readonly order: "conv" | "linear" | "plain";
   /**
@@ -29,6 +30,8 @@ export interface ParameterSpec {
   readonly init: "xavier" | "normal" | "zeros" | "ones";
   /** Whether training changes it. */
   readonly isTrained: boolean;
+  /** Parameters of a family lie one behind the other, and are a single one along their first axis. */
+  readonly family?: string | undefined;
 }
 
 /** Gives a network the tensor of a parameter that it asks for. */
@@ -58,18 +61,58 @@ export function collectParameters(
   });
   const offsets: number[] = [];
   let size = 0;
-  for (const { shape } of specs) {
-    offsets.push(size);
-    size += Math.ceil(sizeOf(shape) / BINDING_ALIGNMENT) * BINDING_ALIGNMENT;
+  for (const members of families(specs)) {
+    for (const i of members) {
+      offsets[i] = size;
+      size += sizeOf(specs[i].shape);
+    }
+    size = align(size);
   }
   return { specs, offsets, size, count: specs.reduce((n, s) => n + sizeOf(s.shape), 0) };
 }
 
-/** Views of a flat tensor as the parameters of a layout. */
-export function viewParameters(layout: ParameterLayout, flat: Tensor): Map<string, Tensor> {
-  return new Map(
-    layout.specs.map((spec, i) => [spec.name, viewOf(flat, layout.offsets[i], spec.shape)]),
-  );
+const align = (size: number) => Math.ceil(size / BINDING_ALIGNMENT) * BINDING_ALIGNMENT;
+
+/** Indices of the parameters of each family; one without a family is one of its own. */
+function families(specs: readonly ParameterSpec[]): Iterable<number[]> {
+  return Map.groupBy(specs.keys(), (i) => specs[i].family ?? specs[i].name).values();
+}
+
+/**
+ * Views of a flat tensor as the parameters of a layout: those of a family are slices of one tensor,
+ * see {@linkcode wholeOf}. What is not trained has no gradient.
+ */
+export function viewParameters(
+  { specs, offsets }: ParameterLayout,
+  flat: Tensor,
+): Map<string, Tensor> {
+  const views = new Map<string, Tensor>();
+  for (const members of families(specs)) {
+    const [first] = members, { name, shape, isTrained } = specs[first];
+    if (members.length === 1) {
+      const view = viewOf(flat, offsets[first], shape);
+      views.set(name, isTrained ? view : stopGradient(view));
+      continue;
+    }
+    const rows = members.map((i) => specs[i].shape[0]), total = rows.reduce((a, b) => a + b);
+    const whole = viewOf(flat, offsets[first], shape.with(0, total));
+    let start = 0;
+    members.forEach((i, k) => {
+      views.set(specs[i].name, slice(whole, 0, start, rows[k]));
+      start += rows[k];
+    });
+  }
+  return views;
+}
+
+/**
+ * The tensor of all of a family, given its parameters in order: what they are slices of, or what they
+ * make up where they are no views.
+ */
+export function wholeOf(members: readonly Tensor[]): Tensor {
+  const [whole] = members[0].inputs, rows = members.reduce((n, { shape }) => n + shape[0], 0);
+  const isWhole = members.every((x) => x.op === sliceOp && x.inputs[0] === whole);
+  return isWhole && whole.shape[0] === rows ? whole : concat(members, 0);
 }
 
 /** A source that hands out tensors by name. */
@@ -100,6 +143,7 @@ export function initializeParameters(
         : [...toNormals(words[0], words[1]), ...toNormals(words[2], words[3])];
       values.set(four.slice(0, values.length - i), i);
     }
+    if (spec.order === "linear") values.set(transpose(values, spec.shape[1], spec.shape[0]));
   });
   return flat;
 }
@@ -115,8 +159,7 @@ function xavierBound({ shape }: ParameterSpec): number {
 
 /** The shape of a parameter in files. */
 export function fileShape({ shape, order }: ParameterSpec): Shape {
-  if (order === "conv") return [shape[3], shape[2], shape[0], shape[1]];
-  return order === "linear" ? [shape[1], shape[0]] : shape;
+  return order === "conv" ? [shape[3], shape[2], shape[0], shape[1]] : shape;
 }
 
 /** Values in the order of files as values in the order used here. */
@@ -124,7 +167,7 @@ export function fromFileOrder(
   { shape, order }: ParameterSpec,
   values: Float32Array<ArrayBuffer>,
 ): Float32Array<ArrayBuffer> {
-  if (order === "plain") return values;
+  if (order !== "conv") return values;
   const [input, output] = shape.slice(-2), taps = sizeOf(shape.slice(0, -2));
   const out = new Float32Array(values.length);
   for (let o = 0, from = 0; o < output; o++) {
@@ -140,7 +183,7 @@ export function toFileOrder(
   { shape, order }: ParameterSpec,
   values: Float32Array<ArrayBuffer>,
 ): Float32Array<ArrayBuffer> {
-  if (order === "plain") return values.slice();
+  if (order !== "conv") return values.slice();
   const [input, output] = shape.slice(-2), taps = sizeOf(shape.slice(0, -2));
   const out = new Float32Array(values.length);
   for (let o = 0, to = 0; o < output; o++) {
@@ -149,4 +192,32 @@ export function toFileOrder(
     }
   }
   return out;
+}
+
+/** A matrix of so many rows and columns, transposed. */
+function transpose(
+  values: Float32Array<ArrayBuffer>,
+  rows: number,
+  columns: number,
+): Float32Array<ArrayBuffer> {
+  return values.map((_, i) => values[i % rows * columns + Math.floor(i / rows)]);
+}
+
+/**
+ * Flat parameters as they lay before there were families: in the order of their use, dense layers as
+ * `[in, out]`. What does not fit is returned as it is.
+ */
+export function fromFormerLayout(
+  { specs, offsets, size }: ParameterLayout,
+  former: Float32Array<ArrayBuffer>,
+): Float32Array<ArrayBuffer> {
+  const flat = new Float32Array(size);
+  if (former.length !== specs.reduce((n, { shape }) => n + align(sizeOf(shape)), 0)) return former;
+  let start = 0;
+  specs.forEach(({ shape, order }, i) => {
+    const values = former.slice(start, start + sizeOf(shape));
+    flat.set(order === "linear" ? transpose(values, shape[1], shape[0]) : values, offsets[i]);
+    start += align(values.length);
+  });
+  return flat;
 }

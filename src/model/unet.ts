@@ -62,6 +62,7 @@ export function unet(
     config,
     parameter,
     nextStream: () => stream++,
+    projections: new Map(),
     ...(random ? { random } : {}),
   };
   const { blockOutChannels, downBlockTypes, upBlockTypes, layersPerBlock } = config;

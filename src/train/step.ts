@@ -9,10 +9,10 @@
 import * as e from "../gpu/expression.ts";
 import { grad } from "../gpu/grad.ts";
 import { type Graph, makeGraph } from "../gpu/graph.ts";
-import { concat, pack } from "../gpu/ops/concat.ts";
+import { concat } from "../gpu/ops/concat.ts";
 import { map, mul, sqrt, square, toFloat } from "../gpu/ops/map.ts";
 import { sum } from "../gpu/ops/sum.ts";
-import { broadcastTo, reshape, slice } from "../gpu/ops/view.ts";
+import { reshape, slice } from "../gpu/ops/view.ts";
 import { sizeOf } from "../gpu/shape.ts";
 import { constant, input, type Tensor } from "../gpu/tensor.ts";
 import type { UNetConfig } from "../model/config.ts";
@@ -117,14 +117,10 @@ function learn(lesson: Lesson, parameters: Tensor): Learnt {
   const blocks: Tensor[] = [];
   const { losses, weighted } = measure(lesson, views, (h) => blocks.push(h));
   const checkpoints = lesson.recomputes ? blocks : [];
-  const trained = layout.specs.filter((s) => s.isTrained).map((s) => views.get(s.name)!);
   const loss = mul(sum(weighted), 1 / images);
-  const gradients = new Map(grad(loss, trained, checkpoints).map((g, i) => [trained[i], g]));
-  const packed = layout.specs.map(({ name, shape }) =>
-    gradients.get(views.get(name)!) ?? broadcastTo(constant([0]), shape)
-  );
+  const [gradient] = grad(loss, [parameters], checkpoints);
   return {
-    gradient: pack(packed, layout),
+    gradient,
     tally: tally(lesson, losses, weighted),
     observed: batch.observe ? [batch.observe(losses)] : [],
   };

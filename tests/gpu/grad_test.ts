@@ -17,15 +17,14 @@ const shape = [8, 16, 16, config.inChannels];
 
 /** The loss of a network and its gradients, keeping all tensors or only those between blocks. */
 function build(keepsAll: boolean) {
-  const views = viewParameters(layout, input("parameters", [layout.size]));
+  const flat = input("parameters", [layout.size]), views = viewParameters(layout, flat);
   const blocks: Tensor[] = [];
   const loss = mean(square(unet(config, sourceOf(views), {
     ...{ sample: input("sample", shape), timestep: input("timestep", [shape[0]]) },
     onBlock: (h) => blocks.push(h),
   })));
-  const by = layout.specs.filter((s) => s.isTrained).map((s) => views.get(s.name)!);
-  const gradients = grad(loss, by, keepsAll ? [] : blocks);
-  return { graph: makeGraph(Object.fromEntries(gradients.map((g, i) => [`g${i}`, g]))), blocks };
+  const [gradient] = grad(loss, [flat], keepsAll ? [] : blocks);
+  return { graph: makeGraph({ gradient }), blocks };
 }
 
 for (const name of ["this GPU", "a GPU without subgroups", "a CPU with three threads"]) {

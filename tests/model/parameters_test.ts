@@ -5,13 +5,16 @@ import {
   collectParameters,
   fileShape,
   fromFileOrder,
+  fromFormerLayout,
   initializeParameters,
   type ParameterSpec,
   sourceOf,
   toFileOrder,
   viewParameters,
+  wholeOf,
 } from "../../src/model/parameters.ts";
 import { parameterLayout } from "../../src/model/unet.ts";
+import { isDenseView, resolve } from "../../src/gpu/view.ts";
 import { smallConfig } from "../networks.ts";
 
 const spec = (name: string, shape: readonly number[], fields: Partial<ParameterSpec> = {}) =>
@@ -57,12 +60,52 @@ Deno.test("files have convolutions as [out, in, height, width], we as [height, w
   assertEquals(toFileOrder(conv, here), file);
 });
 
-Deno.test("dense layers are [out, in] in files and [in, out] here", () => {
-  const linear = spec("linear", [3, 2], { order: "linear" });
+Deno.test("dense layers are [out, in] in files and here", () => {
+  const linear = spec("linear", [2, 3], { order: "linear" });
   assertEquals(fileShape(linear), [2, 3]);
   const file = new Float32Array([1, 2, 3, 4, 5, 6]), here = fromFileOrder(linear, file);
-  assertEquals([...here], [1, 4, 2, 5, 3, 6]);
+  assertEquals([...here], [1, 2, 3, 4, 5, 6]);
   assertEquals(toFileOrder(linear, here), file);
+});
+
+/** Two layers of a family with another parameter between them. */
+const familyLayout = () =>
+  layoutOf(
+    spec("a.weight", [2, 3], { order: "linear", family: "weight" }),
+    spec("b", [70]),
+    spec("c.weight", [1, 3], { order: "linear", family: "weight" }),
+  );
+
+Deno.test("parameters of a family are a single one, without gaps", () => {
+  const layout = familyLayout(), flat = input("flat", [layout.size]);
+  assertEquals(layout.specs.map((s) => s.name), ["a.weight", "b", "c.weight"]);
+  assertEquals(layout.offsets, [0, 64, 6]);
+  assertEquals(layout.size, 64 + 128);
+  const views = viewParameters(layout, flat);
+  const whole = wholeOf(["a.weight", "c.weight"].map((name) => views.get(name)!));
+  assertEquals(whole.shape, [3, 3]);
+  assertEquals(resolve(whole), { source: flat, strides: [3, 1], offset: 0 });
+  assert(isDenseView(whole));
+  assertEquals(resolve(views.get("c.weight")!).offset, 6);
+});
+
+Deno.test("parameters that are no family in memory become one by concatenation", () => {
+  const whole = wholeOf([input("a", [2, 3]), input("b", [1, 3])]);
+  assertEquals(whole.shape, [3, 3]);
+  assertEquals(whole.op.name, "concat");
+});
+
+Deno.test("parameters of states from before there were families go to where they are now", () => {
+  const layout = familyLayout(), former = new Float32Array(64 + 128 + 64);
+  former.set([1, 4, 2, 5, 3, 6]);
+  former.set(Array.from({ length: 70 }, (_, i) => -i), 64);
+  former.set([7, 8, 9], 64 + 128);
+  const flat = fromFormerLayout(layout, former);
+  assertEquals(flat.length, layout.size);
+  assertEquals([...flat.subarray(0, 10)], [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]);
+  assertEquals([...flat.subarray(64, 134)], Array.from({ length: 70 }, (_, i) => -i));
+  const other = new Float32Array(3);
+  assertEquals(fromFormerLayout(layout, other), other);
 });
 
 Deno.test("toFileOrder() gives a copy, which changes of the weights do not change", () => {

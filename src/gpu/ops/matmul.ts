@@ -14,7 +14,7 @@ import { lowerMatmul as lowerOnCpu } from "../wasm/matmul.ts";
 import { bind, bindRange, type Kernel, makeKernel, type WgslTarget } from "../wgsl/kernel.ts";
 import { splitSum } from "../wgsl/loop.ts";
 import { add } from "./map.ts";
-import { permute, reshape, transpose } from "./view.ts";
+import { isTransposed, permute, reshape, transpose } from "./view.ts";
 
 const matmulOp: Op<Record<never, never>> = {
   name: "matmul",
@@ -40,9 +40,10 @@ const matmulOp: Op<Record<never, never>> = {
       );
     }
   },
+  // Gradients lie as the operands do, so that transposing them back moves nothing.
   gradient: ({ inputs: [a, b] }, g, needed) => [
-    needed[0] ? matmul(g, transpose(b)) : undefined,
-    needed[1] ? matmul(transpose(a), g) : undefined,
+    needed[0] ? productLike(a, g, transpose(b)) : undefined,
+    needed[1] ? productLike(b, transpose(a), g) : undefined,
   ],
   flops: ({ shape, inputs: [a] }) => 2 * sizeOf(shape) * a.shape.at(-1)!,
   acceptsView: (view, shape) =>
@@ -76,6 +77,11 @@ const matmulOp: Op<Record<never, never>> = {
       build: (a, b) => matmul(transpose(a), transpose(b)),
     },
     {
+      name: "a dense layer",
+      inputs: [{ shape: [2, 5, 12] }, { shape: [8, 12] }, { shape: [8] }],
+      build: linear,
+    },
+    {
       name: "heads in the middle",
       inputs: [{ shape: [2, 10, 24] }, { shape: [2, 10, 24] }],
       build: (a, b) => matmul(splitHeads(a, 3), transpose(splitHeads(b, 3))),
@@ -101,10 +107,15 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   return apply(matmulOp, [a, b], {});
 }
 
-/** Dense layer: `[..., in]` by weights `[in, out]`, plus a bias `[out]`. */
-export function linear(x: Tensor, weight: Tensor, bias: Tensor | undefined): Tensor {
-  const product = matmul(reshape(x, [sizeOf(x.shape.slice(0, -1)), x.shape.at(-1)!]), weight);
-  const shape = [...x.shape.slice(0, -1), weight.shape[1]];
+/** A product, transposed in memory if `x` is. */
+const productLike = (x: Tensor, a: Tensor, b: Tensor): Tensor =>
+  isTransposed(x) ? transpose(matmul(transpose(b), transpose(a))) : matmul(a, b);
+
+/** Dense layer: `[..., in]` by weights `[out, in]`, plus a bias `[out]`. */
+export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
+  const rows = reshape(x, [sizeOf(x.shape.slice(0, -1)), x.shape.at(-1)!]);
+  const product = matmul(rows, transpose(weight));
+  const shape = [...x.shape.slice(0, -1), weight.shape[0]];
   return reshape(bias ? add(product, bias) : product, shape);
 }
 

@@ -48,6 +48,7 @@ export const sumOp: Op<{ axes: readonly number[] }> = {
     },
     { name: "one channel", inputs: [{ shape: [3, 7, 13, 1] }], build: (x) => sum(x, [0, 1, 2]) },
     { name: "image by image", inputs: [{ shape: [3, 7, 13, 8] }], build: (x) => sum(x, [1, 2]) },
+    { name: "many rows", inputs: [{ shape: [5000, 20] }], build: (x) => sum(x, [0]) },
     { name: "rows", inputs: [{ shape: [9, 49] }], build: (x) => sum(x, [1]) },
     { name: "batch of one", inputs: [{ shape: [1, 40] }], build: (x) => sum(x, [0]) },
     {

@@ -11,14 +11,15 @@ import {
   broadcastStrides,
   denseStrides,
   formatShape,
-  isDense,
+  reshapeStrides,
   sameShape,
   type Shape,
   sizeOf,
 } from "../shape.ts";
 import { apply, constant, type HostArray, type Tensor } from "../tensor.ts";
 import type { View } from "../view.ts";
-import { concat } from "./concat.ts";
+import { concat, pack } from "./concat.ts";
+import { add, mul } from "./map.ts";
 import { sum, sumTo } from "./sum.ts";
 
 /** Copies the elements that a view of a dense input selects. */
@@ -59,8 +60,8 @@ const reshapeOp = viewOp<{ shape: Shape }>({
     return { shape, dtype: x.dtype };
   },
   view(node, { strides, offset }) {
-    const from = node.inputs[0].shape;
-    return isDense(from, strides) ? { strides: denseStrides(node.shape), offset } : undefined;
+    const kept = reshapeStrides(node.inputs[0].shape, strides, node.shape);
+    return kept && { strides: kept, offset };
   },
   gradient: (node, g) => [reshape(g, node.inputs[0].shape)],
   cases: [
@@ -69,6 +70,11 @@ const reshapeOp = viewOp<{ shape: Shape }>({
       name: "of a permuted view",
       inputs: [{ shape: [3, 10] }],
       build: (x) => reshape(permute(x, [1, 0]), [5, 6]),
+    },
+    {
+      name: "split and join axes of a part of a tensor",
+      inputs: [{ shape: [4, 6, 10] }],
+      build: (x) => reshape(slice(x, 2, 4, 6), [2, 12, 1, 2, 3]),
     },
   ],
 });
@@ -100,7 +106,26 @@ const permuteOp = viewOp<{ order: readonly number[] }>({
 
 /** Axis `i` of the result is axis `order[i]` of `x`. */
 export function permute(x: Tensor, order: readonly number[]): Tensor {
+  const before = orderOf(x);
+  if (before) return permute(x.inputs[0], order.map((axis) => before[axis]));
   return order.every((axis, i) => axis === i) ? x : apply(permuteOp, [x], { order });
+}
+
+/** The order in which a permuted tensor has the axes of its input. */
+const orderOf = (x: Tensor): readonly number[] | undefined =>
+  x.op === permuteOp ? (x.attributes as { order: readonly number[] }).order : undefined;
+
+/** Whether a tensor is a matrix, or a batch of them, with its last two axes exchanged. */
+export function isTransposed(x: Tensor): boolean {
+  const order = orderOf(x), n = x.shape.length;
+  return order?.at(-1) === n - 2 && order.at(-2) === n - 1;
+}
+
+/** Elements `start` to `start + length` of an axis. */
+export interface Slice {
+  readonly axis: number;
+  readonly start: number;
+  readonly length: number;
 }
 
 /** `x` with its last two axes exchanged. */
@@ -109,7 +134,8 @@ export function transpose(x: Tensor): Tensor {
   return permute(x, [...Array(n - 2).keys(), n - 1, n - 2]);
 }
 
-const sliceOp = viewOp<{ axis: number; start: number; length: number }>({
+/** The operation; `grad.ts` joins the gradients of slices of the same tensor. */
+export const sliceOp: Op<Slice> = viewOp<Slice>({
   name: "slice",
   infer([x], { axis, start, length }) {
     if (!(start >= 0 && length >= 1 && start + length <= x.shape[axis])) {
@@ -123,13 +149,7 @@ const sliceOp = viewOp<{ axis: number; start: number; length: number }>({
     strides,
     offset: offset + start * strides[axis],
   }),
-  gradient({ inputs: [x], attributes: { axis, start, length } }, g) {
-    const zeros = (n: number) => {
-      const shape = x.shape.with(axis, n);
-      return n ? [broadcastTo(constant([0]), shape)] : [];
-    };
-    return [concat([...zeros(start), g, ...zeros(x.shape[axis] - start - length)], axis)];
-  },
+  gradient: ({ inputs: [x], attributes }, g) => [joinSlices(x.shape, [{ ...attributes, g }])],
   cases: [
     {
       name: "middle of an axis",
@@ -141,12 +161,55 @@ const sliceOp = viewOp<{ axis: number; start: number; length: number }>({
       inputs: [{ shape: [3, 8] }],
       build: (x) => slice(x, 1, 4, 4),
     },
+    {
+      name: "several, of which some overlap",
+      inputs: [{ shape: [3, 8] }],
+      build: (x) =>
+        mul(mul(slice(x, 1, 5, 2), slice(x, 1, 1, 2)), slice(slice(x, 1, 2, 3), 1, 1, 2)),
+    },
+    {
+      name: "parts of a flat tensor, not all of it",
+      inputs: [{ shape: [100] }],
+      build: (x) => mul(reshape(slice(x, 0, 64, 36), [6, 6]), slice(x, 0, 0, 6)),
+    },
   ],
 });
 
 /** Elements `start` to `start + length` of an axis. */
 export function slice(x: Tensor, axis: number, start: number, length: number): Tensor {
   return length === x.shape[axis] ? x : apply(sliceOp, [x], { axis, start, length });
+}
+
+/** What a tensor is a slice of, and the element of the axis where it starts; itself, if of nothing. */
+export function partOf(x: Tensor): { whole: Tensor; start: number } {
+  if (x.op !== sliceOp) return { whole: x, start: 0 };
+  return { whole: x.inputs[0], start: (x.attributes as Slice).start };
+}
+
+/**
+ * The gradient of a tensor of which slices were used, `g` being theirs: side by side where they do
+ * not overlap, zeros where there are none.
+ */
+export function joinSlices(shape: Shape, slices: readonly (Slice & { g: Tensor })[]): Tensor {
+  const [first, ...rest] = slices.toSorted((a, b) => a.axis - b.axis || a.start - b.start);
+  const row = [first], others: typeof rest = [], { axis } = first;
+  for (const next of rest) {
+    const { start, length } = row.at(-1)!,
+      fits = next.axis === axis && next.start >= start + length;
+    (fits ? row : others).push(next);
+  }
+  const parts = row.map(({ g }) => g), size = shape[axis];
+  let joined;
+  if (shape.length === 1) joined = pack(parts, { offsets: row.map(({ start }) => start), size });
+  else {
+    const zeros = (n: number) => n ? [broadcastTo(constant([0]), shape.with(axis, n))] : [];
+    const ends = row.map(({ start, length }) => start + length);
+    joined = concat([
+      ...row.flatMap(({ start, g }, i) => [...zeros(start - (ends[i - 1] ?? 0)), g]),
+      ...zeros(size - ends.at(-1)!),
+    ], axis);
+  }
+  return others.length ? add(joined, joinSlices(shape, others)) : joined;
 }
 
 const broadcastOp = viewOp<{ shape: Shape }>({

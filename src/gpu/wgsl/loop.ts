@@ -219,6 +219,51 @@ function splitLarge(loop: Loop<Storage>, target: WgslTarget): Loop<Storage>[] | 
   return parts;
 }
 
+/** WGSL that adds up a variable of the lanes that share a sum. */
+const fold = (variable: string) =>
+  `sums[lane] = ${variable};
+workgroupBarrier();
+for (var half = u.depth / 2u; half > 0u; half /= 2u) {
+  if (live && d < half) { sums[lane] += sums[lane + half * u.across]; }
+  workgroupBarrier();
+}
+${variable} = sums[lane];
+workgroupBarrier();`;
+
+/**
+ * How sums of `size` times `steps` terms are shared: by the lanes of a workgroup, of which `across` lie
+ * side by side, `depth` in a sum, and `along` in rows; and by workgroups, which take `chunk` of `size`.
+ */
+function shareSum(
+  inner: number,
+  outer: number,
+  size: number,
+  steps: number,
+  target: WgslTarget,
+): { lanes: number; across: number; depth: number; along: number; chunk: number } {
+  // Sums of more than 1,024 values in a row would lose accuracy.
+  const mostTerms = 1024;
+  const isShort = size < 16 || inner * outer >= target.workgroups * target.lanes;
+  // Software pays much for barriers.
+  if (target.lanes < 32 || isShort) {
+    const { lanes } = target, across = Math.min(inner, lanes), along = Math.floor(lanes / across);
+    const groups = Math.ceil(inner / across) * Math.ceil(outer / along);
+    const wanted = Math.min(target.workgroups / groups, size * steps / target.steps);
+    const least = size * steps / mostTerms;
+    const parts = Math.ceil(Math.max(1, least, size < 16 ? 1 : wanted));
+    return { lanes, across, depth: 1, along, chunk: Math.ceil(size / parts) };
+  }
+  const lanes = 4 * target.lanes;
+  let across = Math.min(inner, 16), depth = 1;
+  const groupsOf = () => Math.ceil(inner / across) * outer;
+  while (across >= 8 && across % 2 === 0 && groupsOf() < target.workgroups) across /= 2;
+  while (2 * depth * across <= lanes && 8 * depth <= size) depth *= 2;
+  const along = Math.floor(lanes / (across * depth)), terms = Math.ceil(size / depth) * steps;
+  const wanted = Math.min(target.workgroups / groupsOf(), terms / 32);
+  const parts = Math.ceil(Math.max(1, terms / mostTerms, terms > 64 ? wanted : 1));
+  return { lanes, across, depth, along, chunk: Math.ceil(size / parts / depth) * depth };
+}
+
 function lowerSum(loop: Loop<Storage>, target: WgslTarget): Kernel[] {
   let axes = collapse(loop);
   const all = axes.length === 1 && axes[0].summed;
@@ -238,15 +283,10 @@ function lowerSum(loop: Loop<Storage>, target: WgslTarget): Kernel[] {
   const kept = indexed.filter((a) => !a.summed), summed = indexed.filter((a) => a.summed);
   const outer = kept.reduce((n, a) => n * a.size, 1);
 
-  const across = Math.min(inner, target.lanes), along = Math.floor(target.lanes / across);
-  const blocks = Math.ceil(inner / across), rows = Math.ceil(outer / along);
   const [walk, ...rest] = summed.toSorted((a, b) => b.size - a.size);
   const steps = rest.reduce((n, a) => n * a.size, 1);
-  const wanted = Math.ceil(target.workgroups / (blocks * rows));
-  const most = Math.max(1, Math.ceil(walk.size * steps / target.steps));
-  // Sums of more than 1,024 values in a row would lose accuracy.
-  const least = Math.ceil(walk.size * steps / 1024);
-  const chunk = Math.ceil(walk.size / Math.max(1, least, Math.min(wanted, most)));
+  const { lanes, across, depth, along, chunk } = shareSum(inner, outer, walk.size, steps, target);
+  const blocks = Math.ceil(inner / across), rows = Math.ceil(outer / along);
   const chunks = Math.ceil(walk.size / chunk);
 
   const elements = outer * axes[innermost].size;
@@ -263,41 +303,52 @@ function lowerSum(loop: Loop<Storage>, target: WgslTarget): Kernel[] {
   const body = [
     "let c = group.x * u.across + lane % u.across;",
     `let flat = ${index};`,
-    "let row = flat / u.chunks * u.along + lane / u.across;",
-    "let part = flat % u.chunks;",
-    "if (c >= u.inner || row >= u.outer || lane >= u.across * u.along) { return; }",
+    "let row = flat / u.chunks * u.along + lane / (u.across * u.depth);",
+    "let part = flat % u.chunks; let d = lane / u.across % u.depth;",
+    "let live = c < u.inner && row < u.outer && lane < u.across * u.depth * u.along;",
+    // A workgroup that shares sums has to stay together.
+    depth === 1 ? "if (!live) { return; }" : "",
     decode(kept, "row"),
     ...ports.map((port, k) =>
       `let a${k} = ${at(k, kept)} + ${port.vector ? "c" : `c * u.s${k}_${innermost}`};`
     ),
     ...results.map((_, r) => `var sum${r} = T();`),
-    `let end = min((part + 1u) * u.chunk, u.n${walk.index});`,
-    `for (var i${walk.index} = part * u.chunk; i${walk.index} < end; i${walk.index}++) {`,
+    `let end = select(0u, min((part + 1u) * u.chunk, u.n${walk.index}), live);`,
+    `for (var i${walk.index} = part * u.chunk + d; i${walk.index} < end; i${walk.index} += u.depth) {`,
     ...rest.map((a) => `for (var i${a.index} = 0u; i${a.index} < u.n${a.index}; i${a.index}++) {`),
     ...loop.operands.map((_, k) => `let x${k} = ${read(ports[k], operandAt(k))};`),
     statements,
     ...results.map((_, r) => `sum${r} += ${values[r]};`),
     ...summed.map(() => "}"),
+    ...(depth === 1 ? [] : [
+      ...results.map((_, r) => fold(`sum${r}`)),
+      "if (!live || d > 0u) { return; }",
+    ]),
     ...results.map((_, r) => {
       const k = loop.operands.length + r;
       return write(ports[k], `a${k} + part * u.elements`, `sum${r}`);
     }),
   ].join("\n");
+  const T = vectorized ? "vec4f" : "f32";
+  const functions = functionsFor(loop.results.map((r) => r.expression), T);
   const kernel = makeKernel({
     label: loop.label,
     bindings,
-    functions: functionsFor(loop.results.map((r) => r.expression), vectorized ? "vec4f" : "f32"),
+    functions: depth === 1
+      ? functions
+      : `${functions}\nvar<workgroup> sums: array<${T}, ${lanes}>;`,
     uniforms: {
       ...addressUniforms(ports, axes, axes.length - 1),
       inner,
       across,
+      depth,
       along,
       outer,
       chunk,
       chunks,
       elements: elements / (vectorized ? 4 : 1),
     },
-    lanes: target.lanes,
+    lanes,
     body,
     workgroups: [blocks, ...grid],
   });

@@ -4,11 +4,11 @@
  * @module
  */
 
+import { attention } from "../src/gpu/ops/attention.ts";
 import { conv2d, same } from "../src/gpu/ops/conv2d.ts";
 import { groupNorm } from "../src/gpu/ops/group_norm.ts";
 import { map, mul, silu, sub } from "../src/gpu/ops/map.ts";
 import { matmul } from "../src/gpu/ops/matmul.ts";
-import { attention } from "../src/gpu/ops/softmax.ts";
 import { sum } from "../src/gpu/ops/sum.ts";
 import type { Device, Program } from "../src/gpu/device.ts";
 import { grad } from "../src/gpu/grad.ts";
@@ -209,16 +209,21 @@ export async function prepare(name: string, device: Device): Promise<Workload> {
   };
 }
 
-/** Names of the ways to do the operation that has most to compute, the one taken first. */
+/**
+ * Names of the ways to do the operation that has most to compute, the one taken first: by a kernel of
+ * its own, and by the operations that can stand for it.
+ */
 function variantsOf(graph: Graph, program: Program, { target }: GpuDevice): string[] {
   const flops = (node: Tensor) => node.op.flops?.(node) ?? 0;
-  const [most] = nodesOf(simplify(graph)).filter((node) => node.op.variants)
-    .sort((a, b) => flops(b) - flops(a));
-  if (!most) return [];
+  const mostOf = (simple: Graph) =>
+    nodesOf(simple).filter((node) => node.op.variants).sort((a, b) => flops(b) - flops(a))[0];
+  const candidates = [simplify(graph), simplify(graph, (x) => candidatesOf(x, target).length > 0)]
+    .map(mostOf).filter((node, i, all) => node && node.op !== all[i - 1]?.op)
+    .flatMap((node) => candidatesOf(node, target));
   const text = (kernels: readonly { code?: string }[]) => kernels.map(({ code }) => code).join();
   const taken = new Set(program.describe().stages.map(({ kernels }) => text(kernels)));
   const isTaken = ({ kernels }: Candidate) => Number(taken.has(text(kernels)));
-  return candidatesOf(most, target).sort((a, b) => isTaken(b) - isTaken(a)).map((c) => c.name);
+  return candidates.sort((a, b) => isTaken(b) - isTaken(a)).map((c) => c.name);
 }
 
 /** Numbers that keep a network away from overflow and from denormal numbers. */

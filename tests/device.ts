@@ -22,7 +22,7 @@ export async function openGpu(): Promise<GpuDevice> {
 }
 
 /** The GPU, generating kernels for another kind of device than it is. */
-async function openGpuAs(changes: Partial<WgslTarget>): Promise<GpuDevice> {
+export async function openGpuAs(changes: Partial<WgslTarget>): Promise<GpuDevice> {
   const device = await openGpu();
   Object.assign(device.target, changes);
   return device;

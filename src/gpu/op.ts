@@ -36,8 +36,12 @@ export interface Op<A = unknown> {
     needed: readonly boolean[],
   ): readonly (Tensor | undefined)[];
 
-  /** The result in terms of simpler operations, for operations that have no kernel of their own. */
-  expand?(node: Tensor<A>): Tensor;
+  /**
+   * The result in terms of simpler operations, for operations that have no kernel of their own.
+   *
+   * @param computes Whether the target has a kernel for an operation that it is best computed by.
+   */
+  expand?(node: Tensor<A>, computes: (node: Tensor) => boolean): Tensor;
 
   /**
    * For operations that move no data: the result as a view of what the first input is a view of.

@@ -11,8 +11,16 @@ import { apply, type Tensor } from "./tensor.ts";
 import { resolve } from "./view.ts";
 import { isBindable } from "./wgsl/kernel.ts";
 
-/** The same graph in terms of operations that targets implement. */
-export function simplify(graph: Graph): Graph {
+/**
+ * The same graph in terms of operations that targets implement.
+ *
+ * @param computes Whether the target has a kernel for an operation that others can stand for, and is
+ * better off with it; by default it has not.
+ */
+export function simplify(
+  graph: Graph,
+  computes: (node: Tensor) => boolean = () => false,
+): Graph {
   const replaced = new Map<Tensor, Tensor>(), interned = new Map<string, Tensor>();
 
   const visit = (node: Tensor): Tensor => {
@@ -24,7 +32,7 @@ export function simplify(graph: Graph): Graph {
       const rebuilt = inputs.every((x, i) => x === node.inputs[i])
         ? node
         : apply(node.op, inputs, node.attributes);
-      result = visit(node.op.expand(rebuilt));
+      result = visit(node.op.expand(rebuilt, computes));
     } else result = intern(node, inputs);
     replaced.set(node, result);
     replaced.set(result, result);

@@ -12,7 +12,7 @@ import { add, gelu, mish, mul, relu, silu } from "../gpu/ops/map.ts";
 import { linear as linearOp, splitHeads } from "../gpu/ops/matmul.ts";
 import { dropout, type RandomState } from "../gpu/ops/random.ts";
 import { averagePool, upsampleNearest } from "../gpu/ops/resample.ts";
-import { attention as attend } from "../gpu/ops/softmax.ts";
+import { attention as attend } from "../gpu/ops/attention.ts";
 import { partOf, permute, reshape, slice } from "../gpu/ops/view.ts";
 import * as e from "../gpu/expression.ts";
 import { map } from "../gpu/ops/map.ts";

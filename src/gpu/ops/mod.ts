@@ -5,6 +5,7 @@
  */
 
 import type { Op } from "../op.ts";
+import { attentionOps } from "./attention.ts";
 import { concatOp, packOp } from "./concat.ts";
 import { convOps } from "./conv2d.ts";
 import { gatherOps } from "./gather.ts";
@@ -27,6 +28,7 @@ export const ops: readonly Op[] = [
   ...convOps,
   ...groupNormOps,
   ...softmaxOps,
+  ...attentionOps,
   ...gatherOps,
   ...randomOps,
 ];

@@ -1,5 +1,5 @@
 /**
- * Softmax over the last axis, {@linkcode softmax}, and attention made of it.
+ * Softmax over the last axis, {@linkcode softmax}.
  *
  * @module
  */
@@ -11,10 +11,8 @@ import { apply, type Tensor } from "../tensor.ts";
 import { lowerSoftmax as lowerOnCpu } from "../wasm/small.ts";
 import { aliases, EXP } from "../wgsl/expression.ts";
 import { bind, bindInput, type Kernel, makeKernel, type WgslTarget } from "../wgsl/kernel.ts";
-import { map, mul as scale } from "./map.ts";
-import { matmul } from "./matmul.ts";
+import { map } from "./map.ts";
 import { sum } from "./sum.ts";
-import { transpose } from "./view.ts";
 
 /** An invocation takes a row: maximum, sum of exponentials, quotient. */
 function lowerSoftmax(node: Tensor, target: WgslTarget): Kernel[] {
@@ -54,10 +52,7 @@ const softmaxOp: Op<Record<never, never>> = {
       for (let i = 0; i < width; i++) out[row + i] = Math.exp(x[row + i] - top) / total;
     }
   },
-  gradient(node, g) {
-    const y = node, gy = map([g, y], mul);
-    return [map([y, g, sum(gy, [y.shape.length - 1])], (y, g, s) => mul(y, sub(g, s)))];
-  },
+  gradient: (y, g) => [softmaxGrad(y, g)],
   variants: [{ name: "row", lower: lowerSoftmax }],
   wasm: lowerOnCpu,
   cases: [
@@ -72,16 +67,10 @@ export function softmax(x: Tensor): Tensor {
   return apply(softmaxOp, [x], {});
 }
 
-/**
- * Scaled dot-product attention (Vaswani et al. 2017): softmax(q kᵀ / √size) v.
- *
- * @param q `[..., queries, size]`
- * @param k `[..., keys, size]`
- * @param v `[..., keys, width]`
- */
-export function attention(q: Tensor, k: Tensor, v: Tensor): Tensor {
-  const scores = matmul(scale(q, 1 / Math.sqrt(q.shape.at(-1)!)), transpose(k));
-  return matmul(softmax(scores), v);
+/** The gradient by what softmax gave `y` for, given the gradient `g` by `y`. */
+export function softmaxGrad(y: Tensor, g: Tensor): Tensor {
+  const gy = map([g, y], mul);
+  return map([y, g, sum(gy, [y.shape.length - 1])], (y, g, s) => mul(y, sub(g, s)));
 }
 
 /** All operations of this file. */

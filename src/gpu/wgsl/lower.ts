@@ -20,7 +20,7 @@ import { bufferSize, type GpuDevice } from "./device.ts";
 import { uniformBytes } from "./dispatch.ts";
 import type { Kernel, WgslTarget } from "./kernel.ts";
 import { lowerLoop } from "./loop.ts";
-import { lowerByRule, type Tuner } from "./tuner.ts";
+import { computes, lowerByRule, type Tuner } from "./tuner.ts";
 
 /** A stage and its dispatches. */
 interface LoweredStage {
@@ -63,7 +63,7 @@ export async function tuneProgram(
 }
 
 function fuseGraph({ target }: GpuDevice, graph: Graph) {
-  const simple = simplify(graph);
+  const simple = simplify(graph, (node) => computes(node, target));
   const options = { maxStorages: target.maxStorageBuffers, fusesOperations: false };
   return { simple, ...fuse(simple, options) };
 }

@@ -49,6 +49,12 @@ export function lowerByRule(node: Tensor, target: WgslTarget): readonly Kernel[]
   return lowered.sort((a, b) => largestBinding(a) - largestBinding(b))[0];
 }
 
+/** Whether an operation that others can stand for is to be computed by a kernel of its own. */
+export const computes = (node: Tensor, target: WgslTarget): boolean =>
+  target.preferred === undefined
+    ? variantsOf(node, target).some((v) => v.pays?.(node, target) ?? true)
+    : candidatesOf(node, target).some(({ name }) => name === target.preferred);
+
 /** The most that one of the kernels sees at a time, which may be scratch. */
 const largestBinding = (kernels: readonly Kernel[]): number =>
   Math.max(...kernels.flatMap(({ bindings }) => bindings.map(({ length }) => length)));

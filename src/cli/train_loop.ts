@@ -17,13 +17,13 @@ import { usualSteps } from "../sample/walk.ts";
 import { learningRateAt } from "../train/config.ts";
 import type { Dataset } from "../train/dataset.ts";
 import { type StepRecord, Trainer } from "../train/trainer.ts";
+import { INTERRUPTED, Interruption } from "./interruption.ts";
 import { drawGrid, encodePng } from "./pictures.ts";
 import { debugProgram } from "./profile.ts";
 import { formatBytes, formatTime, type Progress } from "./progress.ts";
 import { formatRunConfig, type RunConfig } from "./run_config.ts";
 import type { RunFolder } from "./run_folder.ts";
 import { packageName, version } from "./version.ts";
-import { INTERRUPTED } from "./watch.ts";
 
 /** A training that is to be done, and where. */
 export interface Task {
@@ -82,7 +82,7 @@ export async function runTraining(task: Task): Promise<number> {
     const { step } = saved.state;
     throw new InputError(`The training has done ${step} steps; give more --steps to go on`);
   }
-  using interruption = new Interruption(progress);
+  using interruption = new Interruption(progress, "saving");
   let kind: Device["kind"] | undefined;
   for (let failures = 0, before = -1;;) {
     try {
@@ -121,32 +121,6 @@ export async function runTraining(task: Task): Promise<number> {
       await new Promise((resolve) => setTimeout(resolve, 1000 * failures));
       saved = await folder.readState(config);
     }
-  }
-}
-
-/** Ctrl-C: once asks for an end, twice is one. */
-class Interruption implements Disposable {
-  readonly #abort = new AbortController();
-  readonly #signals: readonly Deno.Signal[] = Deno.build.os === "windows"
-    ? ["SIGINT"]
-    : ["SIGINT", "SIGTERM"];
-  readonly #listen: () => void;
-
-  constructor(progress: Progress) {
-    this.#listen = () => {
-      if (this.signal.aborted) Deno.exit(INTERRUPTED);
-      progress.say("interrupted: saving; once more ends at once");
-      this.#abort.abort();
-    };
-    for (const name of this.#signals) Deno.addSignalListener(name, this.#listen);
-  }
-
-  get signal(): AbortSignal {
-    return this.#abort.signal;
-  }
-
-  [Symbol.dispose](): void {
-    for (const name of this.#signals) Deno.removeSignalListener(name, this.#listen);
   }
 }
 

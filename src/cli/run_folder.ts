@@ -29,6 +29,7 @@ import {
   syncPath,
   writeWhole,
 } from "./files.ts";
+import { History, type LogLine } from "./history.ts";
 import { FolderLock } from "./lock.ts";
 import { formatBytes } from "./progress.ts";
 import { renderReport, type Report } from "./report.ts";
@@ -41,23 +42,6 @@ import {
   type RunConfig,
 } from "./run_config.ts";
 import { isIntact, writeSealed } from "./seal.ts";
-
-/** A line of the log: means over the steps since the line before. */
-export interface LogLine {
-  readonly step: number;
-  readonly loss: number;
-  /** Of images with timesteps in each quarter, `null` where there were none. */
-  readonly loss_quartiles: readonly (number | null)[];
-  /** Of images that are not learnt from, by the averaged weights, where it was measured. */
-  readonly held_out?: number;
-  readonly grad_norm: number;
-  readonly learning_rate: number;
-  readonly images_per_second: number;
-  /** Since the training was started, without the time between being ended and resumed. */
-  readonly seconds: number;
-  /** Memory of the process in millions of bytes. */
-  readonly rss_mb: number;
-}
 
 /** Files of a training, of which none may be there when one starts. */
 const FILES = ["config.json", "model.safetensors", "state.safetensors", "log.jsonl"];
@@ -88,7 +72,7 @@ export class RunFolder implements Disposable {
   readonly path: string;
   readonly #options: Required<FolderOptions>;
   #lock: FolderLock | undefined;
-  #log: LogLine[] = [];
+  #history = new History();
   #seconds = 0;
   #saved = -1;
 
@@ -176,11 +160,11 @@ export class RunFolder implements Disposable {
     await this.#lock?.sign();
     await makeFolder(this.#at("samples"));
     for (const folder of [this.path, this.#at("samples")]) await removeTemporary(folder);
-    this.#log = (await this.#readLog()).filter((line) => line.step <= step);
-    await writeWhole(
-      this.#at("log.jsonl"),
-      this.#log.map((l) => JSON.stringify(l) + "\n").join(""),
-    );
+    const lines = (await this.#readLog()).filter((line) => line.step <= step);
+    this.#history = new History();
+    for (const line of lines) this.#history.add(line);
+    const text = lines.map((line) => JSON.stringify(line) + "\n").join("");
+    await writeWhole(this.#at("log.jsonl"), text);
     this.#seconds = saved?.seconds ?? 0;
     this.#saved = saved ? step : -1;
   }
@@ -318,18 +302,18 @@ export class RunFolder implements Disposable {
 
   /** Adds a line to the log. */
   async log(line: LogLine): Promise<void> {
-    this.#log.push(line);
+    this.#history.add(line);
     await appendText(this.#at("log.jsonl"), JSON.stringify(line) + "\n");
   }
 
-  /** The lines of the log so far. */
-  get lines(): readonly LogLine[] {
-    return this.#log;
+  /** The first line of the log. */
+  get firstLine(): LogLine | undefined {
+    return this.#history.first;
   }
 
   /** The step of the last line of the log. */
   get lastLogged(): number {
-    return this.#log.at(-1)?.step ?? 0;
+    return this.#history.last?.step ?? 0;
   }
 
   /** The step that was saved last; -1 before the first. */
@@ -349,7 +333,7 @@ export class RunFolder implements Disposable {
   }
 
   /** Writes the report, of which the folder knows the log and the samples. */
-  async writeReport(report: Omit<Report, "log" | "samples" | "title">): Promise<void> {
+  async writeReport(report: Omit<Report, "history" | "samples" | "title">): Promise<void> {
     const names = (await listFolder(this.#at("samples"))).filter((name) => SAMPLES.test(name));
     const count = Math.min(names.length, SHOWN_SAMPLES);
     // The first, the last, and some in between.
@@ -361,7 +345,7 @@ export class RunFolder implements Disposable {
       step: Number(SAMPLES.exec(name)![1]),
       png: await readFile(join(this.#at("samples"), name)),
     })));
-    const page = renderReport({ ...report, title: this.path, log: this.#log, samples });
+    const page = renderReport({ ...report, title: this.path, history: this.#history, samples });
     await writeWhole(this.#at("report.html"), page);
   }
 

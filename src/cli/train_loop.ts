@@ -249,7 +249,7 @@ function describeRun({ command, config, data, device, trainer }: Run) {
 /** How the steps since the last line of the log went. */
 async function readRecords({ trainer, folder }: Run): Promise<readonly StepRecord[]> {
   const records = await trainer.records(trainer.step - folder.lastLogged);
-  const [usual] = folder.lines;
+  const usual = folder.firstLine;
   const isGood = ({ loss, gradientNorm }: StepRecord) =>
     Number.isFinite(loss) && Number.isFinite(gradientNorm) &&
     !(usual && loss > EXPLOSION * usual.loss);

@@ -14,7 +14,7 @@ import { join } from "@std/path";
 import { InputError } from "../errors.ts";
 import { type Model, serializeModel } from "../model/model.ts";
 import { readSafetensors, toFloat32 } from "../model/safetensors.ts";
-import type { StateName, TrainingState } from "../train/trainer.ts";
+import type { StateName, Trainer, TrainingState } from "../train/trainer.ts";
 import {
   appendText,
   checkFolder,
@@ -173,29 +173,18 @@ export class RunFolder implements Disposable {
    * Saves everything that is needed to go on, and the model as it is. The state before it is kept
    * under another name.
    *
+   * @param buffers What the state consists of.
    * @param seconds How long the training took so far.
    */
   async save(
-    state: TrainingState,
+    { step, buffers }: Pick<Trainer, "step" | "buffers">,
     seconds: number,
     config: RunConfig,
     model: Model,
   ): Promise<void> {
-    const tensors = Object.entries(state.arrays).map(([name, values]) => ({
-      ...{ name, values },
-      shape: [values.length],
-    }));
-    const files = {
-      // The state is the truth; the model comes first, so that it is never missing.
-      "model.safetensors": serializeModel(model, this.#options.dtype),
-      [STATE]: await writeSealed(tensors, {
-        step: String(state.step),
-        seconds: seconds.toFixed(3),
-        unet: JSON.stringify(architectureOf(config.unet)),
-      }),
-    };
-    const needed = Object.values(files).reduce((sum, bytes) => sum + bytes.length, 0);
-    const free = await freeSpace(this.path);
+    let file: Uint8Array | undefined = serializeModel(model, this.#options.dtype);
+    const state = Object.values(buffers).reduce((sum, { length }) => sum + 4 * length, 0);
+    const needed = file.length + state, free = await freeSpace(this.path);
     if (free !== undefined && free < needed) {
       throw new Error(
         `Cannot save to ${this.path}: it takes ${formatBytes(needed)}, and the disk has ` +
@@ -206,14 +195,22 @@ export class RunFolder implements Disposable {
     if (this.#options.keep > 1 && await kindOf(this.#at(STATE)) === "file") {
       await linkFile(this.#at(STATE), this.#at(olderName(this.#saved)));
     }
-    for (const [name, bytes] of Object.entries(files)) await writeWhole(this.#at(name), bytes);
-    this.#saved = state.step;
+    // The state is the truth; the model comes first, so that it is never missing.
+    await writeWhole(this.#at("model.safetensors"), file);
+    // It is as large as the weights.
+    file = undefined;
+    await writeSealed(this.#at(STATE), buffers, {
+      step: String(step),
+      seconds: seconds.toFixed(3),
+      unet: JSON.stringify(architectureOf(config.unet)),
+    });
+    this.#saved = step;
     this.#seconds = seconds;
     // Those of later steps are of a time that was gone back from.
-    const older = (await this.#older()).filter((step) => step < state.step);
+    const older = (await this.#older()).filter((other) => other < step);
     const kept = older.slice(0, this.#options.keep - 1);
-    for (const step of await this.#older()) {
-      if (!kept.includes(step)) await Deno.remove(this.#at(olderName(step)));
+    for (const other of await this.#older()) {
+      if (!kept.includes(other)) await Deno.remove(this.#at(olderName(other)));
     }
   }
 
@@ -264,7 +261,7 @@ export class RunFolder implements Disposable {
 
   async #readState(path: string, config: RunConfig): Promise<SavedState> {
     const bytes = await readFile(path), { tensors, metadata } = readSafetensors(bytes, path);
-    if (!await isIntact(bytes)) {
+    if (!isIntact(bytes)) {
       throw new InputError(`Cannot go on: ${path} is damaged, its checksum does not match`);
     }
     const step = Number(metadata.step ?? NaN), seconds = Number(metadata.seconds ?? NaN);

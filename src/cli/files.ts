@@ -6,6 +6,7 @@
 
 import { basename, dirname, join, resolve } from "@std/path";
 import { InputError } from "../errors.ts";
+import { DeviceError } from "../gpu/device.ts";
 import { parseUNetConfig } from "../model/config.ts";
 import { assembleModel, type Model, parseModel } from "../model/model.ts";
 import { readSafetensors } from "../model/safetensors.ts";
@@ -94,19 +95,27 @@ async function probe(folder: string, path: string): Promise<void> {
 
 const temporaryName = (path: string) => join(dirname(path), `.${basename(path)}.${Deno.pid}.part`);
 
-/** Writes a file under another name, and gives it its own when all of it is on the disk. */
-export async function writeWhole(path: string, data: Uint8Array | string): Promise<void> {
+/**
+ * Writes a file under another name, and gives it its own when all of it is on the disk.
+ *
+ * @param content What is in it, or what writes that.
+ */
+export async function writeWhole(
+  path: string,
+  content: Uint8Array | string | ((file: Deno.FsFile) => Promise<void>),
+): Promise<void> {
   const temporary = temporaryName(path);
   try {
     {
       using file = await Deno.open(temporary, { write: true, create: true, truncate: true });
-      await writeAll(file, data);
+      await (typeof content === "function" ? content(file) : writeAll(file, content));
       await file.sync();
     }
     await Deno.rename(temporary, path);
     await syncPath(dirname(path));
   } catch (error) {
     await Deno.remove(temporary).catch(() => {});
+    if (error instanceof DeviceError) throw error;
     throw new Error(`Cannot write ${path}: ${explain(error)}`, { cause: error });
   }
 }
@@ -121,7 +130,8 @@ export async function appendText(path: string, text: string): Promise<void> {
   }
 }
 
-async function writeAll(file: Deno.FsFile, data: Uint8Array | string): Promise<void> {
+/** Writes all bytes, or all of a text, where the file is. */
+export async function writeAll(file: Deno.FsFile, data: Uint8Array | string): Promise<void> {
   const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
   for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
 }

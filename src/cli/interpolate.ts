@@ -13,10 +13,11 @@ import { Sampler } from "../sample/sampler.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "./device.ts";
 import { loadModel, readFile } from "./files.ts";
 import { type Flag, parseFlags } from "./flags.ts";
+import { INTERRUPTED } from "./interruption.ts";
 import { checkFits, checkOutput, readPicture, writeImages } from "./pictures.ts";
 import { print, Progress } from "./progress.ts";
 import { checkLabel, createSampler, sampleFlags } from "./sample.ts";
-import { checkPreview, INTERRUPTED, watch } from "./watch.ts";
+import { checkPreview, watch } from "./watch.ts";
 
 /** What `interpolate` understands. */
 export const interpolateFlags = {
@@ -82,7 +83,7 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
     ...{ count, start },
     ...labels(count),
   });
-  if (!watched.images.count) throw new InputError("Interrupted before there was anything to write");
+  if (!watched.images.count) return INTERRUPTED;
   const [from, to] = ends, provenance = { model: place, from, to, steps, sampler: "ddim" };
   const images = watched.images, each = images.data.length / images.count;
   const frames = Array.from({ length: images.count }, (_, i) => ({

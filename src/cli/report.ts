@@ -5,8 +5,8 @@
  */
 
 import { drawChart, formatTick, type Point, smooth } from "./chart.ts";
+import type { History, LogLine } from "./history.ts";
 import { formatTime } from "./progress.ts";
-import type { LogLine } from "./run_folder.ts";
 
 /** What a report tells. */
 export interface Report {
@@ -15,7 +15,7 @@ export interface Report {
   readonly last: number;
   /** Whether it goes on; the page then loads itself anew. */
   readonly isRunning: boolean;
-  readonly log: readonly LogLine[];
+  readonly history: History;
   /** Pictures of samples in the order of their steps. */
   readonly samples: readonly { readonly step: number; readonly png: Uint8Array }[];
   /** Command line, machine, and so on. */
@@ -29,7 +29,8 @@ const QUARTERS = ["least noise", "less", "more", "most noise"];
 
 /** The page. */
 export function renderReport(report: Report): string {
-  const { title, last, isRunning, log, samples, facts, settings } = report, now = log.at(-1);
+  const { title, last, isRunning, history, samples, facts, settings } = report;
+  const log = history.lines, now = history.last;
   const line = (get: (line: LogLine) => number | null | undefined): Point[] =>
     log.flatMap((l) => {
       const value = get(l);

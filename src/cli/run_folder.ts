@@ -16,7 +16,7 @@ import { type Model, serializeModel } from "../model/model.ts";
 import { fromFormerLayout } from "../model/parameters.ts";
 import { readSafetensors, toFloat32 } from "../model/safetensors.ts";
 import { parameterLayout } from "../model/unet.ts";
-import type { StateName, TrainingState } from "../train/trainer.ts";
+import type { StateName, Trainer, TrainingState } from "../train/trainer.ts";
 import {
   appendText,
   checkFolder,
@@ -31,6 +31,7 @@ import {
   syncPath,
   writeWhole,
 } from "./files.ts";
+import { History, type LogLine } from "./history.ts";
 import { FolderLock } from "./lock.ts";
 import { formatBytes } from "./progress.ts";
 import { renderReport, type Report } from "./report.ts";
@@ -43,23 +44,6 @@ import {
   type RunConfig,
 } from "./run_config.ts";
 import { isIntact, writeSealed } from "./seal.ts";
-
-/** A line of the log: means over the steps since the line before. */
-export interface LogLine {
-  readonly step: number;
-  readonly loss: number;
-  /** Of images with timesteps in each quarter, `null` where there were none. */
-  readonly loss_quartiles: readonly (number | null)[];
-  /** Of images that are not learnt from, by the averaged weights, where it was measured. */
-  readonly held_out?: number;
-  readonly grad_norm: number;
-  readonly learning_rate: number;
-  readonly images_per_second: number;
-  /** Since the training was started, without the time between being ended and resumed. */
-  readonly seconds: number;
-  /** Memory of the process in millions of bytes. */
-  readonly rss_mb: number;
-}
 
 /** Files of a training, of which none may be there when one starts. */
 const FILES = ["config.json", "model.safetensors", "state.safetensors", "log.jsonl"];
@@ -93,7 +77,7 @@ export class RunFolder implements Disposable {
   readonly path: string;
   readonly #options: Required<FolderOptions>;
   #lock: FolderLock | undefined;
-  #log: LogLine[] = [];
+  #history = new History();
   #seconds = 0;
   #saved = -1;
 
@@ -181,11 +165,11 @@ export class RunFolder implements Disposable {
     await this.#lock?.sign();
     await makeFolder(this.#at("samples"));
     for (const folder of [this.path, this.#at("samples")]) await removeTemporary(folder);
-    this.#log = (await this.#readLog()).filter((line) => line.step <= step);
-    await writeWhole(
-      this.#at("log.jsonl"),
-      this.#log.map((l) => JSON.stringify(l) + "\n").join(""),
-    );
+    const lines = (await this.#readLog()).filter((line) => line.step <= step);
+    this.#history = new History();
+    for (const line of lines) this.#history.add(line);
+    const text = lines.map((line) => JSON.stringify(line) + "\n").join("");
+    await writeWhole(this.#at("log.jsonl"), text);
     this.#seconds = saved?.seconds ?? 0;
     this.#saved = saved ? step : -1;
   }
@@ -194,30 +178,18 @@ export class RunFolder implements Disposable {
    * Saves everything that is needed to go on, and the model as it is. The state before it is kept
    * under another name.
    *
+   * @param buffers What the state consists of.
    * @param seconds How long the training took so far.
    */
   async save(
-    state: TrainingState,
+    { step, buffers }: Pick<Trainer, "step" | "buffers">,
     seconds: number,
     config: RunConfig,
     model: Model,
   ): Promise<void> {
-    const tensors = Object.entries(state.arrays).map(([name, values]) => ({
-      ...{ name, values },
-      shape: [values.length],
-    }));
-    const files = {
-      // The state is the truth; the model comes first, so that it is never missing.
-      "model.safetensors": serializeModel(model, this.#options.dtype),
-      [STATE]: await writeSealed(tensors, {
-        step: String(state.step),
-        seconds: seconds.toFixed(3),
-        unet: JSON.stringify(architectureOf(config.unet)),
-        layout: LAYOUT,
-      }),
-    };
-    const needed = Object.values(files).reduce((sum, bytes) => sum + bytes.length, 0);
-    const free = await freeSpace(this.path);
+    let file: Uint8Array | undefined = serializeModel(model, this.#options.dtype);
+    const state = Object.values(buffers).reduce((sum, { length }) => sum + 4 * length, 0);
+    const needed = file.length + state, free = await freeSpace(this.path);
     if (free !== undefined && free < needed) {
       throw new Error(
         `Cannot save to ${this.path}: it takes ${formatBytes(needed)}, and the disk has ` +
@@ -228,14 +200,23 @@ export class RunFolder implements Disposable {
     if (this.#options.keep > 1 && await kindOf(this.#at(STATE)) === "file") {
       await linkFile(this.#at(STATE), this.#at(olderName(this.#saved)));
     }
-    for (const [name, bytes] of Object.entries(files)) await writeWhole(this.#at(name), bytes);
-    this.#saved = state.step;
+    // The state is the truth; the model comes first, so that it is never missing.
+    await writeWhole(this.#at("model.safetensors"), file);
+    // It is as large as the weights.
+    file = undefined;
+    await writeSealed(this.#at(STATE), buffers, {
+      step: String(step),
+      seconds: seconds.toFixed(3),
+      unet: JSON.stringify(architectureOf(config.unet)),
+      layout: LAYOUT,
+    });
+    this.#saved = step;
     this.#seconds = seconds;
     // Those of later steps are of a time that was gone back from.
-    const older = (await this.#older()).filter((step) => step < state.step);
+    const older = (await this.#older()).filter((other) => other < step);
     const kept = older.slice(0, this.#options.keep - 1);
-    for (const step of await this.#older()) {
-      if (!kept.includes(step)) await Deno.remove(this.#at(olderName(step)));
+    for (const other of await this.#older()) {
+      if (!kept.includes(other)) await Deno.remove(this.#at(olderName(other)));
     }
   }
 
@@ -286,7 +267,7 @@ export class RunFolder implements Disposable {
 
   async #readState(path: string, config: RunConfig): Promise<SavedState> {
     const bytes = await readFile(path), { tensors, metadata } = readSafetensors(bytes, path);
-    if (!await isIntact(bytes)) {
+    if (!isIntact(bytes)) {
       throw new InputError(`Cannot go on: ${path} is damaged, its checksum does not match`);
     }
     const step = Number(metadata.step ?? NaN), seconds = Number(metadata.seconds ?? NaN);
@@ -328,18 +309,18 @@ export class RunFolder implements Disposable {
 
   /** Adds a line to the log. */
   async log(line: LogLine): Promise<void> {
-    this.#log.push(line);
+    this.#history.add(line);
     await appendText(this.#at("log.jsonl"), JSON.stringify(line) + "\n");
   }
 
-  /** The lines of the log so far. */
-  get lines(): readonly LogLine[] {
-    return this.#log;
+  /** The first line of the log. */
+  get firstLine(): LogLine | undefined {
+    return this.#history.first;
   }
 
   /** The step of the last line of the log. */
   get lastLogged(): number {
-    return this.#log.at(-1)?.step ?? 0;
+    return this.#history.last?.step ?? 0;
   }
 
   /** The step that was saved last; -1 before the first. */
@@ -359,7 +340,7 @@ export class RunFolder implements Disposable {
   }
 
   /** Writes the report, of which the folder knows the log and the samples. */
-  async writeReport(report: Omit<Report, "log" | "samples" | "title">): Promise<void> {
+  async writeReport(report: Omit<Report, "history" | "samples" | "title">): Promise<void> {
     const names = (await listFolder(this.#at("samples"))).filter((name) => SAMPLES.test(name));
     const count = Math.min(names.length, SHOWN_SAMPLES);
     // The first, the last, and some in between.
@@ -371,7 +352,7 @@ export class RunFolder implements Disposable {
       step: Number(SAMPLES.exec(name)![1]),
       png: await readFile(join(this.#at("samples"), name)),
     })));
-    const page = renderReport({ ...report, title: this.path, log: this.#log, samples });
+    const page = renderReport({ ...report, title: this.path, history: this.#history, samples });
     await writeWhole(this.#at("report.html"), page);
   }
 

@@ -16,10 +16,11 @@ import { makePlan } from "../sample/walk.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "./device.ts";
 import { loadModel } from "./files.ts";
 import { type Flag, parseFlags } from "./flags.ts";
+import { INTERRUPTED } from "./interruption.ts";
 import { checkFits, checkOutput, writeImages } from "./pictures.ts";
 import { debugProgram } from "./profile.ts";
 import { describeOptions, listMethods, readOptions, samplerFlags } from "./sampler_flags.ts";
-import { checkPreview, INTERRUPTED, watch } from "./watch.ts";
+import { checkPreview, watch } from "./watch.ts";
 import { print, Progress } from "./progress.ts";
 
 /** Images that are computed together at most. */
@@ -97,14 +98,17 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
       ...(flags.label === undefined ? {} : { labels: new Array(count).fill(flags.label) }),
     },
   );
-  if (!images.count) throw new InputError("Interrupted before there was anything to write");
+  if (!images.count) return INTERRUPTED;
   const written = await writeImages(out, kind, images, frames, {
     ...{ model: place, seed, steps, sampler: method },
     ...describeOptions(options),
+    ...(isStopped ? { interrupted: "yes" } : {}),
   });
   progress.clear();
   const seconds = ((performance.now() - began) / 1000).toFixed(1);
-  print(`${written}: ${images.count} ${images.count === 1 ? "image" : "images"} in ${seconds} s`);
+  const made = isStopped ? `${images.count} of ${count}` : `${count}`;
+  const end = isStopped ? ", interrupted" : "";
+  print(`${written}: ${made} ${count === 1 ? "image" : "images"} in ${seconds} s${end}`);
   return isStopped ? INTERRUPTED : 0;
 }
 

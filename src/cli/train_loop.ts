@@ -12,18 +12,20 @@ import { Pace } from "../gpu/pace.ts";
 import { initializeModel, type Model } from "../model/model.ts";
 import { formatSchedule, NoiseSchedule } from "../model/schedule.ts";
 import { methods, usualMethod } from "../sample/registry.ts";
-import { Sampler } from "../sample/sampler.ts";
+import type { Sampler } from "../sample/sampler.ts";
 import { usualSteps } from "../sample/walk.ts";
 import { learningRateAt } from "../train/config.ts";
 import type { Dataset } from "../train/dataset.ts";
 import { type StepRecord, Trainer } from "../train/trainer.ts";
+import { INTERRUPTED, Interruption } from "./interruption.ts";
 import { drawGrid, encodePng } from "./pictures.ts";
 import { debugProgram } from "./profile.ts";
 import { formatBytes, formatTime, type Progress } from "./progress.ts";
 import { formatRunConfig, type RunConfig } from "./run_config.ts";
 import type { RunFolder } from "./run_folder.ts";
+import { createSampler } from "./sample.ts";
+import { readChunks } from "./seal.ts";
 import { packageName, version } from "./version.ts";
-import { INTERRUPTED } from "./watch.ts";
 
 /** A training that is to be done, and where. */
 export interface Task {
@@ -52,6 +54,8 @@ export interface Plan {
 interface Run extends Task {
   readonly device: Device;
   readonly trainer: Trainer;
+  /** Draws from the moving average of the weights. */
+  readonly sampler: Sampler;
   /** Aborted when the user wants it to end. */
   readonly signal: AbortSignal;
 }
@@ -82,26 +86,25 @@ export async function runTraining(task: Task): Promise<number> {
     const { step } = saved.state;
     throw new InputError(`The training has done ${step} steps; give more --steps to go on`);
   }
-  using interruption = new Interruption(progress);
+  using interruption = new Interruption(progress, "saving");
   let kind: Device["kind"] | undefined;
   for (let failures = 0, before = -1;;) {
     try {
       using device = await task.open(kind);
       progress.update(`compiling for ${device.name}`);
-      const model = initialModel(config);
-      using trainer = await Trainer.create(device, model, task.data, config.training);
-      const run = { ...task, device, trainer, signal: interruption.signal };
+      using programs = await compile(task, device);
+      const run = { ...task, ...programs, device, signal: interruption.signal }, { trainer } = run;
       if (kind === undefined && task.isNew) {
-        await folder.checkSpace(4 * model.layout.size);
+        await folder.checkSpace(4 * trainer.average.length);
         await folder.create(config);
       } else await folder.goOn(saved);
       if (saved) trainer.restore(saved.state);
-      else await save(run, 0);
       if (kind === undefined) {
         announce(run);
         progress.say(`written to  ${folder.path}`);
         if (trainer.step) progress.say(`going on    after step ${trainer.step}`);
       }
+      if (!saved) await save(run, 0);
       kind = device.kind;
       saved = undefined;
       return await trainUntil(run);
@@ -124,30 +127,20 @@ export async function runTraining(task: Task): Promise<number> {
   }
 }
 
-/** Ctrl-C: once asks for an end, twice is one. */
-class Interruption implements Disposable {
-  readonly #abort = new AbortController();
-  readonly #signals: readonly Deno.Signal[] = Deno.build.os === "windows"
-    ? ["SIGINT"]
-    : ["SIGINT", "SIGTERM"];
-  readonly #listen: () => void;
-
-  constructor(progress: Progress) {
-    this.#listen = () => {
-      if (this.signal.aborted) Deno.exit(INTERRUPTED);
-      progress.say("interrupted: saving; once more ends at once");
-      this.#abort.abort();
-    };
-    for (const name of this.#signals) Deno.addSignalListener(name, this.#listen);
-  }
-
-  get signal(): AbortSignal {
-    return this.#abort.signal;
-  }
-
-  [Symbol.dispose](): void {
-    for (const name of this.#signals) Deno.removeSignalListener(name, this.#listen);
-  }
+/** Compiles all that a training runs. What does not fit the device ends it before it begins. */
+async function compile({ config, data }: Task, device: Device) {
+  const model = initialModel(config);
+  using stack = new DisposableStack();
+  const trainer = stack.use(await Trainer.create(device, model, data, config.training));
+  const steps = usualSteps(methods[usualMethod], new NoiseSchedule(config.scheduler));
+  const sampler = stack.use(
+    await createSampler(device, model, {
+      ...{ method: usualMethod, steps, batchSize: SHOWN },
+      parameters: trainer.average,
+    }),
+  );
+  const owned = stack.move();
+  return { trainer, sampler, [Symbol.dispose]: () => owned.dispose() };
 }
 
 /** The model that a training starts with. */
@@ -275,7 +268,7 @@ function describeRun({ command, config, data, device, trainer }: Run) {
 /** How the steps since the last line of the log went. */
 async function readRecords({ trainer, folder }: Run): Promise<readonly StepRecord[]> {
   const records = await trainer.records(trainer.step - folder.lastLogged);
-  const [usual] = folder.lines;
+  const usual = folder.firstLine;
   const isGood = ({ loss, gradientNorm }: StepRecord) =>
     Number.isFinite(loss) && Number.isFinite(gradientNorm) &&
     !(usual && loss > EXPLOSION * usual.loss);
@@ -297,32 +290,28 @@ const diverged = (what: string, folder: RunFolder) =>
 async function save(run: Run, seconds: number): Promise<void> {
   const { trainer, folder, config, device } = run;
   await readRecords(run);
-  const state = await trainer.state();
-  if (!Object.values(state.arrays).every((array) => array.every(Number.isFinite))) {
-    throw diverged(`Weights are no longer finite after step ${state.step}`, folder);
+  for (const buffer of Object.values(trainer.buffers)) {
+    for await (const chunk of readChunks(buffer)) {
+      if (chunk.every(Number.isFinite)) continue;
+      throw diverged(`Weights are no longer finite after step ${trainer.step}`, folder);
+    }
   }
-  const card = makeCard(config, state.step, seconds, device);
-  await folder.save(state, seconds, config, await trainer.model(card));
+  const card = makeCard(config, trainer.step, seconds, device);
+  await folder.save(trainer, seconds, config, await trainer.model(card));
 }
 
 /** Draws samples from the moving average of the weights. */
 async function showSamples(
-  { trainer, folder, device, config, progress, signal }: Run,
+  { trainer, sampler, folder, config, progress, signal }: Run,
 ): Promise<void> {
-  const model = await trainer.model(), { seed } = config.training;
-  const { numClassEmbeds } = model.config;
+  const { seed } = config.training, { numClassEmbeds } = config.unet;
   const classes = numClassEmbeds && numClassEmbeds - (config.training.labelDropout ? 1 : 0);
   const labels = classes ? Array.from({ length: SHOWN }, (_, k) => k % classes) : undefined;
   progress.update(`step ${trainer.step}: drawing samples`);
-  const steps = usualSteps(methods[usualMethod], new NoiseSchedule(config.scheduler));
-  using sampler = await Sampler.create(device, model, {
-    ...{ method: usualMethod, steps, batchSize: SHOWN },
-    parameters: trainer.average,
-  });
   const options = { count: SHOWN, seed, signal, ...(labels ? { labels } : {}) };
   const images = await sampler.sample(options);
   if (signal.aborted) return;
-  const provenance = { step: trainer.step, seed, steps, sampler: usualMethod };
+  const { steps } = sampler, provenance = { step: trainer.step, seed, steps, sampler: usualMethod };
   await folder.writeSamples(trainer.step, await encodePng(drawGrid(images), provenance));
 }
 

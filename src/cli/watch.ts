@@ -9,12 +9,10 @@ import { InputError } from "../errors.ts";
 import type { Images, SampleOptions } from "../sample/options.ts";
 import type { Sampler } from "../sample/sampler.ts";
 import { environment } from "./environment.ts";
+import { Interruption } from "./interruption.ts";
 import type { OutputKind } from "./pictures.ts";
 import { Preview, protocolOf } from "./preview.ts";
 import { formatTime, type Progress, writeTerminal } from "./progress.ts";
-
-/** The exit code of a program that was interrupted. */
-export const INTERRUPTED = 130;
 
 /** Frames of an animation, and pictures of a preview, at most. */
 const MAX_FRAMES = 60;
@@ -47,38 +45,36 @@ export async function watch(
   const preview = hasPreview
     ? new Preview(protocolOf(environment), Deno.consoleSize().columns, writeTerminal)
     : undefined;
-  const controller = new AbortController(), frames = new Map<number, Images[]>();
-  const interrupt = () => controller.abort();
-  Deno.addSignalListener("SIGINT", interrupt);
-  try {
-    const stream = sampler.stream({
-      ...options,
-      every: isAnimated || preview ? Math.ceil(steps / MAX_FRAMES) : steps,
-      signal: controller.signal,
-      onProgress(done, total) {
-        const left = (performance.now() - began) / 1000 / done * (total - done);
-        progress.update(`step ${done} of ${total}, ${formatTime(left)} left`);
-      },
-    });
-    let next = await stream.next();
-    for (; !next.done; next = await stream.next()) {
-      const { step, noisy, sample } = next.value;
-      if (isAnimated && step < steps) frames.set(step, [...frames.get(step) ?? [], noisy]);
-      if (preview) {
-        progress.clear();
-        preview.draw(sample);
-      }
+  const frames = new Map<number, Images[]>();
+  using interruption = new Interruption(progress, "writing what is done");
+  const stream = sampler.stream({
+    ...options,
+    every: isAnimated || preview ? Math.ceil(steps / MAX_FRAMES) : steps,
+    signal: interruption.signal,
+    onProgress(done, total) {
+      const left = (performance.now() - began) / 1000 / done * (total - done);
+      const text = `step ${done} of ${total}, ${formatTime(left)} left`;
+      // A log gets a line a batch.
+      if (!Deno.stderr.isTerminal() && done % steps === 0 && done < total) progress.say(text);
+      else progress.update(text);
+    },
+  });
+  let next = await stream.next();
+  for (; !next.done; next = await stream.next()) {
+    const { step, noisy, sample } = next.value;
+    if (isAnimated && step < steps) frames.set(step, [...frames.get(step) ?? [], noisy]);
+    if (preview) {
+      progress.clear();
+      preview.draw(sample);
     }
-    const images = next.value;
-    return {
-      images,
-      // After an interruption, some of the images may not have got as far.
-      frames: [...frames.values()].map(join).filter(({ count }) => count === images.count),
-      isStopped: controller.signal.aborted,
-    };
-  } finally {
-    Deno.removeSignalListener("SIGINT", interrupt);
   }
+  const images = next.value;
+  return {
+    images,
+    // After an interruption, some of the images may not have got as far.
+    frames: [...frames.values()].map(join).filter(({ count }) => count === images.count),
+    isStopped: interruption.signal.aborted,
+  };
 }
 
 /** Images behind one another. */

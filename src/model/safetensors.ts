@@ -205,29 +205,20 @@ export function writeSafetensors(
   tensors: readonly NamedTensor[],
   metadata: Readonly<Record<string, string>> = {},
 ): Uint8Array<ArrayBuffer> {
-  const header = new Map<string, unknown>();
-  if (Object.keys(metadata).length) header.set(METADATA_KEY, metadata);
-  let end = 0;
   for (const { name, shape, values } of tensors) {
-    if (sizeOf(shape) !== values.length) {
-      throw new RangeError(
-        `Cannot write ${name}: shape ${formatShape(shape)} does not fit ${values.length} values`,
-      );
-    }
-    if (name === METADATA_KEY || header.has(name)) {
-      throw new RangeError(`Cannot write ${name}: the name is taken`);
-    }
-    const dtype = dtypeOf(values);
-    header.set(name, { dtype, shape, data_offsets: [end, end += values.byteLength] });
+    if (sizeOf(shape) === values.length) continue;
+    throw new RangeError(
+      `Cannot write ${name}: shape ${formatShape(shape)} does not fit ${values.length} values`,
+    );
   }
-  // Data start at a multiple of eight, so that readers can map them.
-  const text = new TextEncoder().encode(JSON.stringify(Object.fromEntries(header)));
-  const length = Math.ceil(text.length / 8) * 8;
-  const bytes = new Uint8Array(8 + length + end).fill(0x20, 8, 8 + length);
-  const view = new DataView(bytes.buffer);
-  view.setBigUint64(0, BigInt(length), true);
-  bytes.set(text, 8);
-  let at = 8 + length;
+  const described = tensors.map(({ name, shape, values }) => ({
+    ...{ name, shape, dtype: dtypeOf(values) },
+  }));
+  const head = encodeHeader(described, metadata);
+  const size = tensors.reduce((sum, { values }) => sum + values.byteLength, 0);
+  const bytes = new Uint8Array(head.length + size), view = new DataView(bytes.buffer);
+  bytes.set(head);
+  let at = head.length;
   for (const { values } of tensors) {
     if (isLittleEndian) {
       bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength), at);
@@ -241,5 +232,34 @@ export function writeSafetensors(
       at += values.BYTES_PER_ELEMENT;
     }
   }
+  return bytes;
+}
+
+/**
+ * What comes before the numbers of tensors, which follow each other without gaps.
+ *
+ * @internal
+ * @throws {RangeError} If a name is taken.
+ */
+export function encodeHeader(
+  tensors: readonly (Pick<NamedTensor, "name" | "shape"> & Pick<FileTensor, "dtype">)[],
+  metadata: Readonly<Record<string, string>> = {},
+): Uint8Array<ArrayBuffer> {
+  const header = new Map<string, unknown>();
+  if (Object.keys(metadata).length) header.set(METADATA_KEY, metadata);
+  let end = 0;
+  for (const { name, shape, dtype } of tensors) {
+    if (name === METADATA_KEY || header.has(name)) {
+      throw new RangeError(`Cannot write ${name}: the name is taken`);
+    }
+    const range = [end, end += sizeOf(shape) * elementSizes[dtype]];
+    header.set(name, { dtype, shape, data_offsets: range });
+  }
+  // Data start at a multiple of eight, so that readers can map them.
+  const text = new TextEncoder().encode(JSON.stringify(Object.fromEntries(header)));
+  const length = Math.ceil(text.length / 8) * 8;
+  const bytes = new Uint8Array(8 + length).fill(0x20, 8);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(length), true);
+  bytes.set(text, 8);
   return bytes;
 }

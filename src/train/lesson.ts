@@ -35,7 +35,7 @@ export const partOf = ({ batchSize, microBatch }: TrainingConfig): number =>
  * @throws {InputError} If network, schedule and objective do not go together.
  */
 export function makeLesson(
-  { config, schedule, layout }: Model,
+  { config, schedule, layout }: Pick<Model, "config" | "schedule" | "layout">,
   { height, width, channels }: ImageSize,
   settings: TrainingConfig,
   { part, images, isEvaluation = false, recomputes = settings.gradientCheckpointing }: {

@@ -103,37 +103,43 @@ export class Trainer implements Disposable {
   readonly config: TrainingConfig;
   /** Whether it computes what lies within blocks of the network twice, to take less memory. */
   readonly recomputes: boolean;
-  readonly #device: Device;
   /** A step, or a part of one. */
   readonly #program: Program;
   /** What owns the state: the step, or what follows its parts. */
   readonly #update: Program;
-  #evaluation: Evaluation | undefined;
-  readonly #model: Model;
+  readonly #evaluation: Evaluation | undefined;
+  /** Without its initial weights, which are as large as what a step learns. */
+  readonly #model: Omit<Model, "parameters">;
   readonly #data: Dataset;
-  readonly #split: Split;
   readonly #batches: Batches;
   #step = 0;
 
   private constructor(
-    device: Device,
-    [program, update]: readonly [Program, Program],
+    [program, update, evaluation]: readonly [Program, Program, Program | undefined],
     recomputes: boolean,
     model: Model,
     data: Dataset,
+    split: Split,
     config: TrainingConfig,
   ) {
     this.config = config;
     this.recomputes = recomputes;
-    this.#device = device;
     this.#program = program;
     this.#update = update;
-    this.#model = model;
+    const { parameters: _, ...rest } = model;
+    this.#model = rest;
     this.#data = data;
-    this.#split = splitOff(data.count, config);
-    const { learnt } = this.#split, { seed } = config, order = new ImageOrder(learnt.length, seed);
+    const { learnt, heldOut } = split, { seed } = config, size = partOf(config);
+    const order = new ImageOrder(learnt.length, seed);
     const imageAt = (place: number) => learnt[order.at(place)];
-    this.#batches = openBatches(data, { size: partOf(config), seed, imageAt });
+    this.#batches = openBatches(data, { size, seed, imageAt });
+    if (!evaluation) return;
+    const heldAt = (place: number) => heldOut[place % heldOut.length];
+    const parts = Math.ceil(heldOut.length / size);
+    this.#evaluation = {
+      ...{ program: evaluation, parts },
+      batches: openBatches(data, { size, seed, imageAt: heldAt }),
+    };
   }
 
   /**
@@ -185,11 +191,22 @@ export class Trainer implements Disposable {
       const ways = config.gradientCheckpointing ? [true] : [false, true];
       const { program, way } = await compileBatch(device, part, ways.map(graphFor), options);
       programs.push(program);
-      program.buffers.seed.write(seedWords(config.seed));
-      for (const name of ["parameters", "ema"]) {
-        (update ?? program).buffers[name].write(model.parameters);
+      const { parameters, ema } = (update ?? program).buffers;
+      for (const buffer of [parameters, ema]) buffer.write(model.parameters);
+      const split = splitOff(data.count, config), { length } = split.heldOut;
+      let evaluation: Program | undefined;
+      if (length) {
+        const sizes = { part, images: part * Math.ceil(length / part), isEvaluation: true };
+        const graph = evaluationStep(makeLesson(model, data, config, sizes));
+        const label = "the loss of images that are held out";
+        evaluation = await device.compile(graph, { label, buffers: { parameters: ema } });
+        programs.push(evaluation);
       }
-      return new Trainer(device, [program, update ?? program], ways[way], model, data, config);
+      for (const { buffers } of [program, ...(evaluation ? [evaluation] : [])]) {
+        buffers.seed.write(seedWords(config.seed));
+      }
+      const all = [program, update ?? program, evaluation] as const;
+      return new Trainer(all, ways[way], model, data, split, config);
     } catch (error) {
       for (const program of programs) program[Symbol.dispose]();
       throw error;
@@ -220,10 +237,11 @@ export class Trainer implements Disposable {
     return plan.excess && !config.gradientCheckpointing ? planFor(true) : plan;
   }
 
-  get #stateBuffers(): [name: string, buffer: TensorBuffer][] {
+  /** What the arrays of its state lie in, on the device. */
+  get buffers(): Readonly<Record<string, TensorBuffer>> {
     const { buffers } = this.#update;
-    return [...STATE_NAMES, "squaredLosses"].filter((name) => buffers[name])
-      .map((name) => [name, buffers[name]]);
+    const names = [...STATE_NAMES, "squaredLosses"].filter((name) => buffers[name]);
+    return Object.fromEntries(names.map((name) => [name, buffers[name]]));
   }
 
   /** Steps done so far. */
@@ -346,22 +364,9 @@ export class Trainer implements Disposable {
    * @throws {DeviceError} If the device failed.
    */
   async evaluate(): Promise<number> {
-    const { heldOut } = this.#split, part = partOf(this.config), { seed } = this.config;
-    if (!heldOut.length) throw new RangeError("Cannot evaluate: no images are held out");
-    const parts = Math.ceil(heldOut.length / part);
-    if (!this.#evaluation) {
-      const sizes = { part, images: parts * part, isEvaluation: true };
-      const lesson = makeLesson(this.#model, this.#data, this.config, sizes);
-      const program = await this.#device.compile(evaluationStep(lesson), {
-        ...{ label: "the loss of images that are held out" },
-        buffers: { parameters: this.#update.buffers.ema },
-      });
-      program.buffers.seed.write(seedWords(seed));
-      const imageAt = (place: number) => heldOut[place % heldOut.length];
-      const batches = openBatches(this.#data, { size: part, seed, imageAt });
-      this.#evaluation = { program, batches };
-    }
-    const { program, batches } = this.#evaluation, { buffers } = program;
+    if (!this.#evaluation) throw new RangeError("Cannot evaluate: no images are held out");
+    const part = partOf(this.config);
+    const { program, parts, batches } = this.#evaluation, { buffers } = program;
     for (let i = 0; i < parts; i++) {
       const { images, labels } = await batches.at(i * part);
       buffers.images.write(images);
@@ -418,7 +423,9 @@ export class Trainer implements Disposable {
    * ```
    */
   async state(): Promise<TrainingState> {
-    const reads = this.#stateBuffers.map(async ([name, buffer]) => [name, await buffer.read()]);
+    const reads = Object.entries(this.buffers).map(async (
+      [name, buffer],
+    ) => [name, await buffer.read()]);
     return { step: this.#step, arrays: Object.fromEntries(await Promise.all(reads)) };
   }
 
@@ -432,7 +439,7 @@ export class Trainer implements Disposable {
       throw new InputError(`Cannot go on: ${step} is no number of steps`);
     }
     const given: Readonly<Record<string, Float32Array | undefined>> = arrays;
-    for (const [name, { length }] of this.#stateBuffers) {
+    for (const [name, { length }] of Object.entries(this.buffers)) {
       if (given[name]?.length !== length) {
         throw new InputError(
           `Cannot go on: the state has ${given[name]?.length ?? "no"} ${name}, but the training ` +
@@ -440,7 +447,7 @@ export class Trainer implements Disposable {
         );
       }
     }
-    for (const [name, buffer] of this.#stateBuffers) buffer.write(given[name]!);
+    for (const [name, buffer] of Object.entries(this.buffers)) buffer.write(given[name]!);
     this.#step = step;
   }
 
@@ -470,5 +477,7 @@ export class Trainer implements Disposable {
 /** What measures the loss of images that are held out. */
 interface Evaluation {
   readonly program: Program;
+  /** Parts of all of them together. */
+  readonly parts: number;
   readonly batches: Batches;
 }

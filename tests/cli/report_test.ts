@@ -1,5 +1,12 @@
-import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import {
+  assert,
+  assertAlmostEquals,
+  assertEquals,
+  assertMatch,
+  assertStringIncludes,
+} from "@std/assert";
 import { drawChart, formatTick, smooth } from "../../src/cli/chart.ts";
+import { History, type LogLine } from "../../src/cli/history.ts";
 import { renderReport, type Report } from "../../src/cli/report.ts";
 import { encodeIdx, tinyUNet } from "./cli.ts";
 import { makeFolder, readLog, train } from "./training.ts";
@@ -50,7 +57,7 @@ Deno.test("classes are learnt and drawn, and some images shown without", async (
 });
 
 const empty: Report = {
-  ...{ title: "a<b", last: 5, isRunning: true, log: [], samples: [] },
+  ...{ title: "a<b", last: 5, isRunning: true, history: new History(), samples: [] },
   ...{ facts: { command: "<script>" }, settings: { training: { seed: 0 } } },
 };
 
@@ -86,4 +93,31 @@ Deno.test("a running mean has the mean of its window", () => {
   const means = smooth(points).map(([, y]) => y);
   assertEquals(means.slice(2, 5), [0.5, 0.5, 0.5]);
   assertEquals(smooth([[1, 3]]), [[1, 3]]);
+});
+
+Deno.test("what is kept of a log is bounded, and its means are those of the log", () => {
+  const line = (step: number): LogLine => ({
+    ...{ step, loss: step, loss_quartiles: [step, null, step % 2 ? step : null, 0] },
+    ...(step % 10 ? {} : { held_out: 2 * step }),
+    ...{ grad_norm: 1, learning_rate: 1 / step, images_per_second: 5, seconds: step, rss_mb: 100 },
+  });
+  const history = new History(), sizes = new Set<number>();
+  for (let step = 1; step <= 50_000; step++) {
+    history.add(line(step));
+    sizes.add(history.lines.length);
+    if (step === 1000) assertEquals(history.lines[998], line(999));
+  }
+  assertEquals([Math.min(...sizes), Math.max(...sizes)], [1, 1024]);
+  assertEquals([history.first, history.last], [line(1), line(50_000)]);
+  const { lines } = history, each = lines[0].step;
+  assertEquals(each, 64);
+  lines.forEach(({ step, loss, loss_quartiles, held_out, learning_rate }, i) => {
+    assertEquals(step, Math.min((i + 1) * each, 50_000));
+    const mean = (i * each + 1 + step) / 2;
+    assertAlmostEquals(loss, mean);
+    assertEquals(loss_quartiles.slice(0, 2), [loss, null]);
+    assertAlmostEquals(loss_quartiles[2]!, mean, 1);
+    assertAlmostEquals(held_out!, 2 * mean, 20);
+    assertEquals(learning_rate, 1 / step);
+  });
 });

@@ -209,3 +209,33 @@ Deno.test("a folder as diffusers writes it is a model", async () => {
   );
   assertEquals(their.values, own.values);
 });
+
+Deno.test("sampling that is interrupted writes what is done, and says so", async () => {
+  await using folder = await makeFolder();
+  const flags = ["--seed", "5", "--steps", "10", "--out"], many = 100_000;
+  const long = ["--count", `${many}`, ...flags, "part.safetensors"];
+  const child = folder.start(...sample, ...long), decoder = new TextDecoder();
+  const stdout = new Response(child.stdout).text();
+  let told = "", isKilled = false;
+  for await (const chunk of child.stderr) {
+    told += decoder.decode(chunk, { stream: true });
+    // By then the first batch is done.
+    if (!isKilled && told.includes("step 10 of 15630")) child.kill("SIGINT"), isKilled = true;
+  }
+  assertEquals((await child.status).code, 130, told);
+  assertMatch(told, /^interrupted: writing what is done; once more ends at once$/m);
+  const { shape: [count, ...rest], values, metadata } = await readImages(
+    folder.at("part.safetensors"),
+  );
+  assertEquals(rest, [1, 8, 8]);
+  assert(count >= 64 && count < many, `${count} images`);
+  assertEquals(metadata.interrupted, "yes");
+  assertMatch(
+    await stdout,
+    new RegExp(`^part\\.safetensors: ${count} of ${many} images in [\\d.]+ s, interrupted\n$`),
+  );
+  await folder.succeed(...sample, "--count", "64", ...flags, "whole.safetensors");
+  const whole = await readImages(folder.at("whole.safetensors"));
+  assertEquals(values.subarray(0, 64 * 64), whole.values);
+  assertEquals(whole.metadata.interrupted, undefined);
+});

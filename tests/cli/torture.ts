@@ -5,16 +5,34 @@
  * @module
  */
 
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { kindOf } from "../../src/cli/files.ts";
+import { makeBmp, pictureFile } from "../pictures.ts";
 import { Random } from "../random.ts";
-import { tinyUNet } from "./cli.ts";
+import { type Folder, tinyUNet } from "./cli.ts";
 import { makeFolder, readLog, readState, train } from "./training.ts";
 
 /** How far a training comes until it is killed, at most, in times of a training of two steps. */
 const LONGEST = 2;
 
-const settings = ["--device", "cpu", "--save-every", "5", "--log-every", "2"];
+const settings = [
+  ...["--device", "cpu", "--save-every", "5", "--log-every", "2", "--max-bad", "1"],
+];
+
+/** A folder of image files in two classes and many sizes, of which one is damaged. */
+async function writePhotos(folder: Folder, random: Random): Promise<void> {
+  for (const name of ["photos", "photos/cats", "photos/dogs"]) await Deno.mkdir(folder.at(name));
+  for (let i = 0; i < 12; i++) {
+    const [width, height] = [0, 0].map(() => 8 + random.below(12));
+    const bmp = makeBmp(width, height, [0, 0, 0]);
+    for (let at = 54; at < bmp.length; at++) bmp[at] = random.below(256);
+    await folder.write(`photos/${i % 2 ? "cats" : "dogs"}/${i}.bmp`, bmp);
+  }
+  for (const name of ["progressive.jpg", "turned.jpg", "rgba.png", "lossy.webp", "rgb.gif"]) {
+    await folder.write(`photos/cats/${name}`, await pictureFile(name));
+  }
+  await folder.write("photos/dogs/damaged.png", (await pictureFile("rgb.png")).slice(0, 60));
+}
 
 /** Kills a training that often, at once or in the middle; returns how many steps were done. */
 export async function torture(
@@ -22,22 +40,26 @@ export async function torture(
   say: (text: string) => void = () => {},
 ): Promise<number> {
   await using folder = await makeFolder();
+  const random = new Random("kills");
+  await writePhotos(folder, random);
   await folder.write("tiny.json", {
-    data: "data",
-    unet: { ...tinyUNet, dropout: 0.1, num_class_embeds: 11 },
+    data: "photos",
+    images: { size: 8, classes: "folders", crop: "random", flip: true, shift: 1 },
+    unet: { ...tinyUNet, in_channels: 3, out_channels: 3, dropout: 0.1, num_class_embeds: 3 },
     scheduler: { num_train_timesteps: 10 },
     training: {
       ...{ batch_size: 6, micro_batch: 3, learning_rate: 0.002, warmup_steps: 2 },
-      ...{ label_dropout: 0.2, held_out: 0.25 },
+      ...{ ema_decay: 0.9, label_dropout: 0.2, held_out: 0.25 },
     },
   });
-  const random = new Random("kills"), began = performance.now();
+  const began = performance.now();
   await folder.succeed(...train("warm", 2, ...settings));
   const unit = performance.now() - began;
   let done = 0, resumed = false;
   for (let killed = 1; killed <= kills; killed++) {
     const isThere = await kindOf(folder.at("a/config.json")) === "file";
-    const how = isThere ? ["--resume"] : [];
+    // Whether decoded pictures are kept does not matter.
+    const how = [...isThere ? ["--resume"] : [], ...random.below(2) ? ["--cache"] : []];
     const run = folder.start(...train("a", 1_000_000, ...settings, ...how));
     const timer = setTimeout(() => run.kill("SIGKILL"), random.between(0, LONGEST * unit));
     const { signal, stderr } = await run.output();
@@ -51,7 +73,10 @@ export async function torture(
   const last = done + 7, isThere = await kindOf(folder.at("a/config.json")) === "file";
   assert(resumed || kills < 3, "it was never resumed");
   await folder.succeed(...train("a", last, ...settings, ...(isThere ? ["--resume"] : [])));
-  await folder.succeed(...train("b", last, ...settings));
+  const { code, stderr } = await folder.run(...train("b", last, ...settings));
+  assertEquals(code, 0, stderr);
+  assertStringIncludes(stderr, "18 images of 8x8x3, 2 classes");
+  assertStringIncludes(stderr, "damaged.png as PNG");
   assertEquals(await readState(folder, "a"), await readState(folder, "b"));
   assertEquals(await readLog(folder, "a"), await readLog(folder, "b"));
   return last;

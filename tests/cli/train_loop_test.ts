@@ -1,10 +1,17 @@
-import { assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
+import {
+  assertEquals,
+  assertMatch,
+  assertNotEquals,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
 import { openDataset } from "../../src/cli/data.ts";
 import { parseImages } from "../../src/cli/image_options.ts";
 import { Progress } from "../../src/cli/progress.ts";
 import { RunFolder } from "../../src/cli/run_folder.ts";
-import { runTraining } from "../../src/cli/train_loop.ts";
+import { type Plan, runTraining } from "../../src/cli/train_loop.ts";
 import { type Device, DeviceError } from "../../src/gpu/device.ts";
+import { WasmDevice } from "../../src/gpu/wasm/device.ts";
 import { parseUNetConfig } from "../../src/model/config.ts";
 import { parseSchedule } from "../../src/model/schedule.ts";
 import { parseTraining } from "../../src/train/config.ts";
@@ -35,9 +42,14 @@ class Listener extends Progress {
   }
 }
 
-/** Trains for eight steps on devices that live for as many steps as they are told. */
-async function trainOn(folder: Folder, run: string, lives: readonly number[]): Promise<string> {
-  const left = [...lives], images = parseImages({});
+/** Trains for eight steps on the devices that it is given. */
+async function trainOn(
+  folder: Folder,
+  run: string,
+  open: () => Promise<Device>,
+  plan: Partial<Plan> = {},
+): Promise<string> {
+  const images = parseImages({});
   const sizes = { in_channels: 1, out_channels: 1, sample_size: 8 };
   using to = new RunFolder(folder.at(run));
   using progress = new Listener();
@@ -46,24 +58,32 @@ async function trainOn(folder: Folder, run: string, lives: readonly number[]): P
     isNew: true,
     folder: to,
     command: "a test",
-    ...{ data, progress, plan: { last: 8, logEvery: 2, saveEvery: 4 } },
+    ...{ data, progress, plan: { last: 8, logEvery: 2, saveEvery: 4, ...plan } },
     config: {
       ...{ data: "data", steps: 8, images },
       unet: parseUNetConfig({ ...tinyUNet, ...sizes }),
       scheduler: parseSchedule({ num_train_timesteps: 10 }),
-      training: parseTraining({ batch_size: 5, warmup_steps: 2 }),
+      training: parseTraining({ batch_size: 5, warmup_steps: 2, held_out: 0.2 }),
     },
-    open: () => openMortal(left.shift() ?? Infinity),
+    open,
   });
-  assertEquals([code, left], [0, []]);
+  assertEquals(code, 0);
   return progress.told;
+}
+
+/** Trains on devices that live for as many steps as they are told. */
+async function outlive(folder: Folder, run: string, lives: readonly number[]): Promise<string> {
+  const left = [...lives];
+  const told = await trainOn(folder, run, () => openMortal(left.shift() ?? Infinity));
+  assertEquals(left, []);
+  return told;
 }
 
 Deno.test("a training goes on where it was saved when its device is lost", async () => {
   await using folder = await makeFolder();
-  await trainOn(folder, "a", []);
+  await outlive(folder, "a", []);
   // Before the first checkpoint, thereafter at once, and between the second and the last.
-  const told = await trainOn(folder, "b", [3, 1, 7]);
+  const told = await outlive(folder, "b", [3, 1, 7]);
   assertEquals(await readState(folder, "b"), await readState(folder, "a"));
   assertEquals(await readLog(folder, "b"), await readLog(folder, "a"));
   const notes = told.split("\n").filter((line) => line.includes("Opening it anew"));
@@ -74,9 +94,50 @@ Deno.test("a training goes on where it was saved when its device is lost", async
 Deno.test("a training whose device is lost three times in a row ends, and can be resumed", async () => {
   await using folder = await makeFolder();
   const { message } = await assertRejects(
-    () => trainOn(folder, "a", [1, 1, 1, Infinity]),
+    () => outlive(folder, "a", [1, 1, 1, Infinity]),
     DeviceError,
   );
   assertStringIncludes(message, "It failed 3 times in a row; --resume goes on after step 0");
   assertEquals((await readState(folder, "a")).step, 0);
 });
+
+const kinds: Record<string, () => Promise<Device>> = {
+  GPU: openGpu,
+  CPU: () => WasmDevice.open(2),
+};
+for (const [kind, open] of Object.entries(kinds)) {
+  Deno.test(`once it has begun, a training on a ${kind} compiles nothing`, async () => {
+    await using folder = await makeFolder();
+    let compiled = 0, steps = 0, allocated = 0, hasBegun = false;
+    const plan: Partial<Plan> = { logEvery: 1, saveEvery: 2 };
+    await trainOn(folder, "a", async () => {
+      const device = await open(), compile = device.compile.bind(device);
+      const buffer = device.buffer.bind(device);
+      device.buffer = (...args) => {
+        if (hasBegun) allocated++;
+        return buffer(...args);
+      };
+      device.compile = async (graph, options) => {
+        if (hasBegun) compiled++;
+        const program = await compile(graph, options), run = program.run.bind(program);
+        if (options?.label !== "a training step") return program;
+        program.run = (times) => {
+          hasBegun = true;
+          steps++;
+          run(times);
+        };
+        return program;
+      };
+      return device;
+    }, plan);
+    assertEquals([steps, compiled, allocated], [8, 0, 0]);
+    await trainOn(folder, "b", open, { ...plan, saveEvery: 8 });
+    // The sampler follows the weights.
+    const [early, late, only] = await Promise.all(
+      ["a/samples/step-0000002.png", "a/samples/step-0000008.png", "b/samples/step-0000008.png"]
+        .map((name) => Deno.readFile(folder.at(name))),
+    );
+    assertEquals(late, only);
+    assertNotEquals(early, late);
+  });
+}

@@ -55,6 +55,8 @@ class Fusion {
   /** Elementwise tensors that are computed wherever they are needed. */
   readonly #inlined = new Set<Tensor>();
   readonly #placements = new Map<Tensor, { within: Tensor; offset: number }>();
+  /** Strides of tensors that are computed inside a concatenation. */
+  readonly #strides = new Map<Tensor, readonly number[]>();
   readonly #stages: (Group | Single)[] = [];
   /** The last stage that computes a part of a tensor. */
   readonly #stageOf = new Map<Tensor, number>();
@@ -72,6 +74,7 @@ class Fusion {
     for (const node of nodes) if (this.#isCheapAgain(node)) this.#inlined.add(node);
     for (const node of nodes) if (this.#takesInput(node)) this.#inlined.add(node.inputs[0]);
     for (const node of nodes) if (node.op === packOp) this.#placeParts(node);
+    for (const node of nodes) if (node.op === concatOp) this.#placeSums(node);
     for (const node of this.#inOrder(nodes)) this.#assign(node);
     for (const [state, value] of this.#graph.updates) this.#update(state, value);
     const builder = new StageBuilder(this.#inlined, this.#placements);
@@ -198,6 +201,19 @@ class Fusion {
     });
   }
 
+  /** Lets sums that are only concatenated be computed inside the concatenation. */
+  #placeSums(node: Tensor): void {
+    const { axis } = node.attributes as { axis: number }, strides = denseStrides(node.shape);
+    let start = 0;
+    for (const x of node.inputs) {
+      if (x.op === sumOp && !this.#roots.has(x) && this.#consumers.get(x)!.length === 1) {
+        this.#placements.set(x, { within: node, offset: start * strides[axis] });
+        this.#strides.set(x, strides);
+      }
+      start += x.shape[axis];
+    }
+  }
+
   /** What is computed from a tensor, or from views of it. */
   #readersOf(x: Tensor): Tensor[] {
     const consumers = this.#consumers.get(x) ?? [];
@@ -207,7 +223,7 @@ class Fusion {
   /** Gives a tensor a stage of its own, or a part in one that is there. */
   #assign(node: Tensor): void {
     if (node.inputs.length === 0 || node.op.view || this.#inlined.has(node)) return;
-    const strides = denseStrides(node.shape);
+    const strides = this.#strides.get(node) ?? denseStrides(node.shape);
     const producer = node.op === mapOp ? this.#producerOf(node) : undefined;
     if (producer) {
       producer.output = node;
@@ -224,10 +240,13 @@ class Fusion {
       const kept = strides.map((s, i) => summed[i] ? 0 : s);
       this.#join({ node, target: node, strides: kept, offset: 0 }, x.shape, summed);
     } else if (node.op === concatOp) {
-      const { axis } = node.attributes as { axis: number };
+      const { axis } = node.attributes as { axis: number }, copies = new Map<string, Group>();
       let start = 0;
       for (const x of node.inputs) {
-        this.#copyInto(x, { node: x, target: node, strides, offset: start * strides[axis] });
+        const offset = start * strides[axis], stage = this.#stageOf.get(x) ?? 0;
+        if (this.#placements.get(x)?.within !== node) {
+          this.#copyInto(x, { node: x, target: node, strides, offset }, copies);
+        } else this.#stageOf.set(node, Math.max(stage, this.#stageOf.get(node) ?? 0));
         start += x.shape[axis];
       }
     } else if (node.op === packOp) {
@@ -259,9 +278,13 @@ class Fusion {
    */
   #copyInto(x: Tensor, member: Member, copies?: Map<string, Group>): void {
     const shape = String(x.shape), found = copies?.get(shape);
-    if (found && 2 * found.members.length + 2 <= this.#options.maxStorages) {
-      found.members.push(member);
-      return;
+    if (found) {
+      const members = [...found.members, member];
+      const reads = new Set(members.flatMap((m) => [...this.#readsOf(m)]));
+      if (reads.size + members.length <= this.#options.maxStorages) {
+        found.members.push(member);
+        return;
+      }
     }
     const group = { domain: x.shape, summed: x.shape.map(() => false), members: [member] };
     copies?.set(shape, group);
@@ -355,8 +378,8 @@ class Fusion {
         : [stage.output ?? stage.node];
       for (const x of new Set(targets)) {
         push(writers, x, i);
-        const within = this.#placements.get(x)?.within;
-        if (within) push(writers, within, i);
+        const within = (x: Tensor) => this.#placements.get(x)?.within;
+        for (let whole = within(x); whole; whole = within(whole)) push(writers, whole, i);
       }
     });
     for (const [x, from] of writers) {

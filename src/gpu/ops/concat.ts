@@ -9,6 +9,7 @@ import type { Op } from "../op.ts";
 import { formatShape, type Shape, sizeOf } from "../shape.ts";
 import { apply, type Tensor } from "../tensor.ts";
 import { add } from "./map.ts";
+import { sum } from "./sum.ts";
 import { reshape, slice } from "./view.ts";
 
 /** The operation; the compiler lets the inputs' kernels write into the result's memory. */
@@ -59,6 +60,11 @@ export const concatOp: Op<{ axis: number }> = {
       build: (...x) => concat(x, 3),
     },
     { name: "rows", inputs: [{ shape: [2, 8] }, { shape: [3, 8] }], build: (...x) => concat(x, 0) },
+    {
+      name: "sums, in place, and other things",
+      inputs: [{ shape: [3, 7, 8] }, { shape: [3, 1, 4] }, { shape: [3, 5, 4] }],
+      build: (x, y, z) => concat([sum(x, [1]), add(y, 1), sum(z, [1]), y], 2),
+    },
   ],
 };
 

@@ -115,11 +115,8 @@ export function permute(x: Tensor, order: readonly number[]): Tensor {
 const orderOf = (x: Tensor): readonly number[] | undefined =>
   x.op === permuteOp ? (x.attributes as { order: readonly number[] }).order : undefined;
 
-/** Whether a tensor is a matrix, or a batch of them, with its last two axes exchanged. */
-export function isTransposed(x: Tensor): boolean {
-  const order = orderOf(x), n = x.shape.length;
-  return order?.at(-1) === n - 2 && order.at(-2) === n - 1;
-}
+/** Whether the rows of a matrix, or of a batch of them, are the last axis of what it is a view of. */
+export const isTransposed = (x: Tensor): boolean => orderOf(x)?.at(-2) === x.shape.length - 1;
 
 /** Elements `start` to `start + length` of an axis. */
 export interface Slice {

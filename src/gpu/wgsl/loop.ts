@@ -42,43 +42,48 @@ interface Port {
   readonly vector: boolean;
 }
 
-/** Bindings and addresses of all accesses; those that share a storage and a start share a binding. */
+/** Bindings and addresses of all accesses; those of one storage share a binding where that is possible. */
 function makePorts(
   loop: Loop<Storage>,
   axes: readonly Axis[],
   vectorized: boolean,
+  { maxBindingElements }: WgslTarget,
 ): { ports: Port[]; bindings: Binding[] } {
   const bindings: Binding[] = [];
   const accesses = [...loop.operands, ...loop.results];
-  const ports = accesses.map((access, k): Port => {
-    const vector = vectorized && axes.at(-1)!.strides[k] === 1;
+  const bound = accesses.map((access, k) => {
+    const { storage } = access, vector = vectorized && axes.at(-1)!.strides[k] === 1;
     const offset = access.offset - access.offset % BINDING_ALIGNMENT;
     const last = axes.reduce((n, a) => n + (a.size - 1) * a.strides[k], access.offset);
-    const size = storageSize(access.storage);
+    const size = storageSize(storage);
     // Parts of sums lie behind one another, where the axes do not reach.
-    const end = access.storage instanceof Scratch ? size : Math.ceil((last + 1) / 4) * 4;
-    const length = Math.min(size, end) - offset;
-    const write = k >= loop.operands.length;
-    let i = bindings.findIndex((b) => b.storage === access.storage && b.offset === offset);
+    const reach = storage instanceof Scratch ? size : Math.ceil((last + 1) / 4) * 4;
+    const end = Math.min(size, reach), write = k >= loop.operands.length;
+    const others = bindings.map((b) => {
+      const from = Math.min(offset, b.offset), to = Math.max(end, b.offset + b.length);
+      return { from, length: to - from };
+    });
+    const i = bindings.findIndex((b, i) =>
+      b.storage === storage &&
+      (b.offset === offset || (b.vector === vector && others[i].length <= maxBindingElements))
+    );
     if (i < 0) {
-      i = bindings.length;
-      bindings.push({ name: `b${i}`, storage: access.storage, offset, length, vector, write });
-    } else if (bindings[i].vector !== vector) {
-      throw new TypeError(`Cannot read ${loop.label} both by vectors and by elements`);
-    } else {
-      bindings[i] = {
-        ...bindings[i],
-        length: Math.max(length, bindings[i].length),
-        write: write || bindings[i].write,
-      };
+      const name = `b${bindings.length}`;
+      return bindings.push({ name, storage, offset, length: end - offset, vector, write }) - 1;
     }
-    const unit = vector ? 4 : 1;
+    const found = bindings[i], { from, length } = others[i];
+    if (found.vector !== vector) {
+      throw new TypeError(`Cannot read ${loop.label} both by vectors and by elements`);
+    }
+    bindings[i] = { ...found, offset: from, length, write: write || found.write };
+    return i;
+  });
+  const ports = accesses.map((access, k): Port => {
+    const { name, offset, vector } = bindings[bound[k]], unit = vector ? 4 : 1;
     return {
-      access,
-      name: bindings[i].name,
+      ...{ access, name, vector },
       strides: axes.map((a) => a.strides[k] / unit),
       start: (access.offset - offset) / unit,
-      vector,
     };
   });
   return { ports, bindings };
@@ -129,7 +134,7 @@ function lowerMap(loop: Loop<Storage>, target: WgslTarget): Kernel[] {
   if (axes.length === 0) axes = [{ size: 1, summed: false, strides: loopOnes(loop) }];
   const vectorized = isVectorizable(loop, axes);
   if (axes.length === 1) axes = splitAxis(axes[0], vectorized ? 4 : 1);
-  const { ports, bindings } = makePorts(loop, axes, vectorized);
+  const { ports, bindings } = makePorts(loop, axes, vectorized, target);
 
   const inner = axes.at(-1)!.size / (vectorized ? 4 : 1);
   const outerAxes = axes.slice(0, -1).map((a, index) => ({ ...a, index }));
@@ -292,7 +297,7 @@ function lowerSum(loop: Loop<Storage>, target: WgslTarget): Kernel[] {
   const elements = outer * axes[innermost].size;
   const parts = chunks === 1 ? undefined : loop.results.map(() => new Scratch(chunks * elements));
   const results = loop.results.map((r, i) => parts ? { ...r, storage: parts[i], offset: 0 } : r);
-  const { ports, bindings } = makePorts({ ...loop, results }, axes, vectorized);
+  const { ports, bindings } = makePorts({ ...loop, results }, axes, vectorized, target);
   const { grid, index } = foldGrid(rows * chunks);
 
   const operandAt = (k: number) => {

@@ -34,6 +34,8 @@ export interface Schedule {
 export interface FusionOptions {
   /** Storages that one loop may touch. */
   readonly maxStorages: number;
+  /** Elements of a storage that a loop can write parts of as if it were one; none, if not given. */
+  readonly maxWhole?: number;
   /** Whether kernels of operations that say so can compute their inputs and outputs. */
   readonly fusesOperations: boolean;
 }
@@ -281,7 +283,7 @@ class Fusion {
     if (found) {
       const members = [...found.members, member];
       const reads = new Set(members.flatMap((m) => [...this.#readsOf(m)]));
-      if (reads.size + members.length <= this.#options.maxStorages) {
+      if (reads.size + this.#countTargets(members) <= this.#options.maxStorages) {
         found.members.push(member);
         return;
       }
@@ -312,12 +314,22 @@ class Fusion {
       const isReady = [...reads].every((x) => own.has(x) || (this.#stageOf.get(x) ?? -1) < i);
       const outside = present.union(reads).difference(own);
       if (!shares || !isReady) continue;
-      if (outside.size + group.members.length + 1 > this.#options.maxStorages) continue;
+      const targets = this.#countTargets([...group.members, member]);
+      if (outside.size + targets > this.#options.maxStorages) continue;
       group.members.push(member);
       this.#stageOf.set(node, i);
       return;
     }
     this.#stageOf.set(node, this.#stages.push({ domain, summed, members: [member] }) - 1);
+  }
+
+  /** How many storages values go to; those that are parts of one count once. */
+  #countTargets(members: readonly Member[]): number {
+    const { maxWhole = 0 } = this.#options;
+    return new Set(members.map(({ target }) => {
+      const whole = this.#placements.get(target)?.within ?? target;
+      return sizeOf(whole.shape) <= maxWhole ? whole : target;
+    })).size;
   }
 
   /** What has to be in memory to compute a member. */

@@ -64,7 +64,11 @@ export async function tuneProgram(
 
 function fuseGraph({ target }: GpuDevice, graph: Graph) {
   const simple = simplify(graph, (node) => computes(node, target));
-  const options = { maxStorages: target.maxStorageBuffers, fusesOperations: false };
+  const options = {
+    maxStorages: target.maxStorageBuffers,
+    maxWhole: target.maxBindingElements,
+    fusesOperations: false,
+  };
   return { simple, ...fuse(simple, options) };
 }
 

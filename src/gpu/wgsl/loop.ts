@@ -1,7 +1,7 @@
 /**
  * Kernels of fused loop nests. An invocation stays with four channels and walks many elements of
  * the longest other axis, so that what varies only by channel or image is loaded once, and starting
- * it (0.3 µs a workgroup on lavapipe) is paid once.
+ * it (0.3 µs a workgroup on lavapipe) is paid once. On GPUs the lanes of a workgroup share long sums.
  *
  * @module
  */

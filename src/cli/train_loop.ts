@@ -18,7 +18,7 @@ import { learningRateAt, type TrainingConfig } from "../train/config.ts";
 import type { Dataset } from "../train/dataset.ts";
 import { type StepRecord, Trainer } from "../train/trainer.ts";
 import { INTERRUPTED, Interruption } from "./interruption.ts";
-import { describeMemory } from "./memory.ts";
+import { describeMemory, residentBytes } from "./memory.ts";
 import { drawGrid, encodePng } from "./pictures.ts";
 import { debugProgram } from "./profile.ts";
 import { formatBytes, formatTime, type Progress } from "./progress.ts";
@@ -82,6 +82,7 @@ const EXPLOSION = 100;
  */
 export async function runTraining(task: Task): Promise<number> {
   const { folder, config, plan, progress } = task;
+  let base = residentBytes();
   let saved = task.isNew ? undefined : await folder.readState(config);
   if (saved && saved.state.step >= plan.last) {
     const { step } = saved.state;
@@ -91,7 +92,9 @@ export async function runTraining(task: Task): Promise<number> {
   let kind: Device["kind"] | undefined;
   for (let failures = 0, before = -1;;) {
     try {
+      const closed = residentBytes();
       using device = await task.open(kind);
+      base += residentBytes() - closed;
       progress.update(`compiling for ${device.name}`);
       using programs = await compile(task, device);
       const run = { ...task, ...programs, device, signal: interruption.signal }, { trainer } = run;
@@ -100,8 +103,7 @@ export async function runTraining(task: Task): Promise<number> {
         await folder.create(config);
       } else await folder.goOn(saved);
       if (kind === undefined) {
-        // A state that is gone on from has the weights four times.
-        announce(run, saved ? 16 * trainer.average.length : 0);
+        announce(run, base);
         progress.say(`written to  ${folder.path}`);
         if (saved?.state.step) progress.say(`going on    after step ${saved.state.step}`);
       }
@@ -157,12 +159,12 @@ async function compile({ config, data }: Task, device: Device) {
 export const initialModel = ({ unet, scheduler, training }: RunConfig): Model =>
   initializeModel(unet, formatSchedule(scheduler), training.seed);
 
-/** Tells what is going to be trained; `read` bytes of memory are given back before it begins. */
+/** Tells what is going to be trained, in a process that had `base` bytes before it compiled that. */
 export function announce(
   { trainer, sampler, data, device, progress }:
     & Pick<Run, "trainer" | "data" | "device" | "progress">
     & Partial<Pick<Run, "sampler">>,
-  read = 0,
+  base: number,
 ): void {
   const { batchSize, microBatch } = trainer.config;
   const size = `${data.width}x${data.height}x${data.channels}`;
@@ -176,7 +178,7 @@ export function announce(
       `${trainer.dispatches} kernels`,
   );
   progress.say(`device      ${device.name}`);
-  progress.say(`memory      ${describeMemory(device, trainer, sampler, read)}`);
+  progress.say(`memory      ${describeMemory(device, trainer, sampler, base)}`);
   debugProgram(progress, trainer.describe());
 }
 

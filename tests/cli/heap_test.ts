@@ -32,6 +32,6 @@ Deno.test("a training's heap does not grow", async () => {
   assertEquals(used.length, STEPS);
   const least = (from: number) => Math.min(...used.slice(from, from + SPAN));
   const growth = (least(STEPS - SPAN) - least(STEPS - 2 * SPAN)) / SPAN;
-  // A sampler that is compiled leaves 13 kB behind; a line of the log is half a kilobyte.
+  // A line of the log is half a kilobyte; the weights, of which each step reads some, are 60.
   assert(growth < 7e-3, `${(1000 * growth).toFixed(1)} kB a step: ${used.join(" ")}`);
 });

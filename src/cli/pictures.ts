@@ -9,7 +9,9 @@ import { InputError } from "../errors.ts";
 import { writeSafetensors } from "../model/safetensors.ts";
 import { makeGrid, makePicture, type Picture } from "../sample/pixels.ts";
 import type { Images } from "../sample/options.ts";
+import { convert, writeImage } from "../train/raster.ts";
 import { animatePng } from "./apng.ts";
+import { decodeImage } from "./decode.ts";
 import { checkFolder, checkWritable, kindOf, makeFolder, writeWhole } from "./files.ts";
 import { packageName, version } from "./version.ts";
 
@@ -208,7 +210,7 @@ function channelsFirst(
 }
 
 /**
- * A picture as a network sees it: in [-1, 1], with as many channels.
+ * A picture as a network sees it: in [-1, 1], with as many channels, over white if transparent.
  *
  * @throws {InputError} If it is no picture, or of another size.
  */
@@ -217,32 +219,19 @@ export async function readPicture(
   path: string,
   [height, width, channels]: readonly [number, number, number],
 ): Promise<Images> {
-  const { decode, Image } = await import("imagescript");
-  let picture;
-  try {
-    picture = await decode(bytes);
-  } catch {
-    throw new InputError(`Cannot read ${path}: it is no PNG, JPEG, TIFF or GIF`);
-  }
-  if (!(picture instanceof Image)) picture = picture[0];
-  if (!SHOWN_CHANNELS.includes(channels)) {
+  if (channels !== 1 && channels !== 3) {
     throw new InputError(`Cannot use ${path}: the model's images have ${channels} channels`);
   }
+  const picture = await decodeImage(bytes, path);
   if (picture.width !== width || picture.height !== height) {
     throw new InputError(
       `Cannot use ${path}: it has ${picture.width}x${picture.height} pixels, and the model's ` +
         `images ${width}x${height}`,
     );
   }
-  const { bitmap } = picture, data = new Float32Array(height * width * channels);
-  for (let i = 0; i < height * width; i++) {
-    const [r, g, b] = [0, 1, 2].map((c) => bitmap[4 * i + c] / 127.5 - 1);
-    // Grey is what the standard of television makes of colours (Rec. 601).
-    if (channels === 1) data[i] = 0.299 * r + 0.587 * g + 0.114 * b;
-    else data.set([r, g, b], 3 * i);
-  }
+  const data = new Float32Array(height * width * channels);
+  const format = { height, width, channels, background: [255, 255, 255] } as const;
+  const corner = { left: 0, top: 0, isFlipped: false };
+  writeImage(convert(picture, channels, format.background), format, corner, data, 0);
   return { count: 1, height, width, channels, data };
 }
-
-/** Channels that pictures have. */
-const SHOWN_CHANNELS = [1, 3];

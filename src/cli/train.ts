@@ -12,6 +12,7 @@ import { checkDeviceFlags, openForCommand } from "./device.ts";
 import { parseFlags } from "./flags.ts";
 import { parseImages } from "./image_options.ts";
 import { knownData } from "./known_data.ts";
+import { residentBytes } from "./memory.ts";
 import { preparePictures } from "./pictures.ts";
 import { profileTraining } from "./profile.ts";
 import { print, Progress } from "./progress.ts";
@@ -93,9 +94,10 @@ async function profile(flags: TrainFlags, steps: number): Promise<number> {
   const data = await openDataset(place, images, progress, readOptions(flags));
   const config = assembleConfig(asked, flags, place, data);
   using device = await openForCommand(flags.wide ? { ...flags, device: "cpu" } : flags, progress);
+  const base = residentBytes();
   progress.update(`compiling for ${device.name}`);
   using trainer = await Trainer.create(device, initialModel(config), data, config.training);
-  announce({ trainer, data, device, progress });
+  announce({ trainer, data, device, progress }, base);
   print(await profileTraining(trainer, device, steps, progress));
   return 0;
 }

@@ -7,17 +7,18 @@
 
 import { toSnakeCase } from "../config.ts";
 import { InputError } from "../errors.ts";
-import { type Device, DeviceError } from "../gpu/device.ts";
+import { type Device, DeviceError, LimitError } from "../gpu/device.ts";
 import { Pace } from "../gpu/pace.ts";
 import { initializeModel, type Model } from "../model/model.ts";
 import { formatSchedule, NoiseSchedule } from "../model/schedule.ts";
 import { methods, usualMethod } from "../sample/registry.ts";
 import type { Sampler } from "../sample/sampler.ts";
 import { usualSteps } from "../sample/walk.ts";
-import { learningRateAt } from "../train/config.ts";
+import { learningRateAt, type TrainingConfig } from "../train/config.ts";
 import type { Dataset } from "../train/dataset.ts";
 import { type StepRecord, Trainer } from "../train/trainer.ts";
 import { INTERRUPTED, Interruption } from "./interruption.ts";
+import { describeMemory, residentBytes } from "./memory.ts";
 import { drawGrid, encodePng } from "./pictures.ts";
 import { debugProgram } from "./profile.ts";
 import { formatBytes, formatTime, type Progress } from "./progress.ts";
@@ -81,6 +82,7 @@ const EXPLOSION = 100;
  */
 export async function runTraining(task: Task): Promise<number> {
   const { folder, config, plan, progress } = task;
+  let base = residentBytes();
   let saved = task.isNew ? undefined : await folder.readState(config);
   if (saved && saved.state.step >= plan.last) {
     const { step } = saved.state;
@@ -90,7 +92,9 @@ export async function runTraining(task: Task): Promise<number> {
   let kind: Device["kind"] | undefined;
   for (let failures = 0, before = -1;;) {
     try {
+      const closed = residentBytes();
       using device = await task.open(kind);
+      base += residentBytes() - closed;
       progress.update(`compiling for ${device.name}`);
       using programs = await compile(task, device);
       const run = { ...task, ...programs, device, signal: interruption.signal }, { trainer } = run;
@@ -98,13 +102,13 @@ export async function runTraining(task: Task): Promise<number> {
         await folder.checkSpace(4 * trainer.average.length);
         await folder.create(config);
       } else await folder.goOn(saved);
-      if (saved) trainer.restore(saved.state);
       if (kind === undefined) {
-        announce(run);
+        announce(run, base);
         progress.say(`written to  ${folder.path}`);
-        if (trainer.step) progress.say(`going on    after step ${trainer.step}`);
+        if (saved?.state.step) progress.say(`going on    after step ${saved.state.step}`);
       }
-      if (!saved) await save(run, 0);
+      if (saved) trainer.restore(saved.state);
+      else await save(run, 0);
       kind = device.kind;
       saved = undefined;
       return await trainUntil(run);
@@ -127,29 +131,40 @@ export async function runTraining(task: Task): Promise<number> {
   }
 }
 
-/** Compiles all that a training runs. What does not fit the device ends it before it begins. */
+/**
+ * Compiles all that a training runs, so that what does not fit the device ends it before it begins.
+ * Where samples lack room, the step makes it by computing blocks twice.
+ */
 async function compile({ config, data }: Task, device: Device) {
-  const model = initialModel(config);
-  using stack = new DisposableStack();
-  const trainer = stack.use(await Trainer.create(device, model, data, config.training));
-  const steps = usualSteps(methods[usualMethod], new NoiseSchedule(config.scheduler));
-  const sampler = stack.use(
-    await createSampler(device, model, {
-      ...{ method: usualMethod, steps, batchSize: SHOWN },
-      parameters: trainer.average,
-    }),
-  );
-  const owned = stack.move();
-  return { trainer, sampler, [Symbol.dispose]: () => owned.dispose() };
+  const model = initialModel(config), { scheduler, training } = config;
+  const steps = usualSteps(methods[usualMethod], new NoiseSchedule(scheduler));
+  const tryWith = async (training: TrainingConfig) => {
+    using stack = new DisposableStack();
+    const trainer = stack.use(await Trainer.create(device, model, data, training));
+    const options = { method: usualMethod, steps, parameters: trainer.average };
+    try {
+      const batchSize = SHOWN;
+      const sampler = stack.use(await createSampler(device, model, { ...options, batchSize }));
+      const owned = stack.move();
+      return { trainer, sampler, [Symbol.dispose]: () => owned.dispose() };
+    } catch (error) {
+      if (!(error instanceof LimitError) || trainer.recomputes) throw error;
+    }
+  };
+  const programs = await tryWith(training);
+  return programs ?? (await tryWith({ ...training, gradientCheckpointing: true }))!;
 }
 
 /** The model that a training starts with. */
 export const initialModel = ({ unet, scheduler, training }: RunConfig): Model =>
   initializeModel(unet, formatSchedule(scheduler), training.seed);
 
-/** Tells what is going to be trained. */
+/** Tells what is going to be trained, in a process that had `base` bytes before it compiled that. */
 export function announce(
-  { trainer, data, device, progress }: Pick<Run, "trainer" | "data" | "device" | "progress">,
+  { trainer, sampler, data, device, progress }:
+    & Pick<Run, "trainer" | "data" | "device" | "progress">
+    & Partial<Pick<Run, "sampler">>,
+  base: number,
 ): void {
   const { batchSize, microBatch } = trainer.config;
   const size = `${data.width}x${data.height}x${data.channels}`;
@@ -162,7 +177,8 @@ export function announce(
     `step        ${batchSize} images${parts}, ${(trainer.flops / 1e9).toPrecision(3)} GFLOP, ` +
       `${trainer.dispatches} kernels`,
   );
-  progress.say(`device      ${device.name}, ${formatBytes(trainer.memory)} planned`);
+  progress.say(`device      ${device.name}`);
+  progress.say(`memory      ${describeMemory(device, trainer, sampler, base)}`);
   debugProgram(progress, trainer.describe());
 }
 

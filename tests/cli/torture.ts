@@ -61,11 +61,18 @@ export async function torture(
     // Whether decoded pictures are kept does not matter.
     const how = [...isThere ? ["--resume"] : [], ...random.below(2) ? ["--cache"] : []];
     const run = folder.start(...train("a", 1_000_000, ...settings, ...how));
-    const timer = setTimeout(() => run.kill("SIGKILL"), random.between(0, LONGEST * unit));
-    const { signal, stderr } = await run.output();
+    const killWithin = (time: number) =>
+      setTimeout(() => run.kill("SIGKILL"), random.between(0, time));
+    // Every other time it comes past a checkpoint before.
+    const lines = killed % 2 ? 4 + random.below(6) : 0, decoder = new TextDecoder();
+    let told = "", timer = lines ? undefined : killWithin(LONGEST * unit);
+    for await (const chunk of run.stderr) {
+      told += decoder.decode(chunk, { stream: true });
+      if (told.split("\nstep ").length > lines + 2) timer ??= killWithin(unit / 4);
+    }
+    await run.stdout.cancel();
     clearTimeout(timer);
-    const told = new TextDecoder().decode(stderr);
-    assertEquals(signal, "SIGKILL", told);
+    assertEquals((await run.status).signal, "SIGKILL", told);
     resumed ||= told.includes("going on");
     done = await readState(folder, "a").then(({ step }) => step, () => done);
     say(`killed ${killed} times, saved after step ${done}`);

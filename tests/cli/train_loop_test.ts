@@ -6,11 +6,12 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import { openDataset } from "../../src/cli/data.ts";
+import { kindOf } from "../../src/cli/files.ts";
 import { parseImages } from "../../src/cli/image_options.ts";
 import { Progress } from "../../src/cli/progress.ts";
 import { RunFolder } from "../../src/cli/run_folder.ts";
 import { type Plan, runTraining } from "../../src/cli/train_loop.ts";
-import { type Device, DeviceError } from "../../src/gpu/device.ts";
+import { type Device, DeviceError, LimitError } from "../../src/gpu/device.ts";
 import { WasmDevice } from "../../src/gpu/wasm/device.ts";
 import { parseUNetConfig } from "../../src/model/config.ts";
 import { parseSchedule } from "../../src/model/schedule.ts";
@@ -141,3 +142,23 @@ for (const [kind, open] of Object.entries(kinds)) {
     assertNotEquals(early, late);
   });
 }
+
+Deno.test("where samples lack room, the step makes it; where it cannot, nothing begins", async () => {
+  await using folder = await makeFolder();
+  /** A device on which samples fit beside the nth step that is compiled. */
+  const openTight = (fitting: number) => async () => {
+    const device = await openGpu(), compile = device.compile.bind(device);
+    let steps = 0;
+    device.compile = async (graph, options) => {
+      if (options?.label === "a training step") steps++;
+      if (options?.label === "a sampling step" && steps < fitting) {
+        throw new LimitError("It takes 9 bytes, but there are 8", 9, 8);
+      }
+      return await compile(graph, options);
+    };
+    return device;
+  };
+  assertStringIncludes(await trainOn(folder, "a", openTight(2)), "blocks computed twice to fit");
+  await assertRejects(() => trainOn(folder, "b", openTight(3)), LimitError, "there are 8");
+  assertEquals(await kindOf(folder.at("b")), "nothing");
+});

@@ -36,7 +36,10 @@ Deno.test("a training tells what it does, and leaves a model, a log and pictures
   assertEquals([code, stdout], [0, ""], stderr);
   assertMatch(stderr, /^data +data: 12 images of 8x8x1$/m);
   assertMatch(stderr, /^network +[\d,]+ parameters$/m);
-  assertMatch(stderr, /^device .* planned$/m);
+  assertMatch(
+    stderr,
+    /^memory +.*MB in the process: .*kB to save, [\d.]+ MB for program and data$/m,
+  );
   assertMatch(stderr, /^written to +a$/m);
   assertMatch(stderr, /^step 12 of 12, loss \d\.\d+, [\d.]+ images\/s$/m);
 

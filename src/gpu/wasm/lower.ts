@@ -43,7 +43,10 @@ export interface Lowered {
 /** Plans a program; see {@linkcode WasmDevice.plan}. */
 export function lowerProgram(device: WasmDevice, given: Graph, options: CompileOptions): Lowered {
   const graph = simplify(given);
-  const fused = fuse(graph, { maxStorages: MAX_STORAGES, fusesOperations: true });
+  const fused = fuse(graph, {
+    ...{ maxStorages: MAX_STORAGES, findsAnything: false },
+    fuses: ({ op }) => op.fuses,
+  });
   const stages = fused.stages.map((stage) => ({
     stage,
     kernels: lowerStage(stage, device.target),

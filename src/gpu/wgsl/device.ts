@@ -65,8 +65,8 @@ export class GpuDevice implements Device {
     this.target = {
       // A CPU wants few, long invocations; a GPU wants many.
       ...(this.isSoftware
-        ? { lanes: 8, steps: 256, workgroups: 16 }
-        : { lanes: 64, steps: 8, workgroups: 1024 }),
+        ? { lanes: 8, steps: 256, workgroups: 16, fusesOperations: false }
+        : { lanes: 64, steps: 8, workgroups: 1024, fusesOperations: true }),
       subgroup: hasSubgroups ? info.subgroupMinSize : 0,
       maxStorageBuffers: Math.min(limits.maxStorageBuffersPerShaderStage, 16),
       maxBindingElements: Math.floor(limits.maxStorageBufferBindingSize / 4),

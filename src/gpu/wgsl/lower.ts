@@ -9,6 +9,7 @@ import type { Excess, MemoryPlan } from "../describe.ts";
 import type { CompileOptions } from "../device.ts";
 import { fuse } from "../fuse.ts";
 import type { Graph } from "../graph.ts";
+import type { Fused } from "../loop.ts";
 import { Layout } from "../layout.ts";
 import { type Plan, planMemory } from "../plan.ts";
 import { formatShape, sizeOf } from "../shape.ts";
@@ -20,7 +21,7 @@ import { bufferSize, type GpuDevice } from "./device.ts";
 import { uniformBytes } from "./dispatch.ts";
 import type { Kernel, WgslTarget } from "./kernel.ts";
 import { lowerLoop } from "./loop.ts";
-import { computes, lowerByRule, type Tuner } from "./tuner.ts";
+import { computes, fusingOf, lowerByRule, type Tuner } from "./tuner.ts";
 
 /** A stage and its dispatches. */
 interface LoweredStage {
@@ -42,7 +43,7 @@ export function lowerProgram(device: GpuDevice, graph: Graph, options: CompileOp
   const { target } = device, { simple, stages, placements } = fuseGraph(device, graph);
   const lowered = stages.map((stage) => ({
     stage,
-    kernels: lowerLoops(stage, target) ?? lowerByRule(nodeOf(stage), target),
+    kernels: lowerLoops(stage, target) ?? lowerByRule(target, ...operationOf(stage)),
   }));
   return layOut(device, simple, placements, lowered, options);
 }
@@ -54,9 +55,11 @@ export async function tuneProgram(
   graph: Graph,
   options: CompileOptions,
 ): Promise<Lowered> {
-  const { simple, stages, placements } = fuseGraph(device, graph), tuned: LoweredStage[] = [];
+  const { target } = device, { simple, stages, placements } = fuseGraph(device, graph);
+  const tuned: LoweredStage[] = [];
   for (const stage of stages) {
-    const kernels = lowerLoops(stage, device.target) ?? await tuner.lower(nodeOf(stage));
+    const kernels = lowerLoops(stage, target) ??
+      await tuner.lower(...operationOf(stage));
     tuned.push({ stage, kernels });
   }
   return layOut(device, simple, placements, tuned, options);
@@ -64,8 +67,11 @@ export async function tuneProgram(
 
 function fuseGraph({ target }: GpuDevice, graph: Graph) {
   const simple = simplify(graph, (node) => computes(node, target));
-  const options = { maxStorages: target.maxStorageBuffers, fusesOperations: false };
-  return { simple, ...fuse(simple, options) };
+  const abilities = {
+    ...{ maxStorages: target.maxStorageBuffers, findsAnything: true },
+    fuses: (node: Tensor) => fusingOf(node, target),
+  };
+  return { simple, ...fuse(simple, abilities) };
 }
 
 /** The kernels of a stage that is computed by loops. */
@@ -75,7 +81,10 @@ function lowerLoops(stage: Stage, target: WgslTarget): readonly Kernel[] | undef
   return variants ? undefined : loops?.(stage.node).flatMap((loop) => lowerLoop(loop, target));
 }
 
-const nodeOf = (stage: Stage): Tensor => (stage as Extract<Stage, { node: Tensor }>).node;
+const operationOf = (stage: Stage): [Tensor, Fused] => {
+  const { node, fused } = stage as Extract<Stage, { node: Tensor }>;
+  return [node, fused];
+};
 
 /** Plans the memory. */
 function layOut(

@@ -205,6 +205,8 @@ export class GpuTensorBuffer implements TensorBuffer {
   readonly dtype: DType;
   readonly length: number;
   readonly buffer: GPUBuffer;
+  /** Changes whenever somebody writes. */
+  version = 0;
   readonly #device: GpuDevice;
 
   constructor(device: GpuDevice, length: number, dtype: DType) {
@@ -219,6 +221,7 @@ export class GpuTensorBuffer implements TensorBuffer {
     // Deno aborts the process on empty and on overlong writes.
     checkRange("write", this.length, offset, values.length);
     if (values.length === 0) return;
+    this.version++;
     const data = this.dtype === "i32" ? Int32Array.from(values) : Float32Array.from(values);
     this.#device.check();
     this.#device.device.queue.writeBuffer(this.buffer, offset * 4, data);

@@ -7,6 +7,7 @@
 
 import type { Excess, MemoryPlan } from "../describe.ts";
 import type { CompileOptions } from "../device.ts";
+import { constantInputs, findPreparations } from "../constants.ts";
 import { fuse } from "../fuse.ts";
 import type { Graph } from "../graph.ts";
 import type { Fused } from "../loop.ts";
@@ -34,6 +35,10 @@ export interface Lowered {
   readonly graph: Graph;
   readonly layout: Layout;
   readonly stages: readonly LoweredStage[];
+  /** Kernels that make of constant inputs what only other kernels read. */
+  readonly preparations: readonly Kernel[];
+  readonly others: readonly Kernel[];
+  readonly constants: readonly Tensor[];
   readonly temporary: Plan<Storage>;
   readonly memory: MemoryPlan;
 }
@@ -94,12 +99,18 @@ function layOut(
   stages: readonly LoweredStage[],
   options: CompileOptions,
 ): Lowered {
-  const kernels = stages.flatMap((stage) => stage.kernels);
+  const inOrder = stages.flatMap((stage) => stage.kernels);
+  const constants = constantInputs(graph, options);
+  const preparations = findPreparations(inOrder, constants, ({ bindings }) => bindings);
+  const isPreparation = new Set(preparations);
+  const others = inOrder.filter((kernel) => !isPreparation.has(kernel));
+  const kernels = [...preparations, ...others];
   const touched = kernels.map(({ bindings }) => bindings.map(({ storage }) => storage));
-  const layout = new Layout(graph, placements, touched, (s) => storageSize(s) * 4);
+  const size = (storage: Storage) => storageSize(storage) * 4;
+  const layout = new Layout(graph, placements, touched, size, preparations.length);
   const temporary = planMemory(layout.lifetimes);
   const memory = planBytes(device, layout, kernels, temporary, options);
-  return { graph, layout, stages, temporary, memory };
+  return { graph, layout, stages, preparations, others, constants, temporary, memory };
 }
 
 /** What a program takes, and what of that is most beyond a limit, if anything is. */

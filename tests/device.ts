@@ -42,7 +42,7 @@ export async function openCpuAs(
 export const devices: Readonly<Record<string, () => Promise<Device>>> = {
   "this GPU": openGpu,
   "a GPU without subgroups": () =>
-    openGpuAs({ subgroup: 0, lanes: 64, steps: 8, workgroups: 1024 }),
+    openGpuAs({ subgroup: 0, lanes: 64, steps: 8, workgroups: 1024, fusesOperations: true }),
   "a GPU with large tiles": () =>
     openGpuAs({ subgroup: 0, tile: "128x128", lanes: 64, steps: 8, workgroups: 1024 }),
   "a GPU with small tiles": () =>

@@ -6,22 +6,23 @@
  * @module
  */
 
-import { type Graph, nodesOf } from "./graph.ts";
+import { absorbedInput, type Absorbing, absorbsOutput } from "./absorb.ts";
+import type { Graph } from "./graph.ts";
 import { concatOp, type Packing, packOp } from "./ops/concat.ts";
 import { mapOp } from "./ops/map.ts";
 import { sumOp } from "./ops/sum.ts";
-import { broadcastStrides, denseStrides, sameShape, type Shape, sizeOf } from "./shape.ts";
+import { denseStrides, sameShape, type Shape, sizeOf } from "./shape.ts";
 import {
   type Group,
   isGroup,
   type Member,
   type Placements,
-  scalarConstant,
   type Single,
   type Stage,
   StageBuilder,
 } from "./stage.ts";
 import type { Tensor } from "./tensor.ts";
+import { Uses } from "./uses.ts";
 import { isDenseView, resolve } from "./view.ts";
 
 /** What there is to execute, in order. */
@@ -30,32 +31,18 @@ export interface Schedule {
   readonly placements: Placements;
 }
 
-/** What a target is able to do. */
-export interface FusionOptions {
-  /** Storages that one loop may touch. */
-  readonly maxStorages: number;
-  /** Elements of a storage that a loop can write parts of as if it were one; none, if not given. */
-  readonly maxWhole?: number;
-  /** Whether kernels of operations that say so can compute their inputs and outputs. */
-  readonly fusesOperations: boolean;
-}
-
 /** How many stages back a loop is looked for that a value can join. */
 const WINDOW = 24;
 
 /** Orders and fuses a simplified graph. */
-export function fuse(graph: Graph, options: FusionOptions): Schedule {
-  return new Fusion(graph, options).schedule();
+export function fuse(graph: Graph, target: Absorbing): Schedule {
+  return new Fusion(graph, target).schedule();
 }
 
 class Fusion {
   readonly #graph: Graph;
-  readonly #options: FusionOptions;
-  /** Tensors that must exist at the end. */
-  readonly #roots: ReadonlySet<Tensor>;
-  readonly #consumers = new Map<Tensor, Tensor[]>();
-  /** Elementwise tensors that are computed wherever they are needed. */
-  readonly #inlined = new Set<Tensor>();
+  readonly #target: Absorbing;
+  readonly #uses: Uses;
   readonly #placements = new Map<Tensor, { within: Tensor; offset: number }>();
   /** Strides of tensors that are computed inside a concatenation. */
   readonly #strides = new Map<Tensor, readonly number[]>();
@@ -63,23 +50,24 @@ class Fusion {
   /** The last stage that computes a part of a tensor. */
   readonly #stageOf = new Map<Tensor, number>();
 
-  constructor(graph: Graph, options: FusionOptions) {
+  constructor(graph: Graph, target: Absorbing) {
     this.#graph = graph;
-    this.#options = options;
-    const { outputs, updates } = graph;
-    this.#roots = new Set([...Object.values(outputs), ...updates.map(([, value]) => value)]);
+    this.#target = target;
+    this.#uses = new Uses(graph);
   }
 
   schedule(): Schedule {
-    const nodes = nodesOf(this.#graph);
-    for (const node of nodes) for (const x of node.inputs) push(this.#consumers, x, node);
-    for (const node of nodes) if (this.#isCheapAgain(node)) this.#inlined.add(node);
-    for (const node of nodes) if (this.#takesInput(node)) this.#inlined.add(node.inputs[0]);
+    const { nodes, inlined } = this.#uses;
+    for (const node of nodes) if (this.#isCheapAgain(node)) inlined.add(node);
+    for (const node of nodes) {
+      const absorbed = absorbedInput(node, this.#uses, this.#target);
+      if (absorbed) inlined.add(absorbed);
+    }
     for (const node of nodes) if (node.op === packOp) this.#placeParts(node);
     for (const node of nodes) if (node.op === concatOp) this.#placeSums(node);
     for (const node of this.#inOrder(nodes)) this.#assign(node);
     for (const [state, value] of this.#graph.updates) this.#update(state, value);
-    const builder = new StageBuilder(this.#inlined, this.#placements);
+    const builder = new StageBuilder(inlined, this.#placements);
     const stages = this.#order()!.map((i) => builder.build(this.#stages[i]));
     return { stages, placements: this.#placements };
   }
@@ -99,92 +87,41 @@ class Fusion {
   }
 
   #isLate(node: Tensor): boolean {
-    return node.op === sumOp && isSmall(node.inputs[0].shape) && !this.#roots.has(node) &&
-      this.#readersOf(node).every((reader) => reader.op === packOp);
+    return node.op === sumOp && isSmall(node.inputs[0].shape) && !this.#uses.roots.has(node) &&
+      this.#uses.readersOf(node).every((reader) => reader.op === packOp);
   }
 
   /** Whether an elementwise tensor is cheaper to compute again than to keep. */
   #isCheapAgain(node: Tensor): boolean {
-    if (node.op !== mapOp || node.dtype !== "f32" || this.#roots.has(node)) return false;
-    const consumers = this.#consumers.get(node) ?? [];
+    if (node.op !== mapOp || node.dtype !== "f32" || this.#uses.roots.has(node)) return false;
+    const consumers = this.#uses.consumersOf(node);
     if (!consumers.every((c) => c.op === mapOp || c.op === sumOp || c.op === concatOp)) {
       return false;
     }
-    const own = this.#leaves(node);
+    const own = this.#uses.leavesOf(node.inputs);
     return consumers.every((c) => {
-      const others = c.inputs.filter((x) => x !== node).flatMap((x) => [...this.#leaves(x)]);
+      const others = c.inputs.filter((x) => x !== node).flatMap((x) => [...this.#uses.leaves(x)]);
       const after = new Set([...own, ...others]);
-      if (after.size > this.#options.maxStorages - 2) return false;
-      if (consumers.length === 1) return true;
-      return c.op !== concatOp && countLarge(after, c) <= countLarge(new Set([node, ...others]), c);
-    });
-  }
-
-  /** Whether an operation's kernel computes its first input, which nothing else needs. */
-  #takesInput(node: Tensor): boolean {
-    const [x] = node.inputs;
-    return this.#options.fusesOperations && node.op.fuses?.input === true && x.op === mapOp &&
-      x.dtype === "f32" && !this.#roots.has(x) && this.#consumers.get(x)!.length === 1 &&
-      this.#isChannelwise(x);
-  }
-
-  /** Whether everything that an elementwise tensor reads moves by one element a channel, or not. */
-  #isChannelwise(node: Tensor): boolean {
-    return node.shape.length === 4 && node.shape[3] % 4 === 0 && node.inputs.every((x) => {
-      if (this.#inlined.has(x)) return this.#isChannelwise(x);
-      const strides = broadcastStrides(x.shape, resolve(x).strides, node.shape);
-      return scalarConstant(x) !== undefined || (x.dtype === "f32" && strides[3] === 1);
+      return after.size <= this.#target.maxStorages - 2 &&
+        (consumers.length === 1 || c.op !== concatOp);
     });
   }
 
   /** The stage of an operation whose kernel can make an elementwise tensor of its result. */
   #producerOf(node: Tensor): Single | undefined {
-    if (!this.#options.fusesOperations || node.dtype !== "f32") return undefined;
-    const leaves = this.#leavesOf(node.inputs);
+    const leaves = this.#uses.leavesOf(node.inputs);
     for (const source of leaves) {
       const index = this.#stageOf.get(source) ?? -1, stage = this.#stages[index];
       if (index < 0 || isGroup(stage) || stage.node !== source || stage.output) continue;
       const isReady = [...leaves].every((x) =>
         x === source || (this.#stageOf.get(x) ?? -1) < index
       );
-      if (
-        isReady && source.op.fuses?.output && !this.#roots.has(source) &&
-        !this.#placements.has(source) && !this.#placements.has(node) &&
-        sameShape(source.shape, node.shape) &&
-        this.#leadsOnlyTo(source, node) && this.#isPixelwise(node, source)
-      ) return stage;
+      const isPlaced = this.#placements.has(source) || this.#placements.has(node);
+      if (isReady && !isPlaced && absorbsOutput(source, node, this.#uses, this.#target)) {
+        return stage;
+      }
     }
     return undefined;
-  }
-
-  /** Whether a tensor is needed for another one only. */
-  #leadsOnlyTo(x: Tensor, node: Tensor): boolean {
-    const consumers = this.#consumers.get(x) ?? [];
-    return consumers.length === 1 &&
-      (consumers[0] === node ||
-        (this.#inlined.has(consumers[0]) && this.#leadsOnlyTo(consumers[0], node)));
-  }
-
-  /** Whether an elementwise tensor reads, beside `result`, only what lies like it or is of a channel. */
-  #isPixelwise(node: Tensor, result: Tensor): boolean {
-    const dense = denseStrides(node.shape);
-    return node.shape.length === 4 && node.inputs.every((x) => {
-      if (x === result || scalarConstant(x) !== undefined) return true;
-      if (this.#inlined.has(x)) return this.#isPixelwise(x, result);
-      const strides = broadcastStrides(x.shape, resolve(x).strides, node.shape);
-      const isOfChannel = strides[1] === 0 && strides[2] === 0 && strides[3] === 1;
-      return x.dtype === "f32" && (isOfChannel || sameShape(strides, dense));
-    });
-  }
-
-  #leavesOf(nodes: readonly Tensor[]): Set<Tensor> {
-    return new Set(nodes.flatMap((x) => [...this.#leaves(x)]));
-  }
-
-  /** What has to be in memory to read a tensor. */
-  #leaves(node: Tensor): Set<Tensor> {
-    if (this.#inlined.has(node)) return new Set(node.inputs.flatMap((x) => [...this.#leaves(x)]));
-    return new Set(scalarConstant(node) === undefined ? [resolve(node).source] : []);
   }
 
   /** Lets tensors that are packed be computed inside the pack, where nothing stands against it. */
@@ -193,10 +130,11 @@ class Fusion {
     node.inputs.forEach((x, i) => {
       const { source } = resolve(x);
       const isOnce = node.inputs.filter((other) => resolve(other).source === source).length === 1;
-      const isFree = source.inputs.length > 0 && source.op !== packOp && !this.#roots.has(source) &&
+      const isFree = source.inputs.length > 0 && source.op !== packOp &&
+        !this.#uses.roots.has(source) &&
         !this.#placements.has(source) && (isOnce || isElementwise(source)) &&
         // WebGPU lets no kernel read one part of a buffer and write another.
-        this.#readersOf(source).every((reader) => reader === node);
+        this.#uses.readersOf(source).every((reader) => reader === node);
       if (isFree && isDenseView(x) && sizeOf(source.shape) === sizeOf(x.shape)) {
         this.#placements.set(source, { within: node, offset: offsets[i] });
       }
@@ -208,7 +146,8 @@ class Fusion {
     const { axis } = node.attributes as { axis: number }, strides = denseStrides(node.shape);
     let start = 0;
     for (const x of node.inputs) {
-      if (x.op === sumOp && !this.#roots.has(x) && this.#consumers.get(x)!.length === 1) {
+      const isFree = x.op === sumOp && !this.#uses.roots.has(x);
+      if (isFree && this.#uses.consumersOf(x).length === 1) {
         this.#placements.set(x, { within: node, offset: start * strides[axis] });
         this.#strides.set(x, strides);
       }
@@ -216,15 +155,9 @@ class Fusion {
     }
   }
 
-  /** What is computed from a tensor, or from views of it. */
-  #readersOf(x: Tensor): Tensor[] {
-    const consumers = this.#consumers.get(x) ?? [];
-    return consumers.flatMap((c) => c.op.view ? this.#readersOf(c) : [c]);
-  }
-
   /** Gives a tensor a stage of its own, or a part in one that is there. */
   #assign(node: Tensor): void {
-    if (node.inputs.length === 0 || node.op.view || this.#inlined.has(node)) return;
+    if (node.inputs.length === 0 || node.op.view || this.#uses.inlined.has(node)) return;
     const strides = this.#strides.get(node) ?? denseStrides(node.shape);
     const producer = node.op === mapOp ? this.#producerOf(node) : undefined;
     if (producer) {
@@ -268,8 +201,9 @@ class Fusion {
         group.members.push({ ...member, target: node, offset });
       });
     } else {
-      const input = this.#inlined.has(node.inputs[0]) ? { input: node.inputs[0] } : {};
-      this.#stageOf.set(node, this.#stages.push({ node, ...input }) - 1);
+      const input = node.inputs.length ? resolve(node.inputs[0]).source : node;
+      const taken = this.#uses.inlined.has(input) ? { input } : {};
+      this.#stageOf.set(node, this.#stages.push({ node, ...taken }) - 1);
     }
   }
 
@@ -280,13 +214,9 @@ class Fusion {
    */
   #copyInto(x: Tensor, member: Member, copies?: Map<string, Group>): void {
     const shape = String(x.shape), found = copies?.get(shape);
-    if (found) {
-      const members = [...found.members, member];
-      const reads = new Set(members.flatMap((m) => [...this.#readsOf(m)]));
-      if (reads.size + this.#countTargets(members) <= this.#options.maxStorages) {
-        found.members.push(member);
-        return;
-      }
+    if (found && this.#placesOf(found, member) <= this.#target.maxStorages) {
+      found.members.push(member);
+      return;
     }
     const group = { domain: x.shape, summed: x.shape.map(() => false), members: [member] };
     copies?.set(shape, group);
@@ -312,10 +242,8 @@ class Fusion {
       const shares = isSmall(domain) ||
         [...reads].some((x) => own.has(x) || (present.has(x) && isLarge(x)));
       const isReady = [...reads].every((x) => own.has(x) || (this.#stageOf.get(x) ?? -1) < i);
-      const outside = present.union(reads).difference(own);
       if (!shares || !isReady) continue;
-      const targets = this.#countTargets([...group.members, member]);
-      if (outside.size + targets > this.#options.maxStorages) continue;
+      if (this.#placesOf(group, member) > this.#target.maxStorages) continue;
       group.members.push(member);
       this.#stageOf.set(node, i);
       return;
@@ -323,26 +251,31 @@ class Fusion {
     this.#stageOf.set(node, this.#stages.push({ domain, summed, members: [member] }) - 1);
   }
 
-  /** How many storages values go to; those that are parts of one count once. */
-  #countTargets(members: readonly Member[]): number {
-    const { maxWhole = 0 } = this.#options;
-    return new Set(members.map(({ target }) => {
-      const whole = this.#placements.get(target)?.within ?? target;
-      return sizeOf(whole.shape) <= maxWhole ? whole : target;
-    })).size;
-  }
-
   /** What has to be in memory to compute a member. */
   #readsOf({ node, target }: Member): Set<Tensor> {
     const read = target === node ? node.inputs : [node];
-    return new Set(read.flatMap((x) => [...this.#leaves(x)]));
+    return new Set(read.flatMap((x) => [...this.#uses.leaves(x)]));
+  }
+
+  /** How many places in memory a loop touches when it computes a value more. */
+  #placesOf({ domain, summed, members }: Group, member: Member): number {
+    const group = { domain, summed, members: [...members, member] };
+    const { maxWhole = 0 } = this.#target;
+    const written = group.members.flatMap(({ node, target, offset }): readonly unknown[] => {
+      const whole = this.#placements.get(target)?.within ?? target;
+      if (sizeOf(whole.shape) <= maxWhole) return [whole];
+      // What is packed twice will be written twice.
+      const copies = this.#uses.readersOf(node).filter((reader) => reader.op === packOp).length;
+      return Array.from({ length: Math.max(1, copies) }, (_, i) => `${target.id} ${offset} ${i}`);
+    });
+    return this.#readsOfStage(group).size + new Set(written).size;
   }
 
   /** What has to be in memory to run a stage. */
   #readsOfStage(stage: Group | Single): Set<Tensor> {
     if (!isGroup(stage)) {
       const { node, output } = stage;
-      const all = this.#leavesOf([...node.inputs, ...(output?.inputs ?? [])]);
+      const all = this.#uses.leavesOf([...node.inputs, ...(output?.inputs ?? [])]);
       return all.difference(new Set([node]));
     }
     const own = new Set(stage.members.filter((m) => m.node === m.target).map((m) => m.node));
@@ -368,7 +301,7 @@ class Fusion {
   /** Whether an elementwise value reads `state`, if at all, only at the element it computes. */
   #readsInStep(node: Tensor, state: Tensor): boolean {
     return node.inputs.every((x) => {
-      if (this.#inlined.has(x)) {
+      if (this.#uses.inlined.has(x)) {
         return this.#readsInStep(x, state) && sameShape(x.shape, node.shape);
       }
       const { source, offset } = resolve(x);
@@ -421,12 +354,6 @@ class Fusion {
 const isSmall = (domain: Shape) => sizeOf(domain) <= 1 << 16;
 
 const isElementwise = (x: Tensor) => x.op === mapOp || x.op === sumOp;
-
-/** How many of these are about as large as what `consumer` walks. */
-function countLarge(tensors: ReadonlySet<Tensor>, consumer: Tensor): number {
-  const size = sizeOf(consumer.op === sumOp ? consumer.inputs[0].shape : consumer.shape);
-  return [...tensors].filter((x) => sizeOf(x.shape) * 2 >= size).length;
-}
 
 function push<K, V>(map: Map<K, V[]>, key: K, value: V): void {
   const list = map.get(key);

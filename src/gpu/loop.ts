@@ -31,10 +31,16 @@ export interface Loop<S> {
   readonly summed: readonly boolean[];
   readonly operands: readonly Access<S>[];
   readonly results: readonly Result<S>[];
+  /**
+   * What becomes of the sum, which is argument 0, if there is but one, of operand 0; operands after
+   * it are the other arguments, and do not move along summed axes.
+   */
+  readonly finish?: Expression;
 }
 
-/** An expression and what its arguments read. */
+/** An expression over the elements of a domain, and what its arguments read. */
 export interface Elementwise {
+  readonly domain: Shape;
   readonly operands: readonly Access<Tensor>[];
   readonly expression: Expression;
 }

@@ -6,6 +6,7 @@
  * @module
  */
 
+import type { Fusing } from "./absorb.ts";
 import type { Fused } from "./loop.ts";
 import type { Loop } from "./loop.ts";
 import type { Shape } from "./shape.ts";
@@ -67,8 +68,8 @@ export interface Op<A = unknown> {
   /** Its computation on a CPU by WebAssembly. */
   wasm?(node: Tensor<A>, target: WasmTarget, fused: Fused): readonly WasmKernel[];
 
-  /** Elementwise work that its kernel on a CPU can do on the way: on the first input, on the result. */
-  readonly fuses?: { readonly input: boolean; readonly output: boolean };
+  /** Elementwise work that its kernel on a CPU can do on the way; for GPUs, variants tell it. */
+  readonly fuses?: Fusing;
 
   /** What tests run: values against the reference, gradients against central differences. */
   readonly cases?: readonly Case[];

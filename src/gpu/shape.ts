@@ -101,6 +101,33 @@ export function reshapeStrides(
   return out;
 }
 
+/** An axis of a finer shape. */
+export interface Refined {
+  readonly size: number;
+  /** The axis that it is a part of. */
+  readonly axis: number;
+  /** Steps along that axis for one along this one. */
+  readonly inner: number;
+  /** Whether no slower axis is a part of the same one. */
+  readonly isFirst: boolean;
+}
+
+/**
+ * The axes of `finer`, which walks the same elements as `shape`, as parts of its axes; `undefined` if
+ * one of them is a part of two.
+ */
+export function refine(shape: Shape, finer: Shape): Refined[] | undefined {
+  const axes: Refined[] = [];
+  let axis = shape.length - 1, inner = 1;
+  for (const size of finer.toReversed()) {
+    while (axis > 0 && inner === shape[axis] && size > 1) [axis, inner] = [axis - 1, 1];
+    axes.unshift({ size, axis, inner, isFirst: inner * size === shape[axis] });
+    inner *= size;
+    if (shape[axis] % inner) return undefined;
+  }
+  return axes;
+}
+
 /** A shape as people write it, `[2, 3]`. */
 export function formatShape(shape: Shape): string {
   return `[${shape.join(", ")}]`;

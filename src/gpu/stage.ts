@@ -79,19 +79,23 @@ export class StageBuilder {
     const fused: { -readonly [K in keyof Fused]: Fused[K] } = {};
     if (input) {
       const { operands, compute } = this.#reader(input.shape);
-      fused.input = { expression: compute(input), operands };
+      fused.input = { domain: input.shape, expression: compute(input), operands };
     }
     if (output) {
-      const { operands, values, compute } = this.#reader(output.shape, 1);
-      values.set(node, e.argument(0));
+      const { operands, compute } = this.#reader(output.shape, node);
       const { storage } = this.#locate(output, 0);
-      fused.output = { expression: compute(output), operands, storage };
+      fused.output = { domain: output.shape, expression: compute(output), operands, storage };
     }
     return fused;
   }
 
-  /** Makes expressions over a domain, and collects what they read. Arguments count from `first`. */
-  #reader(domain: Shape, first = 0) {
+  /**
+   * Makes expressions over a domain, and collects what they read.
+   *
+   * @param result What is argument 0, before the operands, if anything is.
+   */
+  #reader(domain: Shape, result?: Tensor) {
+    const first = result ? 1 : 0;
     const operands: Access<Tensor>[] = [], values = new Map<Tensor, Expression>();
     const operand = (x: Tensor): Expression => {
       const value = scalarConstant(x);
@@ -105,8 +109,10 @@ export class StageBuilder {
       const index = found < 0 ? operands.push({ storage, strides, offset }) - 1 : found;
       return e.argument(first + index);
     };
-    const read = (x: Tensor): Expression =>
-      values.get(x) ?? (this.#inlined.has(x) ? compute(x) : operand(x));
+    const read = (x: Tensor): Expression => {
+      if (result && resolve(x).source === result) return e.argument(0);
+      return values.get(x) ?? (this.#inlined.has(x) ? compute(x) : operand(x));
+    };
     const compute = (node: Tensor): Expression => {
       if (node.op === sumOp) return read(node.inputs[0]);
       const inputs = node.inputs.map(read);

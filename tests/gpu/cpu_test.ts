@@ -173,40 +173,6 @@ Deno.test("a closed CPU device is an error, and closing it twice is none", async
   await assertRejects(() => device.compile(makeGraph({ y: add(input("x", [1]), 1) })), DeviceError);
 });
 
-Deno.test("the CPU device prepares constants once, and again when they have changed", async () => {
-  using device = await WasmDevice.open(2);
-  const x = input("x", [1, 12, 12, 16]),
-    w = input("w", [3, 3, 16, 16]),
-    p = input("p", [1, 1, 16, 24]);
-  using weights = device.buffer(9 * 16 * 16);
-  const buffers = { w: weights }, constant = ["w", "p"];
-  const y = conv2d(conv2d(x, w, undefined, same(3)), p, undefined, same(1));
-  const graph = makeGraph({ y });
-  using program = await device.compile(graph, { buffers, constant });
-  using plain = await device.compile(graph, { buffers });
-  using doubling = await device.compile(makeGraph({}, [[w, mul(w, 2)]]), { buffers });
-  assert(program.dispatches < plain.dispatches);
-  const fill = (length: number, k: number) =>
-    Float32Array.from({ length }, (_, i) => Math.sin(i * k));
-  const check = async () => {
-    program.run(2);
-    plain.run();
-    assertEquals(await program.buffers.y.read(), await plain.buffers.y.read());
-    return (await program.buffers.y.read())[5];
-  };
-  for (const { buffers } of [program, plain]) {
-    buffers.x.write(fill(12 * 12 * 16, 1.3));
-    buffers.p.write(fill(16 * 24, 0.7));
-  }
-  weights.write(fill(9 * 16 * 16, 2.1));
-  const before = await check();
-  doubling.run();
-  const doubled = await check();
-  assert(before !== 0 && Math.abs(doubled - 2 * before) < 1e-5 * Math.abs(before));
-  for (const { buffers } of [program, plain]) buffers.p.write([9, 8, 7], 3);
-  assert(await check() !== doubled);
-});
-
 Deno.test("two programs on one CPU device do not disturb each other", async () => {
   using device = await WasmDevice.open(3);
   const build = (factor: number) =>

@@ -1,10 +1,11 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { DeviceError } from "../../src/gpu/device.ts";
+import { type Device, DeviceError } from "../../src/gpu/device.ts";
 import * as e from "../../src/gpu/expression.ts";
 import { grad } from "../../src/gpu/grad.ts";
 import { makeGraph } from "../../src/gpu/graph.ts";
 import { openDevice } from "../../src/gpu/open.ts";
 import { pack, viewOf } from "../../src/gpu/ops/concat.ts";
+import { conv2d, same } from "../../src/gpu/ops/conv2d.ts";
 import { add, map, mul, square, sub } from "../../src/gpu/ops/map.ts";
 import { matmul } from "../../src/gpu/ops/matmul.ts";
 import { randomNormal } from "../../src/gpu/ops/random.ts";
@@ -19,7 +20,7 @@ import { Sampler } from "../../src/sample/sampler.ts";
 import { parseTraining } from "../../src/train/config.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import { assertClose } from "../close.ts";
-import { openCpuAs, openGpu } from "../device.ts";
+import { openCpuAs, openGpu, openGpuAs } from "../device.ts";
 
 Deno.test("a program updates inputs in place, reading old values where they are asked for", async () => {
   for (const device of [await openGpu(), await openCpuAs(2, {}), new ReferenceDevice()]) {
@@ -114,6 +115,46 @@ Deno.test("what is packed can be made of what else is packed", async () => {
     assertEquals([...await program.buffers.packed.read(64, 4)], [1, 4, 3, 8]);
   }
 });
+
+const preparing: Record<string, () => Promise<Device>> = {
+  "the CPU": () => openCpuAs(2, {}),
+  "a GPU": () => openGpuAs({ preferred: "winograd, subgroup" }),
+};
+for (const [name, open] of Object.entries(preparing)) {
+  Deno.test(`constants are prepared once, and again when they have changed, on ${name}`, async () => {
+    using device = await open();
+    const x = input("x", [1, 12, 12, 16]),
+      w = input("w", [3, 3, 16, 16]),
+      p = input("p", [1, 1, 16, 24]);
+    using weights = device.buffer(9 * 16 * 16);
+    const buffers = { w: weights }, constant = ["w", "p"];
+    const y = conv2d(conv2d(x, w, undefined, same(3)), p, undefined, same(1));
+    const graph = makeGraph({ y });
+    using program = await device.compile(graph, { buffers, constant });
+    using plain = await device.compile(graph, { buffers });
+    using doubling = await device.compile(makeGraph({}, [[w, mul(w, 2)]]), { buffers });
+    assert(program.dispatches < plain.dispatches);
+    const fill = (length: number, k: number) =>
+      Float32Array.from({ length }, (_, i) => Math.sin(i * k));
+    const check = async () => {
+      program.run(2);
+      plain.run();
+      assertEquals(await program.buffers.y.read(), await plain.buffers.y.read());
+      return (await program.buffers.y.read())[5];
+    };
+    for (const { buffers } of [program, plain]) {
+      buffers.x.write(fill(12 * 12 * 16, 1.3));
+      buffers.p.write(fill(16 * 24, 0.7));
+    }
+    weights.write(fill(9 * 16 * 16, 2.1));
+    const before = await check();
+    doubling.run();
+    const doubled = await check();
+    assert(before !== 0 && Math.abs(doubled - 2 * before) < 1e-5 * Math.abs(before));
+    for (const { buffers } of [program, plain]) buffers.p.write([9, 8, 7], 3);
+    assert(await check() !== doubled);
+  });
+}
 
 /** Counts calls of a device's methods that create something, and of its queue. */
 function countCalls(device: GPUDevice) {

@@ -5,14 +5,16 @@
  * @module
  */
 
+import type { Fused } from "../loop.ts";
 import type { Op } from "../op.ts";
 import { formatShape, sameShape, sizeOf } from "../shape.ts";
 import { apply, type HostArray, type Tensor } from "../tensor.ts";
 import { resolve } from "../view.ts";
-import { generateTile, type Source } from "../wgsl/gemm.ts";
+import { generateTile, type Product, type Source } from "../wgsl/gemm.ts";
 import { lowerMatmul as lowerOnCpu } from "../wasm/matmul.ts";
-import { bind, bindRange, type Kernel, makeKernel, type WgslTarget } from "../wgsl/kernel.ts";
-import { splitSum } from "../wgsl/loop.ts";
+import { FusedWork } from "../wgsl/elementwise.ts";
+import { bindRange, type Kernel, type WgslTarget } from "../wgsl/kernel.ts";
+import { splitSum } from "../wgsl/split.ts";
 import { add } from "./map.ts";
 import { isTransposed, permute, reshape, transpose } from "./view.ts";
 
@@ -49,7 +51,7 @@ const matmulOp: Op<Record<never, never>> = {
   acceptsView: (view, shape) =>
     view.strides.slice(-2).some((s, i) => s === 1 || shape.at(i - 2) === 1) &&
     batchAxes(view.strides, shape).length <= 2,
-  variants: [{ name: "tile", lower: lowerMatmul }],
+  variants: [{ name: "tile", fuses: { input: false, output: true }, lower: lowerMatmul }],
   wasm: lowerOnCpu,
   cases: [
     { name: "odd sizes", inputs: [{ shape: [3, 7] }, { shape: [7, 5] }], build: matmul },
@@ -115,8 +117,8 @@ const productLike = (x: Tensor, a: Tensor, b: Tensor): Tensor =>
 export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   const rows = reshape(x, [sizeOf(x.shape.slice(0, -1)), x.shape.at(-1)!]);
   const product = matmul(rows, transpose(weight));
-  const shape = [...x.shape.slice(0, -1), weight.shape[0]];
-  return reshape(bias ? add(product, bias) : product, shape);
+  const shaped = reshape(product, [...x.shape.slice(0, -1), weight.shape[0]]);
+  return bias ? add(shaped, bias) : shaped;
 }
 
 /** Batch axes of a view, those merged that are walked as one. */
@@ -174,12 +176,12 @@ function source(name: "a" | "b", isAlong: boolean, isVector: boolean): Source {
   };
 }
 
-function lowerMatmul(node: Tensor, target: WgslTarget): Kernel[] {
+function lowerMatmul(node: Tensor, target: WgslTarget, fused: Fused): Kernel[] {
   const [x, w] = node.inputs, [m, n] = node.shape.slice(-2), k = x.shape.at(-1)!;
   const batch = sizeOf(node.shape.slice(0, -2));
   const a = operand("a", x), b = operand("b", w);
   const isVector = a.isVector && b.isVector && n % 4 === 0 && (a.isAlong || m % 4 === 0);
-  const tile = generateTile({
+  const product: Product = {
     size: [m, n, batch],
     rows: "m",
     columns: "n",
@@ -193,16 +195,14 @@ var k = part * u.chunk; let end = min(k + u.chunk, u.k);`,
     advance: "k += 4u;",
     place: (row, column) => `((part * u.batch + batch) * u.m + ${row}) * u.n + ${column}`,
     vector: isVector,
-  }, target);
-  const tiles = Math.ceil(m / tile.rows) * Math.ceil(n / tile.columns);
-  return splitSum("matmul", node, k, tiles * batch, target, (y, parts, chunk) =>
-    makeKernel({
+  };
+  const { rows, columns } = generateTile(product, target);
+  const tiles = Math.ceil(m / rows) * Math.ceil(n / columns);
+  return splitSum("matmul", node, k, tiles * batch, target, (y, parts, chunk) => {
+    const work = new FusedWork(y, parts === 1 ? fused : {}, isVector);
+    return work.kernel({
       label: "matmul",
-      bindings: [
-        { ...a.binding, vector: isVector },
-        { ...b.binding, vector: isVector },
-        bind("y", y, { vector: isVector, write: true }),
-      ],
+      bindings: [{ ...a.binding, vector: isVector }, { ...b.binding, vector: isVector }],
       uniforms: {
         m,
         n,
@@ -215,9 +215,10 @@ var k = part * u.chunk; let end = min(k + u.chunk, u.k);`,
         ...{ b_start: b.start, b_jump: b.jump, b_inner: b.inner.size },
         ...{ b_inner_stride: b.inner.stride, b_outer_stride: b.outer.stride },
       },
-      ...tile.code,
-      workgroups: [Math.ceil(n / tile.columns), Math.ceil(m / tile.rows), batch * parts],
-    }));
+      ...generateTile({ ...product, finish: work.finish }, target).code,
+      workgroups: [Math.ceil(n / columns), Math.ceil(m / rows), batch * parts],
+    });
+  }, fused.output);
 }
 
 /** `[batch, length, heads * size]` as `[batch, heads, length, size]`. */

@@ -7,15 +7,16 @@
 
 import type { MemoryPlan } from "../describe.ts";
 import { type CompileOptions, DeviceError } from "../device.ts";
+import { constantInputs, findPreparations } from "../constants.ts";
 import { fuse } from "../fuse.ts";
-import { type Graph, nodesOf } from "../graph.ts";
+import type { Graph } from "../graph.ts";
 import { Layout } from "../layout.ts";
 import { planOffsets } from "../plan.ts";
 import { sizeOf } from "../shape.ts";
 import { simplify } from "../simplify.ts";
 import type { Stage } from "../stage.ts";
-import { Scratch, type Storage } from "../storage.ts";
-import { inputName, type Tensor } from "../tensor.ts";
+import type { Storage } from "../storage.ts";
+import type { Tensor } from "../tensor.ts";
 import type { WasmDevice } from "./device.ts";
 import { storageBytes, type WasmKernel, type WasmTarget } from "./kernel.ts";
 import { lowerLoop } from "./loop.ts";
@@ -43,14 +44,18 @@ export interface Lowered {
 /** Plans a program; see {@linkcode WasmDevice.plan}. */
 export function lowerProgram(device: WasmDevice, given: Graph, options: CompileOptions): Lowered {
   const graph = simplify(given);
-  const fused = fuse(graph, { maxStorages: MAX_STORAGES, fusesOperations: true });
+  const fused = fuse(graph, {
+    ...{ maxStorages: MAX_STORAGES, findsAnything: false },
+    fuses: ({ op }) => op.fuses,
+  });
   const stages = fused.stages.map((stage) => ({
     stage,
     kernels: lowerStage(stage, device.target),
   }));
   const inOrder = stages.flatMap(({ kernels }) => kernels);
   const constants = constantInputs(graph, options);
-  const preparations = findPreparations(inOrder, constants), isPreparation = new Set(preparations);
+  const preparations = findPreparations(inOrder, constants, ({ pointers }) => pointers);
+  const isPreparation = new Set(preparations);
   const others = inOrder.filter((kernel) => !isPreparation.has(kernel));
   const kernels = [...preparations, ...others];
   const touched = kernels.map(({ pointers }) => pointers.map(({ storage }) => storage));
@@ -76,26 +81,6 @@ export function lowerProgram(device: WasmDevice, given: Graph, options: CompileO
   return {
     ...{ graph, layout, stages, preparations, others, constants, temporary, scratch, memory },
   };
-}
-
-/** Inputs that were said to be constant, and are by this program. */
-function constantInputs(graph: Graph, { constant }: CompileOptions): Tensor[] {
-  const updated = new Set(graph.updates.map(([state]) => state)), names = new Set(constant);
-  return nodesOf(graph).filter((node) => names.has(inputName(node) ?? "") && !updated.has(node));
-}
-
-function findPreparations(
-  kernels: readonly WasmKernel[],
-  constants: readonly Tensor[],
-): WasmKernel[] {
-  const known = new Set<Storage>(constants);
-  return kernels.filter(({ pointers }) => {
-    const isPreparation = pointers.every(({ storage, write }) =>
-      write ? storage instanceof Scratch : known.has(storage)
-    );
-    if (isPreparation) { for (const { storage } of pointers) known.add(storage); }
-    return isPreparation;
-  });
 }
 
 function lowerStage(stage: Stage, target: WasmTarget): readonly WasmKernel[] {

@@ -6,8 +6,9 @@
  */
 
 import type { Variant } from "./kernel.ts";
-import { bind, bindInput, makeKernel } from "./kernel.ts";
-import { splitSum } from "./loop.ts";
+import { FusedWork } from "./elementwise.ts";
+import { bindInput } from "./kernel.ts";
+import { splitSum } from "./split.ts";
 import { generateTile, type Source, type Step } from "./gemm.ts";
 import { type ConvSizes, convSizes, type Window } from "../convolution.ts";
 import type { Shape } from "../shape.ts";
@@ -29,10 +30,16 @@ const four = (name: string, at: string, isVector: boolean) =>
     : `vec4f(${[0, 1, 2, 3].map((i) => `${name}[${at} + ${i}u]`)})`;
 
 /** Numbers where a condition holds, else zeros; `count` limits them at the end of odd channels. */
-const masked = (value: string, ok: string, isVector: boolean, channel: string, count: string) =>
+const masked = (value: string, ok: string, isVector = true, channel = "", count = "") =>
   isVector
     ? `select(vec4f(), ${value}, ${ok})`
     : `select(vec4f(), ${value}, (vec4u(${channel}) + vec4u(0u, 1u, 2u, 3u) < vec4u(${count})) & vec4<bool>(${ok}))`;
+
+/** Where to read an image, wherever the tap is: its pixel if it is computed, else its index. */
+const clamped = (slot: string, [n, y, x]: readonly string[], isComputed: boolean) =>
+  isComputed
+    ? `let vy${slot} = select(0u, ${y}${slot}, ok${slot}); let vx${slot} = select(0u, ${x}${slot}, ok${slot});`
+    : `let i${slot} = select(0u, ((${n}${slot} * u.height + ${y}${slot}) * u.width + ${x}${slot}) * u.channels + c, ok${slot});`;
 
 /** The loop over taps and channels, four channels an iteration. `channels` names a uniform. */
 const tapLoop = (channels: string) => ({
@@ -48,23 +55,27 @@ if (c >= u.${channels}) {
 /** y[n, oy, ox, k] = bias[k] + Σ x[n, oy·s - top + ty, ox·s - left + tx, c] w[ty, tx, c, k]. */
 export const forwardVariant: Variant<Window> = {
   name: "implicit product",
-  lower(node, target) {
+  fuses: { input: true, output: true },
+  lower(node, target, fused) {
     const [x, w, bias] = node.inputs;
     const s = convSizes(x.shape, w.shape, node.shape, node.attributes);
     const isVector = s.channels % 4 === 0 && s.outChannels % 4 === 0;
+    const work = new FusedWork(node, fused, isVector, x), { input } = work;
     const patches: Source = {
       layout: "along",
       prepare: (slot, index) =>
         `let p${slot} = ${index};
 let x${slot} = p${slot} % u.out_width * ${s.stride}u - u.left;
 let y${slot} = p${slot} / u.out_width % u.out_height * ${s.stride}u - u.top;
-let n${slot} = p${slot} / (u.out_width * u.out_height) * u.height;`,
+let n${slot} = p${slot} / (u.out_width * u.out_height);`,
       step: (slot) =>
         `let ix${slot} = x${slot} + tx; let iy${slot} = y${slot} + ty;
 let ok${slot} = ix${slot} < u.width && iy${slot} < u.height;
-let i${slot} = select(0u, ((n${slot} + iy${slot}) * u.width + ix${slot}) * u.channels + c, ok${slot});`,
+${clamped(slot, ["n", "iy", "ix"], input !== undefined)}`,
       fetch: (slot) =>
-        masked(four("x", `i${slot}`, isVector), `ok${slot}`, isVector, "c", "u.channels"),
+        input
+          ? masked(input.value([`n${slot}`, `vy${slot}`, `vx${slot}`, "c"]), `ok${slot}`)
+          : masked(four("x", `i${slot}`, isVector), `ok${slot}`, isVector, "c", "u.channels"),
     };
     const kernel: Source = {
       layout: "across",
@@ -79,15 +90,15 @@ let i${slot} = select(0u, ((n${slot} + iy${slot}) * u.width + ix${slot}) * u.cha
       ...{ rows: "pixels", columns: "out_channels", a: patches, b: kernel, vector: isVector },
       ...(bias ? { start: (column: string) => four("bias", column, isVector) } : {}),
       place: (row, column) => `${row} * u.out_channels + ${column}`,
+      finish: work.finish,
     }, target);
     const columns = Math.ceil(s.outChannels / tile.columns);
-    return [makeKernel({
+    return [work.kernel({
       label: "conv2d",
       bindings: [
-        bindInput("x", x, isVector),
+        ...work.bindImage("x", x, isVector),
         bindInput("w", w, isVector),
         ...(bias ? [bindInput("bias", bias, isVector)] : []),
-        bind("y", node, { vector: isVector, write: true }),
       ],
       uniforms: { ...uniforms(s), pixels },
       ...tile.code,
@@ -99,10 +110,12 @@ let i${slot} = select(0u, ((n${slot} + iy${slot}) * u.width + ix${slot}) * u.cha
 /** dx[n, y, x, c] = Σ dy[n, (y + top - ty) / s, (x + left - tx) / s, k] w[ty, tx, c, k]. */
 export const inputGradVariant: Variant<Window & { shape: Shape }> = {
   name: "implicit product",
-  lower(node, target) {
+  fuses: { input: false, output: true },
+  lower(node, target, fused) {
     const [g, w] = node.inputs;
     const s = convSizes(node.shape, w.shape, g.shape, node.attributes);
     const isVector = s.channels % 4 === 0 && s.outChannels % 4 === 0;
+    const work = new FusedWork(node, fused, isVector);
     const strided = (axis: string, slot: string) =>
       s.stride === 1
         ? `let o${axis}${slot} = q${axis}${slot};`
@@ -137,14 +150,11 @@ let i${slot} = select(0u, ((n${slot} + oy${slot}) * u.out_width + ox${slot}) * u
       ...tapLoop("out_channels"),
       ...{ rows: "pixels", columns: "channels", a: patches, b: kernel, vector: isVector },
       place: (row, column) => `${row} * u.channels + ${column}`,
+      finish: work.finish,
     }, target);
-    return [makeKernel({
+    return [work.kernel({
       label: "conv2d_input_grad",
-      bindings: [
-        bindInput("g", g, isVector),
-        bindInput("w", w, isVector),
-        bind("y", node, { vector: isVector, write: true }),
-      ],
+      bindings: [bindInput("g", g, isVector), bindInput("w", w, isVector)],
       uniforms: { ...uniforms(s), pixels },
       ...tile.code,
       workgroups: [Math.ceil(s.channels / tile.columns), Math.ceil(pixels / tile.rows), 1],
@@ -155,12 +165,15 @@ let i${slot} = select(0u, ((n${slot} + oy${slot}) * u.out_width + ox${slot}) * u
 /** dw[ty, tx, c, k] = Σ x[n, oy·s - top + ty, ox·s - left + tx, c] dy[n, oy, ox, k] over pixels. */
 export const weightGradVariant: Variant<Window & { shape: Shape }> = {
   name: "implicit product",
-  lower(node, target) {
+  fuses: { input: true, output: false },
+  lower(node, target, fused) {
     const [x, g] = node.inputs;
     const s = convSizes(x.shape, node.shape, g.shape, node.attributes);
     const isVector = s.channels % 4 === 0 && s.outChannels % 4 === 0;
     const taps = s.kernelHeight * s.kernelWidth, pixels = s.batch * s.outHeight * s.outWidth;
-    const each = [0, 1, 2, 3];
+    const each = [0, 1, 2, 3], { input } = new FusedWork(node, fused, isVector, x);
+    // Four rows are of one tap, and read together.
+    const isWhole = isVector || input !== undefined;
     // A row is a tap and an input channel; with odd channels, four rows may be of two taps.
     const tapOf = (slot: string, index: string) =>
       `let m${slot} = ${index};
@@ -172,13 +185,14 @@ let ty${slot} = m${slot} / u.channels / u.kernel_width - u.top;`;
       const iy = `(oy${name} * ${s.stride}u + ty${slot})`;
       const ok = `p + ${value} < end && ${ix} < u.width && ${iy} < u.height`;
       const at = `((n${name} * u.height + ${iy}) * u.width + ${ix}) * u.channels + c${slot}`;
-      return { ok, at: `select(0u, ${at}, ${ok})` };
+      const pixel = [`n${name}`, `select(0u, ${iy}, ${ok})`, `select(0u, ${ix}, ${ok})`];
+      return { ok, at: `select(0u, ${at}, ${ok})`, place: [...pixel, `c${slot}`] };
     };
     const rows = taps * s.channels, size = [rows, s.outChannels, 1] as const;
     const patches: Source = {
       layout: "across",
       prepare: (slot, index) =>
-        isVector
+        isWhole
           ? tapOf(slot, index)
           : each.map((i) => tapOf(`${slot}${i}`, `${index} + ${i}u`)).join("\n"),
       step: (_, step) =>
@@ -188,9 +202,9 @@ let oy${step.name} = o${step.name} / u.out_width % u.out_height;
 let n${step.name} = o${step.name} / (u.out_width * u.out_height);`
           : "",
       fetch(slot, step) {
-        if (isVector) {
-          const { ok, at } = element(slot, step);
-          return `select(vec4f(), x[(${at}) >> 2u], ${ok})`;
+        if (isWhole) {
+          const { ok, at, place } = element(slot, step);
+          return masked(input?.value(place) ?? `x[(${at}) >> 2u]`, ok);
         }
         const values = each.map((i) => {
           const { ok, at } = element(`${slot}${i}`, step);
@@ -233,18 +247,16 @@ var n0 = p / (u.out_width * u.out_height);`,
       pixels,
       groups,
       target,
-      (y, parts, chunk) =>
-        makeKernel({
+      (y, parts, chunk) => {
+        const work = new FusedWork(y, fused, isVector, x);
+        return work.kernel({
           label: "conv2d_weight_grad",
-          bindings: [
-            bindInput("x", x, isVector),
-            bindInput("g", g, isVector),
-            bind("y", y, { vector: isVector, write: true }),
-          ],
+          bindings: [...work.bindImage("x", x, isVector), bindInput("g", g, isVector)],
           uniforms: { ...uniforms(s), rows, pixels, chunk },
           ...tile.code,
           workgroups: [columns, Math.ceil(rows / tile.rows), parts],
-        }),
+        });
+      },
     );
   },
 };

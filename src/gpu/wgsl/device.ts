@@ -65,8 +65,8 @@ export class GpuDevice implements Device {
     this.target = {
       // A CPU wants few, long invocations; a GPU wants many.
       ...(this.isSoftware
-        ? { lanes: 8, steps: 256, workgroups: 16 }
-        : { lanes: 64, steps: 8, workgroups: 1024 }),
+        ? { lanes: 8, steps: 256, workgroups: 16, fusesOperations: false }
+        : { lanes: 64, steps: 8, workgroups: 1024, fusesOperations: true }),
       subgroup: hasSubgroups ? info.subgroupMinSize : 0,
       maxStorageBuffers: Math.min(limits.maxStorageBuffersPerShaderStage, 16),
       maxBindingElements: Math.floor(limits.maxStorageBufferBindingSize / 4),
@@ -205,6 +205,8 @@ export class GpuTensorBuffer implements TensorBuffer {
   readonly dtype: DType;
   readonly length: number;
   readonly buffer: GPUBuffer;
+  /** Changes whenever somebody writes. */
+  version = 0;
   readonly #device: GpuDevice;
 
   constructor(device: GpuDevice, length: number, dtype: DType) {
@@ -219,6 +221,7 @@ export class GpuTensorBuffer implements TensorBuffer {
     // Deno aborts the process on empty and on overlong writes.
     checkRange("write", this.length, offset, values.length);
     if (values.length === 0) return;
+    this.version++;
     const data = this.dtype === "i32" ? Int32Array.from(values) : Float32Array.from(values);
     this.#device.check();
     this.#device.device.queue.writeBuffer(this.buffer, offset * 4, data);

@@ -62,6 +62,8 @@ export interface Product {
   readonly start?: (column: string) => string;
   /** WGSL of the element index of Y[row, column]. */
   readonly place: (row: string, column: string) => string;
+  /** What to store instead of a value at an index; four of them if Y is bound as vectors. */
+  readonly finish?: ((at: string, value: string) => string) | undefined;
   /** Whether Y is bound as vectors; all four columns exist then. Else stores are guarded. */
   readonly vector: boolean;
 }
@@ -214,24 +216,41 @@ export function generateTile(p: Product, target: WgslTarget): Tile {
     }),
     p.walk?.advance ?? p.advance,
     "}",
-    ...accumulators.map(({ i, j }) => store(p, i, `at${j}`, `y${i}_${j}`)),
+    ...storeAll(p, style),
   ];
   const code = { body: body.filter((line) => line).join("\n"), lanes: style.lanes };
   return { code, ...style.tile };
 }
 
-/** Stores accumulators of row i, to where its numbers came from. */
-export function store(p: Product, i: number, column: string, value: string): string {
+/** Stores all accumulators; in a loop where LLVM would take minutes for as many copies. */
+function storeAll(p: Product, { rows, groups }: Style): string[] {
+  return range(groups).flatMap((j) => {
+    const names = range(rows).map((i) => `y${i}_${j}`);
+    if (!p.finish || rows < 8) return names.map((name, i) => store(p, i, `at${j}`, name));
+    return [
+      `var all${j} = array<vec4f, ${rows}>(${names});`,
+      `for (var i = 0u; i < ${rows}u; i++) { ${store(p, "i", `at${j}`, `all${j}[i]`)} }`,
+    ];
+  });
+}
+
+/** Stores accumulators of row i, a number or a variable, to where its numbers came from. */
+export function store(p: Product, i: number | "i", column: string, value: string): string {
+  const finish = p.finish ?? ((_, value) => value);
+  const [offset, block, inBlock] = i === "i"
+    ? ["i", "(i & ~3u)", "(i & 3u)"]
+    : [`${i}u`, `${i & ~3}u`, `${i & 3}u`];
   if (p.vector) {
     const row = p.a.layout === "along"
-      ? `min(row + ${i}u, u.${p.rows} - 1u)`
-      : `(min(row + ${i & ~3}u, u.${p.rows} - 4u) + ${i & 3}u)`;
-    return `y[${p.place(row, column)} >> 2u] = ${value};`;
+      ? `min(row + ${offset}, u.${p.rows} - 1u)`
+      : `(min(row + ${block}, u.${p.rows} - 4u) + ${inBlock})`;
+    const at = p.place(row, column);
+    return `y[(${at}) >> 2u] = ${finish(at, value)};`;
   }
-  const row = `(row + ${i}u)`;
+  const row = `(row + ${offset})`;
   const elements = range(4).map((c) => {
-    const at = `(${column} + ${c}u)`;
-    return `if (${at} < u.${p.columns}) { y[${p.place(row, at)}] = ${value}[${c}]; }`;
+    const one = `(${column} + ${c}u)`, at = p.place(row, one);
+    return `if (${one} < u.${p.columns}) { y[${at}] = ${finish(at, `${value}[${c}]`)}; }`;
   });
   return `if (${row} < u.${p.rows}) { ${elements.join(" ")} }`;
 }

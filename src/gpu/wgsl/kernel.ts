@@ -7,6 +7,8 @@
  * @module
  */
 
+import type { Fusing } from "../absorb.ts";
+import type { Fused } from "../loop.ts";
 import { isDense, sizeOf } from "../shape.ts";
 import { type Storage, storageSize } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
@@ -29,6 +31,8 @@ export interface WgslTarget {
   readonly maxStorageBuffers: number;
   /** Elements a binding may span. */
   readonly maxBindingElements: number;
+  /** Whether kernels of operations do elementwise work on the way where they can. */
+  readonly fusesOperations: boolean;
   /** The way to take wherever there is a choice that has it, by its name among candidates. */
   readonly preferred?: string;
 }
@@ -40,8 +44,10 @@ export interface Variant<A = unknown> {
   when?(node: Tensor<A>, target: WgslTarget): boolean;
   /** Whether it is likely to be faster than the variants after it; yes, if missing. */
   pays?(node: Tensor<A>, target: WgslTarget): boolean;
+  /** Elementwise work that its kernels can do on the way; none, if missing. */
+  readonly fuses?: Fusing;
   /** The dispatches, in order. */
-  lower(node: Tensor<A>, target: WgslTarget): readonly Kernel[];
+  lower(node: Tensor<A>, target: WgslTarget, fused: Fused): readonly Kernel[];
 }
 
 /** A range of a storage as a kernel sees it. */

@@ -271,7 +271,7 @@ function shareSum(
 
 function lowerSum(loop: Loop<Storage>, target: WgslTarget): Kernel[] {
   let axes = collapse(loop);
-  const all = axes.length === 1 && axes[0].summed;
+  const all = axes.length === 1 && axes[0].summed && !loop.finish;
   if (all) {
     const pieces = splitLargeSum(loop, target);
     if (pieces) return pieces.flatMap((piece) => lowerSum(piece, target));
@@ -290,7 +290,8 @@ function lowerSum(loop: Loop<Storage>, target: WgslTarget): Kernel[] {
 
   const [walk, ...rest] = summed.toSorted((a, b) => b.size - a.size);
   const steps = rest.reduce((n, a) => n * a.size, 1);
-  const { lanes, across, depth, along, chunk } = shareSum(inner, outer, walk.size, steps, target);
+  const share = shareSum(inner, outer, walk.size, steps, target);
+  const { lanes, across, depth, along } = share, chunk = loop.finish ? walk.size : share.chunk;
   const blocks = Math.ceil(inner / across), rows = Math.ceil(outer / along);
   const chunks = Math.ceil(walk.size / chunk);
 
@@ -305,6 +306,13 @@ function lowerSum(loop: Loop<Storage>, target: WgslTarget): Kernel[] {
     return [`a${k}`, ...moving.map((a) => `i${a.index} * u.s${k}_${a.index}`)].join(" + ");
   };
   const { statements, values } = emit(loop.results.map((r) => r.expression), (i) => `x${i}`);
+  const finish = loop.finish && emit([loop.finish], (i) => i ? `x${i}` : "sum0");
+  const load = (k: number) => `let x${k} = ${read(ports[k], operandAt(k))};`;
+  const operands = loop.operands.map((_, k) => k), summand = loop.finish ? [0] : operands;
+  const expressions = [
+    ...loop.results.map((r) => r.expression),
+    ...(loop.finish ? [loop.finish] : []),
+  ];
   const body = [
     "let c = group.x * u.across + lane % u.across;",
     `let flat = ${index};`,
@@ -321,7 +329,7 @@ function lowerSum(loop: Loop<Storage>, target: WgslTarget): Kernel[] {
     `let end = select(0u, min((part + 1u) * u.chunk, u.n${walk.index}), live);`,
     `for (var i${walk.index} = part * u.chunk + d; i${walk.index} < end; i${walk.index} += u.depth) {`,
     ...rest.map((a) => `for (var i${a.index} = 0u; i${a.index} < u.n${a.index}; i${a.index}++) {`),
-    ...loop.operands.map((_, k) => `let x${k} = ${read(ports[k], operandAt(k))};`),
+    ...summand.map(load),
     statements,
     ...results.map((_, r) => `sum${r} += ${values[r]};`),
     ...summed.map(() => "}"),
@@ -329,13 +337,15 @@ function lowerSum(loop: Loop<Storage>, target: WgslTarget): Kernel[] {
       ...results.map((_, r) => fold(`sum${r}`)),
       "if (!live || d > 0u) { return; }",
     ]),
+    ...operands.slice(summand.length).map(load),
+    finish?.statements ?? "",
     ...results.map((_, r) => {
       const k = loop.operands.length + r;
-      return write(ports[k], `a${k} + part * u.elements`, `sum${r}`);
+      return write(ports[k], `a${k} + part * u.elements`, finish?.values[r] ?? `sum${r}`);
     }),
   ].join("\n");
   const T = vectorized ? "vec4f" : "f32";
-  const functions = functionsFor(loop.results.map((r) => r.expression), T);
+  const functions = functionsFor(expressions, T);
   const kernel = makeKernel({
     label: loop.label,
     bindings,
@@ -376,38 +386,6 @@ function sumOfParts(
     operands: parts.map((storage) => ({ storage, strides: [elements, 1], offset: 0 })),
     results: loop.results.map((r, i) => ({ ...r, strides: [0, 1], expression: argument(i) })),
   };
-}
-
-/**
- * The kernels of an operation whose sum over `terms` may be taken in parts by different workgroups:
- * as few parts as occupy the device, then a sum of the parts.
- *
- * @param groups Workgroups that one part takes.
- * @param make Makes the kernel that writes parts of `chunk` terms each, one behind the other.
- */
-export function splitSum(
-  label: string,
-  node: Storage,
-  terms: number,
-  groups: number,
-  target: WgslTarget,
-  make: (y: Storage, parts: number, chunk: number) => Kernel,
-): Kernel[] {
-  const wanted = Math.ceil(target.workgroups / groups);
-  const chunk = Math.ceil(terms / Math.max(1, Math.min(wanted, Math.ceil(terms / 256))) / 4) * 4;
-  const parts = Math.ceil(terms / chunk);
-  if (parts === 1) return [make(node, 1, chunk)];
-  const elements = storageSize(node), scratch = new Scratch(parts * elements);
-  return [
-    make(scratch, parts, chunk),
-    ...lowerSum({
-      label: `${label}, parts`,
-      domain: [parts, elements],
-      summed: [true, false],
-      operands: [{ storage: scratch, strides: [elements, 1], offset: 0 }],
-      results: [{ storage: node, strides: [0, 1], offset: 0, expression: argument(0) }],
-    }, target),
-  ];
 }
 
 /** A sum of a single axis as a sum of columns `width` wide, and then of those. */

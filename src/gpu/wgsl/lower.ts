@@ -7,8 +7,10 @@
 
 import type { Excess, MemoryPlan } from "../describe.ts";
 import type { CompileOptions } from "../device.ts";
+import { constantInputs, findPreparations } from "../constants.ts";
 import { fuse } from "../fuse.ts";
 import type { Graph } from "../graph.ts";
+import type { Fused } from "../loop.ts";
 import { Layout } from "../layout.ts";
 import { type Plan, planMemory } from "../plan.ts";
 import { formatShape, sizeOf } from "../shape.ts";
@@ -20,7 +22,7 @@ import { bufferSize, type GpuDevice } from "./device.ts";
 import { uniformBytes } from "./dispatch.ts";
 import type { Kernel, WgslTarget } from "./kernel.ts";
 import { lowerLoop } from "./loop.ts";
-import { computes, lowerByRule, type Tuner } from "./tuner.ts";
+import { computes, fusingOf, lowerByRule, type Tuner } from "./tuner.ts";
 
 /** A stage and its dispatches. */
 interface LoweredStage {
@@ -33,6 +35,10 @@ export interface Lowered {
   readonly graph: Graph;
   readonly layout: Layout;
   readonly stages: readonly LoweredStage[];
+  /** Kernels that make of constant inputs what only other kernels read. */
+  readonly preparations: readonly Kernel[];
+  readonly others: readonly Kernel[];
+  readonly constants: readonly Tensor[];
   readonly temporary: Plan<Storage>;
   readonly memory: MemoryPlan;
 }
@@ -42,7 +48,7 @@ export function lowerProgram(device: GpuDevice, graph: Graph, options: CompileOp
   const { target } = device, { simple, stages, placements } = fuseGraph(device, graph);
   const lowered = stages.map((stage) => ({
     stage,
-    kernels: lowerLoops(stage, target) ?? lowerByRule(nodeOf(stage), target),
+    kernels: lowerLoops(stage, target) ?? lowerByRule(target, ...operationOf(stage)),
   }));
   return layOut(device, simple, placements, lowered, options);
 }
@@ -54,9 +60,11 @@ export async function tuneProgram(
   graph: Graph,
   options: CompileOptions,
 ): Promise<Lowered> {
-  const { simple, stages, placements } = fuseGraph(device, graph), tuned: LoweredStage[] = [];
+  const { target } = device, { simple, stages, placements } = fuseGraph(device, graph);
+  const tuned: LoweredStage[] = [];
   for (const stage of stages) {
-    const kernels = lowerLoops(stage, device.target) ?? await tuner.lower(nodeOf(stage));
+    const kernels = lowerLoops(stage, target) ??
+      await tuner.lower(...operationOf(stage));
     tuned.push({ stage, kernels });
   }
   return layOut(device, simple, placements, tuned, options);
@@ -64,12 +72,12 @@ export async function tuneProgram(
 
 function fuseGraph({ target }: GpuDevice, graph: Graph) {
   const simple = simplify(graph, (node) => computes(node, target));
-  const options = {
-    maxStorages: target.maxStorageBuffers,
-    maxWhole: target.maxBindingElements,
-    fusesOperations: false,
+  const abilities = {
+    ...{ maxStorages: target.maxStorageBuffers, maxWhole: target.maxBindingElements },
+    findsAnything: true,
+    fuses: (node: Tensor) => fusingOf(node, target),
   };
-  return { simple, ...fuse(simple, options) };
+  return { simple, ...fuse(simple, abilities) };
 }
 
 /** The kernels of a stage that is computed by loops. */
@@ -79,7 +87,10 @@ function lowerLoops(stage: Stage, target: WgslTarget): readonly Kernel[] | undef
   return variants ? undefined : loops?.(stage.node).flatMap((loop) => lowerLoop(loop, target));
 }
 
-const nodeOf = (stage: Stage): Tensor => (stage as Extract<Stage, { node: Tensor }>).node;
+const operationOf = (stage: Stage): [Tensor, Fused] => {
+  const { node, fused } = stage as Extract<Stage, { node: Tensor }>;
+  return [node, fused];
+};
 
 /** Plans the memory. */
 function layOut(
@@ -89,12 +100,18 @@ function layOut(
   stages: readonly LoweredStage[],
   options: CompileOptions,
 ): Lowered {
-  const kernels = stages.flatMap((stage) => stage.kernels);
+  const inOrder = stages.flatMap((stage) => stage.kernels);
+  const constants = constantInputs(graph, options);
+  const preparations = findPreparations(inOrder, constants, ({ bindings }) => bindings);
+  const isPreparation = new Set(preparations);
+  const others = inOrder.filter((kernel) => !isPreparation.has(kernel));
+  const kernels = [...preparations, ...others];
   const touched = kernels.map(({ bindings }) => bindings.map(({ storage }) => storage));
-  const layout = new Layout(graph, placements, touched, (s) => storageSize(s) * 4);
+  const size = (storage: Storage) => storageSize(storage) * 4;
+  const layout = new Layout(graph, placements, touched, size, preparations.length);
   const temporary = planMemory(layout.lifetimes);
   const memory = planBytes(device, layout, kernels, temporary, options);
-  return { graph, layout, stages, temporary, memory };
+  return { graph, layout, stages, preparations, others, constants, temporary, memory };
 }
 
 /** What a program takes, and what of that is most beyond a limit, if anything is. */

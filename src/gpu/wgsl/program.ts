@@ -60,6 +60,7 @@ class Builder {
   readonly #owned: GPUBuffer[] = [];
   readonly #buffers = new Map<Storage, GPUBuffer>();
   readonly #named: Record<string, TensorBuffer> = {};
+  readonly #tensors = new Map<Tensor, GpuTensorBuffer>();
 
   constructor(device: GpuDevice, label: string, lowered: Lowered, options: CompileOptions) {
     this.#device = device;
@@ -69,19 +70,30 @@ class Builder {
   }
 
   build(): GpuProgram {
-    const { stages, memory } = this.#lowered;
+    const { graph, stages, preparations, others, constants, memory } = this.#lowered;
     try {
       this.#allocateNamed();
       this.#allocateTemporary();
-      const kernels = stages.flatMap((stage) => stage.kernels);
+      const kernels = [...preparations, ...others];
       const bind = (binding: Binding) => this.#bind(binding);
       const { dispatches, uniforms } = prepare(this.#device, this.#label, kernels, bind);
+      const prepared = dispatches.slice(0, preparations.length);
+      const dispatchOf = new Map(kernels.map((kernel, i) => [kernel, dispatches[i]]));
       this.#owned.push(uniforms);
       const description = {
         ...{ label: this.#label, memory },
         stages: stages.map(({ stage, kernels }) => describeStage(stage, kernels.map(describe))),
       };
-      return new GpuProgram(this.#device, description, this.#named, dispatches, this.#owned);
+      return new GpuProgram({
+        ...{ device: this.#device, description, buffers: this.#named, owned: this.#owned },
+        ...{ preparations: prepared, dispatches: dispatches.slice(preparations.length) },
+        constants: this.#buffersOf(constants),
+        written: this.#buffersOf([
+          ...Object.values(graph.outputs),
+          ...graph.updates.map(([state]) => state),
+        ]),
+        described: stages.flatMap((stage) => stage.kernels.map((k) => dispatchOf.get(k)!)),
+      });
     } catch (error) {
       for (const buffer of this.#owned) buffer.destroy();
       throw error;
@@ -97,8 +109,13 @@ class Builder {
         this.#checkGiven(name, node, buffer);
         this.#named[name] = buffer;
       }
+      this.#tensors.set(node, buffer as GpuTensorBuffer);
       this.#buffers.set(node, (buffer as GpuTensorBuffer).buffer);
     }
+  }
+
+  #buffersOf(nodes: readonly Tensor[]): GpuTensorBuffer[] {
+    return nodes.map((node) => this.#tensors.get(node)!);
   }
 
   #own(node: Tensor): GpuTensorBuffer {
@@ -142,60 +159,85 @@ const describe = ({ label, bindings, workgroups, code }: Kernel): KernelDescript
   groups: workgroups.reduce((product, n) => product * n, 1),
 });
 
+/** What a program is made of. */
+interface ProgramParts {
+  readonly device: GpuDevice;
+  readonly description: ProgramDescription;
+  readonly buffers: Readonly<Record<string, TensorBuffer>>;
+  /** What a run consists of, and what prepares constants before the first one. */
+  readonly dispatches: readonly Dispatch[];
+  readonly preparations: readonly Dispatch[];
+  /** All of them, as they are described. */
+  readonly described: readonly Dispatch[];
+  readonly constants: readonly GpuTensorBuffer[];
+  readonly written: readonly GpuTensorBuffer[];
+  readonly owned: readonly GPUBuffer[];
+}
+
 /** A compiled graph on a GPU. */
 class GpuProgram implements Program {
   readonly label: string;
   readonly buffers: Readonly<Record<string, TensorBuffer>>;
   readonly memory: number;
   readonly flops: number;
-  readonly #device: GpuDevice;
-  readonly #description: ProgramDescription;
-  readonly #dispatches: readonly Dispatch[];
-  readonly #owned: readonly GPUBuffer[];
+  readonly #parts: ProgramParts;
+  /** The versions of the constants that were prepared. */
+  #prepared = "";
 
-  constructor(
-    device: GpuDevice,
-    description: ProgramDescription,
-    buffers: Readonly<Record<string, TensorBuffer>>,
-    dispatches: readonly Dispatch[],
-    owned: readonly GPUBuffer[],
-  ) {
+  constructor(parts: ProgramParts) {
+    const { description, buffers, owned } = parts;
     this.label = description.label;
     this.buffers = buffers;
     this.flops = description.stages.reduce((sum, stage) => sum + stage.flops, 0);
     this.memory = owned.reduce((n, buffer) => n + buffer.size, 0);
-    this.#device = device;
-    this.#description = description;
-    this.#dispatches = dispatches;
-    this.#owned = owned;
+    this.#parts = parts;
   }
 
   get dispatches(): number {
-    return this.#dispatches.length;
+    return this.#parts.dispatches.length;
   }
 
   describe(): ProgramDescription {
-    return this.#description;
+    return this.#parts.description;
   }
 
-  profile(): Promise<readonly number[]> {
-    this.#device.check();
-    return timeDispatches(this.#device, this.label, this.#dispatches);
+  async profile(): Promise<readonly number[]> {
+    const { device, dispatches, described } = this.#parts;
+    this.#play([], 1);
+    const times = await timeDispatches(device, this.label, dispatches);
+    this.#countWrites();
+    const timeOf = new Map(dispatches.map((dispatch, i) => [dispatch, times[i]]));
+    return described.map((dispatch) => timeOf.get(dispatch) ?? 0);
   }
 
   run(times = 1): void {
-    this.#device.check();
-    const { device } = this.#device;
-    this.#device.guard(`running ${this.label}`, () => {
-      const encoder = device.createCommandEncoder();
+    this.#play(this.#parts.dispatches, times);
+    this.#countWrites();
+  }
+
+  /** Runs dispatches, after what prepares constants if they have changed. */
+  #play(dispatches: readonly Dispatch[], times: number): void {
+    const { device, preparations, constants } = this.#parts;
+    device.check();
+    const versions = constants.map((buffer) => buffer.version).join();
+    const isPrepared = !preparations.length || versions === this.#prepared;
+    if (isPrepared && !dispatches.length) return;
+    device.guard(`running ${this.label}`, () => {
+      const encoder = device.device.createCommandEncoder();
       const pass = encoder.beginComputePass();
-      encode(pass, this.#dispatches, times);
+      if (!isPrepared) encode(pass, preparations);
+      encode(pass, dispatches, times);
       pass.end();
-      device.queue.submit([encoder.finish()]);
+      device.device.queue.submit([encoder.finish()]);
     });
+    this.#prepared = versions;
+  }
+
+  #countWrites(): void {
+    for (const buffer of this.#parts.written) buffer.version++;
   }
 
   [Symbol.dispose](): void {
-    for (const buffer of this.#owned) buffer.destroy();
+    for (const buffer of this.#parts.owned) buffer.destroy();
   }
 }

@@ -5,7 +5,9 @@
  * @module
  */
 
+import type { Fusing } from "../absorb.ts";
 import { DeviceError } from "../device.ts";
+import type { Fused } from "../loop.ts";
 import { formatShape } from "../shape.ts";
 import { type Storage, storageSize } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
@@ -33,16 +35,20 @@ export interface Candidate {
 }
 
 /** The kernels of an operation by rule: the first variant that pays, with a tile that keeps busy. */
-export function lowerByRule(node: Tensor, target: WgslTarget): readonly Kernel[] {
+export function lowerByRule(
+  target: WgslTarget,
+  node: Tensor,
+  fused: Fused = {},
+): readonly Kernel[] {
   if (target.preferred !== undefined) {
-    const found = candidatesOf(node, target).find(({ name }) => name === target.preferred);
+    const found = candidatesOf(node, target, fused).find(({ name }) => name === target.preferred);
     if (found) return found.kernels;
   }
   const possible = variantsOf(node, target), pays = (v: Variant) => v.pays?.(node, target) ?? true;
   if (!possible.length) throw new DeviceError(`No kernel computes ${node.op.name} here`);
   const lowered: (readonly Kernel[])[] = [];
   for (const variant of possible.toSorted((a, b) => Number(pays(b)) - Number(pays(a)))) {
-    const kernels = variant.lower(node, target);
+    const kernels = variant.lower(node, target, fused);
     if (isWithinLimits(kernels, target)) return kernels;
     lowered.push(kernels);
   }
@@ -66,12 +72,22 @@ const isWithinLimits = (kernels: readonly Kernel[], { maxBindingElements }: Wgsl
 const variantsOf = (node: Tensor, target: WgslTarget) =>
   node.op.variants?.filter((v) => v.when?.(node, target) ?? true) ?? [];
 
+/** Elementwise work that all ways to compute an operation can do. */
+export function fusingOf(node: Tensor, target: WgslTarget): Fusing | undefined {
+  const variants = variantsOf(node, target);
+  if (!target.fusesOperations || !variants.length) return undefined;
+  return {
+    input: variants.every(({ fuses }) => fuses?.input),
+    output: variants.every(({ fuses }) => fuses?.output),
+  };
+}
+
 /** Everything that is worth trying, ways with the same kernels once. */
-export function candidatesOf(node: Tensor, target: WgslTarget): Candidate[] {
+export function candidatesOf(node: Tensor, target: WgslTarget, fused: Fused = {}): Candidate[] {
   const all = variantsOf(node, target).flatMap((variant) =>
     tileNames(target).map((tile): Candidate => ({
       name: `${variant.name}, ${tile}`,
-      kernels: variant.lower(node, { ...target, tile }),
+      kernels: variant.lower(node, { ...target, tile }, fused),
     }))
   );
   const texts = all.map(({ kernels }) => kernels.map((k) => k.code).join());
@@ -96,9 +112,9 @@ export class Tuner {
   }
 
   /** The kernels of an operation. */
-  async lower(node: Tensor): Promise<readonly Kernel[]> {
-    const candidates = candidatesOf(node, this.#gpu.target);
-    if (candidates.length < 2) return lowerByRule(node, this.#gpu.target);
+  async lower(node: Tensor, fused: Fused): Promise<readonly Kernel[]> {
+    const candidates = candidatesOf(node, this.#gpu.target, fused);
+    if (candidates.length < 2) return lowerByRule(this.#gpu.target, node, fused);
     const key = `${this.#gpu.name}: ${keyOf(node, candidates)}`, known = this.#choices.get(key);
     const found = candidates.find(({ name }) => name === known);
     if (found) return found.kernels;

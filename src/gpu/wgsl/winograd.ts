@@ -8,10 +8,12 @@
  */
 
 import { type ConvSizes, convSizes, type Window } from "../convolution.ts";
+import type { Fused } from "../loop.ts";
 import type { Shape } from "../shape.ts";
 import { Scratch, type Storage } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { applyMatrix, F4, type Matrix, transposed } from "../winograd.ts";
+import { FusedWork } from "./elementwise.ts";
 import { literal } from "./expression.ts";
 import { generateTile, range } from "./gemm.ts";
 import {
@@ -24,7 +26,7 @@ import {
   type Variant,
   type WgslTarget,
 } from "./kernel.ts";
-import { splitSum } from "./loop.ts";
+import { splitSum } from "./split.ts";
 
 /** Outputs of a tile along an axis, inputs that they need, and products of a tile. */
 const M = 4, N = 6, FREQUENCIES = N * N;
@@ -81,17 +83,18 @@ function square(
 /** A kernel in which every invocation transforms one square of four channels. */
 function transform(parts: {
   label: string;
-  bindings: Binding[];
+  bindings: readonly Binding[];
   uniforms: Record<string, number>;
   /** Vectors of channels, and squares. */
   inner: number;
   outer: number;
-  /** WGSL that reads squares from `c` and `tile`, and writes them. */
+  /** WGSL that reads squares from `c` and `tile`, and writes them to `y`. */
   body: string[];
+  work: FusedWork;
 }, { lanes }: WgslTarget): Kernel {
   const { label, bindings, inner, outer } = parts;
   const { grid, index } = foldGrid(Math.ceil(inner * outer / lanes));
-  return makeKernel({
+  return parts.work.kernel({
     ...{ label, bindings, lanes },
     uniforms: { ...parts.uniforms, inner, outer },
     body: [
@@ -116,20 +119,32 @@ function transformImages(
   tiling: Tiling,
   [padTop, padLeft]: readonly [number, number],
   target: WgslTarget,
+  fused: Fused = {},
 ): { kernel: Kernel; to: Scratch } {
   const [, height, width, channels] = image.shape, size = matrix[0].length;
   const to = new Scratch(FREQUENCIES * tiling.count * channels), lines = [PLACE];
+  const work = new FusedWork(to, fused, true, image), { input } = work;
+  const place = ["image", "0u", "0u", "(c * 4u)"], fixed = input?.fixed ?? [];
+  lines.push(...fixed.map((k) => `let fixed${k} = ${input!.read(k, place)};`));
   for (const i of range(size)) {
     lines.push(
       `let y${i} = top + ${i}u - u.pad_top; let x${i} = left + ${i}u - u.pad_left;`,
       `let row${i} = ((image * u.height + y${i}) * u.width) * u.inner + c;`,
     );
   }
+  const read = (i: number, j: number) => {
+    const [y, x] = [`y${i}`, `x${j}`].map((at) => `select(0u, ${at}, ok${i}${j})`);
+    return input?.value(
+      place.with(1, y).with(2, x),
+      (k) => fixed.includes(k) ? `fixed${k}` : undefined,
+    ) ??
+      `x[select(0u, row${i} + x${j} * u.inner, ok${i}${j})]`;
+  };
   for (const i of range(size)) {
     for (const j of range(size)) {
       lines.push(
         `let ok${i}${j} = y${i} < u.height && x${j} < u.width;`,
-        `let d${i}${j} = select(vec4f(), x[select(0u, row${i} + x${j} * u.inner, ok${i}${j})], ok${i}${j});`,
+        `let d${i}${j} = select(vec4f(), ${read(i, j)}, ok${i}${j});`,
       );
     }
   }
@@ -138,8 +153,8 @@ function transformImages(
     lines.push(`y[(${q}u * u.outer + tile) * u.inner + c] = ${value};`)
   );
   const kernel = transform({
-    label,
-    bindings: [bindInput("x", image, true), bind("y", to, { vector: true, write: true })],
+    ...{ label, work },
+    bindings: work.bindImage("x", image, true),
     uniforms: {
       ...{ height, width, rows: tiling.rows, columns: tiling.columns },
       ...{ pad_top: padTop, pad_left: padLeft },
@@ -162,8 +177,8 @@ function transformWeights(
   const z = square(F4.g, (i, j) => `d${3 * i + j}`, lines);
   z.flat().forEach((value, q) => lines.push(`y[${q}u * u.inner * u.outer + flat] = ${value};`));
   const kernel = transform({
-    label: "winograd, weights",
-    bindings: [bindInput("w", w, true), bind("y", to, { vector: true, write: true })],
+    ...{ label: "winograd, weights", work: new FusedWork(to, {}, true) },
+    bindings: [bindInput("w", w, true)],
     ...{ uniforms: {}, inner: out / 4, outer: channels, body: lines },
   }, target);
   return { kernel, to };
@@ -176,8 +191,10 @@ function transformBack(
   result: Tensor,
   tiling: Tiling,
   target: WgslTarget,
+  fused: Fused,
 ): Kernel {
   const [, height, width, channels] = result.shape, lines = [PLACE];
+  const work = new FusedWork(result, fused, true);
   for (const q of range(FREQUENCIES)) {
     lines.push(`let d${q} = m[(${q}u * u.outer + tile) * u.inner + c];`);
   }
@@ -185,19 +202,20 @@ function transformBack(
   const z = square(F4.at, (i, j) => `d${N * i + j}`, lines);
   lines.push("let first = ((image * u.height + top) * u.width + left) * u.inner + c;");
   z.forEach((row, i) =>
-    row.forEach((value, j) =>
+    row.forEach((value, j) => {
+      const at = `first + (${i}u * u.width + ${j}u) * u.inner`;
+      const biased = `${value}${bias ? " + b" : ""}`;
+      const finished = work.finish?.(`(${at}) * 4u`, biased) ?? biased;
       lines.push(
-        `if (top + ${i}u < u.height && left + ${j}u < u.width) { ` +
-          `y[first + (${i}u * u.width + ${j}u) * u.inner] = ${value}${bias ? " + b" : ""}; }`,
-      )
-    )
+        `if (top + ${i}u < u.height && left + ${j}u < u.width) { y[${at}] = ${finished}; }`,
+      );
+    })
   );
   return transform({
-    label: "winograd, back",
+    ...{ label: "winograd, back", work },
     bindings: [
       bind("m", products, { vector: true }),
       ...(bias ? [bindInput("bias", bias, true)] : []),
-      bind("y", result, { vector: true, write: true }),
     ],
     uniforms: { height, width, rows: tiling.rows, columns: tiling.columns },
     ...{ inner: channels / 4, outer: tiling.count, body: lines },
@@ -264,13 +282,18 @@ function correlate(
   padding: readonly [number, number],
   isMirrored: boolean,
   target: WgslTarget,
+  { input, output }: Fused,
 ): Kernel[] {
   const [batch, height, width, out] = result.shape, tiling = tilesOf(batch, height, width);
   const weights = transformWeights(w, isMirrored, target);
-  const images = transformImages("winograd, image", image, F4.bt, tiling, padding, target);
+  const images = transformImages(
+    "winograd, image",
+    ...[image, F4.bt, tiling, padding, target, input ? { input } : {}] as const,
+  );
   const sizes = { tiles: tiling.count, channels: image.shape[3], out, isMirrored };
   const products = multiply(images.to, weights.to, sizes, target);
-  const back = transformBack(products.to, bias, result, tiling, target);
+  const finish = output ? { output } : {};
+  const back = transformBack(products.to, bias, result, tiling, target, finish);
   return [weights.kernel, images.kernel, products.kernel, back];
 }
 
@@ -279,9 +302,10 @@ export const forwardByWinograd: Variant<Window> = {
   name: "winograd",
   when: (node) => suits(sizesForward(node)),
   pays: (node) => pays(sizesForward(node)),
-  lower(node, target) {
+  fuses: { input: true, output: true },
+  lower(node, target, fused) {
     const [x, w, bias] = node.inputs, { padding } = sizesForward(node);
-    return correlate(x, w, bias, node, [padding[0], padding[2]], false, target);
+    return correlate(x, w, bias, node, [padding[0], padding[2]], false, target, fused);
   },
 };
 
@@ -299,9 +323,10 @@ export const inputGradByWinograd: Variant<Window & { shape: Shape }> = {
   name: "winograd",
   when: (node) => suits(sizesInputGrad(node)),
   pays: (node) => pays(sizesInputGrad(node)),
-  lower(node, target) {
+  fuses: { input: false, output: true },
+  lower(node, target, fused) {
     const [g, w] = node.inputs, [top, , left] = node.attributes.padding;
-    return correlate(g, w, undefined, node, [2 - top, 2 - left], true, target);
+    return correlate(g, w, undefined, node, [2 - top, 2 - left], true, target, fused);
   },
 };
 
@@ -313,10 +338,14 @@ export const weightGradByWinograd: Variant<Window & { shape: Shape }> = {
     const { channels, outChannels } = sizesWeightGrad(node);
     return channels * outChannels >= 2048;
   },
-  lower(node, target) {
+  fuses: { input: true, output: false },
+  lower(node, target, fused) {
     const [x, g] = node.inputs, [batch, height, width, out] = g.shape, channels = x.shape[3];
     const [top, , left] = node.attributes.padding, tiling = tilesOf(batch, height, width);
-    const images = transformImages("winograd, image", x, F4.bt, tiling, [top, left], target);
+    const images = transformImages(
+      "winograd, image",
+      ...[x, F4.bt, tiling, [top, left], target, fused] as const,
+    );
     const results = transformImages(
       "winograd, result",
       g,
@@ -377,11 +406,8 @@ function weightsBack(sums: Storage, result: Tensor, target: WgslTarget): Kernel 
   const z = square(transposed(F4.g), (i, j) => `d${N * i + j}`, lines);
   z.flat().forEach((value, t) => lines.push(`y[${t}u * u.inner * u.outer + flat] = ${value};`));
   return transform({
-    label: "winograd, taps",
-    bindings: [
-      bind("m", sums, { vector: true }),
-      bind("y", result, { vector: true, write: true }),
-    ],
+    ...{ label: "winograd, taps", work: new FusedWork(result, {}, true) },
+    bindings: [bind("m", sums, { vector: true })],
     ...{ uniforms: {}, inner: out / 4, outer: channels, body: lines },
   }, target);
 }

@@ -11,7 +11,15 @@ import { apply, type HostArray, type Tensor } from "../tensor.ts";
 import { resolve } from "../view.ts";
 import { generateTile, type Source } from "../wgsl/gemm.ts";
 import { lowerMatmul as lowerOnCpu } from "../wasm/matmul.ts";
-import { bind, bindRange, type Kernel, makeKernel, type WgslTarget } from "../wgsl/kernel.ts";
+import {
+  bind,
+  type Binding,
+  bindRange,
+  type Kernel,
+  loadFour,
+  makeKernel,
+  type WgslTarget,
+} from "../wgsl/kernel.ts";
 import { splitSum } from "../wgsl/loop.ts";
 import { add } from "./map.ts";
 import { isTransposed, permute, reshape, transpose } from "./view.ts";
@@ -50,6 +58,7 @@ const matmulOp: Op<Record<never, never>> = {
     view.strides.slice(-2).some((s, i) => s === 1 || shape.at(i - 2) === 1) &&
     batchAxes(view.strides, shape).length <= 2,
   variants: [{ name: "tile", lower: lowerMatmul }],
+  halves: { reads: true, writes: true },
   wasm: lowerOnCpu,
   cases: [
     { name: "odd sizes", inputs: [{ shape: [3, 7] }, { shape: [7, 5] }], build: matmul },
@@ -150,11 +159,8 @@ function operand(name: "a" | "b", tensor: Tensor) {
   return { isAlong, isVector, jump, outer, inner, ...range };
 }
 
-function source(name: "a" | "b", isAlong: boolean, isVector: boolean): Source {
-  const four = (at: string) =>
-    isVector
-      ? `${name}[(${at}) >> 2u]`
-      : `vec4f(${[0, 1, 2, 3].map((i) => `${name}[${at} + ${i}u]`)})`;
+function source(binding: Binding, isAlong: boolean): Source {
+  const { name, vector: isVector } = binding, four = (at: string) => loadFour(binding, at);
   // The last four k of an odd sum: A counts as zero there, and B only has to be finite.
   const masked = name === "a" && !isVector;
   return {
@@ -179,12 +185,13 @@ function lowerMatmul(node: Tensor, target: WgslTarget): Kernel[] {
   const batch = sizeOf(node.shape.slice(0, -2));
   const a = operand("a", x), b = operand("b", w);
   const isVector = a.isVector && b.isVector && n % 4 === 0 && (a.isAlong || m % 4 === 0);
+  const operands = [a, b].map(({ binding }) => ({ ...binding, vector: isVector }));
   const tile = generateTile({
     size: [m, n, batch],
     rows: "m",
     columns: "n",
-    a: source("a", a.isAlong, isVector),
-    b: source("b", b.isAlong, isVector),
+    a: source(operands[0], a.isAlong),
+    b: source(operands[1], b.isAlong),
     begin: `let batch = group.z / u.parts; let part = group.z % u.parts;
 let a_start = u.a_start + batch / u.a_inner * u.a_outer_stride + batch % u.a_inner * u.a_inner_stride;
 let b_start = u.b_start + batch / u.b_inner * u.b_outer_stride + batch % u.b_inner * u.b_inner_stride;
@@ -195,14 +202,11 @@ var k = part * u.chunk; let end = min(k + u.chunk, u.k);`,
     vector: isVector,
   }, target);
   const tiles = Math.ceil(m / tile.rows) * Math.ceil(n / tile.columns);
-  return splitSum("matmul", node, k, tiles * batch, target, (y, parts, chunk) =>
-    makeKernel({
+  return splitSum("matmul", node, k, tiles * batch, target, (result, parts, chunk) => {
+    const y = bind("y", result, { vector: isVector, write: true });
+    return makeKernel({
       label: "matmul",
-      bindings: [
-        { ...a.binding, vector: isVector },
-        { ...b.binding, vector: isVector },
-        bind("y", y, { vector: isVector, write: true }),
-      ],
+      bindings: [...operands, y],
       uniforms: {
         m,
         n,
@@ -215,9 +219,10 @@ var k = part * u.chunk; let end = min(k + u.chunk, u.k);`,
         ...{ b_start: b.start, b_jump: b.jump, b_inner: b.inner.size },
         ...{ b_inner_stride: b.inner.stride, b_outer_stride: b.outer.stride },
       },
-      ...tile.code,
+      ...tile.code(y),
       workgroups: [Math.ceil(n / tile.columns), Math.ceil(m / tile.rows), batch * parts],
-    }));
+    });
+  });
 }
 
 /** `[batch, length, heads * size]` as `[batch, heads, length, size]`. */

@@ -6,7 +6,7 @@
  */
 
 import type { Variant } from "./kernel.ts";
-import { bind, bindInput, makeKernel } from "./kernel.ts";
+import { bind, bindInput, load, loadFour, makeKernel } from "./kernel.ts";
 import { splitSum } from "./loop.ts";
 import { generateTile, type Source, type Step } from "./gemm.ts";
 import { type ConvSizes, convSizes, type Window } from "../convolution.ts";
@@ -21,12 +21,6 @@ function uniforms(s: ConvSizes): Record<string, number> {
     ...{ top: s.padding[0], left: s.padding[2] },
   };
 }
-
-/** Four consecutive numbers of an array, bound as vectors or not. */
-const four = (name: string, at: string, isVector: boolean) =>
-  isVector
-    ? `${name}[(${at}) >> 2u]`
-    : `vec4f(${[0, 1, 2, 3].map((i) => `${name}[${at} + ${i}u]`)})`;
 
 /** Numbers where a condition holds, else zeros; `count` limits them at the end of odd channels. */
 const masked = (value: string, ok: string, isVector: boolean, channel: string, count: string) =>
@@ -52,6 +46,9 @@ export const forwardVariant: Variant<Window> = {
     const [x, w, bias] = node.inputs;
     const s = convSizes(x.shape, w.shape, node.shape, node.attributes);
     const isVector = s.channels % 4 === 0 && s.outChannels % 4 === 0;
+    const images = bindInput("x", x, isVector), weights = bindInput("w", w, isVector);
+    const biases = bias && bindInput("bias", bias, isVector);
+    const y = bind("y", node, { vector: isVector, write: true });
     const patches: Source = {
       layout: "along",
       prepare: (slot, index) =>
@@ -64,33 +61,28 @@ let n${slot} = p${slot} / (u.out_width * u.out_height) * u.height;`,
 let ok${slot} = ix${slot} < u.width && iy${slot} < u.height;
 let i${slot} = select(0u, ((n${slot} + iy${slot}) * u.width + ix${slot}) * u.channels + c, ok${slot});`,
       fetch: (slot) =>
-        masked(four("x", `i${slot}`, isVector), `ok${slot}`, isVector, "c", "u.channels"),
+        masked(loadFour(images, `i${slot}`), `ok${slot}`, isVector, "c", "u.channels"),
     };
     const kernel: Source = {
       layout: "across",
       prepare: (slot, index) => `let k${slot} = ${index};`,
       fetch: (slot, step) =>
-        four("w", `(tap * u.channels + c + ${step.value}) * u.out_channels + k${slot}`, isVector),
+        loadFour(weights, `(tap * u.channels + c + ${step.value}) * u.out_channels + k${slot}`),
     };
     const pixels = s.batch * s.outHeight * s.outWidth;
     const tile = generateTile({
       size: [pixels, s.outChannels, 1],
       ...tapLoop("channels"),
       ...{ rows: "pixels", columns: "out_channels", a: patches, b: kernel, vector: isVector },
-      ...(bias ? { start: (column: string) => four("bias", column, isVector) } : {}),
+      ...(biases ? { start: (column: string) => loadFour(biases, column) } : {}),
       place: (row, column) => `${row} * u.out_channels + ${column}`,
     }, target);
     const columns = Math.ceil(s.outChannels / tile.columns);
     return [makeKernel({
       label: "conv2d",
-      bindings: [
-        bindInput("x", x, isVector),
-        bindInput("w", w, isVector),
-        ...(bias ? [bindInput("bias", bias, isVector)] : []),
-        bind("y", node, { vector: isVector, write: true }),
-      ],
+      bindings: [images, weights, ...(biases ? [biases] : []), y],
       uniforms: { ...uniforms(s), pixels },
-      ...tile.code,
+      ...tile.code(y),
       workgroups: [columns, Math.ceil(pixels / tile.rows), 1],
     })];
   },
@@ -103,6 +95,8 @@ export const inputGradVariant: Variant<Window & { shape: Shape }> = {
     const [g, w] = node.inputs;
     const s = convSizes(node.shape, w.shape, g.shape, node.attributes);
     const isVector = s.channels % 4 === 0 && s.outChannels % 4 === 0;
+    const gradient = bindInput("g", g, isVector), weights = bindInput("w", w, isVector);
+    const y = bind("y", node, { vector: isVector, write: true });
     const strided = (axis: string, slot: string) =>
       s.stride === 1
         ? `let o${axis}${slot} = q${axis}${slot};`
@@ -124,12 +118,12 @@ ${strided("x", slot)} ${strided("y", slot)}
 let ok${slot} = ox${slot} < u.out_width && oy${slot} < u.out_height${divides(slot)};
 let i${slot} = select(0u, ((n${slot} + oy${slot}) * u.out_width + ox${slot}) * u.out_channels + c, ok${slot});`,
       fetch: (slot) =>
-        masked(four("g", `i${slot}`, isVector), `ok${slot}`, isVector, "c", "u.out_channels"),
+        masked(loadFour(gradient, `i${slot}`), `ok${slot}`, isVector, "c", "u.out_channels"),
     };
     const kernel: Source = {
       layout: "along",
       prepare: (slot, index) => `let c${slot} = ${index};`,
-      fetch: (slot) => four("w", `(tap * u.channels + c${slot}) * u.out_channels + c`, isVector),
+      fetch: (slot) => loadFour(weights, `(tap * u.channels + c${slot}) * u.out_channels + c`),
     };
     const pixels = s.batch * s.height * s.width;
     const tile = generateTile({
@@ -140,13 +134,9 @@ let i${slot} = select(0u, ((n${slot} + oy${slot}) * u.out_width + ox${slot}) * u
     }, target);
     return [makeKernel({
       label: "conv2d_input_grad",
-      bindings: [
-        bindInput("g", g, isVector),
-        bindInput("w", w, isVector),
-        bind("y", node, { vector: isVector, write: true }),
-      ],
+      bindings: [gradient, weights, y],
       uniforms: { ...uniforms(s), pixels },
-      ...tile.code,
+      ...tile.code(y),
       workgroups: [Math.ceil(s.channels / tile.columns), Math.ceil(pixels / tile.rows), 1],
     })];
   },
@@ -159,6 +149,7 @@ export const weightGradVariant: Variant<Window & { shape: Shape }> = {
     const [x, g] = node.inputs;
     const s = convSizes(x.shape, node.shape, g.shape, node.attributes);
     const isVector = s.channels % 4 === 0 && s.outChannels % 4 === 0;
+    const images = bindInput("x", x, isVector), results = bindInput("g", g, isVector);
     const taps = s.kernelHeight * s.kernelWidth, pixels = s.batch * s.outHeight * s.outWidth;
     const each = [0, 1, 2, 3];
     // A row is a tap and an input channel; with odd channels, four rows may be of two taps.
@@ -190,11 +181,11 @@ let n${step.name} = o${step.name} / (u.out_width * u.out_height);`
       fetch(slot, step) {
         if (isVector) {
           const { ok, at } = element(slot, step);
-          return `select(vec4f(), x[(${at}) >> 2u], ${ok})`;
+          return `select(vec4f(), ${loadFour(images, at)}, ${ok})`;
         }
         const values = each.map((i) => {
           const { ok, at } = element(`${slot}${i}`, step);
-          return `select(0.0f, x[${at}], ${ok})`;
+          return `select(0.0f, ${load(images, at)}, ${ok})`;
         });
         return `vec4f(${values})`;
       },
@@ -203,7 +194,7 @@ let n${step.name} = o${step.name} / (u.out_width * u.out_height);`
       layout: "across",
       prepare: (slot, index) => `let k${slot} = ${index};`,
       fetch: (slot, step) =>
-        four("g", `min(p + ${step.value}, end - 1u) * u.out_channels + k${slot}`, isVector),
+        loadFour(results, `min(p + ${step.value}, end - 1u) * u.out_channels + k${slot}`),
     };
     const next = (u: number, to: string | number) =>
       `var ox${to} = ox${u} + 1u; var oy${to} = oy${u}; var n${to} = n${u};
@@ -233,18 +224,16 @@ var n0 = p / (u.out_width * u.out_height);`,
       pixels,
       groups,
       target,
-      (y, parts, chunk) =>
-        makeKernel({
+      (result, parts, chunk) => {
+        const y = bind("y", result, { vector: isVector, write: true });
+        return makeKernel({
           label: "conv2d_weight_grad",
-          bindings: [
-            bindInput("x", x, isVector),
-            bindInput("g", g, isVector),
-            bind("y", y, { vector: isVector, write: true }),
-          ],
+          bindings: [images, results, y],
           uniforms: { ...uniforms(s), rows, pixels, chunk },
-          ...tile.code,
+          ...tile.code(y),
           workgroups: [columns, Math.ceil(rows / tile.rows), parts],
-        }),
+        });
+      },
     );
   },
 };

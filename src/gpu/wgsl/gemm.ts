@@ -13,7 +13,7 @@
  * @module
  */
 
-import type { WgslTarget } from "./kernel.ts";
+import { type Binding, store, type WgslTarget } from "./kernel.ts";
 import { generateWorkgroupTile, type workgroupTiles } from "./workgroup.ts";
 
 /** One of the four k of an iteration: how names that belong to it end, and its number as WGSL. */
@@ -68,7 +68,8 @@ export interface Product {
 
 /** A generated product: parts of its kernel, and how many rows and columns a workgroup takes. */
 export interface Tile {
-  readonly code: {
+  /** @param y What Y is bound as. */
+  code(y: Binding): {
     readonly body: string;
     readonly lanes: number;
     readonly functions?: string;
@@ -189,7 +190,7 @@ export function generateTile(p: Product, target: WgslTarget): Tile {
     p.b.layout === "along" ? `vec4f(${range(4).map((i) => `b${j}${i}[${u}]`)})` : `b${j}_${u}`;
 
   const accumulators = range(style.rows).flatMap((i) => range(style.groups).map((j) => ({ i, j })));
-  const body = [
+  const body = (y: Binding) => [
     style.origin,
     p.walk?.begin ?? p.begin,
     ...range(style.groups).map((j) => {
@@ -214,24 +215,32 @@ export function generateTile(p: Product, target: WgslTarget): Tile {
     }),
     p.walk?.advance ?? p.advance,
     "}",
-    ...accumulators.map(({ i, j }) => store(p, i, `at${j}`, `y${i}_${j}`)),
+    ...accumulators.map(({ i, j }) => storeRow(p, y, i, `at${j}`, `y${i}_${j}`)),
   ];
-  const code = { body: body.filter((line) => line).join("\n"), lanes: style.lanes };
-  return { code, ...style.tile };
+  return {
+    code: (y) => ({ body: body(y).filter((line) => line).join("\n"), lanes: style.lanes }),
+    ...style.tile,
+  };
 }
 
 /** Stores accumulators of row i, to where its numbers came from. */
-export function store(p: Product, i: number, column: string, value: string): string {
+export function storeRow(
+  p: Product,
+  y: Binding,
+  i: number,
+  column: string,
+  value: string,
+): string {
   if (p.vector) {
     const row = p.a.layout === "along"
       ? `min(row + ${i}u, u.${p.rows} - 1u)`
       : `(min(row + ${i & ~3}u, u.${p.rows} - 4u) + ${i & 3}u)`;
-    return `y[${p.place(row, column)} >> 2u] = ${value};`;
+    return store(y, `(${p.place(row, column)}) >> 2u`, value);
   }
   const row = `(row + ${i}u)`;
   const elements = range(4).map((c) => {
     const at = `(${column} + ${c}u)`;
-    return `if (${at} < u.${p.columns}) { y[${p.place(row, at)}] = ${value}[${c}]; }`;
+    return `if (${at} < u.${p.columns}) { ${store(y, p.place(row, at), `${value}[${c}]`)} }`;
   });
   return `if (${row} < u.${p.rows}) { ${elements.join(" ")} }`;
 }

@@ -20,7 +20,10 @@ import {
   bindInput,
   foldGrid,
   type Kernel,
+  load,
+  loadFour,
   makeKernel,
+  store,
   type Variant,
   type WgslTarget,
 } from "./kernel.ts";
@@ -119,6 +122,7 @@ function transformImages(
 ): { kernel: Kernel; to: Scratch } {
   const [, height, width, channels] = image.shape, size = matrix[0].length;
   const to = new Scratch(FREQUENCIES * tiling.count * channels), lines = [PLACE];
+  const x = bindInput("x", image, true), y = bind("y", to, { vector: true, write: true });
   for (const i of range(size)) {
     lines.push(
       `let y${i} = top + ${i}u - u.pad_top; let x${i} = left + ${i}u - u.pad_left;`,
@@ -129,17 +133,19 @@ function transformImages(
     for (const j of range(size)) {
       lines.push(
         `let ok${i}${j} = y${i} < u.height && x${j} < u.width;`,
-        `let d${i}${j} = select(vec4f(), x[select(0u, row${i} + x${j} * u.inner, ok${i}${j})], ok${i}${j});`,
+        `let d${i}${j} = select(vec4f(), ${
+          load(x, `select(0u, row${i} + x${j} * u.inner, ok${i}${j})`)
+        }, ok${i}${j});`,
       );
     }
   }
   const z = square(matrix, (i, j) => `d${i}${j}`, lines);
   z.flat().forEach((value, q) =>
-    lines.push(`y[(${q}u * u.outer + tile) * u.inner + c] = ${value};`)
+    lines.push(store(y, `(${q}u * u.outer + tile) * u.inner + c`, value))
   );
   const kernel = transform({
     label,
-    bindings: [bindInput("x", image, true), bind("y", to, { vector: true, write: true })],
+    bindings: [x, y],
     uniforms: {
       ...{ height, width, rows: tiling.rows, columns: tiling.columns },
       ...{ pad_top: padTop, pad_left: padLeft },
@@ -156,14 +162,15 @@ function transformWeights(
   target: WgslTarget,
 ): { kernel: Kernel; to: Scratch } {
   const [, , channels, out] = w.shape, to = new Scratch(FREQUENCIES * channels * out);
+  const x = bindInput("w", w, true), y = bind("y", to, { vector: true, write: true });
   const lines = range(9).map((t) =>
-    `let d${t} = w[${isMirrored ? 8 - t : t}u * u.inner * u.outer + flat];`
+    `let d${t} = ${load(x, `${isMirrored ? 8 - t : t}u * u.inner * u.outer + flat`)};`
   );
   const z = square(F4.g, (i, j) => `d${3 * i + j}`, lines);
-  z.flat().forEach((value, q) => lines.push(`y[${q}u * u.inner * u.outer + flat] = ${value};`));
+  z.flat().forEach((value, q) => lines.push(store(y, `${q}u * u.inner * u.outer + flat`, value)));
   const kernel = transform({
     label: "winograd, weights",
-    bindings: [bindInput("w", w, true), bind("y", to, { vector: true, write: true })],
+    bindings: [x, y],
     ...{ uniforms: {}, inner: out / 4, outer: channels, body: lines },
   }, target);
   return { kernel, to };
@@ -178,27 +185,27 @@ function transformBack(
   target: WgslTarget,
 ): Kernel {
   const [, height, width, channels] = result.shape, lines = [PLACE];
+  const m = bind("m", products, { vector: true }), added = bias && bindInput("bias", bias, true);
+  const y = bind("y", result, { vector: true, write: true });
   for (const q of range(FREQUENCIES)) {
-    lines.push(`let d${q} = m[(${q}u * u.outer + tile) * u.inner + c];`);
+    lines.push(`let d${q} = ${load(m, `(${q}u * u.outer + tile) * u.inner + c`)};`);
   }
-  if (bias) lines.push("let b = bias[c];");
+  if (added) lines.push(`let b = ${load(added, "c")};`);
   const z = square(F4.at, (i, j) => `d${N * i + j}`, lines);
   lines.push("let first = ((image * u.height + top) * u.width + left) * u.inner + c;");
   z.forEach((row, i) =>
     row.forEach((value, j) =>
       lines.push(
         `if (top + ${i}u < u.height && left + ${j}u < u.width) { ` +
-          `y[first + (${i}u * u.width + ${j}u) * u.inner] = ${value}${bias ? " + b" : ""}; }`,
+          `${
+            store(y, `first + (${i}u * u.width + ${j}u) * u.inner`, `${value}${bias ? " + b" : ""}`)
+          } }`,
       )
     )
   );
   return transform({
     label: "winograd, back",
-    bindings: [
-      bind("m", products, { vector: true }),
-      ...(bias ? [bindInput("bias", bias, true)] : []),
-      bind("y", result, { vector: true, write: true }),
-    ],
+    bindings: [m, ...(added ? [added] : []), y],
     uniforms: { height, width, rows: tiling.rows, columns: tiling.columns },
     ...{ inner: channels / 4, outer: tiling.count, body: lines },
   }, target);
@@ -217,6 +224,8 @@ function multiply(
   target: WgslTarget,
 ): { kernel: Kernel; to: Scratch } {
   const to = new Scratch(FREQUENCIES * tiles * out);
+  const a = bind("a", images, { vector: true }), b = bind("b", weights, { vector: true });
+  const y = bind("y", to, { vector: true, write: true });
   const tile = generateTile({
     size: [tiles, out, FREQUENCIES],
     ...{ rows: "tiles", columns: "out", vector: true },
@@ -226,30 +235,26 @@ function multiply(
     a: {
       layout: "along",
       prepare: (slot, index) => `let i${slot} = a_start + (${index}) * u.channels;`,
-      fetch: (slot) => `a[(i${slot} + k) >> 2u]`,
+      fetch: (slot) => loadFour(a, `i${slot} + k`),
     },
     b: isMirrored
       ? {
         layout: "along",
         prepare: (slot, index) => `let i${slot} = b_start + (${index}) * u.channels;`,
-        fetch: (slot) => `b[(i${slot} + k) >> 2u]`,
+        fetch: (slot) => loadFour(b, `i${slot} + k`),
       }
       : {
         layout: "across",
         prepare: (slot, index) => `let i${slot} = b_start + ${index};`,
-        fetch: (slot, step) => `b[(i${slot} + (k + ${step.value}) * u.out) >> 2u]`,
+        fetch: (slot, step) => loadFour(b, `i${slot} + (k + ${step.value}) * u.out`),
       },
     place: (row, column) => `(group.z * u.tiles + ${row}) * u.out + ${column}`,
   }, target);
   const kernel = makeKernel({
     label: "winograd, products",
-    bindings: [
-      bind("a", images, { vector: true }),
-      bind("b", weights, { vector: true }),
-      bind("y", to, { vector: true, write: true }),
-    ],
+    bindings: [a, b, y],
     uniforms: { tiles, channels, out },
-    ...tile.code,
+    ...tile.code(y),
     workgroups: [Math.ceil(out / tile.columns), Math.ceil(tiles / tile.rows), FREQUENCIES],
   });
   return { kernel, to };
@@ -326,6 +331,7 @@ export const weightGradByWinograd: Variant<Window & { shape: Shape }> = {
       target,
     );
     const sums = new Scratch(FREQUENCIES * channels * out);
+    const a = bind("a", images.to, { vector: true }), b = bind("b", results.to, { vector: true });
     const tile = generateTile({
       size: [channels, out, FREQUENCIES],
       ...{ rows: "channels", columns: "out", vector: true },
@@ -337,12 +343,14 @@ let a_start = q * u.tiles * u.channels; let b_start = q * u.tiles * u.out;`,
         layout: "across",
         prepare: (slot, index) => `let i${slot} = a_start + ${index};`,
         fetch: (slot, step) =>
-          `select(vec4f(), a[(i${slot} + min(k + ${step.value}, end - 1u) * u.channels) >> 2u], k + ${step.value} < end)`,
+          `select(vec4f(), ${
+            loadFour(a, `i${slot} + min(k + ${step.value}, end - 1u) * u.channels`)
+          }, k + ${step.value} < end)`,
       },
       b: {
         layout: "across",
         prepare: (slot, index) => `let i${slot} = b_start + ${index};`,
-        fetch: (slot, step) => `b[(i${slot} + min(k + ${step.value}, end - 1u) * u.out) >> 2u]`,
+        fetch: (slot, step) => loadFour(b, `i${slot} + min(k + ${step.value}, end - 1u) * u.out`),
       },
       place: (row, column) => `(group.z * u.channels + ${row}) * u.out + ${column}`,
     }, target);
@@ -353,18 +361,16 @@ let a_start = q * u.tiles * u.channels; let b_start = q * u.tiles * u.out;`,
       tiling.count,
       columns * rows * FREQUENCIES,
       target,
-      (y, parts, chunk) =>
-        makeKernel({
+      (result, parts, chunk) => {
+        const y = bind("y", result, { vector: true, write: true });
+        return makeKernel({
           label: "winograd, sums",
-          bindings: [
-            bind("a", images.to, { vector: true }),
-            bind("b", results.to, { vector: true }),
-            bind("y", y, { vector: true, write: true }),
-          ],
+          bindings: [a, b, y],
           uniforms: { tiles: tiling.count, channels, out, chunk },
-          ...tile.code,
+          ...tile.code(y),
           workgroups: [columns, rows, FREQUENCIES * parts],
-        }),
+        });
+      },
     );
     return [images.kernel, results.kernel, ...product, weightsBack(sums, node, target)];
   },
@@ -373,15 +379,15 @@ let a_start = q * u.tiles * u.channels; let b_start = q * u.tiles * u.out;`,
 /** Sums of frequencies `[36][in][out]` as taps. */
 function weightsBack(sums: Storage, result: Tensor, target: WgslTarget): Kernel {
   const [, , channels, out] = result.shape;
-  const lines = range(FREQUENCIES).map((q) => `let d${q} = m[${q}u * u.inner * u.outer + flat];`);
+  const m = bind("m", sums, { vector: true }), y = bind("y", result, { vector: true, write: true });
+  const lines = range(FREQUENCIES).map((q) =>
+    `let d${q} = ${load(m, `${q}u * u.inner * u.outer + flat`)};`
+  );
   const z = square(transposed(F4.g), (i, j) => `d${N * i + j}`, lines);
-  z.flat().forEach((value, t) => lines.push(`y[${t}u * u.inner * u.outer + flat] = ${value};`));
+  z.flat().forEach((value, t) => lines.push(store(y, `${t}u * u.inner * u.outer + flat`, value)));
   return transform({
     label: "winograd, taps",
-    bindings: [
-      bind("m", sums, { vector: true }),
-      bind("y", result, { vector: true, write: true }),
-    ],
+    bindings: [m, y],
     ...{ uniforms: {}, inner: out / 4, outer: channels, body: lines },
   }, target);
 }

@@ -279,7 +279,7 @@ Deno.test("a training goes on where gradients in 16-bit floats overflow, and log
   await using folder = await makeFolder();
   const on = ["--device", "gpu", "--precision", "f16"], state = folder.at("a/state.safetensors");
   await folder.succeed(...train("a", 4, ...on));
-  const { tensors, metadata } = readSafetensors(await Deno.readFile(state));
+  const { tensors, metadata: { sha256: _, ...rest } } = readSafetensors(await Deno.readFile(state));
   const arrays = new Map([...tensors].map(([name, tensor]) => [name, toFloat32(tensor)]));
   // A scale that is too large, for a network whose last weights are not small.
   arrays.get("scaling")![0] = 2 ** 24;
@@ -293,14 +293,14 @@ Deno.test("a training goes on where gradients in 16-bit floats overflow, and log
     length: values.length,
     read: (from = 0, count = values.length) => Promise.resolve(values.slice(from, from + count)),
   }]);
-  await writeSealed(state, Object.fromEntries(readable), metadata);
-  await folder.succeed(...train("a", 12, "--resume", ...on));
+  await writeSealed(state, Object.fromEntries(readable), rest);
+  await folder.succeed(...train("a", 24, "--resume", ...on));
   const log = (await readLog(folder, "a")).slice(2);
   const skipped = log.reduce((sum, line) => sum + line.skipped_steps, 0);
-  assert(skipped > 0 && skipped < 8, `${skipped} of 8 steps were skipped`);
-  assertEquals(log[3].loss_scale, 2 ** (24 - skipped));
+  assert(skipped > 0 && skipped < 20, `${skipped} of 20 steps were skipped`);
+  assertEquals(log.at(-1)!.loss_scale, 2 ** (24 - skipped));
   assert(log.every((line) => Number.isFinite(line.loss) && line.loss < 100));
-  assertEquals((await readState(folder, "a")).step, 12);
+  assertEquals((await readState(folder, "a")).step, 24);
 });
 
 Deno.test("a folder that is disposed of can be written to by others", async () => {

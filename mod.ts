@@ -26,7 +26,13 @@
  */
 
 export { InputError } from "./src/errors.ts";
-export { type Device, DeviceError, LimitError, type TensorBuffer } from "./src/gpu/device.ts";
+export {
+  type Device,
+  DeviceError,
+  LimitError,
+  type Precision,
+  type TensorBuffer,
+} from "./src/gpu/device.ts";
 export type {
   Excess,
   KernelDescription,

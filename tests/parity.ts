@@ -187,7 +187,7 @@ async function compareTraining(device: Device, folder: string): Promise<Comparis
   const labels = batches.get("class_labels");
   const settings = {
     ...{ betas: log.betas, eps: log.eps, weightDecay: log.weight_decay },
-    ...{ maxGradNorm: log.max_grad_norm, optimizer: "adamw" as const },
+    ...{ maxGradNorm: log.max_grad_norm, optimizer: "adamw" as const, precision: "f32" as const },
   };
   const batch = {
     images: input("images", shape),

@@ -5,7 +5,7 @@
  */
 
 import { InputError } from "../errors.ts";
-import type { Device } from "../gpu/device.ts";
+import type { Device, Precision } from "../gpu/device.ts";
 import { type DeviceKind, openDevice } from "../gpu/open.ts";
 import { mayUse } from "./environment.ts";
 import type { Flag, Flags } from "./flags.ts";
@@ -32,13 +32,30 @@ export const deviceFlags = {
   "no-tune": { kind: "switch", help: "on a GPU, choose kernels by rules instead of measuring" },
 } as const satisfies Record<string, Flag>;
 
-/** Refuses flags that contradict each other; `wide` is one of `train`. */
+/** The flag of commands that compute with networks on GPUs. */
+export const precisionFlag = {
+  kind: "text",
+  choices: ["f32", "f16"] satisfies Precision[],
+  value: "NAME",
+  help: "f32, the default, or f16: half the memory for activations, on a GPU with shader-f16",
+} as const satisfies Flag;
+
+/** Refuses flags that contradict each other; `wide` and `precision` are not of all commands. */
 export function checkDeviceFlags(
-  { device, threads, wide }: Flags<typeof deviceFlags> & { readonly wide?: boolean },
+  { device, threads, wide, precision }: Flags<typeof deviceFlags> & {
+    readonly wide?: boolean;
+    readonly precision?: string;
+  },
 ): void {
   const name = threads !== undefined ? "threads" : wide ? "wide" : undefined;
   if (device === "gpu" && name) {
     throw new InputError(`--${name} is for the CPU, not for --device gpu`);
+  }
+  if (precision === "f16" && (device === "cpu" || name)) {
+    throw new InputError(
+      `--precision f16 is for a GPU, not for --${name ?? "device cpu"}: it takes an adapter with ` +
+        "the feature shader-f16",
+    );
   }
 }
 

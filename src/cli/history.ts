@@ -14,6 +14,9 @@ export interface LogLine {
   /** Of images that are not learnt from, by the averaged weights, where it was measured. */
   readonly held_out?: number;
   readonly grad_norm: number;
+  /** With f16: what the loss was multiplied by last, and steps whose gradients overflowed. */
+  readonly loss_scale?: number;
+  readonly skipped_steps?: number;
   readonly learning_rate: number;
   readonly images_per_second: number;
   /** Since the training was started, without the time between being ended and resumed. */

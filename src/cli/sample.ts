@@ -5,7 +5,7 @@
  */
 
 import { InputError } from "../errors.ts";
-import { type Device, LimitError } from "../gpu/device.ts";
+import { type Device, LimitError, type Precision } from "../gpu/device.ts";
 import type { Model } from "../model/model.ts";
 import { NoiseSchedule } from "../model/schedule.ts";
 import { shippedModels } from "../model/shipped.ts";
@@ -13,7 +13,7 @@ import type { SamplerOptions } from "../sample/options.ts";
 import { type MethodName, methods, usualMethod } from "../sample/registry.ts";
 import { Sampler } from "../sample/sampler.ts";
 import { makePlan } from "../sample/walk.ts";
-import { checkDeviceFlags, deviceFlags, openForCommand } from "./device.ts";
+import { checkDeviceFlags, deviceFlags, openForCommand, precisionFlag } from "./device.ts";
 import { loadModel } from "./files.ts";
 import { type Flag, parseFlags } from "./flags.ts";
 import { INTERRUPTED } from "./interruption.ts";
@@ -48,6 +48,7 @@ export const sampleFlags = {
     help:
       ".png (a grid), .gif or .apng (the denoising), .safetensors, or a folder; default samples.png",
   },
+  precision: precisionFlag,
   preview: { kind: "switch", help: "draw in the terminal what the network takes the images for" },
   ...deviceFlags,
 } as const satisfies Record<string, Flag>;
@@ -85,7 +86,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   using sampler = await createSampler(device, model, {
     ...options,
     ...(options.timesteps ? {} : { steps }),
-    ...{ method, batchSize },
+    ...{ method, batchSize, precision: (flags.precision ?? "f32") as Precision },
   });
   debugProgram(progress, sampler.describe());
   const { images, frames, isStopped } = await watch(

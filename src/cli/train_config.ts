@@ -117,7 +117,15 @@ export function planConfig(given: RunFields, flags: TrainFlags): RunFields {
 /** Settings that flags give, by their names in files. */
 function trainingFlags(flags: TrainFlags, steps: number): Fields {
   const fields: Record<string, unknown> = {};
-  const names = ["batch-size", "micro-batch", "learning-rate", "label-dropout", "held-out", "seed"];
+  const names = [
+    "batch-size",
+    "micro-batch",
+    "learning-rate",
+    "precision",
+    "label-dropout",
+    "held-out",
+    "seed",
+  ];
   for (const name of names as (keyof TrainFlags)[]) {
     if (flags[name] !== undefined) fields[name.replaceAll("-", "_")] = flags[name];
   }

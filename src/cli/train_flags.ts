@@ -6,7 +6,7 @@
 
 import type { LearningRateSchedule } from "../train/config.ts";
 import { HISTORY } from "../train/step.ts";
-import { deviceFlags } from "./device.ts";
+import { deviceFlags, precisionFlag } from "./device.ts";
 import type { Flag, Flags } from "./flags.ts";
 import { imageFlags } from "./image_options.ts";
 import { MAX_STEPS, presets, USUAL_STEPS } from "./run_config.ts";
@@ -48,6 +48,7 @@ export const trainFlags = {
     value: "NAME",
     help: "constant, cosine (to 0 at --steps), or step (to a tenth at each third of them)",
   },
+  precision: precisionFlag,
   "label-dropout": {
     kind: "number",
     min: 0,

@@ -16,6 +16,7 @@ import type { Sampler } from "../sample/sampler.ts";
 import { usualSteps } from "../sample/walk.ts";
 import { learningRateAt, type TrainingConfig } from "../train/config.ts";
 import type { Dataset } from "../train/dataset.ts";
+import { isExhausted } from "../train/loss_scale.ts";
 import { type StepRecord, Trainer } from "../train/trainer.ts";
 import { INTERRUPTED, Interruption } from "./interruption.ts";
 import { describeMemory, residentBytes } from "./memory.ts";
@@ -141,7 +142,8 @@ async function compile({ config, data }: Task, device: Device) {
   const tryWith = async (training: TrainingConfig) => {
     using stack = new DisposableStack();
     const trainer = stack.use(await Trainer.create(device, model, data, training));
-    const options = { method: usualMethod, steps, parameters: trainer.average };
+    const { precision } = training;
+    const options = { method: usualMethod, steps, parameters: trainer.average, precision };
     try {
       const batchSize = SHOWN;
       const sampler = stack.use(await createSampler(device, model, { ...options, batchSize }));
@@ -198,6 +200,7 @@ async function trainUntil(run: Run): Promise<number> {
     const line = {
       step,
       ...summarize(records),
+      ...(config.training.precision === "f32" ? {} : scaling(records)),
       ...(heldOut === undefined ? {} : { held_out: shorten(heldOut) }),
       learning_rate: shorten(learningRateAt(config.training, step - 1)),
       images_per_second: Number(speed.toPrecision(4)),
@@ -250,8 +253,15 @@ async function trainUntil(run: Run): Promise<number> {
 
 const shorten = (x: number) => Number(x.toPrecision(7));
 
+/** What a line of the log tells of scaled losses: the last scale, and how many steps it cost. */
+const scaling = (records: readonly StepRecord[]) => ({
+  loss_scale: records[records.length - 1].lossScale,
+  skipped_steps: records.filter((r) => r.isSkipped).length,
+});
+
 /** What a line of the log tells of steps. */
-function summarize(records: readonly StepRecord[]) {
+function summarize(all: readonly StepRecord[]) {
+  const learnt = all.filter((r) => !r.isSkipped), records = learnt.length ? learnt : all;
   const mean = (values: number[]) => shorten(values.reduce((sum, v) => sum + v, 0) / values.length);
   const quartiles = records[0].quartiles.map((_, q) => {
     const total = (field: "sum" | "count") =>
@@ -285,9 +295,9 @@ function describeRun({ command, config, data, device, trainer }: Run) {
 async function readRecords({ trainer, folder }: Run): Promise<readonly StepRecord[]> {
   const records = await trainer.records(trainer.step - folder.lastLogged);
   const usual = folder.firstLine;
-  const isGood = ({ loss, gradientNorm }: StepRecord) =>
-    Number.isFinite(loss) && Number.isFinite(gradientNorm) &&
-    !(usual && loss > EXPLOSION * usual.loss);
+  const isGood = ({ loss, gradientNorm, isSkipped, lossScale }: StepRecord) =>
+    isSkipped ? !isExhausted(lossScale) : Number.isFinite(loss) && Number.isFinite(gradientNorm) &&
+      !(usual && loss > EXPLOSION * usual.loss);
   const bad = records.find((record) => !isGood(record));
   if (!bad) return records;
   const what = `The loss is ${format(bad.loss)} at step ${bad.step}, with a gradient of norm ` +
@@ -306,7 +316,9 @@ const diverged = (what: string, folder: RunFolder) =>
 async function save(run: Run, seconds: number): Promise<void> {
   const { trainer, folder, config, device } = run;
   await readRecords(run);
-  for (const buffer of Object.values(trainer.buffers)) {
+  for (const [name, buffer] of Object.entries(trainer.buffers)) {
+    // The history tells of gradients that overflowed.
+    if (name === "history") continue;
     for await (const chunk of readChunks(buffer)) {
       if (chunk.every(Number.isFinite)) continue;
       throw diverged(`Weights are no longer finite after step ${trainer.step}`, folder);

@@ -119,6 +119,20 @@ export interface Program extends Disposable {
   profile(): Promise<readonly number[]>;
 }
 
+/**
+ * How tensors lie in memory between kernels: `f16` as 16-bit floats, half the size, where they are
+ * activations of a network or gradients of those. What is computed is 32 bits wide in any case, and so
+ * are parameters and images.
+ */
+export type Precision = "f32" | "f16";
+
+/** The error of a device that cannot keep tensors as 16-bit floats. */
+export const noHalves = (device: string): DeviceError =>
+  new DeviceError(
+    `Cannot compute with precision f16 on ${device}: it takes a GPU whose WebGPU adapter has the ` +
+      "feature shader-f16; f32 works everywhere",
+  );
+
 /** Settings of a compilation. */
 export interface CompileOptions {
   /** What the program is for, in messages. */
@@ -130,6 +144,8 @@ export interface CompileOptions {
    * of memory; it notices when they are written.
    */
   readonly constant?: readonly string[];
+  /** How tensors lie in memory between kernels. @default {"f32"} */
+  readonly precision?: Precision;
 }
 
 /** What runs programs; {@linkcode openDevice} makes one. Dispose of it to free its memory. */
@@ -150,6 +166,7 @@ export interface Device extends Disposable {
    *
    * @internal
    * @throws {LimitError} If it does not fit into the device's memory or limits.
+   * @throws {DeviceError} If the device does not know the precision.
    */
   compile(graph: Graph, options?: CompileOptions): Promise<Program>;
   /**

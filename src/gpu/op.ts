@@ -71,8 +71,17 @@ export interface Op<A = unknown> {
   /** Elementwise work that its kernel on a CPU can do on the way; for GPUs, variants tell it. */
   readonly fuses?: Fusing;
 
+  /** What its kernels on a GPU read and write where tensors are kept as 16-bit floats. */
+  readonly halves?: Halves;
+
   /** What tests run: values against the reference, gradients against central differences. */
   readonly cases?: readonly Case[];
+}
+
+/** Whether kernels read 16-bit floats, of whichever input, and whether they write them. */
+export interface Halves {
+  readonly reads: boolean;
+  readonly writes: boolean;
 }
 
 /** An application of an operation to test. */

@@ -11,6 +11,7 @@ import {
   type CompileOptions,
   type Device,
   DeviceError,
+  noHalves,
   type Program,
   type TensorBuffer,
 } from "./device.ts";
@@ -82,8 +83,9 @@ export class ReferenceDevice implements Device {
 
   compile(
     graph: Graph,
-    { label = "a program", buffers = {} }: CompileOptions = {},
+    { label = "a program", buffers = {}, precision }: CompileOptions = {},
   ): Promise<Program> {
+    if (precision === "f16") return Promise.reject(noHalves(this.name));
     const named: Record<string, ReferenceBuffer> = {};
     for (const [name, x] of [...Object.entries(graph.outputs), ...namedInputs(graph)]) {
       const buffer = buffers[name] ?? this.buffer(sizeOf(x.shape), x.dtype);

@@ -27,6 +27,8 @@ export interface Tensor<A = unknown> {
   readonly attributes: A;
   readonly shape: Shape;
   readonly dtype: DType;
+  /** Whether a GPU keeps it in memory as 16-bit floats; a pass of the compiler decides. */
+  readonly isHalf?: boolean;
 }
 
 let nextId = 0;
@@ -45,6 +47,11 @@ export function apply<A>(op: Op<A>, inputs: readonly Tensor[], attributes: A): T
     );
   }
   return { id: nextId++, op, inputs, attributes, shape, dtype };
+}
+
+/** The same tensor, made of other inputs. */
+export function remake(tensor: Tensor, inputs: readonly Tensor[], isHalf: boolean): Tensor {
+  return { ...tensor, id: nextId++, inputs, isHalf };
 }
 
 const inputOp: Op<{ name: string; shape: Shape; dtype: DType }> = {

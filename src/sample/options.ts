@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { TensorBuffer } from "../gpu/device.ts";
+import type { Precision, TensorBuffer } from "../gpu/device.ts";
 import type { TimestepSpacing } from "../model/schedule.ts";
 import type { MethodName } from "./registry.ts";
 
@@ -42,6 +42,11 @@ export interface SamplerOptions extends MethodOptions {
   readonly batchSize?: number;
   /** Height and width; by default those the model was made for. */
   readonly size?: readonly [height: number, width: number];
+  /**
+   * How activations are kept on the device: `f16` takes half the memory for them, and a GPU with
+   * 16-bit floats. @default {"f32"}
+   */
+  readonly precision?: Precision;
   /** The model's parameters on the device, if somebody else owns them there. */
   readonly parameters?: TensorBuffer;
 }

@@ -108,7 +108,7 @@ export class Sampler implements Disposable {
     model: Model,
     options: SamplerOptions = {},
   ): Promise<Sampler> {
-    const { batchSize = 16, size = model.config.sampleSize } = options;
+    const { batchSize = 16, size = model.config.sampleSize, precision = "f32" } = options;
     const { config, layout, schedule } = model, method = methodOf(options.method);
     checkInteger(batchSize, 1, "the batch size");
     if (!size) throw new InputError("The model is for images of any size: give one");
@@ -183,7 +183,7 @@ export class Sampler implements Disposable {
       const step = own(
         await device.compile(
           makeGraph({}, [...updates, [index, map([index], (i) => add(i, 1), "i32")]]),
-          { label: "a sampling step", buffers, constant: ["parameters"] },
+          { label: "a sampling step", buffers, constant: ["parameters"], precision },
         ),
       );
       const classes = config.numClassEmbeds ?? undefined;

@@ -84,6 +84,7 @@ export const trainingSchema = z.strictObject({
   eps: positive.default(1e-8),
   weight_decay: z.number().min(0).default(0),
   max_grad_norm: positive.default(1),
+  precision: z.enum(["f32", "f16"]).default("f32"),
   ema_decay: z.number().min(0).max(1).default(0.999),
   ema_schedule: z.enum(["constant", "warmup", "power"]).default("warmup"),
   ema_power: optional(positive),

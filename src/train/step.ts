@@ -7,6 +7,7 @@
  */
 
 import * as e from "../gpu/expression.ts";
+import type { Precision } from "../gpu/device.ts";
 import { grad } from "../gpu/grad.ts";
 import { type Graph, makeGraph } from "../gpu/graph.ts";
 import { concat } from "../gpu/ops/concat.ts";
@@ -18,6 +19,7 @@ import { constant, input, type Tensor } from "../gpu/tensor.ts";
 import type { UNetConfig } from "../model/config.ts";
 import { type ParameterLayout, viewParameters } from "../model/parameters.ts";
 import type { ScheduleConfig } from "../model/schedule.ts";
+import { LossScale, unlessSkipped } from "./loss_scale.ts";
 import { type Batch, diffusionLosses, type ObjectiveConfig } from "./objective.ts";
 import type { Draw } from "./timesteps.ts";
 
@@ -36,6 +38,12 @@ export interface OptimizerConfig {
   readonly weightDecay: number;
   /** Gradients with a larger norm are scaled down to it. @default {1} */
   readonly maxGradNorm: number;
+  /**
+   * How activations and their gradients are kept. `f16` takes half the memory for them, and a GPU with
+   * 16-bit floats; the loss is scaled, and a step whose gradients overflow all the same is skipped
+   * (Micikevicius et al. 2018). @default {"f32"}
+   */
+  readonly precision: Precision;
 }
 
 /** Numbers that change from step to step, in the order in which the program takes them. */
@@ -53,7 +61,10 @@ export const HISTORY = 1024;
 export const RANGES = 4;
 /** What is known of the losses of a batch: their mean; their sum and number by range. */
 export const TALLY: number = 1 + 2 * RANGES;
-/** Numbers a step in the history: the gradient's norm after the first of the tally. */
+/**
+ * Numbers a step in the history: the gradient's norm after the first of the tally; and with loss
+ * scaling one more, the scale.
+ */
 export const ROW: number = TALLY + 1;
 
 /** The program's `rates` for a step. */
@@ -105,19 +116,19 @@ function tally({ schedule, batch, images }: Lesson, losses: Tensor, weighted: Te
 
 /** What is learnt of a batch. */
 interface Learnt {
-  /** A share of the gradient of the step. */
+  /** A share of the gradient of the step, times the scale of the loss. */
   readonly gradient: Tensor;
   readonly tally: Tensor;
   /** What the drawing of timesteps remembers. */
   readonly observed: Graph["updates"];
 }
 
-function learn(lesson: Lesson, parameters: Tensor): Learnt {
+function learn(lesson: Lesson, parameters: Tensor, scale: Tensor | undefined): Learnt {
   const { layout, batch, images } = lesson, views = viewParameters(layout, parameters);
   const blocks: Tensor[] = [];
   const { losses, weighted } = measure(lesson, views, (h) => blocks.push(h));
   const checkpoints = lesson.recomputes ? blocks : [];
-  const loss = mul(sum(weighted), 1 / images);
+  const mean = mul(sum(weighted), 1 / images), loss = scale ? mul(mean, scale) : mean;
   const [gradient] = grad(loss, [parameters], checkpoints);
   return {
     gradient,
@@ -142,16 +153,19 @@ function update(
   { betas: [beta1, beta2], eps, weightDecay, maxGradNorm, optimizer }: OptimizerConfig,
   parameters: Tensor,
   { gradient, tally, observed }: Learnt,
+  scaling: LossScale | undefined,
 ): Graph["updates"] {
   const [moment1, moment2, ema] = ["moment1", "moment2", "ema"].map((name) =>
     input(name, [layout.size])
   );
   const rates = input("rates", [5]);
-  const [rate, decay, correction1, correction2, slot] = [0, 1, 2, 3, 4].map((i) =>
-    slice(rates, 0, i, 1)
-  );
-  const norm = sqrt(sum(square(gradient)));
-  const clip = map([norm], (n) => e.min(e.div(maxGradNorm, e.add(n, 1e-6)), 1));
+  const [rate, decay, ...known] = [0, 1, 2, 3].map((i) => slice(rates, 0, i, 1));
+  const slot = slice(rates, 0, 4, 1), scaledNorm = sqrt(sum(square(gradient)));
+  const judgement = scaling?.judge(scaledNorm, [beta1, beta2]),
+    norm = judgement?.norm ?? scaledNorm;
+  const [correction1, correction2] = judgement?.corrections ?? known;
+  const limit = map([norm], (n) => e.min(e.div(maxGradNorm, e.add(n, 1e-6)), 1));
+  const clip = scaling ? map([limit, scaling.scale], e.div) : limit;
   const mask = decayMask(layout),
     [l2, taken] = optimizer === "adam" ? [weightDecay, 0] : [0, weightDecay];
   const used = l2
@@ -178,32 +192,42 @@ function update(
     (old, p, decay) => e.add(e.mul(old, decay), e.mul(p, e.sub(1, decay))),
   );
 
-  const history = input("history", [HISTORY, ROW]);
+  const width = scaling ? ROW + 1 : ROW, history = input("history", [HISTORY, width]);
   const rows = constant([...Array(HISTORY).keys()], [HISTORY, 1]);
-  const now = concat([slice(tally, 0, 0, 1), norm, slice(tally, 0, 1, TALLY - 1)], 0);
+  const parts = [slice(tally, 0, 0, 1), norm, slice(tally, 0, 1, TALLY - 1)];
+  const now = concat([...parts, ...(scaling ? [scaling.scale] : [])], 0);
   const recorded = map(
-    [history, rows, slot, reshape(now, [1, ROW])],
+    [history, rows, slot, reshape(now, [1, width])],
     (old, row, slot, now) => e.select(e.sub(row, slot), old, now),
   );
-  return [
+  const learnt: Graph["updates"] = [
     [parameters, updated],
     [moment1, next1],
     [moment2, next2],
     [ema, averaged],
-    [history, recorded],
     ...observed,
+  ];
+  return [
+    ...(judgement ? unlessSkipped(learnt, judgement.isGood) : learnt),
+    [history, recorded],
+    ...judgement?.updates ?? [],
   ];
 }
 
 /**
  * A whole step. Its inputs are those of the batch, `rates`, and the state that it updates:
  * `parameters`, `moment1`, `moment2`, `ema`, all flat, and `history` `[HISTORY, ROW]` of losses and
- * gradient norms; and what the drawing of timesteps remembers.
+ * gradient norms; what the drawing of timesteps remembers; and `scaling` of the loss, for `f16`.
  */
 export function trainingStep(lesson: Lesson, optimizer: OptimizerConfig): Graph {
   const { layout } = lesson, parameters = input("parameters", [layout.size]);
-  return makeGraph({}, update(layout, optimizer, parameters, learn(lesson, parameters)));
+  const scaling = scalingOf(optimizer), learnt = learn(lesson, parameters, scaling?.scale);
+  return makeGraph({}, update(layout, optimizer, parameters, learnt, scaling));
 }
+
+/** Gradients that are kept as 16-bit floats are those of a scaled loss. */
+const scalingOf = ({ precision }: Pick<OptimizerConfig, "precision">) =>
+  precision === "f16" ? new LossScale() : undefined;
 
 /** Adds a value to an input, or puts it there in place of what was, where `isNext` is 0. */
 function accumulate(name: string, value: Tensor, isNext: Tensor): Graph["updates"][number] {
@@ -219,9 +243,9 @@ function accumulate(name: string, value: Tensor, isNext: Tensor): Graph["updates
  * A part of a step. Its gradient and losses go to `gradient` and `tally`, which
  * {@linkcode updateStep} takes.
  */
-export function gradientStep(lesson: Lesson): Graph {
+export function gradientStep(lesson: Lesson, optimizer: OptimizerConfig): Graph {
   const isNext = input("isNext", [1]), parameters = input("parameters", [lesson.layout.size]);
-  const { gradient, tally } = learn(lesson, parameters);
+  const { gradient, tally } = learn(lesson, parameters, scalingOf(optimizer)?.scale);
   return makeGraph({}, [
     accumulate("gradient", gradient, isNext),
     accumulate("tally", tally, isNext),
@@ -231,8 +255,8 @@ export function gradientStep(lesson: Lesson): Graph {
 /** What is left of a step when all gradients are there. */
 export function updateStep(layout: ParameterLayout, optimizer: OptimizerConfig): Graph {
   const gradient = input("gradient", [layout.size]), tally = input("tally", [TALLY]);
-  const parameters = input("parameters", [layout.size]);
-  return makeGraph({}, update(layout, optimizer, parameters, { gradient, tally, observed: [] }));
+  const parameters = input("parameters", [layout.size]), learnt = { gradient, tally, observed: [] };
+  return makeGraph({}, update(layout, optimizer, parameters, learnt, scalingOf(optimizer)));
 }
 
 /** Measures losses and learns nothing; they go to `tally`. */

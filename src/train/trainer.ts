@@ -13,6 +13,7 @@ import type { Model } from "../model/model.ts";
 import { type Batches, openBatches } from "./batches.ts";
 import { emaDecayAt, learningRateAt, type TrainingConfig } from "./config.ts";
 import { type Dataset, ImageOrder } from "./dataset.ts";
+import { isOverflow, LossScale } from "./loss_scale.ts";
 import { checkFits, type ImageSize, makeLesson, partOf, type Split, splitOff } from "./lesson.ts";
 import {
   encodeRates,
@@ -41,6 +42,10 @@ export interface StepRecord {
   readonly gradientNorm: number;
   /** The images by quarters of the timesteps, the least noisy ones first. */
   readonly quartiles: readonly Quartile[];
+  /** What the loss was multiplied by for gradients in `f16`; 1 in `f32`. */
+  readonly lossScale: number;
+  /** Whether gradients in `f16` overflowed, so that nothing was learnt of it. */
+  readonly isSkipped: boolean;
 }
 
 /** Images of a step whose timesteps are in one quarter of all. */
@@ -69,11 +74,14 @@ const STATE_NAMES: readonly StateName[] = ["parameters", "moment1", "moment2", "
 
 /**
  * The arrays of a training's state. `squaredLosses` are those of each timestep, `[T, 10]`, where
- * timesteps are drawn by `loss_second_moment`.
+ * timesteps are drawn by `loss_second_moment`; `scaling` is that of the loss, for `f16`.
  */
 export type StateArrays =
   & Readonly<Record<StateName, Float32Array<ArrayBuffer>>>
-  & { readonly squaredLosses?: Float32Array<ArrayBuffer> };
+  & {
+    readonly squaredLosses?: Float32Array<ArrayBuffer>;
+    readonly scaling?: Float32Array<ArrayBuffer>;
+  };
 
 /**
  * A training on a device. Dispose of it to free its memory.
@@ -183,15 +191,18 @@ export class Trainer implements Disposable {
       const [update] = programs;
       const graphFor = (recomputes: boolean) => (part: number) => {
         const lesson = makeLesson(model, data, config, { part, images, recomputes });
-        return update ? gradientStep(lesson) : trainingStep(lesson, config);
+        return update ? gradientStep(lesson, config) : trainingStep(lesson, config);
       };
       const options = update
         ? { label: "a part of a training step", buffers: update.buffers }
         : { label: "a training step" };
       const ways = config.gradientCheckpointing ? [true] : [false, true];
-      const { program, way } = await compileBatch(device, part, ways.map(graphFor), options);
+      const { program, way } = await compileBatch(device, part, ways.map(graphFor), {
+        ...options,
+        precision: config.precision,
+      });
       programs.push(program);
-      const { parameters, ema } = (update ?? program).buffers;
+      const { parameters, ema, scaling } = (update ?? program).buffers;
       for (const buffer of [parameters, ema]) buffer.write(model.parameters);
       const split = splitOff(data.count, config), { length } = split.heldOut;
       let evaluation: Program | undefined;
@@ -199,9 +210,12 @@ export class Trainer implements Disposable {
         const sizes = { part, images: part * Math.ceil(length / part), isEvaluation: true };
         const graph = evaluationStep(makeLesson(model, data, config, sizes));
         const label = "the loss of images that are held out";
-        evaluation = await device.compile(graph, { label, buffers: { parameters: ema } });
+        evaluation = await device.compile(graph, {
+          ...{ label, buffers: { parameters: ema }, precision: config.precision },
+        });
         programs.push(evaluation);
       }
+      scaling?.write(LossScale.first);
       for (const { buffers } of [program, ...(evaluation ? [evaluation] : [])]) {
         buffers.seed.write(seedWords(config.seed));
       }
@@ -227,9 +241,10 @@ export class Trainer implements Disposable {
     const part = partOf(config), images = config.batchSize;
     const planFor = (recomputes: boolean): MemoryPlan => {
       const lesson = makeLesson(model, data, config, { part, images, recomputes });
-      if (part === images) return device.plan(trainingStep(lesson, config));
+      const { precision } = config;
+      if (part === images) return device.plan(trainingStep(lesson, config), { precision });
       const rest = device.plan(updateStep(model.layout, config)),
-        plan = device.plan(gradientStep(lesson));
+        plan = device.plan(gradientStep(lesson, config), { precision });
       const shared = 4 * (2 * model.layout.size + TALLY);
       return { ...plan, bytes: plan.bytes + rest.bytes - shared };
     };
@@ -240,7 +255,7 @@ export class Trainer implements Disposable {
   /** What the arrays of its state lie in, on the device. */
   get buffers(): Readonly<Record<string, TensorBuffer>> {
     const { buffers } = this.#update;
-    const names = [...STATE_NAMES, "squaredLosses"].filter((name) => buffers[name]);
+    const names = [...STATE_NAMES, "squaredLosses", "scaling"].filter((name) => buffers[name]);
     return Object.fromEntries(names.map((name) => [name, buffers[name]]));
   }
 
@@ -385,15 +400,18 @@ export class Trainer implements Disposable {
    * @throws {DeviceError} If the device failed.
    */
   async records(count: number): Promise<StepRecord[]> {
-    const values = await this.#update.buffers.history.read();
+    const values = await this.#update.buffers.history.read(), width = values.length / HISTORY;
     const first = Math.max(0, this.#step - Math.min(count, HISTORY));
     return Array.from({ length: this.#step - first }, (_, i) => {
-      const step = first + i, row = values.subarray(ROW * (step % HISTORY));
-      const [loss, gradientNorm] = row;
+      const step = first + i, row = values.subarray(width * (step % HISTORY));
+      const [loss, gradientNorm] = row, lossScale = width > ROW ? row[ROW] : 1;
       const quartiles = Array.from({ length: RANGES }, (_, q) => {
         return { sum: row[2 + q], count: row[2 + RANGES + q] };
       });
-      return { step: step + 1, loss, gradientNorm, quartiles };
+      return {
+        ...{ step: step + 1, loss, gradientNorm, quartiles, lossScale },
+        isSkipped: width > ROW && isOverflow(gradientNorm * lossScale),
+      };
     });
   }
 

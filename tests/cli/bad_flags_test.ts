@@ -55,7 +55,14 @@ refuses("a value that is missing, or where none belongs, is refused", [
   ["info a b", /info takes one model, not a and b/],
 ]);
 
+refuses("16-bit floats are refused on the CPU", [
+  ["sample --precision f16 --device cpu", /--precision f16 is for a GPU, not for --device cpu/],
+  ["train --precision f16 --wide --out x", /--precision f16 is for a GPU, not for --wide/],
+  ["sample --precision f16 --threads 2", /takes an adapter with the feature shader-f16/],
+]);
+
 refuses("a choice that does not exist is refused, and the nearest is named", [
+  ["train --precision f15", /--precision must be one of f32, f16, not f15; did you mean f\d+\?/],
   [
     "sample --sampler ddmp",
     /--sampler must be one of ddpm, ddim, .*, not ddmp; did you mean ddpm\?/,

@@ -2,7 +2,10 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { kindOf, listFolder } from "../../src/cli/files.ts";
 import { RunFolder } from "../../src/cli/run_folder.ts";
 import { isIntact, writeSealed } from "../../src/cli/seal.ts";
+import { sizeOf } from "../../src/gpu/shape.ts";
+import { parseUNetConfig } from "../../src/model/config.ts";
 import { readSafetensors, toFloat32 } from "../../src/model/safetensors.ts";
+import { parameterLayout } from "../../src/model/unet.ts";
 import { Random } from "../random.ts";
 import { Folder, tinyUNet } from "./cli.ts";
 import { makeFolder, readLog, readState, train } from "./training.ts";
@@ -270,6 +273,34 @@ Deno.test("a loss that explodes ends the training, which tells where", async () 
   )!;
   assert(Number(step) > Number(saved) && Number(step) <= Number(saved) + 2);
   assertEquals((await readState(folder, "a")).step, Number(saved));
+});
+
+Deno.test("a training goes on where gradients in 16-bit floats overflow, and logs it", async () => {
+  await using folder = await makeFolder();
+  const on = ["--device", "gpu", "--precision", "f16"], state = folder.at("a/state.safetensors");
+  await folder.succeed(...train("a", 4, ...on));
+  const { tensors, metadata: { sha256: _, ...rest } } = readSafetensors(await Deno.readFile(state));
+  const arrays = new Map([...tensors].map(([name, tensor]) => [name, toFloat32(tensor)]));
+  // A scale that is too large, for a network whose last weights are not small.
+  arrays.get("scaling")![0] = 2 ** 24;
+  const sizes = { in_channels: 1, out_channels: 1 };
+  const { specs, offsets } = parameterLayout(parseUNetConfig({ ...tinyUNet, ...sizes }));
+  const last = specs.findIndex(({ name }) => name === "conv_out.weight");
+  for (let i = 0; i < sizeOf(specs[last].shape); i++) {
+    arrays.get("parameters")![offsets[last] + i] = Math.sin(i);
+  }
+  const readable = [...arrays].map(([name, values]) => [name, {
+    length: values.length,
+    read: (from = 0, count = values.length) => Promise.resolve(values.slice(from, from + count)),
+  }]);
+  await writeSealed(state, Object.fromEntries(readable), rest);
+  await folder.succeed(...train("a", 24, "--resume", ...on));
+  const log = (await readLog(folder, "a")).slice(2);
+  const skipped = log.reduce((sum, line) => sum + line.skipped_steps, 0);
+  assert(skipped > 0 && skipped < 20, `${skipped} of 20 steps were skipped`);
+  assertEquals(log.at(-1)!.loss_scale, 2 ** (24 - skipped));
+  assert(log.every((line) => Number.isFinite(line.loss) && line.loss < 100));
+  assertEquals((await readState(folder, "a")).step, 24);
 });
 
 Deno.test("a folder that is disposed of can be written to by others", async () => {

@@ -11,10 +11,10 @@ const gzip = async (bytes: Uint8Array<ArrayBuffer>) =>
       .arrayBuffer(),
   );
 
-for (const device of ["gpu", "cpu"]) {
-  Deno.test(`a training that goes on equals one in one go, on the ${device}`, async () => {
+for (const flags of ["--device gpu", "--device cpu", "--device gpu --precision f16"]) {
+  Deno.test(`a training that goes on equals one in one go, with ${flags}`, async () => {
     await using folder = await makeFolder();
-    const on = ["--device", device];
+    const on = flags.split(" "), isHalf = on.includes("f16");
     await folder.succeed(...train("a", 12, ...on));
     await folder.succeed(...train("b", 6, ...on));
     assertEquals((await readState(folder, "b")).step, 6);
@@ -25,8 +25,11 @@ for (const device of ["gpu", "cpu"]) {
     assertEquals(a.step, 12);
     assertEquals(b, a);
     const names = ["ema", "history", "moment1", "moment2", "parameters"];
-    assertEquals(Object.keys(a.arrays).sort(), names);
-    assertEquals(await readLog(folder, "b"), await readLog(folder, "a"));
+    assertEquals(Object.keys(a.arrays).sort(), [...names, ...(isHalf ? ["scaling"] : [])]);
+    const log = await readLog(folder, "a");
+    assertEquals(await readLog(folder, "b"), log);
+    const scaled = log.filter((line) => line.loss_scale === 65536 && line.skipped_steps === 0);
+    assertEquals(scaled.length, isHalf ? log.length : 0);
   });
 }
 

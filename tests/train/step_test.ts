@@ -16,6 +16,7 @@ import { batch } from "./batch.ts";
 import { randomModel, tinyConfig } from "../networks.ts";
 
 const settings: OptimizerConfig = {
+  precision: "f32",
   ...{ optimizer: "adamw", betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, maxGradNorm: 1e9 },
 };
 const rates: Rates = { learningRate: 0.01, emaDecay: 0.75, step: 0 };

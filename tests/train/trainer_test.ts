@@ -496,7 +496,7 @@ Deno.test("the learning rate warms up, then stays, falls along a cosine, or in s
 Deno.test("parseTraining() has the defaults that are documented", () => {
   assertEquals(parseTraining({}), {
     ...{ batchSize: 64, learningRate: 2e-4, warmupSteps: 500, betas: [0.9, 0.999], eps: 1e-8 },
-    ...{ weightDecay: 0, maxGradNorm: 1, emaDecay: 0.999, seed: 0 },
+    ...{ weightDecay: 0, maxGradNorm: 1, emaDecay: 0.999, seed: 0, precision: "f32" },
     ...{
       learningRateSchedule: "constant",
       decaySteps: null,

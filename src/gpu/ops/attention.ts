@@ -238,6 +238,7 @@ const fusedOp: Op<None> = {
   flops: attentionOp.flops!,
   acceptsView: isWalkable,
   variants: [forwardVariant],
+  halves: { reads: true, writes: false },
 };
 
 /** The parts of that: the result, and for each query the largest score and the logarithm of the sum. */
@@ -255,6 +256,7 @@ const fusedQueryGradOp: Op<None> = {
   flops: ({ inputs }) => perScore(inputs, ({ size, width }) => size + width),
   acceptsView: isWalkable,
   variants: [queryGradVariant],
+  halves: { reads: true, writes: false },
 };
 
 /** The gradients by keys and values, one behind the other. */
@@ -269,6 +271,7 @@ const fusedKeyGradsOp: Op<None> = {
   flops: ({ inputs }) => perScore(inputs, ({ size, width }) => size + width),
   acceptsView: isWalkable,
   variants: [keyGradsVariant],
+  halves: { reads: true, writes: false },
 };
 
 /**

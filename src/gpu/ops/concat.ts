@@ -48,6 +48,7 @@ export const concatOp: Op<{ axis: number }> = {
       return part;
     });
   },
+  halves: { reads: true, writes: true },
   cases: [
     {
       name: "channels",

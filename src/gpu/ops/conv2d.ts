@@ -90,6 +90,7 @@ const forwardOp: Op<Window> = {
   flops: ({ inputs: [x, w], shape, attributes }) =>
     flops(convSizes(x.shape, w.shape, shape, attributes)),
   variants: [forwardByWinograd, forwardVariant],
+  halves: { reads: true, writes: true },
   wasm: lowerForward,
   fuses: { input: true, output: true },
 };
@@ -118,6 +119,7 @@ const inputGradOp: Op<Window & { shape: Shape }> = {
   flops: ({ inputs: [g, w], shape, attributes }) =>
     flops(convSizes(shape, w.shape, g.shape, attributes)),
   variants: [inputGradByWinograd, inputGradVariant],
+  halves: { reads: true, writes: true },
   wasm: lowerInputGrad,
   fuses: { input: false, output: true },
 };
@@ -145,6 +147,7 @@ const weightGradOp: Op<Window & { shape: Shape }> = {
   flops: ({ inputs: [x, g], shape, attributes }) =>
     flops(convSizes(x.shape, shape, g.shape, attributes)),
   variants: [weightGradByWinograd, weightGradVariant],
+  halves: { reads: true, writes: false },
   wasm: lowerWeightGrad,
 };
 

@@ -156,6 +156,7 @@ const momentsOp: Op<NormAttributes> = {
       return lowerMoments(node, sizes(node.inputs[0], groups), eps, target);
     },
   }],
+  halves: { reads: true, writes: false },
   loops(node) {
     const [x] = node.inputs, { groups, eps } = node.attributes;
     const { images, channels, pixels, each } = sizes(x, groups);
@@ -232,6 +233,7 @@ const groupMeansOp: Op<NormAttributes> = {
     lower: (node, target) =>
       lowerMeans(node, sizes(node.inputs[0], node.attributes.groups), target),
   }],
+  halves: { reads: true, writes: false },
   loops(node) {
     const [x, ...inputs] = node.inputs, { groups } = node.attributes;
     const { images, channels, pixels, each } = sizes(x, groups), domain = [images, groups, each];

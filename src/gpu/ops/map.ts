@@ -107,6 +107,7 @@ export const mapOp: Op<MapAttributes> = {
       const expression = e.mul(e.argument(inputs.length), d);
       return sumTo(fromExpression(expression, [...inputs, g]), x.shape);
     }),
+  halves: { reads: true, writes: true },
 };
 
 /** The operation of an expression, without the inputs that it does not read. */

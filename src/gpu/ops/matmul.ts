@@ -13,7 +13,7 @@ import { resolve } from "../view.ts";
 import { generateTile, type Product, type Source } from "../wgsl/gemm.ts";
 import { lowerMatmul as lowerOnCpu } from "../wasm/matmul.ts";
 import { FusedWork } from "../wgsl/elementwise.ts";
-import { bindRange, type Kernel, type WgslTarget } from "../wgsl/kernel.ts";
+import { type Binding, bindRange, type Kernel, loadFour, type WgslTarget } from "../wgsl/kernel.ts";
 import { splitSum } from "../wgsl/split.ts";
 import { add } from "./map.ts";
 import { isTransposed, permute, reshape, transpose } from "./view.ts";
@@ -52,6 +52,7 @@ const matmulOp: Op<Record<never, never>> = {
     view.strides.slice(-2).some((s, i) => s === 1 || shape.at(i - 2) === 1) &&
     batchAxes(view.strides, shape).length <= 2,
   variants: [{ name: "tile", fuses: { input: false, output: true }, lower: lowerMatmul }],
+  halves: { reads: true, writes: true },
   wasm: lowerOnCpu,
   cases: [
     { name: "odd sizes", inputs: [{ shape: [3, 7] }, { shape: [7, 5] }], build: matmul },
@@ -152,11 +153,8 @@ function operand(name: "a" | "b", tensor: Tensor) {
   return { isAlong, isVector, jump, outer, inner, ...range };
 }
 
-function source(name: "a" | "b", isAlong: boolean, isVector: boolean): Source {
-  const four = (at: string) =>
-    isVector
-      ? `${name}[(${at}) >> 2u]`
-      : `vec4f(${[0, 1, 2, 3].map((i) => `${name}[${at} + ${i}u]`)})`;
+function source(binding: Binding, isAlong: boolean): Source {
+  const { name, vector: isVector } = binding, four = (at: string) => loadFour(binding, at);
   // The last four k of an odd sum: A counts as zero there, and B only has to be finite.
   const masked = name === "a" && !isVector;
   return {
@@ -181,12 +179,13 @@ function lowerMatmul(node: Tensor, target: WgslTarget, fused: Fused): Kernel[] {
   const batch = sizeOf(node.shape.slice(0, -2));
   const a = operand("a", x), b = operand("b", w);
   const isVector = a.isVector && b.isVector && n % 4 === 0 && (a.isAlong || m % 4 === 0);
+  const operands = [a, b].map(({ binding }) => ({ ...binding, vector: isVector }));
   const product: Product = {
     size: [m, n, batch],
     rows: "m",
     columns: "n",
-    a: source("a", a.isAlong, isVector),
-    b: source("b", b.isAlong, isVector),
+    a: source(operands[0], a.isAlong),
+    b: source(operands[1], b.isAlong),
     begin: `let batch = group.z / u.parts; let part = group.z % u.parts;
 let a_start = u.a_start + batch / u.a_inner * u.a_outer_stride + batch % u.a_inner * u.a_inner_stride;
 let b_start = u.b_start + batch / u.b_inner * u.b_outer_stride + batch % u.b_inner * u.b_inner_stride;
@@ -202,7 +201,7 @@ var k = part * u.chunk; let end = min(k + u.chunk, u.k);`,
     const work = new FusedWork(y, parts === 1 ? fused : {}, isVector);
     return work.kernel({
       label: "matmul",
-      bindings: [{ ...a.binding, vector: isVector }, { ...b.binding, vector: isVector }],
+      bindings: operands,
       uniforms: {
         m,
         n,
@@ -215,7 +214,7 @@ var k = part * u.chunk; let end = min(k + u.chunk, u.k);`,
         ...{ b_start: b.start, b_jump: b.jump, b_inner: b.inner.size },
         ...{ b_inner_stride: b.inner.stride, b_outer_stride: b.outer.stride },
       },
-      ...generateTile({ ...product, finish: work.finish }, target).code,
+      ...generateTile({ ...product, finish: work.finish }, target).code(work.result),
       workgroups: [Math.ceil(n / columns), Math.ceil(m / rows), batch * parts],
     });
   }, fused.output);

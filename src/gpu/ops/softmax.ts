@@ -10,32 +10,47 @@ import { sizeOf } from "../shape.ts";
 import { apply, type Tensor } from "../tensor.ts";
 import { lowerSoftmax as lowerOnCpu } from "../wasm/small.ts";
 import { aliases, EXP } from "../wgsl/expression.ts";
-import { bind, bindInput, type Kernel, makeKernel, type WgslTarget } from "../wgsl/kernel.ts";
+import {
+  bind,
+  bindInput,
+  type Kernel,
+  load,
+  makeKernel,
+  store,
+  type WgslTarget,
+} from "../wgsl/kernel.ts";
 import { map } from "./map.ts";
 import { sum } from "./sum.ts";
 
 /** An invocation takes a row: maximum, sum of exponentials, quotient. */
 function lowerSoftmax(node: Tensor, target: WgslTarget): Kernel[] {
-  const [x] = node.inputs, width = node.shape.at(-1)!, rows = sizeOf(node.shape) / width;
+  const width = node.shape.at(-1)!, rows = sizeOf(node.shape) / width;
   const isVector = width % 4 === 0, T = isVector ? "vec4f" : "f32";
+  const x = bindInput("x", node.inputs[0], isVector);
+  const y = bind("y", node, { vector: isVector, write: true });
+  const power = `exp_accurate(${load(x, "i")} - top)`;
+  // What is rounded once should not be read to be rounded again.
+  const [keep, finish] = node.isHalf
+    ? ["", store(y, "i", `${power} * scale`)]
+    : [store(y, "i", "e"), "y[i] *= scale;"];
   const fold = (f: (a: string, b: string) => string, v: string) =>
     isVector ? f(f(`${v}.x`, `${v}.y`), f(`${v}.z`, `${v}.w`)) : v;
   return [makeKernel({
     label: "softmax",
-    bindings: [bindInput("x", x, isVector), bind("y", node, { vector: isVector, write: true })],
+    bindings: [x, y],
     uniforms: { rows, width: isVector ? width / 4 : width },
     functions: `${aliases(T)}\n${EXP}`,
     lanes: target.lanes,
     body: `let row = group.x * ${target.lanes}u + lane;
 if (row >= u.rows) { return; }
 let begin = row * u.width; let end = begin + u.width;
-var most = x[begin];
-for (var i = begin + 1u; i < end; i++) { most = max(most, x[i]); }
+var most = ${load(x, "begin")};
+for (var i = begin + 1u; i < end; i++) { most = max(most, ${load(x, "i")}); }
 let top = ${fold((a, b) => `max(${a}, ${b})`, "most")};
 var total = ${T}();
-for (var i = begin; i < end; i++) { let e = exp_accurate(x[i] - top); total += e; y[i] = e; }
+for (var i = begin; i < end; i++) { let e = ${power}; total += e; ${keep} }
 let scale = 1.0 / (${fold((a, b) => `${a} + ${b}`, "total")});
-for (var i = begin; i < end; i++) { y[i] *= scale; }`,
+for (var i = begin; i < end; i++) { ${finish} }`,
     workgroups: [Math.ceil(rows / target.lanes), 1, 1],
   })];
 }
@@ -54,6 +69,7 @@ const softmaxOp: Op<Record<never, never>> = {
   },
   gradient: (y, g) => [softmaxGrad(y, g)],
   variants: [{ name: "row", lower: lowerSoftmax }],
+  halves: { reads: true, writes: true },
   wasm: lowerOnCpu,
   cases: [
     { name: "fours", inputs: [{ shape: [3, 5, 16], range: [-9, 9] }], build: (x) => softmax(x) },

@@ -37,6 +37,8 @@ export const sumOp: Op<{ axes: readonly number[] }> = {
     out.set(sums);
   },
   gradient: ({ inputs: [x] }, g) => [broadcastTo(g, x.shape)],
+  // What is summed over many elements is worth its digits.
+  halves: { reads: true, writes: false },
   cases: [
     { name: "everything", inputs: [{ shape: [3, 7, 13, 5] }], build: (x) => sum(x, [0, 1, 2, 3]) },
     { name: "everything, long", inputs: [{ shape: [70000] }], build: (x) => sum(x, [0]) },

@@ -8,7 +8,7 @@
 import type { Elementwise } from "../loop.ts";
 import type { Tensor } from "../tensor.ts";
 import { resolve } from "../view.ts";
-import { type Scratch, type Storage, storageSize } from "../storage.ts";
+import type { Scratch, Storage } from "../storage.ts";
 import type { Body, Local, ValueType } from "./assembler.ts";
 
 /** A pointer that a kernel is called with. */
@@ -65,6 +65,3 @@ export const pointAt = (storage: Storage): Pointer => ({ storage, offset: 0, wri
 
 /** A pointer to scratch memory between kernels, to read. */
 export const pointFrom = (storage: Scratch): Pointer => ({ storage, offset: 0, write: false });
-
-/** Bytes of a storage. */
-export const storageBytes = (storage: Storage): number => 4 * storageSize(storage);

@@ -6,7 +6,7 @@
  */
 
 import type { MemoryPlan } from "../describe.ts";
-import { type CompileOptions, DeviceError } from "../device.ts";
+import { type CompileOptions, DeviceError, noHalves } from "../device.ts";
 import { constantInputs, findPreparations } from "../constants.ts";
 import { fuse } from "../fuse.ts";
 import type { Graph } from "../graph.ts";
@@ -15,10 +15,10 @@ import { planOffsets } from "../plan.ts";
 import { sizeOf } from "../shape.ts";
 import { simplify } from "../simplify.ts";
 import type { Stage } from "../stage.ts";
-import type { Storage } from "../storage.ts";
+import { Scratch, type Storage, storageBytes } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import type { WasmDevice } from "./device.ts";
-import { storageBytes, type WasmKernel, type WasmTarget } from "./kernel.ts";
+import type { WasmKernel, WasmTarget } from "./kernel.ts";
 import { lowerLoop } from "./loop.ts";
 import { TAPE_HEAD } from "./threads.ts";
 
@@ -43,6 +43,7 @@ export interface Lowered {
 
 /** Plans a program; see {@linkcode WasmDevice.plan}. */
 export function lowerProgram(device: WasmDevice, given: Graph, options: CompileOptions): Lowered {
+  if (options.precision === "f16") throw noHalves(device.name);
   const graph = simplify(given);
   const fused = fuse(graph, {
     ...{ maxStorages: MAX_STORAGES, findsAnything: false },

@@ -15,11 +15,11 @@ import {
 } from "../device.ts";
 import type { Graph } from "../graph.ts";
 import { sizeOf } from "../shape.ts";
-import type { Storage } from "../storage.ts";
+import { type Storage, storageBytes } from "../storage.ts";
 import { constantData, type DType, type Tensor } from "../tensor.ts";
 import { Module } from "./assembler.ts";
 import { WasmBuffer, type WasmDevice } from "./device.ts";
-import { parameterTypes, storageBytes, type WasmKernel } from "./kernel.ts";
+import { parameterTypes, type WasmKernel } from "./kernel.ts";
 import { type Lowered, lowerProgram } from "./lower.ts";
 import { encodeTape, MAX_ENTRIES, type TapeEntry } from "./threads.ts";
 

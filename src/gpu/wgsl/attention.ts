@@ -12,7 +12,7 @@
 
 import type { Tensor } from "../tensor.ts";
 import { range, tileNames } from "./gemm.ts";
-import { bind, type Binding, BINDING_ALIGNMENT, bindInput } from "./kernel.ts";
+import { bind, type Binding, BINDING_ALIGNMENT, bindInput, load } from "./kernel.ts";
 import type { Kernel, Variant, WgslTarget } from "./kernel.ts";
 import { AttentionKernel, type AttentionSizes, attentionSizes, type Side } from "./scores.ts";
 
@@ -45,14 +45,14 @@ function chooseSide(
 }
 
 /** Numbers a query, of the four rows of a lane. */
-const ofRows = (name: string, of = 1, i = 0): string => {
+const ofRows = (binding: Binding, of = 1, i = 0): string => {
   const row = (r: number) => `batch * u.queries + min(row + ${r}u, u.queries - 1u)`;
-  return `vec4f(${range(4).map((r) => `${name}[(${row(r)}) * ${of}u + ${i}u]`)})`;
+  return `vec4f(${range(4).map((r) => load(binding, `(${row(r)}) * ${of}u + ${i}u`))})`;
 };
 
 /** A number a query, of a column of scores. */
-const ofColumn = (name: string, column: string, of = 1, i = 0): string =>
-  `${name}[(batch * u.queries + min(${column}, u.queries - 1u)) * ${of}u + ${i}u]`;
+const ofColumn = (binding: Binding, column: string, of = 1, i = 0): string =>
+  load(binding, `(batch * u.queries + min(${column}, u.queries - 1u)) * ${of}u + ${i}u`);
 
 /** The result, and for each query the largest score and the logarithm of the sum. */
 function lowerForward(node: Tensor, target: WgslTarget): Kernel[] {
@@ -98,10 +98,10 @@ function lowerQueryGrad(node: Tensor, target: WgslTarget): Kernel[] {
   const sizes = attentionSizes(node.inputs), { queries, size } = sizes;
   const side = chooseSide(target, sizes, queries, size);
   const kernel = new AttentionKernel(node.inputs, "queries", side, ["q", "k", "v", "g"]);
-  const result = bind("dq", node, { write: true });
-  return [kernel.make("attention, gradient by queries", [result], bindQueries(node), [
-    `let top = ${ofRows("moments", 2)}; let logarithm = ${ofRows("moments", 2, 1)};`,
-    `let delta = ${ofRows("deltas")};`,
+  const result = bind("dq", node, { write: true }), [moments, deltas] = bindQueries(node);
+  return [kernel.make("attention, gradient by queries", [result], [moments, deltas], [
+    `let top = ${ofRows(moments, 2)}; let logarithm = ${ofRows(moments, 2, 1)};`,
+    `let delta = ${ofRows(deltas)};`,
     ...kernel.accumulators("dq", size),
     ...kernel.walk([
       ...kernel.products("s", "q", "k"),
@@ -127,7 +127,7 @@ function lowerKeyGrads(node: Tensor, target: WgslTarget): Kernel[] {
     const side = chooseSide(target, sizes, keys, columns);
     const read = byKeys ? ["q", "k", "v", "g"] as const : ["q", "k", "g"] as const;
     const kernel = new AttentionKernel(node.inputs, "keys", side, read);
-    const moment = (j: number, i: number) => ofColumn("moments", kernel.column(j), 2, i);
+    const moment = (j: number, i: number) => ofColumn(moments, kernel.column(j), 2, i);
     return kernel.make(label, results, byKeys ? [moments, deltas] : [moments], [
       ...(byKeys ? kernel.accumulators("dk", size) : []),
       ...(byValues ? kernel.accumulators("dv", width) : []),
@@ -142,7 +142,7 @@ function lowerKeyGrads(node: Tensor, target: WgslTarget): Kernel[] {
           ? [
             ...kernel.products("dp", "v", "g"),
             ...range(4).map((j) =>
-              `let ds${j} = p${j} * (dp${j} - ${ofColumn("deltas", kernel.column(j))});`
+              `let ds${j} = p${j} * (dp${j} - ${ofColumn(deltas, kernel.column(j))});`
             ),
             ...kernel.spread("dk", "ds", "q"),
           ]

@@ -7,7 +7,7 @@
 
 import type { Variant } from "./kernel.ts";
 import { FusedWork } from "./elementwise.ts";
-import { bindInput } from "./kernel.ts";
+import { bindInput, load, loadFour } from "./kernel.ts";
 import { splitSum } from "./split.ts";
 import { generateTile, type Source, type Step } from "./gemm.ts";
 import { type ConvSizes, convSizes, type Window } from "../convolution.ts";
@@ -22,12 +22,6 @@ function uniforms(s: ConvSizes): Record<string, number> {
     ...{ top: s.padding[0], left: s.padding[2] },
   };
 }
-
-/** Four consecutive numbers of an array, bound as vectors or not. */
-const four = (name: string, at: string, isVector: boolean) =>
-  isVector
-    ? `${name}[(${at}) >> 2u]`
-    : `vec4f(${[0, 1, 2, 3].map((i) => `${name}[${at} + ${i}u]`)})`;
 
 /** Numbers where a condition holds, else zeros; `count` limits them at the end of odd channels. */
 const masked = (value: string, ok: string, isVector = true, channel = "", count = "") =>
@@ -61,6 +55,8 @@ export const forwardVariant: Variant<Window> = {
     const s = convSizes(x.shape, w.shape, node.shape, node.attributes);
     const isVector = s.channels % 4 === 0 && s.outChannels % 4 === 0;
     const work = new FusedWork(node, fused, isVector, x), { input } = work;
+    const images = bindInput("x", x, isVector), weights = bindInput("w", w, isVector);
+    const biases = bias && bindInput("bias", bias, isVector);
     const patches: Source = {
       layout: "along",
       prepare: (slot, index) =>
@@ -75,33 +71,29 @@ ${clamped(slot, ["n", "iy", "ix"], input !== undefined)}`,
       fetch: (slot) =>
         input
           ? masked(input.value([`n${slot}`, `vy${slot}`, `vx${slot}`, "c"]), `ok${slot}`)
-          : masked(four("x", `i${slot}`, isVector), `ok${slot}`, isVector, "c", "u.channels"),
+          : masked(loadFour(images, `i${slot}`), `ok${slot}`, isVector, "c", "u.channels"),
     };
     const kernel: Source = {
       layout: "across",
       prepare: (slot, index) => `let k${slot} = ${index};`,
       fetch: (slot, step) =>
-        four("w", `(tap * u.channels + c + ${step.value}) * u.out_channels + k${slot}`, isVector),
+        loadFour(weights, `(tap * u.channels + c + ${step.value}) * u.out_channels + k${slot}`),
     };
     const pixels = s.batch * s.outHeight * s.outWidth;
     const tile = generateTile({
       size: [pixels, s.outChannels, 1],
       ...tapLoop("channels"),
       ...{ rows: "pixels", columns: "out_channels", a: patches, b: kernel, vector: isVector },
-      ...(bias ? { start: (column: string) => four("bias", column, isVector) } : {}),
+      ...(biases ? { start: (column: string) => loadFour(biases, column) } : {}),
       place: (row, column) => `${row} * u.out_channels + ${column}`,
       finish: work.finish,
     }, target);
     const columns = Math.ceil(s.outChannels / tile.columns);
     return [work.kernel({
       label: "conv2d",
-      bindings: [
-        ...work.bindImage("x", x, isVector),
-        bindInput("w", w, isVector),
-        ...(bias ? [bindInput("bias", bias, isVector)] : []),
-      ],
+      bindings: [...input?.bindings ?? [images], weights, ...(biases ? [biases] : [])],
       uniforms: { ...uniforms(s), pixels },
-      ...tile.code,
+      ...tile.code(work.result),
       workgroups: [columns, Math.ceil(pixels / tile.rows), 1],
     })];
   },
@@ -116,6 +108,7 @@ export const inputGradVariant: Variant<Window & { shape: Shape }> = {
     const s = convSizes(node.shape, w.shape, g.shape, node.attributes);
     const isVector = s.channels % 4 === 0 && s.outChannels % 4 === 0;
     const work = new FusedWork(node, fused, isVector);
+    const gradient = bindInput("g", g, isVector), weights = bindInput("w", w, isVector);
     const strided = (axis: string, slot: string) =>
       s.stride === 1
         ? `let o${axis}${slot} = q${axis}${slot};`
@@ -137,12 +130,12 @@ ${strided("x", slot)} ${strided("y", slot)}
 let ok${slot} = ox${slot} < u.out_width && oy${slot} < u.out_height${divides(slot)};
 let i${slot} = select(0u, ((n${slot} + oy${slot}) * u.out_width + ox${slot}) * u.out_channels + c, ok${slot});`,
       fetch: (slot) =>
-        masked(four("g", `i${slot}`, isVector), `ok${slot}`, isVector, "c", "u.out_channels"),
+        masked(loadFour(gradient, `i${slot}`), `ok${slot}`, isVector, "c", "u.out_channels"),
     };
     const kernel: Source = {
       layout: "along",
       prepare: (slot, index) => `let c${slot} = ${index};`,
-      fetch: (slot) => four("w", `(tap * u.channels + c${slot}) * u.out_channels + c`, isVector),
+      fetch: (slot) => loadFour(weights, `(tap * u.channels + c${slot}) * u.out_channels + c`),
     };
     const pixels = s.batch * s.height * s.width;
     const tile = generateTile({
@@ -154,9 +147,9 @@ let i${slot} = select(0u, ((n${slot} + oy${slot}) * u.out_width + ox${slot}) * u
     }, target);
     return [work.kernel({
       label: "conv2d_input_grad",
-      bindings: [bindInput("g", g, isVector), bindInput("w", w, isVector)],
+      bindings: [gradient, weights],
       uniforms: { ...uniforms(s), pixels },
-      ...tile.code,
+      ...tile.code(work.result),
       workgroups: [Math.ceil(s.channels / tile.columns), Math.ceil(pixels / tile.rows), 1],
     })];
   },
@@ -170,6 +163,7 @@ export const weightGradVariant: Variant<Window & { shape: Shape }> = {
     const [x, g] = node.inputs;
     const s = convSizes(x.shape, node.shape, g.shape, node.attributes);
     const isVector = s.channels % 4 === 0 && s.outChannels % 4 === 0;
+    const images = bindInput("x", x, isVector), results = bindInput("g", g, isVector);
     const taps = s.kernelHeight * s.kernelWidth, pixels = s.batch * s.outHeight * s.outWidth;
     const each = [0, 1, 2, 3], { input } = new FusedWork(node, fused, isVector, x);
     // Four rows are of one tap, and read together.
@@ -204,11 +198,11 @@ let n${step.name} = o${step.name} / (u.out_width * u.out_height);`
       fetch(slot, step) {
         if (isWhole) {
           const { ok, at, place } = element(slot, step);
-          return masked(input?.value(place) ?? `x[(${at}) >> 2u]`, ok);
+          return masked(input?.value(place) ?? loadFour(images, at), ok);
         }
         const values = each.map((i) => {
           const { ok, at } = element(`${slot}${i}`, step);
-          return `select(0.0f, x[${at}], ${ok})`;
+          return `select(0.0f, ${load(images, at)}, ${ok})`;
         });
         return `vec4f(${values})`;
       },
@@ -217,7 +211,7 @@ let n${step.name} = o${step.name} / (u.out_width * u.out_height);`
       layout: "across",
       prepare: (slot, index) => `let k${slot} = ${index};`,
       fetch: (slot, step) =>
-        four("g", `min(p + ${step.value}, end - 1u) * u.out_channels + k${slot}`, isVector),
+        loadFour(results, `min(p + ${step.value}, end - 1u) * u.out_channels + k${slot}`),
     };
     const next = (u: number, to: string | number) =>
       `var ox${to} = ox${u} + 1u; var oy${to} = oy${u}; var n${to} = n${u};
@@ -247,13 +241,13 @@ var n0 = p / (u.out_width * u.out_height);`,
       pixels,
       groups,
       target,
-      (y, parts, chunk) => {
-        const work = new FusedWork(y, fused, isVector, x);
+      (result, parts, chunk) => {
+        const work = new FusedWork(result, fused, isVector, x);
         return work.kernel({
           label: "conv2d_weight_grad",
-          bindings: [...work.bindImage("x", x, isVector), bindInput("g", g, isVector)],
+          bindings: [...input?.bindings ?? [images], results],
           uniforms: { ...uniforms(s), rows, pixels, chunk },
-          ...tile.code,
+          ...tile.code(work.result),
           workgroups: [columns, Math.ceil(rows / tile.rows), parts],
         });
       },

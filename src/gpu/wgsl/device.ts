@@ -9,6 +9,8 @@ import {
   type Device,
   DeviceError,
   LimitError,
+  noHalves,
+  type Precision,
   type Program,
   type TensorBuffer,
 } from "../device.ts";
@@ -28,6 +30,9 @@ const LIMITS = [
   "maxComputeInvocationsPerWorkgroup",
   "maxComputeWorkgroupStorageSize",
 ] as const;
+
+/** The feature of adapters whose kernels know 16-bit floats. */
+const HALVES = "shader-f16" satisfies GPUFeatureName;
 
 const nameOf = (info: GPUAdapterInfo): string =>
   info.description || [info.vendor, info.architecture].filter((s) => s).join(" ") || "unknown GPU";
@@ -92,7 +97,7 @@ export class GpuDevice implements Device {
     if (!adapter) return undefined;
     const used = isSoftware(adapter.info) ? undefined : tuning;
     const requiredLimits = Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]]));
-    const optional: GPUFeatureName[] = ["timestamp-query", "shader-f16"];
+    const optional: GPUFeatureName[] = ["timestamp-query", HALVES];
     const requiredFeatures = optional.filter((name) => adapter.features.has(name));
     try {
       // Deno grants subgroups without listing them.
@@ -129,6 +134,11 @@ export class GpuDevice implements Device {
     this.#failure ??= new DeviceError(`Failed ${activity} on ${this.name}: ${error.message}`, {
       cause: error,
     });
+  }
+
+  /** Throws if tensors cannot be kept like this. */
+  checkPrecision(precision: Precision): void {
+    if (precision === "f16" && !this.device.features.has(HALVES)) throw noHalves(this.name);
   }
 
   /** Throws what went wrong, if something did. */

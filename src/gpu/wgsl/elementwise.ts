@@ -12,12 +12,12 @@ import { type Storage, storageSize } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { emit, functionsFor } from "./expression.ts";
 import {
+  alignmentOf,
   bind,
   type Binding,
-  BINDING_ALIGNMENT,
-  bindInput,
   type Kernel,
   type KernelParts,
+  load,
   makeKernel,
 } from "./kernel.ts";
 
@@ -29,7 +29,7 @@ class Operands {
   readonly bindings: Binding[] = [];
   readonly uniforms: Record<string, number> = {};
   readonly #prefix: string;
-  readonly #parts: { name: string; start: string; strides: string[]; step: "four" | "each" | 0 }[];
+  readonly #parts: { index: number; start: string; strides: string[]; step: "four" | "each" | 0 }[];
 
   /**
    * @param operands Their strides are along the axes of `sizes`.
@@ -47,10 +47,10 @@ class Operands {
       const isAligned = strides.slice(0, -1).every((s) => s % 4 === 0) && access.offset % 4 === 0;
       const step = strides[last] === 0 || !isVector ? 0 : isAligned ? "four" : "each";
       const end = sizes.reduce((n, size, i) => n + (size - 1) * strides[i], access.offset) + 1;
-      const { name, start } = this.#bind(access, end, step === "four");
+      const { index, start } = this.#bind(access, end, step === "four");
       const unit = step === "four" ? 4 : 1;
       return {
-        ...{ name, step },
+        ...{ index, step },
         start: start ? this.#uniform(`start${k}`, start / unit) : "",
         strides: strides.map((s, i) => {
           if (s === 0 || sizes[i] === 1) return "";
@@ -62,17 +62,17 @@ class Operands {
 
   /** Binds what an operand reaches; operands that lie side by side share a binding. */
   #bind({ storage, offset }: Access<Tensor>, end: number, vector: boolean) {
-    const from = offset - offset % BINDING_ALIGNMENT;
+    const alignment = alignmentOf(storage), from = offset - offset % alignment;
     const length = Math.min(storageSize(storage), Math.ceil(end / 4) * 4) - from;
     const near = this.bindings.findIndex((b) =>
       b.storage === storage && b.vector === vector && from >= b.offset &&
-      from <= b.offset + b.length + BINDING_ALIGNMENT
+      from <= b.offset + b.length + alignment
     );
-    const i = near < 0 ? this.bindings.length : near, name = `${this.#prefix}${i}`;
+    const index = near < 0 ? this.bindings.length : near, name = `${this.#prefix}${index}`;
     const first = near < 0 ? from : this.bindings[near].offset;
     const longest = Math.max(from + length - first, this.bindings[near]?.length ?? 0);
-    this.bindings[i] = { name, storage, offset: first, length: longest, vector, write: false };
-    return { name, start: offset - first };
+    this.bindings[index] = { name, storage, offset: first, length: longest, vector, write: false };
+    return { index, start: offset - first };
   }
 
   #uniform(name: string, value: number): string {
@@ -88,7 +88,7 @@ class Operands {
 
   /** WGSL of type `T` that reads an operand. The last axis counts elements. */
   read(k: number, place: Place): string {
-    const { name, start, strides, step } = this.#parts[k];
+    const { index, start, strides, step } = this.#parts[k], binding = this.bindings[index];
     const terms = place.flatMap((at, i) => {
       const stride = strides[i];
       if (stride === "") return [];
@@ -96,9 +96,9 @@ class Operands {
       return [step === "four" ? `(${at} >> 2u)` : at];
     });
     const at = [...(start ? [start] : []), ...terms].join(" + ") || "0u";
-    if (step === "four") return `${name}[${at}]`;
-    if (step === 0) return `T(${name}[${at}])`;
-    return `T(${[0, 1, 2, 3].map((i) => `${name}[${at} + ${i}u]`)})`;
+    if (step === "four") return load(binding, at);
+    if (step === 0) return `T(${load(binding, at)})`;
+    return `T(${[0, 1, 2, 3].map((i) => load(binding, `${at} + ${i}u`))})`;
   }
 }
 
@@ -200,7 +200,8 @@ class FusedOutput {
 export class FusedWork {
   readonly input: FusedInput | undefined;
   readonly #output: FusedOutput | undefined;
-  readonly #result: Binding;
+  /** Where the kernel writes, `y`. */
+  readonly result: Binding;
   readonly #isVector: boolean;
 
   /**
@@ -213,7 +214,7 @@ export class FusedWork {
     this.#isVector = isVector;
     this.input = input && image && new FusedInput(image.shape, input);
     this.#output = output && new FusedOutput(output, isVector);
-    this.#result = bind("y", output?.storage ?? result, { vector: isVector, write: true });
+    this.result = bind("y", output?.storage ?? result, { vector: isVector, write: true });
   }
 
   /** WGSL of what to write instead of an element at `at`, or four of them, if anything is. */
@@ -221,11 +222,6 @@ export class FusedWork {
     if (!this.#output) return undefined;
     return (at, value) =>
       this.#isVector ? `finish(${at}, ${value})` : `finish(${at}, T(${value})).x`;
-  }
-
-  /** The image as an operand of the kernel, if it exists. */
-  bindImage(name: string, image: Tensor, isVector: boolean): readonly Binding[] {
-    return this.input?.bindings ?? [bindInput(name, image, isVector)];
   }
 
   /** A kernel that has it all; its result is `y`. */
@@ -238,7 +234,7 @@ export class FusedWork {
     ];
     return makeKernel({
       ...parts,
-      bindings: [...parts.bindings, this.#result, ...(this.#output?.bindings ?? [])],
+      bindings: [...parts.bindings, this.result, ...(this.#output?.bindings ?? [])],
       uniforms: { ...parts.uniforms, ...this.input?.uniforms, ...this.#output?.uniforms },
       ...(functions.length ? { functions: functions.join("\n") } : {}),
     });

@@ -13,7 +13,7 @@
  * @module
  */
 
-import type { WgslTarget } from "./kernel.ts";
+import { type Binding, store, type WgslTarget } from "./kernel.ts";
 import { generateWorkgroupTile, type workgroupTiles } from "./workgroup.ts";
 
 /** One of the four k of an iteration: how names that belong to it end, and its number as WGSL. */
@@ -70,7 +70,8 @@ export interface Product {
 
 /** A generated product: parts of its kernel, and how many rows and columns a workgroup takes. */
 export interface Tile {
-  readonly code: {
+  /** @param y What Y is bound as. */
+  code(y: Binding): {
     readonly body: string;
     readonly lanes: number;
     readonly functions?: string;
@@ -191,7 +192,7 @@ export function generateTile(p: Product, target: WgslTarget): Tile {
     p.b.layout === "along" ? `vec4f(${range(4).map((i) => `b${j}${i}[${u}]`)})` : `b${j}_${u}`;
 
   const accumulators = range(style.rows).flatMap((i) => range(style.groups).map((j) => ({ i, j })));
-  const body = [
+  const body = (y: Binding) => [
     style.origin,
     p.walk?.begin ?? p.begin,
     ...range(style.groups).map((j) => {
@@ -216,26 +217,34 @@ export function generateTile(p: Product, target: WgslTarget): Tile {
     }),
     p.walk?.advance ?? p.advance,
     "}",
-    ...storeAll(p, style),
+    ...storeAll(p, y, style),
   ];
-  const code = { body: body.filter((line) => line).join("\n"), lanes: style.lanes };
-  return { code, ...style.tile };
+  return {
+    code: (y) => ({ body: body(y).filter((line) => line).join("\n"), lanes: style.lanes }),
+    ...style.tile,
+  };
 }
 
 /** Stores all accumulators; in a loop where LLVM would take minutes for as many copies. */
-function storeAll(p: Product, { rows, groups }: Style): string[] {
+function storeAll(p: Product, y: Binding, { rows, groups }: Style): string[] {
   return range(groups).flatMap((j) => {
     const names = range(rows).map((i) => `y${i}_${j}`);
-    if (!p.finish || rows < 8) return names.map((name, i) => store(p, i, `at${j}`, name));
+    if (!p.finish || rows < 8) return names.map((name, i) => storeRow(p, y, i, `at${j}`, name));
     return [
       `var all${j} = array<vec4f, ${rows}>(${names});`,
-      `for (var i = 0u; i < ${rows}u; i++) { ${store(p, "i", `at${j}`, `all${j}[i]`)} }`,
+      `for (var i = 0u; i < ${rows}u; i++) { ${storeRow(p, y, "i", `at${j}`, `all${j}[i]`)} }`,
     ];
   });
 }
 
 /** Stores accumulators of row i, a number or a variable, to where its numbers came from. */
-export function store(p: Product, i: number | "i", column: string, value: string): string {
+export function storeRow(
+  p: Product,
+  y: Binding,
+  i: number | "i",
+  column: string,
+  value: string,
+): string {
   const finish = p.finish ?? ((_, value) => value);
   const [offset, block, inBlock] = i === "i"
     ? ["i", "(i & ~3u)", "(i & 3u)"]
@@ -245,12 +254,12 @@ export function store(p: Product, i: number | "i", column: string, value: string
       ? `min(row + ${offset}, u.${p.rows} - 1u)`
       : `(min(row + ${block}, u.${p.rows} - 4u) + ${inBlock})`;
     const at = p.place(row, column);
-    return `y[(${at}) >> 2u] = ${finish(at, value)};`;
+    return store(y, `(${at}) >> 2u`, finish(at, value));
   }
   const row = `(row + ${offset})`;
   const elements = range(4).map((c) => {
     const one = `(${column} + ${c}u)`, at = p.place(row, one);
-    return `if (${one} < u.${p.columns}) { y[${at}] = ${finish(at, `${value}[${c}]`)}; }`;
+    return `if (${one} < u.${p.columns}) { ${store(y, at, finish(at, `${value}[${c}]`))} }`;
   });
   return `if (${row} < u.${p.rows}) { ${elements.join(" ")} }`;
 }

@@ -6,7 +6,15 @@
  */
 
 import type { Tensor } from "../tensor.ts";
-import { bind, bindInput, foldGrid, type Kernel, makeKernel, type WgslTarget } from "./kernel.ts";
+import {
+  bind,
+  bindInput,
+  foldGrid,
+  type Kernel,
+  load,
+  makeKernel,
+  type WgslTarget,
+} from "./kernel.ts";
 
 /** Sizes of a channels-last tensor: images, pixels, channels, channels a group. */
 export interface NormSizes {
@@ -39,24 +47,25 @@ export function lowerMoments(
   eps: number,
   target: WgslTarget,
 ): Kernel[] {
-  const [x] = node.inputs, isVector = each % 4 === 0, unit = isVector ? 4 : 1;
+  const isVector = each % 4 === 0, unit = isVector ? 4 : 1;
+  const x = bindInput("x", node.inputs[0], isVector), y = bind("y", node, { write: true });
   const lanes = target.subgroup === target.lanes ? target.lanes : pixels < 256 ? 64 : 256;
   const flat = (v: string) => isVector ? `dot(${v}, vec4f(1.0))` : v;
   const walk = (line: string) =>
     `for (var p = lane; p < u.pixels; p += ${lanes}u) {
-  for (var c = 0u; c < u.each; c++) { let v = x[first + p * u.channels + c]; ${line} }
+  for (var c = 0u; c < u.each; c++) { let v = ${load(x, "first + p * u.channels + c")}; ${line} }
 }`;
   const { grid, index } = foldGrid(images * channels / each);
   return [makeKernel({
     label: "group_norm, moments",
-    bindings: [bindInput("x", x, isVector), bind("y", node, { write: true })],
+    bindings: [x, y],
     uniforms: { pixels, channels: channels / unit, each: each / unit, groups: channels / each },
     functions: totalOf(lanes, target),
     lanes,
     body: `let image = ${index} / u.groups; let group_first = ${index} % u.groups * u.each;
 let first = image * u.pixels * u.channels + group_first;
 let count = f32(u.pixels * u.each * ${unit}u);
-let start = x[first]${isVector ? ".x" : ""};
+let start = ${load(x, "first")}${isVector ? ".x" : ""};
 var sum = 0.0;
 ${walk(`sum += ${flat("v - start")};`)}
 let mean = start + total(lane, sum) / count;
@@ -78,14 +87,12 @@ export function lowerMeans(
   { images, pixels, channels, each }: NormSizes,
   { lanes }: WgslTarget,
 ): Kernel[] {
-  const [, g0, g1, scale] = node.inputs, total = images * channels;
+  const [, g0, g1, scale] = node.inputs.map((x, i) => bindInput(`x${i}`, x));
+  const y = bind("y", node, { write: true }), total = images * channels;
   const { grid, index } = foldGrid(Math.ceil(total / lanes));
   return [makeKernel({
     label: "group_norm, gradient means",
-    bindings: [
-      ...[bindInput("g0", g0), bindInput("g1", g1), bindInput("scale", scale)],
-      bind("y", node, { write: true }),
-    ],
+    bindings: [g0, g1, scale, y],
     uniforms: { channels, each, total, count: pixels * each },
     lanes,
     body: `let i = ${index} * ${lanes}u + lane;
@@ -93,8 +100,8 @@ if (i >= u.total) { return; }
 let image = i / u.channels; let c = i % u.channels; let begin = c / u.each * u.each;
 var sum0 = 0.0; var sum1 = 0.0;
 for (var k = begin; k < begin + u.each; k++) {
-  sum0 += scale[k] * g0[image * u.channels + k];
-  sum1 += scale[k] * g1[image * u.channels + k];
+  sum0 += ${load(scale, "k")} * ${load(g0, "image * u.channels + k")};
+  sum1 += ${load(scale, "k")} * ${load(g1, "image * u.channels + k")};
 }
 y[image * 2u * u.channels + c] = sum0 / f32(u.count);
 y[(image * 2u + 1u) * u.channels + c] = sum1 / f32(u.count);`,

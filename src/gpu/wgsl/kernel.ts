@@ -10,7 +10,7 @@
 import type { Fusing } from "../absorb.ts";
 import type { Fused } from "../loop.ts";
 import { isDense, sizeOf } from "../shape.ts";
-import { type Storage, storageSize } from "../storage.ts";
+import { elementBytes, elementOf, type Storage, storageSize } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { resolve } from "../view.ts";
 import type { TileName } from "./gemm.ts";
@@ -62,6 +62,10 @@ export interface Binding {
   readonly write: boolean;
 }
 
+/** Bytes of a binding. */
+export const bindingBytes = ({ storage, length }: Binding): number =>
+  length * elementBytes(storage);
+
 /** One dispatch. */
 export interface Kernel {
   /** What it computes, for messages and profiles. */
@@ -81,13 +85,40 @@ export function bind(
   return { name, storage, offset: 0, length: storageSize(storage), vector, write };
 }
 
-/** Bindings start at multiples of this many elements (256 bytes, the WebGPU default). */
-export const BINDING_ALIGNMENT = 64;
+/** WGSL of an element of a binding, or four of them: an `f32` or a `vec4f`, or `i32` as it is. */
+export function load({ name, storage, vector }: Binding, index: string): string {
+  const value = `${name}[${index}]`;
+  return elementOf(storage) === "f16" ? `${vector ? "vec4f" : "f32"}(${value})` : value;
+}
 
-/** Whether a tensor's elements can be bound as they lie: dense, and starting where bindings may. */
-export function isBindable(tensor: Tensor): boolean {
+/** WGSL of four elements, a `vec4f`; the first of them is one of those that a vector starts with. */
+export const loadFour = (binding: Binding, at: string): string =>
+  binding.vector
+    ? load(binding, `(${at}) >> 2u`)
+    : `vec4f(${[0, 1, 2, 3].map((i) => load(binding, `${at} + ${i}u`))})`;
+
+/** WGSL that stores what {@linkcode load} reads. */
+export function store({ name, storage, vector }: Binding, index: string, value: string): string {
+  const isHalf = elementOf(storage) === "f16";
+  return `${name}[${index}] = ${isHalf ? `${vector ? "vec4h" : "f16"}(${value})` : value};`;
+}
+
+/** Bindings start at multiples of this many bytes, the WebGPU default. */
+const ALIGNMENT_BYTES = 256;
+/** Bindings of 32-bit elements start at multiples of this many. */
+export const BINDING_ALIGNMENT: number = ALIGNMENT_BYTES / 4;
+
+/** Elements of a storage at multiples of which bindings start. */
+export const alignmentOf = (storage: Storage): number => ALIGNMENT_BYTES / elementBytes(storage);
+
+/**
+ * Whether a tensor's elements can be bound as they lie: dense, and starting where bindings may.
+ *
+ * @param bytes Of an element.
+ */
+export function isBindable(tensor: Tensor, bytes: 2 | 4 = 4): boolean {
   const { strides, offset } = resolve(tensor);
-  return isDense(tensor.shape, strides) && offset % BINDING_ALIGNMENT === 0;
+  return isDense(tensor.shape, strides) && offset * bytes % ALIGNMENT_BYTES === 0;
 }
 
 /** A binding of an operand that the compiler made sure {@linkcode isBindable}. */
@@ -102,7 +133,7 @@ export function bindInput(name: string, tensor: Tensor, vector = false): Binding
  */
 export function bindRange(name: string, tensor: Tensor): { binding: Binding; start: number } {
   const { source, strides, offset } = resolve(tensor);
-  const start = offset % BINDING_ALIGNMENT;
+  const start = offset % alignmentOf(source);
   const last = tensor.shape.reduce((n, size, i) => n + (size - 1) * strides[i], offset);
   const end = Math.min(sizeOf(source.shape), Math.ceil((last + 1) / 4) * 4);
   const length = end - (offset - start);
@@ -134,8 +165,9 @@ export function makeKernel(parts: KernelParts): Kernel {
   const { label, bindings, uniforms, lanes, workgroups } = parts;
   const names = Object.keys(uniforms);
   const code = [
+    ...(bindings.some(({ storage }) => elementOf(storage) === "f16") ? ["enable f16;"] : []),
     ...bindings.map((b, i) => {
-      const scalar = b.storage.dtype, element = b.vector ? `vec4<${scalar}>` : scalar;
+      const scalar = elementOf(b.storage), element = b.vector ? `vec4<${scalar}>` : scalar;
       const access = b.write ? "read_write" : "read";
       return `@group(0) @binding(${i}) var<storage, ${access}> ${b.name}: array<${element}>;`;
     }),

@@ -19,11 +19,14 @@ import {
 import { Scratch, type Storage, storageSize } from "../storage.ts";
 import { emit, functionsFor } from "./expression.ts";
 import {
+  alignmentOf,
   type Binding,
   BINDING_ALIGNMENT,
   foldGrid,
   type Kernel,
+  load as loadElement,
   makeKernel,
+  store,
   type WgslTarget,
 } from "./kernel.ts";
 
@@ -34,12 +37,25 @@ export function lowerLoop(loop: Loop<Storage>, target: WgslTarget): Kernel[] {
 
 /** How a kernel addresses one operand or result. */
 interface Port {
-  readonly access: Access<Storage>;
-  readonly name: string;
-  /** Strides along the axes and first element, in vectors where `vector` is set. */
+  /** Its binding, which others may share. */
+  readonly binding: Binding;
+  /** Strides along the axes and first element, in vectors where the binding's are. */
   readonly strides: readonly number[];
   readonly start: number;
-  readonly vector: boolean;
+}
+
+/** Where the binding of an access starts. */
+const bindingStart = ({ storage, offset }: Access<Storage>) =>
+  offset - offset % alignmentOf(storage);
+
+/** Whether a vectorised nest would bind nothing both as vectors and as elements. */
+function isBoundOneWay(loop: Loop<Storage>, axes: readonly Axis[]): boolean {
+  const accesses = [...loop.operands, ...loop.results], { strides } = axes.at(-1)!;
+  return accesses.every((a, k) =>
+    accesses.every((b, j) =>
+      strides[k] === strides[j] || a.storage !== b.storage || bindingStart(a) !== bindingStart(b)
+    )
+  );
 }
 
 /** Bindings and addresses of all accesses; those of one storage share a binding where that is possible. */
@@ -53,7 +69,7 @@ function makePorts(
   const accesses = [...loop.operands, ...loop.results];
   const bound = accesses.map((access, k) => {
     const { storage } = access, vector = vectorized && axes.at(-1)!.strides[k] === 1;
-    const offset = access.offset - access.offset % BINDING_ALIGNMENT;
+    const offset = bindingStart(access);
     const last = axes.reduce((n, a) => n + (a.size - 1) * a.strides[k], access.offset);
     const size = storageSize(storage);
     // Parts of sums lie behind one another, where the axes do not reach.
@@ -79,11 +95,11 @@ function makePorts(
     return i;
   });
   const ports = accesses.map((access, k): Port => {
-    const { name, offset, vector } = bindings[bound[k]], unit = vector ? 4 : 1;
+    const binding = bindings[bound[k]], unit = binding.vector ? 4 : 1;
     return {
-      ...{ access, name, vector },
+      binding,
       strides: axes.map((a) => a.strides[k] / unit),
-      start: (access.offset - offset) / unit,
+      start: (access.offset - binding.offset) / unit,
     };
   });
   return { ports, bindings };
@@ -103,14 +119,17 @@ function addressUniforms(ports: readonly Port[], axes: readonly Axis[], count: n
 }
 
 /** WGSL that reads a port at an index, as `T`. */
-const read = ({ name, access, vector }: Port, index: string) =>
-  vector && access.storage.dtype === "f32" ? `${name}[${index}]` : `T(${name}[${index}])`;
+function read({ binding }: Port, index: string): string {
+  const value = loadElement(binding, index);
+  return binding.vector && binding.storage.dtype === "f32" ? value : `T(${value})`;
+}
 
 /** WGSL that stores a value of type `T`. */
-const write = ({ name, access, vector }: Port, index: string, value: string) =>
-  `${name}[${index}] = ${
-    access.storage.dtype === "f32" ? value : vector ? `vec4i(${value})` : `i32(${value})`
-  };`;
+function write({ binding }: Port, index: string, value: string): string {
+  const integer = binding.vector ? "vec4i" : "i32";
+  const isFloat = binding.storage.dtype === "f32";
+  return store(binding, index, isFloat ? value : `${integer}(${value})`);
+}
 
 /** WGSL that decodes a flat index over `axes` into `i0`, `i1`, … */
 function decode(axes: readonly { size: number; index: number }[], flat: string): string {
@@ -132,7 +151,7 @@ function lowerMap(loop: Loop<Storage>, target: WgslTarget): Kernel[] {
 
   let axes = collapse(loop);
   if (axes.length === 0) axes = [{ size: 1, summed: false, strides: loopOnes(loop) }];
-  const vectorized = isVectorizable(loop, axes);
+  const vectorized = isVectorizable(loop, axes) && isBoundOneWay(loop, axes);
   if (axes.length === 1) axes = splitAxis(axes[0], vectorized ? 4 : 1);
   const { ports, bindings } = makePorts(loop, axes, vectorized, target);
 
@@ -152,7 +171,7 @@ function lowerMap(loop: Loop<Storage>, target: WgslTarget): Kernel[] {
 
   const innermost = axes.length - 1;
   const address = ports.map((port, k) =>
-    `let a${k} = ${at(k, others)} + ${port.vector ? "c" : `c * u.s${k}_${innermost}`};`
+    `let a${k} = ${at(k, others)} + ${port.binding.vector ? "c" : `c * u.s${k}_${innermost}`};`
   );
   const place = (k: number) => `a${k} + p * u.s${k}_${walk.index}`;
   const isFixed = (k: number) => axes[walk.index].strides[k] === 0;
@@ -280,7 +299,7 @@ function lowerSum(loop: Loop<Storage>, target: WgslTarget): Kernel[] {
     if (width > 1 && width < axes[0].size) return lowerInParts(loop, axes[0], width, target);
   }
   const isLast = axes.at(-1)!.summed;
-  const vectorized = isVectorizable(loop, axes);
+  const vectorized = isVectorizable(loop, axes) && isBoundOneWay(loop, axes);
   if (isLast) axes = [...axes, { size: 1, summed: false, strides: loopOnes(loop) }];
   const innermost = axes.length - 1;
   const inner = axes[innermost].size / (vectorized ? 4 : 1);
@@ -323,7 +342,7 @@ function lowerSum(loop: Loop<Storage>, target: WgslTarget): Kernel[] {
     depth === 1 ? "if (!live) { return; }" : "",
     decode(kept, "row"),
     ...ports.map((port, k) =>
-      `let a${k} = ${at(k, kept)} + ${port.vector ? "c" : `c * u.s${k}_${innermost}`};`
+      `let a${k} = ${at(k, kept)} + ${port.binding.vector ? "c" : `c * u.s${k}_${innermost}`};`
     ),
     ...results.map((_, r) => `var sum${r} = T();`),
     `let end = select(0u, min((part + 1u) * u.chunk, u.n${walk.index}), live);`,

@@ -10,17 +10,18 @@ import type { CompileOptions } from "../device.ts";
 import { constantInputs, findPreparations } from "../constants.ts";
 import { fuse } from "../fuse.ts";
 import type { Graph } from "../graph.ts";
+import { halve } from "../halves.ts";
 import type { Fused } from "../loop.ts";
 import { Layout } from "../layout.ts";
 import { type Plan, planMemory } from "../plan.ts";
 import { formatShape, sizeOf } from "../shape.ts";
 import { simplify } from "../simplify.ts";
 import type { Placements, Stage } from "../stage.ts";
-import { Scratch, type Storage, storageSize } from "../storage.ts";
+import { Scratch, type Storage, storageBytes } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { bufferSize, type GpuDevice } from "./device.ts";
 import { uniformBytes } from "./dispatch.ts";
-import type { Kernel, WgslTarget } from "./kernel.ts";
+import { bindingBytes, type Kernel, type WgslTarget } from "./kernel.ts";
 import { lowerLoop } from "./loop.ts";
 import { computes, fusingOf, lowerByRule, type Tuner } from "./tuner.ts";
 
@@ -45,7 +46,7 @@ export interface Lowered {
 
 /** Plans a program, with kernels chosen by rule; see {@linkcode GpuDevice.plan}. */
 export function lowerProgram(device: GpuDevice, graph: Graph, options: CompileOptions): Lowered {
-  const { target } = device, { simple, stages, placements } = fuseGraph(device, graph);
+  const { target } = device, { simple, stages, placements } = fuseGraph(device, graph, options);
   const lowered = stages.map((stage) => ({
     stage,
     kernels: lowerLoops(stage, target) ?? lowerByRule(target, ...operationOf(stage)),
@@ -60,7 +61,7 @@ export async function tuneProgram(
   graph: Graph,
   options: CompileOptions,
 ): Promise<Lowered> {
-  const { target } = device, { simple, stages, placements } = fuseGraph(device, graph);
+  const { target } = device, { simple, stages, placements } = fuseGraph(device, graph, options);
   const tuned: LoweredStage[] = [];
   for (const stage of stages) {
     const kernels = lowerLoops(stage, target) ??
@@ -70,8 +71,11 @@ export async function tuneProgram(
   return layOut(device, simple, placements, tuned, options);
 }
 
-function fuseGraph({ target }: GpuDevice, graph: Graph) {
-  const simple = simplify(graph, (node) => computes(node, target));
+function fuseGraph(device: GpuDevice, graph: Graph, { precision = "f32" }: CompileOptions) {
+  device.checkPrecision(precision);
+  const { target } = device;
+  const whole = simplify(graph, (node) => computes(node, target));
+  const simple = precision === "f16" ? halve(whole) : whole;
   const abilities = {
     ...{ maxStorages: target.maxStorageBuffers, maxWhole: target.maxBindingElements },
     findsAnything: true,
@@ -107,8 +111,7 @@ function layOut(
   const others = inOrder.filter((kernel) => !isPreparation.has(kernel));
   const kernels = [...preparations, ...others];
   const touched = kernels.map(({ bindings }) => bindings.map(({ storage }) => storage));
-  const size = (storage: Storage) => storageSize(storage) * 4;
-  const layout = new Layout(graph, placements, touched, size, preparations.length);
+  const layout = new Layout(graph, placements, touched, storageBytes, preparations.length);
   const temporary = planMemory(layout.lifetimes);
   const memory = planBytes(device, layout, kernels, temporary, options);
   return { graph, layout, stages, preparations, others, constants, temporary, memory };
@@ -136,11 +139,10 @@ function planBytes(
     ...{ what: describe(storage), wanted, limit: limits.maxBufferSize, unit: "bytes in a buffer" },
   }));
   for (const { label, bindings, workgroups } of kernels) {
-    for (const { storage, length } of bindings) {
+    for (const binding of bindings) {
+      const what = describe(binding.storage), wanted = bindingBytes(binding);
       const limit = 4 * target.maxBindingElements;
-      candidates.push({
-        ...{ what: describe(storage), wanted: 4 * length, limit, unit: "bytes in a binding" },
-      });
+      candidates.push({ what, wanted, limit, unit: "bytes in a binding" });
     }
     const limit = limits.maxComputeWorkgroupsPerDimension;
     candidates.push({ what: label, wanted: Math.max(...workgroups), limit, unit: "workgroups" });

@@ -9,11 +9,11 @@ import { describeStage, type KernelDescription, type ProgramDescription } from "
 import { type CompileOptions, limitError, type Program, type TensorBuffer } from "../device.ts";
 import type { Graph } from "../graph.ts";
 import { sizeOf } from "../shape.ts";
-import type { Storage } from "../storage.ts";
+import { elementBytes, type Storage } from "../storage.ts";
 import { constantData, type Tensor } from "../tensor.ts";
 import { type GpuDevice, GpuTensorBuffer } from "./device.ts";
 import { type Dispatch, encode, prepare } from "./dispatch.ts";
-import type { Binding, Kernel } from "./kernel.ts";
+import { type Binding, bindingBytes, type Kernel } from "./kernel.ts";
 import { type Lowered, lowerProgram, tuneProgram } from "./lower.ts";
 import { timeDispatches } from "./profile.ts";
 
@@ -149,13 +149,13 @@ class Builder {
 
   #bind({ storage, offset, length }: Binding): GPUBufferBinding {
     const { root, offset: start } = this.#lowered.layout.locate(storage);
-    const size = Math.ceil(length / 4) * 16;
-    return { buffer: this.#buffers.get(root)!, offset: (start + offset) * 4, size };
+    const bytes = elementBytes(root), size = Math.ceil(length / 4) * 4 * bytes;
+    return { buffer: this.#buffers.get(root)!, offset: (start + offset) * bytes, size };
   }
 }
 
 const describe = ({ label, bindings, workgroups, code }: Kernel): KernelDescription => ({
-  ...{ label, code, bytes: bindings.reduce((sum, { length }) => sum + 4 * length, 0) },
+  ...{ label, code, bytes: bindings.reduce((sum, b) => sum + bindingBytes(b), 0) },
   groups: workgroups.reduce((product, n) => product * n, 1),
 });
 

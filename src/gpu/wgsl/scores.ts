@@ -15,7 +15,7 @@ import type { Tensor } from "../tensor.ts";
 import { resolve, type View } from "../view.ts";
 import { aliases, EXP, LOG } from "./expression.ts";
 import { range } from "./gemm.ts";
-import { type Binding, bindRange, foldGrid, type Kernel, makeKernel } from "./kernel.ts";
+import { type Binding, bindRange, foldGrid, type Kernel, load, makeKernel } from "./kernel.ts";
 
 /** What is multiplied: `batch` times `[queries, size]` by `[keys, size]`, and by `[keys, width]`. */
 export interface AttentionSizes {
@@ -67,12 +67,12 @@ function operand(name: MatrixName, tensor: Tensor) {
 }
 
 /** WGSL of a function that reads four numbers of a row. */
-function loader(name: MatrixName, isVector: boolean): string {
+function loader(name: MatrixName, binding: Binding): string {
   const { rows, columns } = matrices[name];
   const element = (i: number) =>
-    `select(0.0, ${name}[start + ${i}u], column + ${i}u < u.${columns})`;
-  const value = isVector
-    ? `select(vec4f(), ${name}[start >> 2u], column < u.${columns})`
+    `select(0.0, ${load(binding, `start + ${i}u`)}, column + ${i}u < u.${columns})`;
+  const value = binding.vector
+    ? `select(vec4f(), ${load(binding, "start >> 2u")}, column < u.${columns})`
     : `vec4f(${range(4).map(element)})`;
   return `fn load_${name}(base: u32, row: u32, column: u32) -> vec4f {
 let start = base + min(row, u.${rows} - 1u) * u.${name}_jump + column;
@@ -138,10 +138,10 @@ export class AttentionKernel {
     const { batch, ...sizes } = this.#sizes, n = this.#lanes, vector = this.#isVector;
     const tiles = Math.ceil(sizes[this.#rows] / this.#side), groups = tiles * batch;
     const { grid, index } = foldGrid(groups);
-    const operands = this.#operands.map(({ binding }) => binding);
+    const operands = this.#operands.map(({ binding }) => ({ ...binding, vector }));
     return makeKernel({
       label,
-      bindings: [...[...operands, ...results].map((b) => ({ ...b, vector })), ...others],
+      bindings: [...operands, ...results.map((b) => ({ ...b, vector })), ...others],
       uniforms: Object.assign(
         { ...sizes, heads: this.#heads, tiles, groups },
         ...this.#operands.map(({ uniforms }) => uniforms),
@@ -149,7 +149,7 @@ export class AttentionKernel {
       functions: [
         ...["a", "b"].map((t) => `var<workgroup> tile_${t}: array<vec4f, ${DEPTH * n}>;`),
         ...[aliases("vec4f"), EXP, LOG],
-        ...this.#read.map((name) => loader(name, vector)),
+        ...this.#read.map((name, i) => loader(name, operands[i])),
       ].join("\n"),
       lanes: n * n,
       body: [

@@ -9,12 +9,12 @@ import type { Fusing } from "../absorb.ts";
 import { DeviceError } from "../device.ts";
 import type { Fused } from "../loop.ts";
 import { formatShape } from "../shape.ts";
-import { type Storage, storageSize } from "../storage.ts";
+import { elementBytes, type Storage, storageBytes } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import type { GpuDevice } from "./device.ts";
 import { prepare } from "./dispatch.ts";
 import { tileNames } from "./gemm.ts";
-import type { Kernel, Variant, WgslTarget } from "./kernel.ts";
+import { bindingBytes, type Kernel, type Variant, type WgslTarget } from "./kernel.ts";
 import { timeDispatches } from "./profile.ts";
 
 /** Choosing kernels by measuring each the first time that it is needed. */
@@ -61,13 +61,13 @@ export const computes = (node: Tensor, target: WgslTarget): boolean =>
     ? variantsOf(node, target).some((v) => v.pays?.(node, target) ?? true)
     : candidatesOf(node, target).some(({ name }) => name === target.preferred);
 
-/** The most that one of the kernels sees at a time, which may be scratch. */
+/** The most bytes that one of the kernels sees at a time, which may be scratch. */
 const largestBinding = (kernels: readonly Kernel[]): number =>
-  Math.max(...kernels.flatMap(({ bindings }) => bindings.map(({ length }) => length)));
+  Math.max(...kernels.flatMap(({ bindings }) => bindings.map(bindingBytes)));
 
 /** Whether kernels see no more at a time than the device lets them. */
 const isWithinLimits = (kernels: readonly Kernel[], { maxBindingElements }: WgslTarget) =>
-  largestBinding(kernels) <= maxBindingElements;
+  largestBinding(kernels) <= 4 * maxBindingElements;
 
 const variantsOf = (node: Tensor, target: WgslTarget) =>
   node.op.variants?.filter((v) => v.when?.(node, target) ?? true) ?? [];
@@ -152,11 +152,12 @@ export class Tuner {
     const bind = ({ storage, offset, length }: Kernel["bindings"][number]): GPUBufferBinding => {
       let buffer = buffers.get(storage);
       if (!buffer) {
-        buffer = this.#gpu.allocate(label, storageSize(storage) * 4, GPUBufferUsage.STORAGE);
+        buffer = this.#gpu.allocate(label, storageBytes(storage), GPUBufferUsage.STORAGE);
         buffers.set(storage, buffer);
         owned.push(buffer);
       }
-      return { buffer, offset: offset * 4, size: Math.ceil(length / 4) * 16 };
+      const bytes = elementBytes(storage);
+      return { buffer, offset: offset * bytes, size: Math.ceil(length / 4) * 4 * bytes };
     };
     const { dispatches, uniforms } = prepare(this.#gpu, label, kernels, bind);
     owned.push(uniforms);

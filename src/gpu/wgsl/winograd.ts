@@ -22,7 +22,10 @@ import {
   bindInput,
   foldGrid,
   type Kernel,
+  load,
+  loadFour,
   makeKernel,
+  store,
   type Variant,
   type WgslTarget,
 } from "./kernel.ts";
@@ -123,7 +126,8 @@ function transformImages(
 ): { kernel: Kernel; to: Scratch } {
   const [, height, width, channels] = image.shape, size = matrix[0].length;
   const to = new Scratch(FREQUENCIES * tiling.count * channels), lines = [PLACE];
-  const work = new FusedWork(to, fused, true, image), { input } = work;
+  const work = new FusedWork(to, fused, true, image), { input, result } = work;
+  const x = bindInput("x", image, true);
   const place = ["image", "0u", "0u", "(c * 4u)"], fixed = input?.fixed ?? [];
   lines.push(...fixed.map((k) => `let fixed${k} = ${input!.read(k, place)};`));
   for (const i of range(size)) {
@@ -133,12 +137,12 @@ function transformImages(
     );
   }
   const read = (i: number, j: number) => {
-    const [y, x] = [`y${i}`, `x${j}`].map((at) => `select(0u, ${at}, ok${i}${j})`);
+    const pixel = [`y${i}`, `x${j}`].map((at) => `select(0u, ${at}, ok${i}${j})`);
     return input?.value(
-      place.with(1, y).with(2, x),
+      place.with(1, pixel[0]).with(2, pixel[1]),
       (k) => fixed.includes(k) ? `fixed${k}` : undefined,
     ) ??
-      `x[select(0u, row${i} + x${j} * u.inner, ok${i}${j})]`;
+      load(x, `select(0u, row${i} + x${j} * u.inner, ok${i}${j})`);
   };
   for (const i of range(size)) {
     for (const j of range(size)) {
@@ -150,11 +154,11 @@ function transformImages(
   }
   const z = square(matrix, (i, j) => `d${i}${j}`, lines);
   z.flat().forEach((value, q) =>
-    lines.push(`y[(${q}u * u.outer + tile) * u.inner + c] = ${value};`)
+    lines.push(store(result, `(${q}u * u.outer + tile) * u.inner + c`, value))
   );
   const kernel = transform({
     ...{ label, work },
-    bindings: work.bindImage("x", image, true),
+    bindings: input?.bindings ?? [x],
     uniforms: {
       ...{ height, width, rows: tiling.rows, columns: tiling.columns },
       ...{ pad_top: padTop, pad_left: padLeft },
@@ -171,14 +175,15 @@ function transformWeights(
   target: WgslTarget,
 ): { kernel: Kernel; to: Scratch } {
   const [, , channels, out] = w.shape, to = new Scratch(FREQUENCIES * channels * out);
+  const work = new FusedWork(to, {}, true), x = bindInput("w", w, true), y = work.result;
   const lines = range(9).map((t) =>
-    `let d${t} = w[${isMirrored ? 8 - t : t}u * u.inner * u.outer + flat];`
+    `let d${t} = ${load(x, `${isMirrored ? 8 - t : t}u * u.inner * u.outer + flat`)};`
   );
   const z = square(F4.g, (i, j) => `d${3 * i + j}`, lines);
-  z.flat().forEach((value, q) => lines.push(`y[${q}u * u.inner * u.outer + flat] = ${value};`));
+  z.flat().forEach((value, q) => lines.push(store(y, `${q}u * u.inner * u.outer + flat`, value)));
   const kernel = transform({
-    ...{ label: "winograd, weights", work: new FusedWork(to, {}, true) },
-    bindings: [bindInput("w", w, true)],
+    ...{ label: "winograd, weights", work },
+    bindings: [x],
     ...{ uniforms: {}, inner: out / 4, outer: channels, body: lines },
   }, target);
   return { kernel, to };
@@ -194,29 +199,27 @@ function transformBack(
   fused: Fused,
 ): Kernel {
   const [, height, width, channels] = result.shape, lines = [PLACE];
-  const work = new FusedWork(result, fused, true);
+  const work = new FusedWork(result, fused, true), y = work.result;
+  const m = bind("m", products, { vector: true }), added = bias && bindInput("bias", bias, true);
   for (const q of range(FREQUENCIES)) {
-    lines.push(`let d${q} = m[(${q}u * u.outer + tile) * u.inner + c];`);
+    lines.push(`let d${q} = ${load(m, `(${q}u * u.outer + tile) * u.inner + c`)};`);
   }
-  if (bias) lines.push("let b = bias[c];");
+  if (added) lines.push(`let b = ${load(added, "c")};`);
   const z = square(F4.at, (i, j) => `d${N * i + j}`, lines);
   lines.push("let first = ((image * u.height + top) * u.width + left) * u.inner + c;");
   z.forEach((row, i) =>
     row.forEach((value, j) => {
       const at = `first + (${i}u * u.width + ${j}u) * u.inner`;
-      const biased = `${value}${bias ? " + b" : ""}`;
+      const biased = `${value}${added ? " + b" : ""}`;
       const finished = work.finish?.(`(${at}) * 4u`, biased) ?? biased;
       lines.push(
-        `if (top + ${i}u < u.height && left + ${j}u < u.width) { y[${at}] = ${finished}; }`,
+        `if (top + ${i}u < u.height && left + ${j}u < u.width) { ${store(y, at, finished)} }`,
       );
     })
   );
   return transform({
     ...{ label: "winograd, back", work },
-    bindings: [
-      bind("m", products, { vector: true }),
-      ...(bias ? [bindInput("bias", bias, true)] : []),
-    ],
+    bindings: [m, ...(added ? [added] : [])],
     uniforms: { height, width, rows: tiling.rows, columns: tiling.columns },
     ...{ inner: channels / 4, outer: tiling.count, body: lines },
   }, target);
@@ -235,6 +238,8 @@ function multiply(
   target: WgslTarget,
 ): { kernel: Kernel; to: Scratch } {
   const to = new Scratch(FREQUENCIES * tiles * out);
+  const a = bind("a", images, { vector: true }), b = bind("b", weights, { vector: true });
+  const y = bind("y", to, { vector: true, write: true });
   const tile = generateTile({
     size: [tiles, out, FREQUENCIES],
     ...{ rows: "tiles", columns: "out", vector: true },
@@ -244,30 +249,26 @@ function multiply(
     a: {
       layout: "along",
       prepare: (slot, index) => `let i${slot} = a_start + (${index}) * u.channels;`,
-      fetch: (slot) => `a[(i${slot} + k) >> 2u]`,
+      fetch: (slot) => loadFour(a, `i${slot} + k`),
     },
     b: isMirrored
       ? {
         layout: "along",
         prepare: (slot, index) => `let i${slot} = b_start + (${index}) * u.channels;`,
-        fetch: (slot) => `b[(i${slot} + k) >> 2u]`,
+        fetch: (slot) => loadFour(b, `i${slot} + k`),
       }
       : {
         layout: "across",
         prepare: (slot, index) => `let i${slot} = b_start + ${index};`,
-        fetch: (slot, step) => `b[(i${slot} + (k + ${step.value}) * u.out) >> 2u]`,
+        fetch: (slot, step) => loadFour(b, `i${slot} + (k + ${step.value}) * u.out`),
       },
     place: (row, column) => `(group.z * u.tiles + ${row}) * u.out + ${column}`,
   }, target);
   const kernel = makeKernel({
     label: "winograd, products",
-    bindings: [
-      bind("a", images, { vector: true }),
-      bind("b", weights, { vector: true }),
-      bind("y", to, { vector: true, write: true }),
-    ],
+    bindings: [a, b, y],
     uniforms: { tiles, channels, out },
-    ...tile.code,
+    ...tile.code(y),
     workgroups: [Math.ceil(out / tile.columns), Math.ceil(tiles / tile.rows), FREQUENCIES],
   });
   return { kernel, to };
@@ -355,6 +356,7 @@ export const weightGradByWinograd: Variant<Window & { shape: Shape }> = {
       target,
     );
     const sums = new Scratch(FREQUENCIES * channels * out);
+    const a = bind("a", images.to, { vector: true }), b = bind("b", results.to, { vector: true });
     const tile = generateTile({
       size: [channels, out, FREQUENCIES],
       ...{ rows: "channels", columns: "out", vector: true },
@@ -366,12 +368,14 @@ let a_start = q * u.tiles * u.channels; let b_start = q * u.tiles * u.out;`,
         layout: "across",
         prepare: (slot, index) => `let i${slot} = a_start + ${index};`,
         fetch: (slot, step) =>
-          `select(vec4f(), a[(i${slot} + min(k + ${step.value}, end - 1u) * u.channels) >> 2u], k + ${step.value} < end)`,
+          `select(vec4f(), ${
+            loadFour(a, `i${slot} + min(k + ${step.value}, end - 1u) * u.channels`)
+          }, k + ${step.value} < end)`,
       },
       b: {
         layout: "across",
         prepare: (slot, index) => `let i${slot} = b_start + ${index};`,
-        fetch: (slot, step) => `b[(i${slot} + min(k + ${step.value}, end - 1u) * u.out) >> 2u]`,
+        fetch: (slot, step) => loadFour(b, `i${slot} + min(k + ${step.value}, end - 1u) * u.out`),
       },
       place: (row, column) => `(group.z * u.channels + ${row}) * u.out + ${column}`,
     }, target);
@@ -382,18 +386,16 @@ let a_start = q * u.tiles * u.channels; let b_start = q * u.tiles * u.out;`,
       tiling.count,
       columns * rows * FREQUENCIES,
       target,
-      (y, parts, chunk) =>
-        makeKernel({
+      (result, parts, chunk) => {
+        const y = bind("y", result, { vector: true, write: true });
+        return makeKernel({
           label: "winograd, sums",
-          bindings: [
-            bind("a", images.to, { vector: true }),
-            bind("b", results.to, { vector: true }),
-            bind("y", y, { vector: true, write: true }),
-          ],
+          bindings: [a, b, y],
           uniforms: { tiles: tiling.count, channels, out, chunk },
-          ...tile.code,
+          ...tile.code(y),
           workgroups: [columns, rows, FREQUENCIES * parts],
-        }),
+        });
+      },
     );
     return [images.kernel, results.kernel, ...product, weightsBack(sums, node, target)];
   },
@@ -402,12 +404,17 @@ let a_start = q * u.tiles * u.channels; let b_start = q * u.tiles * u.out;`,
 /** Sums of frequencies `[36][in][out]` as taps. */
 function weightsBack(sums: Storage, result: Tensor, target: WgslTarget): Kernel {
   const [, , channels, out] = result.shape;
-  const lines = range(FREQUENCIES).map((q) => `let d${q} = m[${q}u * u.inner * u.outer + flat];`);
+  const work = new FusedWork(result, {}, true), m = bind("m", sums, { vector: true });
+  const lines = range(FREQUENCIES).map((q) =>
+    `let d${q} = ${load(m, `${q}u * u.inner * u.outer + flat`)};`
+  );
   const z = square(transposed(F4.g), (i, j) => `d${N * i + j}`, lines);
-  z.flat().forEach((value, t) => lines.push(`y[${t}u * u.inner * u.outer + flat] = ${value};`));
+  z.flat().forEach((value, t) =>
+    lines.push(store(work.result, `${t}u * u.inner * u.outer + flat`, value))
+  );
   return transform({
-    ...{ label: "winograd, taps", work: new FusedWork(result, {}, true) },
-    bindings: [bind("m", sums, { vector: true })],
+    ...{ label: "winograd, taps", work },
+    bindings: [m],
     ...{ uniforms: {}, inner: out / 4, outer: channels, body: lines },
   }, target);
 }

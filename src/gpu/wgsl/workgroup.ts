@@ -5,7 +5,8 @@
  * @module
  */
 
-import { type Product, range, type Source, type Step, store, type Tile } from "./gemm.ts";
+import { type Product, range, type Source, type Step, storeRow, type Tile } from "./gemm.ts";
+import type { Binding } from "./kernel.ts";
 
 /** A square of lanes, each of which owns `rows` rows and `groups` vectors of four columns. */
 interface Style {
@@ -75,7 +76,7 @@ export function generateWorkgroupTile(p: Product, name: keyof typeof workgroupTi
     ]),
     "}",
   ];
-  const body = [
+  const body = (y: Binding) => [
     `let ly = lane / ${side}u; let lx = lane % ${side}u;`,
     `let row = group.y * ${height}u + ly * ${rows}u;`,
     ...range(groups).map((j) =>
@@ -98,12 +99,14 @@ export function generateWorkgroupTile(p: Product, name: keyof typeof workgroupTi
     ...fetchAll,
     ...multiply,
     "}",
-    ...range(rows).flatMap((i) => range(groups).map((j) => store(p, i, `at${j}`, `y${i}_${j}`))),
+    ...range(rows).flatMap((i) =>
+      range(groups).map((j) => storeRow(p, y, i, `at${j}`, `y${i}_${j}`))
+    ),
   ];
   const functions = `var<workgroup> tile_a: array<vec4f, ${DEPTH * height}>;
 var<workgroup> tile_b: array<vec4f, ${DEPTH * width}>;`;
   return {
-    code: { body: body.filter((line) => line).join("\n"), lanes, functions },
+    code: (y) => ({ body: body(y).filter((line) => line).join("\n"), lanes, functions }),
     ...{ rows: height, columns: width },
   };
 }

@@ -15,7 +15,7 @@ import { planOffsets } from "../plan.ts";
 import { sizeOf } from "../shape.ts";
 import { simplify } from "../simplify.ts";
 import type { Stage } from "../stage.ts";
-import { Scratch, type Storage, storageBytes } from "../storage.ts";
+import { type Storage, storageBytes } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import type { WasmDevice } from "./device.ts";
 import type { WasmKernel, WasmTarget } from "./kernel.ts";

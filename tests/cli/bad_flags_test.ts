@@ -73,7 +73,7 @@ refuses("a choice that does not exist is refused, and the nearest is named", [
 refuses("flags that contradict each other or the model are refused", [
   ["sample --device gpu --threads 2", /--threads is for the CPU/],
   ["train --out x --data mnist --device gpu --wide", /--wide is for the CPU/],
-  ["sample --eta 0.5", /Cannot sample by ddpm with eta: that is for ddim/],
+  ["sample --eta 0.5", /Cannot sample by dpmpp_2m_sde with eta: that is for ddim/],
   ["sample --sampler lms --churn 1", /by lms with churn: that is for heun, edm/],
   ["sample --sampler ddim --sigmas karras", /ddim over karras noise levels: .* lms, euler/],
   ["sample --sampler plms --timesteps 9,3", /plms by hand: its steps are even; .* ddpm, ddim/],

@@ -7,7 +7,7 @@
 
 import type { Variant } from "./kernel.ts";
 import { FusedWork } from "./elementwise.ts";
-import { bindInput, load, loadFour } from "./kernel.ts";
+import { bindInput, FOLDED, foldGrid, load, loadFour } from "./kernel.ts";
 import { splitSum } from "./split.ts";
 import { generateTile, type Source, type Step } from "./gemm.ts";
 import { type ConvSizes, convSizes, type Window } from "../convolution.ts";
@@ -81,7 +81,7 @@ ${clamped(slot, ["n", "iy", "ix"], input !== undefined)}`,
     };
     const pixels = s.batch * s.outHeight * s.outWidth;
     const tile = generateTile({
-      size: [pixels, s.outChannels, 1],
+      ...{ size: [pixels, s.outChannels, 1], block: FOLDED },
       ...tapLoop("channels"),
       ...{ rows: "pixels", columns: "out_channels", a: patches, b: kernel, vector: isVector },
       ...(biases ? { start: (column: string) => loadFour(biases, column) } : {}),
@@ -94,7 +94,7 @@ ${clamped(slot, ["n", "iy", "ix"], input !== undefined)}`,
       bindings: [...input?.bindings ?? [images], weights, ...(biases ? [biases] : [])],
       uniforms: { ...uniforms(s), pixels },
       ...tile.code(work.result),
-      workgroups: [columns, Math.ceil(pixels / tile.rows), 1],
+      workgroups: [columns, ...foldGrid(Math.ceil(pixels / tile.rows)).grid],
     })];
   },
 };
@@ -139,7 +139,7 @@ let i${slot} = select(0u, ((n${slot} + oy${slot}) * u.out_width + ox${slot}) * u
     };
     const pixels = s.batch * s.height * s.width;
     const tile = generateTile({
-      size: [pixels, s.channels, 1],
+      ...{ size: [pixels, s.channels, 1], block: FOLDED },
       ...tapLoop("out_channels"),
       ...{ rows: "pixels", columns: "channels", a: patches, b: kernel, vector: isVector },
       place: (row, column) => `${row} * u.channels + ${column}`,
@@ -150,7 +150,10 @@ let i${slot} = select(0u, ((n${slot} + oy${slot}) * u.out_width + ox${slot}) * u
       bindings: [gradient, weights],
       uniforms: { ...uniforms(s), pixels },
       ...tile.code(work.result),
-      workgroups: [Math.ceil(s.channels / tile.columns), Math.ceil(pixels / tile.rows), 1],
+      workgroups: [
+        Math.ceil(s.channels / tile.columns),
+        ...foldGrid(Math.ceil(pixels / tile.rows)).grid,
+      ],
     })];
   },
 };

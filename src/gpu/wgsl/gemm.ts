@@ -41,6 +41,8 @@ export interface Source {
 export interface Product {
   /** Rows, columns, and products of that size, by which a tile is chosen. */
   readonly size: readonly [rows: number, columns: number, count: number];
+  /** Which of the tiles along the rows a workgroup takes, `group.y` if not given. */
+  readonly block?: string;
   /** Numbers of rows and columns: names of uniforms. */
   readonly rows: string;
   readonly columns: string;
@@ -109,7 +111,7 @@ interface Style {
   /** What a workgroup takes. */
   readonly tile: { readonly rows: number; readonly columns: number };
   /** Statements that set `row` and `column`, the first of each for this invocation. */
-  readonly origin: string;
+  readonly origin: (block: string) => string;
   /** Rows that this invocation fetches, as offsets to `row`; the first of four, if across. */
   readonly fetched: (layout: Source["layout"]) => string[];
   /** Element (row i, step u) of what was fetched. */
@@ -132,7 +134,8 @@ const plain = (isVector: boolean): Style => {
     rows,
     groups,
     tile: { rows: side * rows, columns: side * 4 * groups },
-    origin: `let row = (group.y * ${side}u + lane / ${side}u) * ${rows}u;
+    origin: (block) =>
+      `let row = (${block} * ${side}u + lane / ${side}u) * ${rows}u;
 let column = (group.x * ${side}u + lane % ${side}u) * ${4 * groups}u;`,
     fetched: (layout) =>
       layout === "along"
@@ -153,7 +156,7 @@ const subgroup = (isVector: boolean): Style => {
     rows,
     groups: 1,
     tile: { rows, columns: 32 },
-    origin: `let row = group.y * ${rows}u; let column = group.x * 32u + 4u * lane;`,
+    origin: (block) => `let row = ${block} * ${rows}u; let column = group.x * 32u + 4u * lane;`,
     fetched: (layout) =>
       layout === "along" ? range(rows / 8).map((i) => `(${8 * i}u + lane)`) : ["4u * lane"],
     element: (layout, i, u) =>
@@ -193,7 +196,7 @@ export function generateTile(p: Product, target: WgslTarget): Tile {
 
   const accumulators = range(style.rows).flatMap((i) => range(style.groups).map((j) => ({ i, j })));
   const body = (y: Binding) => [
-    style.origin,
+    style.origin(p.block ?? "group.y"),
     p.walk?.begin ?? p.begin,
     ...range(style.groups).map((j) => {
       const index = `column + ${4 * j}u`;

@@ -192,9 +192,12 @@ export function makeKernel(parts: KernelParts): Kernel {
   };
 }
 
+/** Workgroups along y of a grid that is folded, and its flat index, which is also that of one that is not. */
+const FOLD = 32768;
+export const FOLDED = `(group.y + group.z * ${FOLD}u)`;
+
 /** A one-dimensional grid of `n` workgroups folded into two dimensions, and its flat index. */
 export function foldGrid(n: number): { grid: [number, number]; index: string } {
   if (n <= MAX_GROUPS) return { grid: [n, 1], index: "group.y" };
-  const width = 32768;
-  return { grid: [width, Math.ceil(n / width)], index: `(group.y + group.z * ${width}u)` };
+  return { grid: [FOLD, Math.ceil(n / FOLD)], index: FOLDED };
 }

@@ -31,7 +31,8 @@ export function generateWorkgroupTile(p: Product, name: keyof typeof workgroupTi
   const lanes = side * side, height = side * rows, width = side * 4 * groups;
   // With as many lanes as there are vectors to fetch, half of them fetch of A, the others of B.
   const isSplit = height + width === lanes;
-  const a = fetcher("a", p.a, "group.y", height, p.rows);
+  const block = p.block ?? "group.y";
+  const a = fetcher("a", p.a, block, height, p.rows);
   const b = fetcher("b", p.b, "group.x", width, p.columns);
   const fetchAll = range(DEPTH).flatMap((d) => [
     `if (${p.condition}) {`,
@@ -78,7 +79,7 @@ export function generateWorkgroupTile(p: Product, name: keyof typeof workgroupTi
   ];
   const body = (y: Binding) => [
     `let ly = lane / ${side}u; let lx = lane % ${side}u;`,
-    `let row = group.y * ${height}u + ly * ${rows}u;`,
+    `let row = ${block} * ${height}u + ly * ${rows}u;`,
     ...range(groups).map((j) =>
       `let at${j} = min(group.x * ${width}u + (lx + ${side * j}u) * 4u, u.${p.columns} - 4u);`
     ),

@@ -123,8 +123,8 @@ export type { LossWeighting, ObjectiveConfig, ObjectiveName } from "./src/train/
 export type { OptimizerConfig } from "./src/train/step.ts";
 export type { TimestepConfig, TimestepSampling } from "./src/train/timesteps.ts";
 export { type ImageSize, Trainer } from "./src/train/trainer.ts";
-export type { Quartile, StateArrays, StateName } from "./src/train/trainer.ts";
-export type { StepRecord, TrainingState } from "./src/train/trainer.ts";
+export type { Quartile, StepRecord } from "./src/train/records.ts";
+export type { StateArrays, StateName, TrainingState } from "./src/train/state.ts";
 
 if (import.meta.main) {
   const { main } = await import("./src/cli.ts");

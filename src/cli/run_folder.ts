@@ -16,7 +16,8 @@ import { type Model, serializeModel } from "../model/model.ts";
 import { fromFormerLayout } from "../model/parameters.ts";
 import { readSafetensors, toFloat32 } from "../model/safetensors.ts";
 import { parameterLayout } from "../model/unet.ts";
-import type { StateName, Trainer, TrainingState } from "../train/trainer.ts";
+import type { StateName, TrainingState } from "../train/state.ts";
+import type { Trainer } from "../train/trainer.ts";
 import {
   appendText,
   checkFolder,

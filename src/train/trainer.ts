@@ -4,7 +4,6 @@
  * @module
  */
 
-import { InputError } from "../errors.ts";
 import type { MemoryPlan, ProgramDescription } from "../gpu/describe.ts";
 import type { Device, Program, TensorBuffer } from "../gpu/device.ts";
 import { compileBatch } from "../gpu/fit.ts";
@@ -13,15 +12,15 @@ import type { Model } from "../model/model.ts";
 import { type Batches, openBatches } from "./batches.ts";
 import { emaDecayAt, learningRateAt, type TrainingConfig } from "./config.ts";
 import { type Dataset, ImageOrder } from "./dataset.ts";
-import { isOverflow, LossScale } from "./loss_scale.ts";
+import { HeldOut } from "./held_out.ts";
+import { LossScale } from "./loss_scale.ts";
 import { checkFits, type ImageSize, makeLesson, partOf, type Split, splitOff } from "./lesson.ts";
+import { readRecords, type StepRecord } from "./records.ts";
+import { restoreState, stateBuffers, type TrainingState } from "./state.ts";
 import {
   encodeRates,
   evaluationStep,
   gradientStep,
-  HISTORY,
-  RANGES,
-  ROW,
   TALLY,
   trainingStep,
   updateStep,
@@ -31,57 +30,6 @@ export type { ImageSize };
 
 /** Keeps the dropping of labels apart from everything else that is drawn from a seed. */
 const LABEL_STREAM = 0x1abe;
-
-/** How a step went. */
-export interface StepRecord {
-  /** From 1. */
-  readonly step: number;
-  /** What the objective says, mean over the batch. */
-  readonly loss: number;
-  /** Norm of the gradient before clipping. */
-  readonly gradientNorm: number;
-  /** The images by quarters of the timesteps, the least noisy ones first. */
-  readonly quartiles: readonly Quartile[];
-  /** What the loss was multiplied by for gradients in `f16`; 1 in `f32`. */
-  readonly lossScale: number;
-  /** Whether gradients in `f16` overflowed, so that nothing was learnt of it. */
-  readonly isSkipped: boolean;
-}
-
-/** Images of a step whose timesteps are in one quarter of all. */
-export interface Quartile {
-  /** How many. */
-  readonly count: number;
-  /** Sum of their losses. */
-  readonly sum: number;
-}
-
-/** Everything that a training needs to go on, bit for bit as if it had not stopped. */
-export interface TrainingState {
-  /** How many steps are done. */
-  readonly step: number;
-  /** The arrays. */
-  readonly arrays: StateArrays;
-}
-
-/**
- * An array of a training's state: the weights, the moving averages of their gradients and of the
- * gradients' squares, the moving average of the weights, losses and gradient norms.
- */
-export type StateName = "parameters" | "moment1" | "moment2" | "ema" | "history";
-
-const STATE_NAMES: readonly StateName[] = ["parameters", "moment1", "moment2", "ema", "history"];
-
-/**
- * The arrays of a training's state. `squaredLosses` are those of each timestep, `[T, 10]`, where
- * timesteps are drawn by `loss_second_moment`; `scaling` is that of the loss, for `f16`.
- */
-export type StateArrays =
-  & Readonly<Record<StateName, Float32Array<ArrayBuffer>>>
-  & {
-    readonly squaredLosses?: Float32Array<ArrayBuffer>;
-    readonly scaling?: Float32Array<ArrayBuffer>;
-  };
 
 /**
  * A training on a device. Dispose of it to free its memory.
@@ -115,7 +63,7 @@ export class Trainer implements Disposable {
   readonly #program: Program;
   /** What owns the state: the step, or what follows its parts. */
   readonly #update: Program;
-  readonly #evaluation: Evaluation | undefined;
+  readonly #heldOut: HeldOut | undefined;
   /** Without its initial weights, which are as large as what a step learns. */
   readonly #model: Omit<Model, "parameters">;
   readonly #data: Dataset;
@@ -143,11 +91,8 @@ export class Trainer implements Disposable {
     this.#batches = openBatches(data, { size, seed, imageAt });
     if (!evaluation) return;
     const heldAt = (place: number) => heldOut[place % heldOut.length];
-    const parts = Math.ceil(heldOut.length / size);
-    this.#evaluation = {
-      ...{ program: evaluation, parts },
-      batches: openBatches(data, { size, seed, imageAt: heldAt }),
-    };
+    const held = openBatches(data, { size, seed, imageAt: heldAt });
+    this.#heldOut = new HeldOut(evaluation, held, size, Math.ceil(heldOut.length / size));
   }
 
   /**
@@ -254,9 +199,7 @@ export class Trainer implements Disposable {
 
   /** What the arrays of its state lie in, on the device. */
   get buffers(): Readonly<Record<string, TensorBuffer>> {
-    const { buffers } = this.#update;
-    const names = [...STATE_NAMES, "squaredLosses", "scaling"].filter((name) => buffers[name]);
-    return Object.fromEntries(names.map((name) => [name, buffers[name]]));
+    return stateBuffers(this.#update.buffers);
   }
 
   /** Steps done so far. */
@@ -266,7 +209,7 @@ export class Trainer implements Disposable {
 
   /** Bytes on the device, all told. */
   get memory(): number {
-    const programs = new Set([this.#program, this.#update, this.#evaluation?.program]);
+    const programs = new Set([this.#program, this.#update, this.#heldOut?.program]);
     return [...programs].reduce((sum, program) => sum + (program?.memory ?? 0), 0);
   }
 
@@ -379,40 +322,18 @@ export class Trainer implements Disposable {
    * @throws {DeviceError} If the device failed.
    */
   async evaluate(): Promise<number> {
-    if (!this.#evaluation) throw new RangeError("Cannot evaluate: no images are held out");
-    const part = partOf(this.config);
-    const { program, parts, batches } = this.#evaluation, { buffers } = program;
-    for (let i = 0; i < parts; i++) {
-      const { images, labels } = await batches.at(i * part);
-      buffers.images.write(images);
-      buffers.labels?.write(labels);
-      buffers.first.write([i * part]);
-      buffers.isNext.write([Math.min(i, 1)]);
-      program.run();
-    }
-    return (await buffers.tally.read(0, 1))[0];
+    if (!this.#heldOut) throw new RangeError("Cannot evaluate: no images are held out");
+    return await this.#heldOut.loss();
   }
 
   /**
    * Waits for all steps, and tells how the last ones went.
    *
-   * @param count How many, at most {@linkcode HISTORY}.
+   * @param count How many, at most 1024.
    * @throws {DeviceError} If the device failed.
    */
   async records(count: number): Promise<StepRecord[]> {
-    const values = await this.#update.buffers.history.read(), width = values.length / HISTORY;
-    const first = Math.max(0, this.#step - Math.min(count, HISTORY));
-    return Array.from({ length: this.#step - first }, (_, i) => {
-      const step = first + i, row = values.subarray(width * (step % HISTORY));
-      const [loss, gradientNorm] = row, lossScale = width > ROW ? row[ROW] : 1;
-      const quartiles = Array.from({ length: RANGES }, (_, q) => {
-        return { sum: row[2 + q], count: row[2 + RANGES + q] };
-      });
-      return {
-        ...{ step: step + 1, loss, gradientNorm, quartiles, lossScale },
-        isSkipped: width > ROW && isOverflow(gradientNorm * lossScale),
-      };
-    });
+    return readRecords(await this.#update.buffers.history.read(), this.#step, count);
   }
 
   /**
@@ -452,21 +373,9 @@ export class Trainer implements Disposable {
    *
    * @throws {InputError} If it is no state, or that of another network.
    */
-  restore({ step, arrays }: TrainingState): void {
-    if (!(Number.isSafeInteger(step) && step >= 0)) {
-      throw new InputError(`Cannot go on: ${step} is no number of steps`);
-    }
-    const given: Readonly<Record<string, Float32Array | undefined>> = arrays;
-    for (const [name, { length }] of Object.entries(this.buffers)) {
-      if (given[name]?.length !== length) {
-        throw new InputError(
-          `Cannot go on: the state has ${given[name]?.length ?? "no"} ${name}, but the training ` +
-            `wants ${length}`,
-        );
-      }
-    }
-    for (const [name, buffer] of Object.entries(this.buffers)) buffer.write(given[name]!);
-    this.#step = step;
+  restore(state: TrainingState): void {
+    restoreState(state, this.buffers);
+    this.#step = state.step;
   }
 
   /**
@@ -485,17 +394,8 @@ export class Trainer implements Disposable {
   /** Frees its memory; the device lives on. */
   [Symbol.dispose](): void {
     this.#batches[Symbol.dispose]();
-    this.#evaluation?.batches[Symbol.dispose]();
-    const programs = [this.#evaluation?.program, this.#program];
-    if (this.#isInParts) programs.push(this.#update);
-    for (const program of programs) program?.[Symbol.dispose]();
+    this.#heldOut?.[Symbol.dispose]();
+    this.#program[Symbol.dispose]();
+    if (this.#isInParts) this.#update[Symbol.dispose]();
   }
-}
-
-/** What measures the loss of images that are held out. */
-interface Evaluation {
-  readonly program: Program;
-  /** Parts of all of them together. */
-  readonly parts: number;
-  readonly batches: Batches;
 }

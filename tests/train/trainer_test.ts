@@ -12,7 +12,8 @@ import {
   parseTraining,
   type TrainingConfig,
 } from "../../src/train/config.ts";
-import { Trainer, type TrainingState } from "../../src/train/trainer.ts";
+import type { TrainingState } from "../../src/train/state.ts";
+import { Trainer } from "../../src/train/trainer.ts";
 import { assertClose } from "../close.ts";
 import { openCpuAs, openGpu } from "../device.ts";
 import { randomModel, smallConfig, tinyConfig } from "../networks.ts";

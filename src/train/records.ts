@@ -1,0 +1,58 @@
+/**
+ * How steps of a training went, which they leave in a row each of a history on the device.
+ *
+ * @module
+ */
+
+import { isOverflow } from "./loss_scale.ts";
+import { HISTORY, RANGES, ROW } from "./step.ts";
+
+/** How a step went. */
+export interface StepRecord {
+  /** From 1. */
+  readonly step: number;
+  /** What the objective says, mean over the batch. */
+  readonly loss: number;
+  /** Norm of the gradient before clipping. */
+  readonly gradientNorm: number;
+  /** The images by quarters of the timesteps, the least noisy ones first. */
+  readonly quartiles: readonly Quartile[];
+  /** What the loss was multiplied by for gradients in `f16`; 1 in `f32`. */
+  readonly lossScale: number;
+  /** Whether gradients in `f16` overflowed, so that nothing was learnt of it. */
+  readonly isSkipped: boolean;
+}
+
+/** Images of a step whose timesteps are in one quarter of all. */
+export interface Quartile {
+  /** How many. */
+  readonly count: number;
+  /** Sum of their losses. */
+  readonly sum: number;
+}
+
+/**
+ * How the last steps went.
+ *
+ * @param history Of the last {@linkcode HISTORY} steps.
+ * @param done How many steps are done.
+ * @param count How many are asked for.
+ */
+export function readRecords(
+  history: Float32Array | Int32Array,
+  done: number,
+  count: number,
+): StepRecord[] {
+  const width = history.length / HISTORY, first = Math.max(0, done - Math.min(count, HISTORY));
+  return Array.from({ length: done - first }, (_, i) => {
+    const step = first + i, row = history.subarray(width * (step % HISTORY));
+    const [loss, gradientNorm] = row, lossScale = width > ROW ? row[ROW] : 1;
+    const quartiles = Array.from({ length: RANGES }, (_, q) => {
+      return { sum: row[2 + q], count: row[2 + RANGES + q] };
+    });
+    return {
+      ...{ step: step + 1, loss, gradientNorm, quartiles, lossScale },
+      isSkipped: width > ROW && isOverflow(gradientNorm * lossScale),
+    };
+  });
+}

@@ -1,0 +1,68 @@
+/**
+ * What a training needs to go on: {@linkcode TrainingState}.
+ *
+ * @module
+ */
+
+import { InputError } from "../errors.ts";
+import type { TensorBuffer } from "../gpu/device.ts";
+
+/** Everything that a training needs to go on, bit for bit as if it had not stopped. */
+export interface TrainingState {
+  /** How many steps are done. */
+  readonly step: number;
+  /** The arrays. */
+  readonly arrays: StateArrays;
+}
+
+/**
+ * An array of a training's state: the weights, the moving averages of their gradients and of the
+ * gradients' squares, the moving average of the weights, losses and gradient norms.
+ */
+export type StateName = "parameters" | "moment1" | "moment2" | "ema" | "history";
+
+/** Those that every training has. */
+const STATE_NAMES: readonly StateName[] = ["parameters", "moment1", "moment2", "ema", "history"];
+
+/**
+ * The arrays of a training's state. `squaredLosses` are those of each timestep, `[T, 10]`, where
+ * timesteps are drawn by `loss_second_moment`; `scaling` is that of the loss, for `f16`.
+ */
+export type StateArrays =
+  & Readonly<Record<StateName, Float32Array<ArrayBuffer>>>
+  & {
+    readonly squaredLosses?: Float32Array<ArrayBuffer>;
+    readonly scaling?: Float32Array<ArrayBuffer>;
+  };
+
+/** The buffers among a program's that the state lies in. */
+export function stateBuffers(
+  buffers: Readonly<Record<string, TensorBuffer>>,
+): Record<string, TensorBuffer> {
+  const names = [...STATE_NAMES, "squaredLosses", "scaling"].filter((name) => buffers[name]);
+  return Object.fromEntries(names.map((name) => [name, buffers[name]]));
+}
+
+/**
+ * Writes the arrays of a state to where they belong.
+ *
+ * @throws {InputError} If it is no state, or that of another network.
+ */
+export function restoreState(
+  { step, arrays }: TrainingState,
+  buffers: Readonly<Record<string, TensorBuffer>>,
+): void {
+  if (!(Number.isSafeInteger(step) && step >= 0)) {
+    throw new InputError(`Cannot go on: ${step} is no number of steps`);
+  }
+  const given: Readonly<Record<string, Float32Array | undefined>> = arrays;
+  for (const [name, { length }] of Object.entries(buffers)) {
+    if (given[name]?.length !== length) {
+      throw new InputError(
+        `Cannot go on: the state has ${given[name]?.length ?? "no"} ${name}, but the training ` +
+          `wants ${length}`,
+      );
+    }
+  }
+  for (const [name, buffer] of Object.entries(buffers)) buffer.write(given[name]!);
+}

@@ -302,7 +302,9 @@ class Fusion {
   #readsInStep(node: Tensor, state: Tensor): boolean {
     return node.inputs.every((x) => {
       if (this.#uses.inlined.has(x)) {
-        return this.#readsInStep(x, state) && sameShape(x.shape, node.shape);
+        return sameShape(x.shape, node.shape)
+          ? this.#readsInStep(x, state)
+          : !this.#uses.leaves(x).has(state);
       }
       const { source, offset } = resolve(x);
       return source !== state || (offset === 0 && isDenseView(x) && sameShape(x.shape, node.shape));

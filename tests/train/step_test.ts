@@ -1,6 +1,7 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { interpret } from "../../src/gpu/reference.ts";
-import type { HostArray } from "../../src/gpu/tensor.ts";
+import { type HostArray, input } from "../../src/gpu/tensor.ts";
+import { parseUNetConfig } from "../../src/model/config.ts";
 import { initializeModel, type Model } from "../../src/model/model.ts";
 import { SIMPLE } from "../../src/train/objective.ts";
 import {
@@ -12,6 +13,7 @@ import {
   trainingStep,
 } from "../../src/train/step.ts";
 import { assertClose } from "../close.ts";
+import { openCpuAs, openGpu } from "../device.ts";
 import { batch } from "./batch.ts";
 import { randomModel, tinyConfig } from "../networks.ts";
 
@@ -150,3 +152,24 @@ Deno.test("gaps between parameters stay zero", () => {
     values.forEach((x, i) => isGap[i] && assertEquals(x, 0));
   }
 });
+
+for (const [name, open] of Object.entries({ GPU: openGpu, CPU: () => openCpuAs(2, {}) })) {
+  Deno.test(`weights, moments and averages are updated where they are, on a ${name}`, async () => {
+    const wide = parseUNetConfig({
+      ...{ sample_size: 4, in_channels: 1, out_channels: 1, block_out_channels: [128] },
+      ...{ layers_per_block: 1, norm_num_groups: 8, add_attention: false },
+      ...{ down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] },
+    });
+    const { config, schedule, layout } = initializeModel(wide, {}, 1), shape = [1, 4, 4, 1];
+    const one = {
+      ...{ images: input("images", shape), noise: input("noise", shape) },
+      timesteps: input("timesteps", [1], "i32"),
+    };
+    const lesson = { config, schedule, layout, objective: SIMPLE, batch: one, images: 1 };
+    using device = await open();
+    const { temporary } = device.plan(trainingStep(lesson, settings));
+    // There is one gradient, and activations are next to nothing; parts of sums are something.
+    const sizes = temporary / (4 * layout.size);
+    assert(sizes > 1 && sizes < 2, `temporary memory is ${sizes.toFixed(2)} times the weights`);
+  });
+}

@@ -242,13 +242,22 @@ class Fusion {
       const shares = isSmall(domain) ||
         [...reads].some((x) => own.has(x) || (present.has(x) && isLarge(x)));
       const isReady = [...reads].every((x) => own.has(x) || (this.#stageOf.get(x) ?? -1) < i);
-      if (!shares || !isReady) continue;
+      if (!shares || !isReady || !this.#readsAsComputed(node, own)) continue;
       if (this.#placesOf(group, member) > this.#target.maxStorages) continue;
       group.members.push(member);
       this.#stageOf.set(node, i);
       return;
     }
     this.#stageOf.set(node, this.#stages.push({ domain, summed, members: [member] }) - 1);
+  }
+
+  /** Whether a value reads these, if at all, at the element it computes, and not through a view. */
+  #readsAsComputed(node: Tensor, own: ReadonlySet<Tensor>): boolean {
+    return node.inputs.every((x) =>
+      this.#uses.inlined.has(x)
+        ? this.#readsAsComputed(x, own)
+        : own.has(x) || !own.has(resolve(x).source)
+    );
   }
 
   /** What has to be in memory to compute a member. */

@@ -10,7 +10,7 @@ import { add, map, mul, square, sub } from "../../src/gpu/ops/map.ts";
 import { matmul } from "../../src/gpu/ops/matmul.ts";
 import { randomNormal } from "../../src/gpu/ops/random.ts";
 import { sum } from "../../src/gpu/ops/sum.ts";
-import { broadcastTo, reshape, slice } from "../../src/gpu/ops/view.ts";
+import { broadcastTo, reshape, slice, transpose } from "../../src/gpu/ops/view.ts";
 import { ReferenceDevice } from "../../src/gpu/reference.ts";
 import { constant, input } from "../../src/gpu/tensor.ts";
 import { initializeModel } from "../../src/model/model.ts";
@@ -49,6 +49,19 @@ Deno.test("two inputs can exchange their values", async () => {
     program.run(3);
     assertEquals([...await program.buffers.a.read()], [5, 6, 7, 8]);
     assertEquals([...await program.buffers.b.read()], [1, 2, 3, 4]);
+  }
+});
+
+Deno.test("what is read through a view is computed before", async () => {
+  for (const device of [await openGpu(), await openCpuAs(2, {}), new ReferenceDevice()]) {
+    using _ = device;
+    const x = input("x", [64, 64]), y = add(square(x), 1);
+    using program = await device.compile(makeGraph({ y, z: sub(y, transpose(y)) }));
+    program.buffers.x.write(Float32Array.from({ length: 64 * 64 }, (_, i) => i % 13));
+    program.run();
+    const z = await program.buffers.z.read();
+    const squareAt = (i: number, j: number) => ((64 * i + j) % 13) ** 2;
+    assert(z.every((v, at) => v === squareAt(at >> 6, at & 63) - squareAt(at & 63, at >> 6)));
   }
 });
 

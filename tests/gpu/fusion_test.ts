@@ -13,8 +13,13 @@ import { interpret } from "../../src/gpu/reference.ts";
 import type { Shape } from "../../src/gpu/shape.ts";
 import { constant, input, type Tensor } from "../../src/gpu/tensor.ts";
 import type { WgslTarget } from "../../src/gpu/wgsl/kernel.ts";
+import { lowerProgram } from "../../src/gpu/wgsl/lower.ts";
+import { parseUNetConfig } from "../../src/model/config.ts";
+import { sourceOf, viewParameters } from "../../src/model/parameters.ts";
+import { parameterLayout, unet } from "../../src/model/unet.ts";
 import { assertClose } from "../close.ts";
 import { openGpuAs } from "../device.ts";
+import { paperConfigs } from "../networks.ts";
 import { Random } from "../random.ts";
 
 /** Kinds of devices, tiles, and ways to compute convolutions. */
@@ -230,4 +235,19 @@ Deno.test("views of what is computed on the way are found", async () => {
   const odd = slice(slice(input("wide", [2, 6, 6, 11]), 3, 2, 8), 1, 0, 6);
   const graph = makeGraph({ y: add(mul(y, shift), odd) });
   assertEquals(await check(graph, { fusesOperations: true }, "views"), ["conv2d"]);
+});
+
+Deno.test("the paper's network for CIFAR-10 takes few dispatches on a GPU", async () => {
+  const config = parseUNetConfig(paperConfigs["ddpm-cifar10-32"]), layout = parameterLayout(config);
+  const gpu = { subgroup: 0, lanes: 64, steps: 8, workgroups: 1024, maxStorageBuffers: 16 };
+  const direct = { preferred: "implicit product, 64x64", tile: "64x64" } as const;
+  using device = await openGpuAs({ ...gpu, ...direct, fusesOperations: true });
+  const parameters = viewParameters(layout, input("parameters", [layout.size]));
+  const y = unet(config, sourceOf(parameters), {
+    sample: x([4, 32, 32, 3]),
+    timestep: input("timestep", [4]),
+  });
+  const { stages } = lowerProgram(device, makeGraph({ y }), {});
+  const count = stages.reduce((sum, { kernels }) => sum + kernels.length, 0);
+  assert(count <= 200, `${count} dispatches`);
 });

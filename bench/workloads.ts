@@ -10,7 +10,7 @@ import { groupNorm } from "../src/gpu/ops/group_norm.ts";
 import { map, mul, silu, sub } from "../src/gpu/ops/map.ts";
 import { matmul } from "../src/gpu/ops/matmul.ts";
 import { sum } from "../src/gpu/ops/sum.ts";
-import type { Device, Program } from "../src/gpu/device.ts";
+import type { Device, Precision, Program } from "../src/gpu/device.ts";
 import { grad } from "../src/gpu/grad.ts";
 import { type Graph, makeGraph, nodesOf } from "../src/gpu/graph.ts";
 import { simplify } from "../src/gpu/simplify.ts";
@@ -24,6 +24,7 @@ import { sourceOf, viewParameters } from "../src/model/parameters.ts";
 import { parseSchedule } from "../src/model/schedule.ts";
 import { parameterLayout, unet } from "../src/model/unet.ts";
 import { parseTraining } from "../src/train/config.ts";
+import { LossScale } from "../src/train/loss_scale.ts";
 import { trainingStep } from "../src/train/step.ts";
 import { copy, fma } from "./probes.ts";
 
@@ -61,8 +62,11 @@ const networks: Record<string, UNetConfig> = {
   }),
 };
 
-/** Makes the graph of a workload from the numbers and the word in its name. */
-type Builder = (numbers: number[], word: string) => Graph;
+/** Makes the graph of a workload from the numbers and the word in its name, and its precision. */
+type Builder = (numbers: number[], word: string, precision: Precision) => Graph;
+
+/** Steps whose names end so keep 16-bit floats between kernels. */
+const precisionOf = (name: string): Precision => name.endsWith("_f16") ? "f16" : "f32";
 
 /** The gradient of a sum of squares, so that no part of it is trivial. */
 function gradients(y: Tensor, by: Tensor[]): Record<string, Tensor> {
@@ -89,7 +93,7 @@ function sampling([batch]: number[], network: string): Graph {
   return makeGraph({}, [[x, map([x, epsilon], (x, n) => e.sub(x, e.mul(n, 0.01)))]]);
 }
 
-function training([batch]: number[], network: string): Graph {
+function training([batch]: number[], network: string, precision: Precision): Graph {
   const config = networks[network], shape = [batch, 32, 32, config.inChannels];
   const schedule = parseSchedule({}), layout = parameterLayout(config);
   const batches = {
@@ -97,7 +101,7 @@ function training([batch]: number[], network: string): Graph {
     noise: input("noise", shape),
     timesteps: input("timesteps", [batch], "i32"),
   };
-  const settings = parseTraining({});
+  const settings = parseTraining({ precision });
   const lesson = { config, schedule, layout, objective: settings, batch: batches, images: batch };
   return trainingStep(lesson, settings);
 }
@@ -136,8 +140,8 @@ const builders: readonly [pattern: RegExp, build: Builder][] = [
     const qkv = attentionInputs(n);
     return makeGraph(gradients(attention(...qkv), qkv));
   }],
-  [/^sample_(small|cifar)_b(\d+)$/, sampling],
-  [/^train_(small|cifar)_b(\d+)$/, training],
+  [/^sample_(small|cifar)_b(\d+)(?:_f16)?$/, sampling],
+  [/^train_(small|cifar)_b(\d+)(?:_f16)?$/, training],
 ];
 
 /** What a report is of: on a CPU, be it one that poses as a GPU, and on a GPU. */
@@ -166,6 +170,7 @@ export const suites = {
     ],
     steps: [
       ...["train_cifar_b128", "train_cifar_b16", "train_small_b32", "sample_cifar_b1"],
+      ...["train_cifar_b128_f16", "sample_cifar_b64_f16"],
       ...["sample_cifar_b4", "sample_cifar_b16", "sample_cifar_b64", "sample_small_b32"],
     ],
   },
@@ -184,7 +189,7 @@ export function graphOf(name: string): { graph: Graph; word: string } {
     throw new RangeError(`Unknown workload ${name}; there are ones like ${known.join(", ")}`);
   }
   const parts = found.match!.slice(1), word = /^\d/.test(parts[0]) ? "" : parts.shift()!;
-  return { graph: found.build(parts.map(Number), word), word };
+  return { graph: found.build(parts.map(Number), word, precisionOf(name)), word };
 }
 
 /**
@@ -194,7 +199,9 @@ export function graphOf(name: string): { graph: Graph; word: string } {
  */
 export async function prepare(name: string, device: Device): Promise<Workload> {
   const { graph, word } = graphOf(name);
-  const program = await device.compile(graph, { label: name, constant: ["parameters"] });
+  const program = await device.compile(graph, {
+    ...{ label: name, constant: ["parameters"], precision: precisionOf(name) },
+  });
   fill(program, word);
   const isTraining = name.startsWith("train_");
   return {
@@ -235,6 +242,7 @@ function fill({ buffers }: Program, network: string): void {
     if (name === "parameters" || name === "ema") {
       buffer.write(initializeModel(networks[network], {}, 1).parameters);
     } else if (name === "rates") buffer.write([1e-4, 0.999, 1, 1, 0]);
+    else if (name === "scaling") buffer.write(LossScale.first);
     else if (buffer.dtype === "i32") buffer.write(new Int32Array(buffer.length).fill(500));
     else buffer.write(Float32Array.from({ length: buffer.length }, random));
   }

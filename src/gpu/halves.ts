@@ -6,7 +6,7 @@
  * @module
  */
 
-import { type Graph, nodesOf } from "./graph.ts";
+import { type Graph, nodesOf, rootsOf } from "./graph.ts";
 import { remake, type Tensor } from "./tensor.ts";
 import { resolve } from "./view.ts";
 import { isBindable } from "./wgsl/kernel.ts";
@@ -20,8 +20,7 @@ const CHANNELS = 8;
  * declared that it takes them ({@linkcode Op.halves}).
  */
 export function halve(graph: Graph): Graph {
-  const nodes = nodesOf(graph), { outputs, updates } = graph;
-  const roots = new Set([...Object.values(outputs), ...updates.map(([, value]) => value)]);
+  const nodes = nodesOf(graph), roots = new Set(rootsOf(graph)), { outputs, updates } = graph;
   const kept = new Set<Tensor>();
   for (const node of nodes) {
     if (node.op.view) continue;

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { type Graph, nodesOf } from "./graph.ts";
+import { type Graph, nodesOf, rootsOf } from "./graph.ts";
 import { scalarConstant } from "./stage.ts";
 import type { Tensor } from "./tensor.ts";
 import { resolve } from "./view.ts";
@@ -20,8 +20,7 @@ export class Uses {
   readonly #consumers = new Map<Tensor, Tensor[]>();
 
   constructor(graph: Graph) {
-    const { outputs, updates } = graph;
-    this.roots = new Set([...Object.values(outputs), ...updates.map(([, value]) => value)]);
+    this.roots = new Set(rootsOf(graph));
     this.nodes = nodesOf(graph);
     for (const node of this.nodes) {
       for (const x of node.inputs) this.#consumers.set(x, [...this.consumersOf(x), node]);

@@ -66,6 +66,20 @@ export interface Binding {
 export const bindingBytes = ({ storage, length }: Binding): number =>
   length * elementBytes(storage);
 
+/**
+ * The part of a buffer that a binding spans, up to whole vectors.
+ *
+ * @param start The element of the buffer that its storage starts at.
+ */
+export function bindBuffer(
+  { storage, offset, length }: Binding,
+  buffer: GPUBuffer,
+  start = 0,
+): GPUBufferBinding {
+  const bytes = elementBytes(storage);
+  return { buffer, offset: (start + offset) * bytes, size: Math.ceil(length / 4) * 4 * bytes };
+}
+
 /** One dispatch. */
 export interface Kernel {
   /** What it computes, for messages and profiles. */

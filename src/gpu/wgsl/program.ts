@@ -9,11 +9,11 @@ import { describeStage, type KernelDescription, type ProgramDescription } from "
 import { type CompileOptions, limitError, type Program, type TensorBuffer } from "../device.ts";
 import type { Graph } from "../graph.ts";
 import { sizeOf } from "../shape.ts";
-import { elementBytes, type Storage } from "../storage.ts";
+import type { Storage } from "../storage.ts";
 import { constantData, type Tensor } from "../tensor.ts";
 import { type GpuDevice, GpuTensorBuffer } from "./device.ts";
 import { type Dispatch, encode, prepare } from "./dispatch.ts";
-import { type Binding, bindingBytes, type Kernel } from "./kernel.ts";
+import { bindBuffer, type Binding, bindingBytes, type Kernel } from "./kernel.ts";
 import { type Lowered, lowerProgram, tuneProgram } from "./lower.ts";
 import { timeDispatches } from "./profile.ts";
 
@@ -147,10 +147,9 @@ class Builder {
     for (const [storage, slot] of slotOf) this.#buffers.set(storage, buffers[slot]);
   }
 
-  #bind({ storage, offset, length }: Binding): GPUBufferBinding {
-    const { root, offset: start } = this.#lowered.layout.locate(storage);
-    const bytes = elementBytes(root), size = Math.ceil(length / 4) * 4 * bytes;
-    return { buffer: this.#buffers.get(root)!, offset: (start + offset) * bytes, size };
+  #bind(binding: Binding): GPUBufferBinding {
+    const { root, offset } = this.#lowered.layout.locate(binding.storage);
+    return bindBuffer({ ...binding, storage: root }, this.#buffers.get(root)!, offset);
   }
 }
 

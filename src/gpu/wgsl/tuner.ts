@@ -9,12 +9,19 @@ import type { Fusing } from "../absorb.ts";
 import { DeviceError } from "../device.ts";
 import type { Fused } from "../loop.ts";
 import { formatShape } from "../shape.ts";
-import { elementBytes, type Storage, storageBytes } from "../storage.ts";
+import { type Storage, storageBytes } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import type { GpuDevice } from "./device.ts";
 import { prepare } from "./dispatch.ts";
 import { tileNames } from "./gemm.ts";
-import { bindingBytes, type Kernel, type Variant, type WgslTarget } from "./kernel.ts";
+import {
+  bindBuffer,
+  type Binding,
+  bindingBytes,
+  type Kernel,
+  type Variant,
+  type WgslTarget,
+} from "./kernel.ts";
 import { timeDispatches } from "./profile.ts";
 
 /** Choosing kernels by measuring each the first time that it is needed. */
@@ -149,15 +156,15 @@ export class Tuner {
   /** Dispatches over buffers of their own, all zeros. */
   #prepare(label: string, kernels: readonly Kernel[], owned: GPUBuffer[]) {
     const buffers = new Map<Storage, GPUBuffer>();
-    const bind = ({ storage, offset, length }: Kernel["bindings"][number]): GPUBufferBinding => {
+    const bind = (binding: Binding): GPUBufferBinding => {
+      const { storage } = binding;
       let buffer = buffers.get(storage);
       if (!buffer) {
         buffer = this.#gpu.allocate(label, storageBytes(storage), GPUBufferUsage.STORAGE);
         buffers.set(storage, buffer);
         owned.push(buffer);
       }
-      const bytes = elementBytes(storage);
-      return { buffer, offset: offset * bytes, size: Math.ceil(length / 4) * 4 * bytes };
+      return bindBuffer(binding, buffer);
     };
     const { dispatches, uniforms } = prepare(this.#gpu, label, kernels, bind);
     owned.push(uniforms);

@@ -43,8 +43,18 @@ const suits = (s: ConvSizes) =>
   s.channels >= MIN_CHANNELS && s.outChannels >= MIN_CHANNELS &&
   s.outHeight >= M && s.outWidth >= M;
 
+/**
+ * Tiles that make up for the transforms of the weights, which with 256 channels on lavapipe take as
+ * long as 500 pixels by direct convolution; fewer going forward, where weights are often prepared.
+ */
+const MIN_TILES = 32, MIN_TILES_FORWARD = 16;
+
 /** Whether the transforms are likely to be made up for, by measurements on lavapipe. */
-const pays = (s: ConvSizes) => s.channels >= 64 && s.outChannels >= 64;
+const pays = (s: ConvSizes, minTiles: number) =>
+  s.channels >= 64 && s.outChannels >= 64 && hasTiles(s, minTiles);
+
+const hasTiles = ({ batch, outHeight, outWidth }: ConvSizes, least: number) =>
+  tilesOf(batch, outHeight, outWidth).count >= least;
 
 /** For each frequency, tiles times weights: `[36][tiles][channels]`. */
 function multiply(
@@ -123,7 +133,7 @@ function correlate(
 export const forwardByWinograd: Variant<Window> = {
   name: "winograd",
   when: (node) => suits(sizesForward(node)),
-  pays: (node) => pays(sizesForward(node)),
+  pays: (node) => pays(sizesForward(node), MIN_TILES_FORWARD),
   fuses: { input: true, output: true },
   lower(node, target, fused) {
     const [x, w, bias] = node.inputs, { padding } = sizesForward(node);
@@ -144,7 +154,7 @@ const sizesWeightGrad = ({ inputs: [x, g], shape, attributes }: Tensor<Window>) 
 export const inputGradByWinograd: Variant<Window & { shape: Shape }> = {
   name: "winograd",
   when: (node) => suits(sizesInputGrad(node)),
-  pays: (node) => pays(sizesInputGrad(node)),
+  pays: (node) => pays(sizesInputGrad(node), MIN_TILES),
   fuses: { input: false, output: true },
   lower(node, target, fused) {
     const [g, w] = node.inputs, [top, , left] = node.attributes.padding;
@@ -157,8 +167,8 @@ export const weightGradByWinograd: Variant<Window & { shape: Shape }> = {
   name: "winograd",
   when: (node) => suits(sizesWeightGrad(node)),
   pays: (node) => {
-    const { channels, outChannels } = sizesWeightGrad(node);
-    return channels * outChannels >= 2048;
+    const sizes = sizesWeightGrad(node);
+    return sizes.channels * sizes.outChannels >= 2048 && hasTiles(sizes, MIN_TILES);
   },
   fuses: { input: true, output: false },
   lower(node, target, fused) {

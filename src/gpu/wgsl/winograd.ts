@@ -10,12 +10,12 @@
 import { type ConvSizes, convSizes, type Window } from "../convolution.ts";
 import type { Fused } from "../loop.ts";
 import type { Shape } from "../shape.ts";
-import { Scratch } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { F4, transposed } from "../winograd.ts";
-import { generateTile } from "./gemm.ts";
+import { generateTile, type Source, type Step } from "./gemm.ts";
 import {
   bind,
+  type Binding,
   type Kernel,
   loadFour,
   makeKernel,
@@ -25,7 +25,9 @@ import {
 import { splitSum } from "./split.ts";
 import {
   FREQUENCIES,
+  Frequencies,
   M,
+  placeInFrequency,
   tilesOf,
   transformBack,
   transformImages,
@@ -56,10 +58,29 @@ const pays = (s: ConvSizes, minTiles: number) =>
 const hasTiles = ({ batch, outHeight, outWidth }: ConvSizes, least: number) =>
   tilesOf(batch, outHeight, outWidth).count >= least;
 
-/** For each frequency, tiles times weights: `[36][tiles][channels]`. */
+/** Rows of a frequency as rows (or columns) of a product over its channels. */
+const rowsOf = (binding: Binding, start: string, rows: string): Source => ({
+  layout: "along",
+  prepare: (slot, index) => `let i${slot} = ${start} + (${index}) * 32u;`,
+  fetch: (slot) => loadFour(binding, `i${slot} + ${placeInFrequency("0u", "k", rows)}`),
+});
+
+/** Channels of a frequency as columns (or rows) of a product over its rows. */
+const columnsOf = (
+  binding: Binding,
+  start: string,
+  rows: string,
+  row: (step: Step) => string,
+): Source => ({
+  layout: "across",
+  prepare: (slot, index) => `let i${slot} = ${start} + ${placeInFrequency("0u", index, rows)};`,
+  fetch: (slot, step) => loadFour(binding, `i${slot} + (${row(step)}) * 32u`),
+});
+
+/** For each frequency, tiles times weights. */
 function multiply(
-  images: Scratch,
-  weights: Scratch,
+  images: Frequencies,
+  weights: Frequencies,
   { tiles, channels, out, isMirrored }: {
     tiles: number;
     channels: number;
@@ -67,38 +88,28 @@ function multiply(
     isMirrored: boolean;
   },
   target: WgslTarget,
-): { kernel: Kernel; to: Scratch } {
-  const to = new Scratch(FREQUENCIES * tiles * out);
+): { kernel: Kernel; to: Frequencies } {
+  const to = new Frequencies(tiles, out);
   const a = bind("a", images, { vector: true }), b = bind("b", weights, { vector: true });
   const y = bind("y", to, { vector: true, write: true });
   const tile = generateTile({
     size: [tiles, out, FREQUENCIES],
     ...{ rows: "tiles", columns: "out", vector: true },
-    begin: "var k = 0u; let a_start = group.z * u.tiles * u.channels; " +
-      "let b_start = group.z * u.channels * u.out;",
+    begin: "var k = 0u; let a_start = group.z * u.a_stride; let b_start = group.z * u.b_stride;",
     ...{ condition: "k < u.channels", advance: "k += 4u;" },
-    a: {
-      layout: "along",
-      prepare: (slot, index) => `let i${slot} = a_start + (${index}) * u.channels;`,
-      fetch: (slot) => loadFour(a, `i${slot} + k`),
-    },
+    a: rowsOf(a, "a_start", "u.tiles"),
     b: isMirrored
-      ? {
-        layout: "along",
-        prepare: (slot, index) => `let i${slot} = b_start + (${index}) * u.channels;`,
-        fetch: (slot) => loadFour(b, `i${slot} + k`),
-      }
-      : {
-        layout: "across",
-        prepare: (slot, index) => `let i${slot} = b_start + ${index};`,
-        fetch: (slot, step) => loadFour(b, `i${slot} + (k + ${step.value}) * u.out`),
-      },
-    place: (row, column) => `(group.z * u.tiles + ${row}) * u.out + ${column}`,
+      ? rowsOf(b, "b_start", "u.out")
+      : columnsOf(b, "b_start", "u.channels", (step) => `k + ${step.value}`),
+    place: (row, column) => `group.z * u.y_stride + ${placeInFrequency(row, column, "u.tiles")}`,
   }, target);
   const kernel = makeKernel({
     label: "winograd, products",
     bindings: [a, b, y],
-    uniforms: { tiles, channels, out },
+    uniforms: {
+      ...{ tiles, channels, out },
+      ...{ a_stride: images.stride, b_stride: weights.stride, y_stride: to.stride },
+    },
     ...tile.code(y),
     workgroups: [Math.ceil(out / tile.columns), Math.ceil(tiles / tile.rows), FREQUENCIES],
   });
@@ -186,45 +197,44 @@ export const weightGradByWinograd: Variant<Window & { shape: Shape }> = {
       [0, 0],
       target,
     );
-    const sums = new Scratch(FREQUENCIES * channels * out);
+    const sums = new Frequencies(channels, out);
     const a = bind("a", images.to, { vector: true }), b = bind("b", results.to, { vector: true });
+    const row = (step: Step) => `min(k + ${step.value}, end - 1u)`;
+    const rows = columnsOf(a, "a_start", "u.tiles", row);
     const tile = generateTile({
       size: [channels, out, FREQUENCIES],
       ...{ rows: "channels", columns: "out", vector: true },
       begin: `let q = group.z % ${FREQUENCIES}u; let part = group.z / ${FREQUENCIES}u;
 var k = part * u.chunk; let end = min(k + u.chunk, u.tiles);
-let a_start = q * u.tiles * u.channels; let b_start = q * u.tiles * u.out;`,
+let a_start = q * u.a_stride; let b_start = q * u.b_stride;`,
       ...{ condition: "k < end", advance: "k += 4u;" },
       a: {
-        layout: "across",
-        prepare: (slot, index) => `let i${slot} = a_start + ${index};`,
+        ...rows,
         fetch: (slot, step) =>
-          `select(vec4f(), ${
-            loadFour(a, `i${slot} + min(k + ${step.value}, end - 1u) * u.channels`)
-          }, k + ${step.value} < end)`,
+          `select(vec4f(), ${rows.fetch(slot, step)}, k + ${step.value} < end)`,
       },
-      b: {
-        layout: "across",
-        prepare: (slot, index) => `let i${slot} = b_start + ${index};`,
-        fetch: (slot, step) => loadFour(b, `i${slot} + min(k + ${step.value}, end - 1u) * u.out`),
-      },
-      place: (row, column) => `(group.z * u.channels + ${row}) * u.out + ${column}`,
+      b: columnsOf(b, "b_start", "u.tiles", row),
+      place: (row, column) =>
+        `group.z * u.y_stride + ${placeInFrequency(row, column, "u.channels")}`,
     }, target);
-    const columns = Math.ceil(out / tile.columns), rows = Math.ceil(channels / tile.rows);
+    const across = Math.ceil(out / tile.columns), down = Math.ceil(channels / tile.rows);
     const product = splitSum(
       "winograd, sums",
       sums,
       tiling.count,
-      columns * rows * FREQUENCIES,
+      across * down * FREQUENCIES,
       target,
       (result, parts, chunk) => {
         const y = bind("y", result, { vector: true, write: true });
         return makeKernel({
           label: "winograd, sums",
           bindings: [a, b, y],
-          uniforms: { tiles: tiling.count, channels, out, chunk },
+          uniforms: {
+            ...{ tiles: tiling.count, channels, out, chunk },
+            ...{ a_stride: images.to.stride, b_stride: results.to.stride, y_stride: sums.stride },
+          },
           ...tile.code(y),
-          workgroups: [columns, rows, FREQUENCIES * parts],
+          workgroups: [across, down, FREQUENCIES * parts],
         });
       },
     );

@@ -28,6 +28,27 @@ export const M = 4;
 const N = 6;
 /** Products of a tile. */
 export const FREQUENCIES: number = N * N;
+
+/**
+ * Memory for images or weights as frequencies, `[36][channels / 32][rows][32]`: a product reads 32
+ * channels of neighbouring rows, which lie together like this instead of far apart.
+ */
+export class Frequencies extends Scratch {
+  /** Elements of a frequency. */
+  readonly stride: number;
+
+  /** @param rows Tiles of images, or input channels of weights. */
+  constructor(rows: number, channels: number) {
+    const stride = Math.ceil(channels / 32) * 32 * rows;
+    super(FREQUENCIES * stride);
+    this.stride = stride;
+  }
+}
+
+/** WGSL of where an element of a frequency is; `rows` is how many there are. */
+export const placeInFrequency = (row: string, channel: string, rows: string): string =>
+  `(((${channel}) >> 5u) * ${rows} + ${row}) * 32u + ((${channel}) & 31u)`;
+
 /** Four by four pixels of an image, or what there is of them at its edges. */
 export interface Tiling {
   readonly rows: number;
@@ -73,19 +94,19 @@ function transform(parts: {
   /** Vectors of channels, and squares. */
   inner: number;
   outer: number;
-  /** WGSL that reads squares from `c` and `tile`, and writes them to `y`. */
+  /** WGSL that reads squares from `c` and `tile`, and writes them to `y`; `at` is in a frequency. */
   body: string[];
   work: FusedWork;
 }, { lanes }: WgslTarget): Kernel {
-  const { label, bindings, inner, outer } = parts;
-  const { grid, index } = foldGrid(Math.ceil(inner * outer / lanes));
+  const { label, bindings, inner, outer } = parts, stride = Math.ceil(inner / 8) * 8 * outer;
+  const { grid, index } = foldGrid(Math.ceil(stride / lanes));
   return parts.work.kernel({
     ...{ label, bindings, lanes },
-    uniforms: { ...parts.uniforms, inner, outer },
+    uniforms: { ...parts.uniforms, inner, outer, stride },
     body: [
-      `let flat = ${index} * ${lanes}u + lane;`,
-      "if (flat >= u.inner * u.outer) { return; }",
-      "let c = flat % u.inner; let tile = flat / u.inner;",
+      `let at = ${index} * ${lanes}u + lane;`,
+      "let tile = at / 8u % u.outer; let c = at / (8u * u.outer) * 8u + at % 8u;",
+      "if (at >= u.stride || c >= u.inner) { return; }",
       ...parts.body,
     ].join("\n"),
     workgroups: [1, ...grid],
@@ -96,7 +117,7 @@ function transform(parts: {
 const PLACE = "let left = tile % u.columns * 4u; let top = tile / u.columns % u.rows * 4u; " +
   "let image = tile / (u.columns * u.rows);";
 
-/** Images as frequencies `[36][tiles][channels]`: T d Tᵀ of squares as large as T is wide. */
+/** Images as frequencies, with tiles as rows: T d Tᵀ of squares as large as T is wide. */
 export function transformImages(
   label: string,
   image: Tensor,
@@ -105,9 +126,9 @@ export function transformImages(
   [padTop, padLeft]: readonly [number, number],
   target: WgslTarget,
   fused: Fused = {},
-): { kernel: Kernel; to: Scratch } {
+): { kernel: Kernel; to: Frequencies } {
   const [, height, width, channels] = image.shape, size = matrix[0].length;
-  const to = new Scratch(FREQUENCIES * tiling.count * channels), lines = [PLACE];
+  const to = new Frequencies(tiling.count, channels), lines = [PLACE];
   const work = new FusedWork(to, fused, true, image), { input, result } = work;
   const x = bindInput("x", image, true);
   const place = ["image", "0u", "0u", "(c * 4u)"], fixed = input?.fixed ?? [];
@@ -135,9 +156,7 @@ export function transformImages(
     }
   }
   const z = square(matrix, (i, j) => `d${i}${j}`, lines);
-  z.flat().forEach((value, q) =>
-    lines.push(store(result, `(${q}u * u.outer + tile) * u.inner + c`, value))
-  );
+  z.flat().forEach((value, q) => lines.push(store(result, `${q}u * u.stride + at`, value)));
   const kernel = transform({
     ...{ label, work },
     bindings: input?.bindings ?? [x],
@@ -150,19 +169,19 @@ export function transformImages(
   return { kernel, to };
 }
 
-/** Weights `[3][3][in][out]` as frequencies `[36][in][out]`; turned round for the gradient. */
+/** Weights `[3][3][in][out]` as frequencies, with input channels as rows; turned round for the gradient. */
 export function transformWeights(
   w: Tensor,
   isMirrored: boolean,
   target: WgslTarget,
-): { kernel: Kernel; to: Scratch } {
-  const [, , channels, out] = w.shape, to = new Scratch(FREQUENCIES * channels * out);
+): { kernel: Kernel; to: Frequencies } {
+  const [, , channels, out] = w.shape, to = new Frequencies(channels, out);
   const work = new FusedWork(to, {}, true), x = bindInput("w", w, true), y = work.result;
   const lines = range(9).map((t) =>
-    `let d${t} = ${load(x, `${isMirrored ? 8 - t : t}u * u.inner * u.outer + flat`)};`
+    `let d${t} = ${load(x, `(${isMirrored ? 8 - t : t}u * u.outer + tile) * u.inner + c`)};`
   );
   const z = square(F4.g, (i, j) => `d${3 * i + j}`, lines);
-  z.flat().forEach((value, q) => lines.push(store(y, `${q}u * u.inner * u.outer + flat`, value)));
+  z.flat().forEach((value, q) => lines.push(store(y, `${q}u * u.stride + at`, value)));
   const kernel = transform({
     ...{ label: "winograd, weights", work },
     bindings: [x],
@@ -171,7 +190,7 @@ export function transformWeights(
   return { kernel, to };
 }
 
-/** Products `[36][tiles][channels]` as pixels, plus a bias. */
+/** Frequencies as pixels, plus a bias. */
 export function transformBack(
   products: Scratch,
   bias: Tensor | undefined,
@@ -184,7 +203,7 @@ export function transformBack(
   const work = new FusedWork(result, fused, true), y = work.result;
   const m = bind("m", products, { vector: true }), added = bias && bindInput("bias", bias, true);
   for (const q of range(FREQUENCIES)) {
-    lines.push(`let d${q} = ${load(m, `(${q}u * u.outer + tile) * u.inner + c`)};`);
+    lines.push(`let d${q} = ${load(m, `${q}u * u.stride + at`)};`);
   }
   if (added) lines.push(`let b = ${load(added, "c")};`);
   const z = square(F4.at, (i, j) => `d${N * i + j}`, lines);
@@ -207,16 +226,14 @@ export function transformBack(
   }, target);
 }
 
-/** Sums of frequencies `[36][in][out]` as taps. */
+/** Frequencies as the weights that they are gradients of. */
 export function weightsBack(sums: Storage, result: Tensor, target: WgslTarget): Kernel {
   const [, , channels, out] = result.shape;
   const work = new FusedWork(result, {}, true), m = bind("m", sums, { vector: true });
-  const lines = range(FREQUENCIES).map((q) =>
-    `let d${q} = ${load(m, `${q}u * u.inner * u.outer + flat`)};`
-  );
+  const lines = range(FREQUENCIES).map((q) => `let d${q} = ${load(m, `${q}u * u.stride + at`)};`);
   const z = square(transposed(F4.g), (i, j) => `d${N * i + j}`, lines);
   z.flat().forEach((value, t) =>
-    lines.push(store(work.result, `${t}u * u.inner * u.outer + flat`, value))
+    lines.push(store(work.result, `(${t}u * u.outer + tile) * u.inner + c`, value))
   );
   return transform({
     ...{ label: "winograd, taps", work },

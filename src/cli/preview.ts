@@ -36,10 +36,18 @@ function* piecesOf(bytes: Uint8Array<ArrayBuffer>): Generator<string> {
   for (let at = 0; at < text.length; at += most) yield text.slice(at, at + most);
 }
 
-/** Raw pixels by kitty's graphics protocol; a new one takes the place of the last. */
-function drawKitty({ width, height, rgba }: Picture): string {
-  const pieces = [...piecesOf(new Uint8Array(rgba.buffer))];
-  const head = `a=T,f=32,s=${width},v=${height},r=${LINES},i=7747,p=1,q=2,C=1,`;
+/**
+ * Raw pixels by kitty's graphics protocol; a new one takes the place of the last. Given lines alone,
+ * kitty 0.26 stretches pictures; characters are about twice as high as wide.
+ *
+ * @param most Characters in a line.
+ */
+function drawKitty({ width, height, rgba }: Picture, most: number): string {
+  const pieces = [...piecesOf(new Uint8Array(rgba.buffer))], shape = 2 * width / height;
+  const columns = Math.min(most, Math.round(shape * LINES));
+  const lines = Math.max(1, Math.min(LINES, Math.round(columns / shape)));
+  const size = `s=${width},v=${height},c=${columns},r=${lines}`;
+  const head = `a=T,f=32,${size},i=7747,p=1,q=2,C=1,`;
   return pieces.map((piece, i) =>
     `\x1b_G${i ? "" : head}m=${Number(i < pieces.length - 1)};${piece}\x1b\\`
   ).join("");
@@ -137,7 +145,7 @@ export class Preview {
     const up = this.#drawn ? `\x1b[${this.#drawn}A` : "\n".repeat(lines) + `\x1b[${lines}A`;
     const drawing = { kitty: drawKitty, sixel: drawSixel, blocks: drawBlocks }[this.#protocol];
     // To its place, and below it again whatever the terminal does with its cursor.
-    this.#write(`${up}\r\x1b7${drawing(picture)}\x1b8\x1b[${lines}B\r`);
+    this.#write(`${up}\r\x1b7${drawing(picture, this.#columns)}\x1b8\x1b[${lines}B\r`);
     this.#drawn = lines;
   }
 }

@@ -49,13 +49,18 @@ Deno.test("kitty is sent all pixels, in pieces that it takes", () => {
   const [text] = draw("kitty", 80, 16, 28);
   const pieces = [...text.matchAll(/\x1b_G([^;]*);([^\x1b]*)\x1b\\/g)];
   assert(pieces.length > 1 && pieces.every(([, , data]) => data.length <= 4096));
-  assert(pieces[0][1].includes("f=32,s=117,v=117,"));
+  assert(pieces[0][1].includes("f=32,s=117,v=117,c=32,r=16,"));
   assertEquals(
     pieces.map(([, keys]) => keys.endsWith("m=1")),
     pieces.map((_, i) => i < pieces.length - 1),
   );
   const bytes = Uint8Array.fromBase64(pieces.map(([, , data]) => data).join(""));
   assertEquals(bytes.length, 117 * 117 * 4);
+});
+
+Deno.test("kitty is told columns and lines of the picture's shape, and never more than there are", () => {
+  assert(draw("kitty", 20, 16, 28)[0].includes("s=117,v=117,c=20,r=10,"));
+  assert(draw("kitty", 80, 2, 28)[0].includes("s=59,v=30,c=63,r=16,"));
 });
 
 Deno.test("sixels show every pixel in its colour", () => {

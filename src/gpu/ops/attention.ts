@@ -25,11 +25,11 @@ import { transpose } from "./view.ts";
 
 type None = Record<never, never>;
 
-/** The probabilities of keys for each query, and the scaled queries that they are made of. */
-function probabilities(q: Tensor, k: Tensor): { scaled: Tensor; p: Tensor } {
-  const scaled = mul(q, 1 / Math.sqrt(q.shape.at(-1)!));
-  return { scaled, p: softmax(matmul(scaled, transpose(k))) };
-}
+const scaleOf = (q: Tensor) => 1 / Math.sqrt(q.shape.at(-1)!);
+
+/** The probabilities of keys for each query. */
+const probabilities = (q: Tensor, k: Tensor): Tensor =>
+  softmax(matmul(q, transpose(k)), scaleOf(q));
 
 /** The shape of the result. */
 function shapeOf([q, k, v]: readonly Tensor[]): Shape {
@@ -136,7 +136,7 @@ const attentionOp: Op<None> = {
   },
   expand({ inputs }, computes) {
     const fused = apply(fusedOp, inputs, {}), [q, k, v] = inputs;
-    return computes(fused) ? partsOf(fused).y : matmul(probabilities(q, k).p, v);
+    return computes(fused) ? partsOf(fused).y : matmul(probabilities(q, k), v);
   },
   cases: [
     {
@@ -213,12 +213,10 @@ const gradientOp: Op<{ by: number }> = {
 
 /** The same by products; what it shares with the result by products is computed once. */
 function plainGradient([q, k, v, g]: readonly Tensor[], by: number): Tensor {
-  const { scaled, p } = probabilities(q, k);
+  const p = probabilities(q, k);
   if (by === 2) return matmul(transpose(p), g);
-  const ds = softmaxGrad(p, matmul(g, transpose(v)));
-  return by === 0
-    ? mul(matmul(ds, k), 1 / Math.sqrt(q.shape.at(-1)!))
-    : transpose(matmul(transpose(scaled), ds));
+  const ds = softmaxGrad(p, matmul(g, transpose(v)), scaleOf(q));
+  return by === 0 ? matmul(ds, k) : transpose(matmul(transpose(q), ds));
 }
 
 /** Elements of a flat tensor of two parts, of which the second can be bound. */

@@ -4,12 +4,12 @@
  * @module
  */
 
-import { mul, sub } from "../expression.ts";
+import * as e from "../expression.ts";
 import type { Op } from "../op.ts";
 import { sizeOf } from "../shape.ts";
 import { apply, type Tensor } from "../tensor.ts";
 import { lowerSoftmax as lowerOnCpu } from "../wasm/small.ts";
-import { aliases, EXP } from "../wgsl/expression.ts";
+import { aliases, EXP, literal } from "../wgsl/expression.ts";
 import {
   bind,
   bindInput,
@@ -22,17 +22,22 @@ import {
 import { map } from "./map.ts";
 import { sum } from "./sum.ts";
 
+interface SoftmaxAttributes {
+  readonly scale: number;
+}
+
 /** An invocation takes a row: maximum, sum of exponentials, quotient. */
-function lowerSoftmax(node: Tensor, target: WgslTarget): Kernel[] {
+function lowerSoftmax(node: Tensor<SoftmaxAttributes>, target: WgslTarget): Kernel[] {
   const width = node.shape.at(-1)!, rows = sizeOf(node.shape) / width;
   const isVector = width % 4 === 0, T = isVector ? "vec4f" : "f32";
   const x = bindInput("x", node.inputs[0], isVector);
   const y = bind("y", node, { vector: isVector, write: true });
-  const power = `exp_accurate(${load(x, "i")} - top)`;
+  const { scale } = node.attributes, times = scale === 1 ? "" : `${literal(scale)} * `;
+  const power = `exp_accurate(${times}(${load(x, "i")} - top))`;
   // What is rounded once should not be read to be rounded again.
   const [keep, finish] = node.isHalf
-    ? ["", store(y, "i", `${power} * scale`)]
-    : [store(y, "i", "e"), "y[i] *= scale;"];
+    ? ["", store(y, "i", `${power} * share`)]
+    : [store(y, "i", "e"), "y[i] *= share;"];
   const fold = (f: (a: string, b: string) => string, v: string) =>
     isVector ? f(f(`${v}.x`, `${v}.y`), f(`${v}.z`, `${v}.w`)) : v;
   return [makeKernel({
@@ -49,44 +54,49 @@ for (var i = begin + 1u; i < end; i++) { most = max(most, ${load(x, "i")}); }
 let top = ${fold((a, b) => `max(${a}, ${b})`, "most")};
 var total = ${T}();
 for (var i = begin; i < end; i++) { let e = ${power}; total += e; ${keep} }
-let scale = 1.0 / (${fold((a, b) => `${a} + ${b}`, "total")});
+let share = 1.0 / (${fold((a, b) => `${a} + ${b}`, "total")});
 for (var i = begin; i < end; i++) { ${finish} }`,
     workgroups: [Math.ceil(rows / target.lanes), 1, 1],
   })];
 }
 
-const softmaxOp: Op<Record<never, never>> = {
+const softmaxOp: Op<SoftmaxAttributes> = {
   name: "softmax",
   infer: ([x]) => ({ shape: x.shape }),
-  reference({ shape }, [x], out) {
-    const width = shape.at(-1)!;
+  reference({ shape, attributes: { scale } }, [x], out) {
+    const width = shape.at(-1)!, power = (i: number, top: number) => Math.exp(scale * (x[i] - top));
     for (let row = 0; row < x.length; row += width) {
       let top = -Infinity, total = 0;
       for (let i = 0; i < width; i++) top = Math.max(top, x[row + i]);
-      for (let i = 0; i < width; i++) total += Math.exp(x[row + i] - top);
-      for (let i = 0; i < width; i++) out[row + i] = Math.exp(x[row + i] - top) / total;
+      for (let i = 0; i < width; i++) total += power(row + i, top);
+      for (let i = 0; i < width; i++) out[row + i] = power(row + i, top) / total;
     }
   },
-  gradient: (y, g) => [softmaxGrad(y, g)],
+  gradient: (y, g) => [softmaxGrad(y, g, y.attributes.scale)],
   variants: [{ name: "row", lower: lowerSoftmax }],
   halves: { reads: true, writes: true },
   wasm: lowerOnCpu,
   cases: [
     { name: "fours", inputs: [{ shape: [3, 5, 16], range: [-9, 9] }], build: (x) => softmax(x) },
     { name: "odd", inputs: [{ shape: [2, 49, 49], range: [-9, 9] }], build: (x) => softmax(x) },
+    {
+      name: "scaled",
+      inputs: [{ shape: [5, 24], range: [-9, 9] }],
+      build: (x) => softmax(x, 0.125),
+    },
     { name: "large", inputs: [{ shape: [4, 12], range: [-500, 500] }], build: (x) => softmax(x) },
   ],
 };
 
-/** Exponentials of the last axis, divided by their sum. */
-export function softmax(x: Tensor): Tensor {
-  return apply(softmaxOp, [x], {});
+/** Exponentials of the last axis times `scale`, which is positive, divided by their sum. */
+export function softmax(x: Tensor, scale = 1): Tensor {
+  return apply(softmaxOp, [x], { scale });
 }
 
 /** The gradient by what softmax gave `y` for, given the gradient `g` by `y`. */
-export function softmaxGrad(y: Tensor, g: Tensor): Tensor {
-  const gy = map([g, y], mul);
-  return map([y, g, sum(gy, [y.shape.length - 1])], (y, g, s) => mul(y, sub(g, s)));
+export function softmaxGrad(y: Tensor, g: Tensor, scale: number): Tensor {
+  const total = sum(map([g, y], e.mul), [y.shape.length - 1]);
+  return map([y, g, total], (y, g, s) => e.mul(e.mul(y, e.sub(g, s)), scale));
 }
 
 /** All operations of this file. */

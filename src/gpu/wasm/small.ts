@@ -35,14 +35,15 @@ function eachUnit(f: Body, task: Local, count: number, each: number, body: (unit
 }
 
 /** A row at a time: maximum, exponentials and their sum, quotient. */
-export function lowerSoftmax(node: Tensor): WasmKernel[] {
+export function lowerSoftmax(node: Tensor<{ readonly scale: number }>): WasmKernel[] {
+  const { scale } = node.attributes;
   const width = node.shape.at(-1)!, rows = sizeOf(node.shape) / width;
   const each = Math.max(1, Math.floor(4096 / width)),
     whole = Math.floor(width / 4),
     rest = width % 4;
   return [{
     label: "softmax",
-    key: `softmax ${width} ${rows}`,
+    key: `softmax ${width} ${rows} ${scale}`,
     pointers: [pointTo(node.inputs[0]), pointAt(node)],
     tasks: Math.ceil(rows / each),
     scratch: 0,
@@ -67,14 +68,21 @@ export function lowerSoftmax(node: Tensor): WasmKernel[] {
         f.set(most, f32x4.splat(lanes(most, f32.max)));
         f.set(total, f.constant(0));
         const first = f.constant(0);
+        const power = (x: Operand) => {
+          const distance = f32x4.sub(x, most);
+          return vectorFunctions.exp(
+            f,
+            scale === 1 ? distance : f32x4.mul(distance, f.constant(scale)),
+          );
+        };
         walk(
           () => {
-            f.set(e, vectorFunctions.exp(f, f32x4.sub(load(add(from, i)), most)));
+            f.set(e, power(load(add(from, i))));
             f.set(total, f32x4.add(total, e));
             f.store(add(to, i), 0, e);
           },
           () => {
-            f.set(e, vectorFunctions.exp(f, f32x4.sub(loadSplat(add(from, i)), most)));
+            f.set(e, power(loadSplat(add(from, i))));
             f.set(total, f32x4.add(total, f32x4.replaceLane(first, 0, f32x4.lane(e, 0))));
             f.storeLane(add(to, i), 0, e, 0);
           },

@@ -205,25 +205,26 @@ export function attention(
   const [n, height, width, channels] = x.shape, { attentionHeadDim } = net.config;
   const size = attentionHeadDim ?? channels, heads = Math.floor(channels / size);
   const normed = isNormed ? norm(net, `${name}.group_norm`, x) : x;
-  const pixels = reshape(normed, [n, height * width, channels]), inner = heads * size;
+  const inner = heads * size;
   const parts = ["to_q", "to_k", "to_v"].map((part) =>
     dense(net, `${name}.${part}`, [inner, channels], { family: name })
   );
-  const weight = wholeOf(parts.map((part) => part.weight));
-  const bias = reshape(wholeOf(parts.map((part) => part.bias)), [3, inner]);
-  const products = reshape(linearOp(pixels, weight), [n, height * width, 3, inner]);
+  const products = linearOp(normed, wholeOf(parts.map((part) => part.weight)));
   // The bias of the keys adds the same to all scores of a query, which softmax cancels: leaving it
   // out changes nothing, and keeps the noise of a gradient that is zero away from the optimizer.
-  const all = add(products, mul(bias, constant([1, 0, 1], [3, 1])));
+  const used = constant(
+    Float32Array.from({ length: 3 * inner }, (_, i) => Number(i < inner || i >= 2 * inner)),
+  );
+  const all = map(
+    [products, wholeOf(parts.map((part) => part.bias)), used],
+    (product, bias, used) => e.add(product, e.mul(bias, used)),
+  );
   const [q, k, v] = [0, 1, 2].map((i) =>
-    splitHeads(reshape(slice(all, 2, i, 1), [n, height * width, inner]), heads)
+    splitHeads(reshape(slice(all, 3, i * inner, inner), [n, height * width, inner]), heads)
   );
   const mixed = permute(attend(q, k, v), [0, 2, 1, 3]);
-  const joined = reshape(mixed, [n, height * width, inner]);
-  const out = reshape(
-    linear(net, `${name}.to_out.0`, joined, channels, { init: "zeros" }),
-    x.shape,
-  );
+  const joined = reshape(mixed, [n, height, width, inner]);
+  const out = linear(net, `${name}.to_out.0`, joined, channels, { init: "zeros" });
   return scaleFactor === 1 ? add(x, out) : mul(add(x, out), 1 / scaleFactor);
 }
 

@@ -136,6 +136,9 @@ const fit = async (images: Float32Array): Promise<Gaussian> =>
 const truth = await read(test, test.count);
 const { features, digits } = await classifier.classify(truth.images);
 const right = digits.filter((digit, i) => digit === truth.labels[i]).length;
+if (right < 0.9 * test.count) {
+  throw new Error(`The classifier kept in ${cache} is not one of this version: remove it`);
+}
 console.log(`The classifier has ${(100 * right / test.count).toFixed(2)} % of the test set right.`);
 const target = fitGaussian(features, FEATURES), half = features.length / 2;
 const halves = [features.subarray(0, half), features.subarray(half)]

@@ -32,8 +32,7 @@ function lowerSoftmax(node: Tensor<SoftmaxAttributes>, target: WgslTarget): Kern
   const isVector = width % 4 === 0, T = isVector ? "vec4f" : "f32";
   const x = bindInput("x", node.inputs[0], isVector);
   const y = bind("y", node, { vector: isVector, write: true });
-  const { scale } = node.attributes, times = scale === 1 ? "" : `${literal(scale)} * `;
-  const power = `exp_accurate(${times}(${load(x, "i")} - top))`;
+  const power = `exp_accurate(${literal(node.attributes.scale)} * (${load(x, "i")} - top))`;
   // What is rounded once should not be read to be rounded again.
   const [keep, finish] = node.isHalf
     ? ["", store(y, "i", `${power} * share`)]

@@ -68,13 +68,8 @@ export function lowerSoftmax(node: Tensor<{ readonly scale: number }>): WasmKern
         f.set(most, f32x4.splat(lanes(most, f32.max)));
         f.set(total, f.constant(0));
         const first = f.constant(0);
-        const power = (x: Operand) => {
-          const distance = f32x4.sub(x, most);
-          return vectorFunctions.exp(
-            f,
-            scale === 1 ? distance : f32x4.mul(distance, f.constant(scale)),
-          );
-        };
+        const power = (x: Operand) =>
+          vectorFunctions.exp(f, f32x4.mul(f32x4.sub(x, most), f.constant(scale)));
         walk(
           () => {
             f.set(e, power(load(add(from, i))));

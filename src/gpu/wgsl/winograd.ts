@@ -81,14 +81,10 @@ const columnsOf = (
 function multiply(
   images: Frequencies,
   weights: Frequencies,
-  { tiles, channels, out, isMirrored }: {
-    tiles: number;
-    channels: number;
-    out: number;
-    isMirrored: boolean;
-  },
+  isMirrored: boolean,
   target: WgslTarget,
 ): { kernel: Kernel; to: Frequencies } {
+  const { rows: tiles, channels } = images, out = isMirrored ? weights.rows : weights.channels;
   const to = new Frequencies(tiles, out);
   const a = bind("a", images, { vector: true }), b = bind("b", weights, { vector: true });
   const y = bind("y", to, { vector: true, write: true });
@@ -127,14 +123,13 @@ function correlate(
   target: WgslTarget,
   { input, output }: Fused,
 ): Kernel[] {
-  const [batch, height, width, out] = result.shape, tiling = tilesOf(batch, height, width);
+  const [batch, height, width] = result.shape, tiling = tilesOf(batch, height, width);
   const weights = transformWeights(w, isMirrored, target);
   const images = transformImages(
     "winograd, image",
     ...[image, F4.bt, tiling, padding, target, input ? { input } : {}] as const,
   );
-  const sizes = { tiles: tiling.count, channels: image.shape[3], out, isMirrored };
-  const products = multiply(images.to, weights.to, sizes, target);
+  const products = multiply(images.to, weights.to, isMirrored, target);
   const finish = output ? { output } : {};
   const back = transformBack(products.to, bias, result, tiling, target, finish);
   return [weights.kernel, images.kernel, products.kernel, back];

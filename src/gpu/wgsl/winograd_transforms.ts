@@ -5,7 +5,7 @@
  */
 
 import type { Fused } from "../loop.ts";
-import { Scratch, type Storage } from "../storage.ts";
+import { Scratch } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { applyMatrix, F4, type Matrix, transposed } from "../winograd.ts";
 import { FusedWork } from "./elementwise.ts";
@@ -34,13 +34,17 @@ export const FREQUENCIES: number = N * N;
  * channels of neighbouring rows, which lie together like this instead of far apart.
  */
 export class Frequencies extends Scratch {
+  /** Tiles of images, or input channels of weights. */
+  readonly rows: number;
+  readonly channels: number;
   /** Elements of a frequency. */
   readonly stride: number;
 
-  /** @param rows Tiles of images, or input channels of weights. */
   constructor(rows: number, channels: number) {
     const stride = Math.ceil(channels / 32) * 32 * rows;
     super(FREQUENCIES * stride);
+    this.rows = rows;
+    this.channels = channels;
     this.stride = stride;
   }
 }
@@ -91,14 +95,14 @@ function transform(parts: {
   label: string;
   bindings: readonly Binding[];
   uniforms: Record<string, number>;
-  /** Vectors of channels, and squares. */
-  inner: number;
-  outer: number;
+  /** What it makes of squares, or squares of: an invocation takes four channels of a row. */
+  frequencies: Frequencies;
   /** WGSL that reads squares from `c` and `tile`, and writes them to `y`; `at` is in a frequency. */
   body: string[];
   work: FusedWork;
 }, { lanes }: WgslTarget): Kernel {
-  const { label, bindings, inner, outer } = parts, stride = Math.ceil(inner / 8) * 8 * outer;
+  const { label, bindings, frequencies: { rows: outer, channels } } = parts;
+  const inner = channels / 4, stride = parts.frequencies.stride / 4;
   const { grid, index } = foldGrid(Math.ceil(stride / lanes));
   return parts.work.kernel({
     ...{ label, bindings, lanes },
@@ -164,7 +168,7 @@ export function transformImages(
       ...{ height, width, rows: tiling.rows, columns: tiling.columns },
       ...{ pad_top: padTop, pad_left: padLeft },
     },
-    ...{ inner: channels / 4, outer: tiling.count, body: lines },
+    ...{ frequencies: to, body: lines },
   }, target);
   return { kernel, to };
 }
@@ -185,21 +189,21 @@ export function transformWeights(
   const kernel = transform({
     ...{ label: "winograd, weights", work },
     bindings: [x],
-    ...{ uniforms: {}, inner: out / 4, outer: channels, body: lines },
+    ...{ uniforms: {}, frequencies: to, body: lines },
   }, target);
   return { kernel, to };
 }
 
 /** Frequencies as pixels, plus a bias. */
 export function transformBack(
-  products: Scratch,
+  products: Frequencies,
   bias: Tensor | undefined,
   result: Tensor,
   tiling: Tiling,
   target: WgslTarget,
   fused: Fused,
 ): Kernel {
-  const [, height, width, channels] = result.shape, lines = [PLACE];
+  const [, height, width] = result.shape, lines = [PLACE];
   const work = new FusedWork(result, fused, true), y = work.result;
   const m = bind("m", products, { vector: true }), added = bias && bindInput("bias", bias, true);
   for (const q of range(FREQUENCIES)) {
@@ -222,13 +226,12 @@ export function transformBack(
     ...{ label: "winograd, back", work },
     bindings: [m, ...(added ? [added] : [])],
     uniforms: { height, width, rows: tiling.rows, columns: tiling.columns },
-    ...{ inner: channels / 4, outer: tiling.count, body: lines },
+    ...{ frequencies: products, body: lines },
   }, target);
 }
 
 /** Frequencies as the weights that they are gradients of. */
-export function weightsBack(sums: Storage, result: Tensor, target: WgslTarget): Kernel {
-  const [, , channels, out] = result.shape;
+export function weightsBack(sums: Frequencies, result: Tensor, target: WgslTarget): Kernel {
   const work = new FusedWork(result, {}, true), m = bind("m", sums, { vector: true });
   const lines = range(FREQUENCIES).map((q) => `let d${q} = ${load(m, `${q}u * u.stride + at`)};`);
   const z = square(transposed(F4.g), (i, j) => `d${N * i + j}`, lines);
@@ -238,6 +241,6 @@ export function weightsBack(sums: Storage, result: Tensor, target: WgslTarget): 
   return transform({
     ...{ label: "winograd, taps", work },
     bindings: [m],
-    ...{ uniforms: {}, inner: out / 4, outer: channels, body: lines },
+    ...{ uniforms: {}, frequencies: sums, body: lines },
   }, target);
 }

@@ -15,15 +15,14 @@ import { apply, constant, type Tensor } from "./tensor.ts";
  *
  * @param loss A tensor with one element.
  * @param by Tensors to differentiate by; what they themselves are made of is held fixed.
- * @param checkpoints Tensors to keep, in order of their making: what was made between them is not
- * kept for the gradients, but computed again (Chen et al. 2016, "Training deep nets with sublinear
- * memory cost").
+ * @param segments What lies within them is not kept for the gradients, but computed again (Chen et
+ * al. 2016, "Training deep nets with sublinear memory cost"). They do not overlap.
  * @throws {TypeError} If `loss` has more than one element, or an operation has no gradient.
  */
 export function grad(
   loss: Tensor,
   by: readonly Tensor[],
-  checkpoints: readonly Tensor[] = [],
+  segments: readonly Segment[] = [],
 ): Tensor[] {
   if (sizeOf(loss.shape) !== 1) {
     throw new TypeError(
@@ -42,7 +41,7 @@ export function grad(
     return known;
   };
   if (dependent.has(loss)) at(loss).sum = broadcastTo(constant([1]), loss.shape);
-  const recomputation = new Recomputation(checkpoints);
+  const recomputation = new Recomputation(segments);
   for (const node of nodes.toReversed()) {
     const g = totalOf(node, arrivals.get(node));
     if (!g || wanted.has(node)) continue;
@@ -62,6 +61,12 @@ export function grad(
   return by.map((x) => totalOf(x, arrivals.get(x)) ?? broadcastTo(constant([0]), x.shape));
 }
 
+/** What is made after one tensor, up to another one that follows from it. */
+export interface Segment {
+  readonly from: Tensor;
+  readonly to: Tensor;
+}
+
 /** What arrives at a tensor: the sum of gradients of all of it, and gradients of slices of it. */
 interface Arrivals {
   sum?: Tensor;
@@ -74,41 +79,33 @@ function totalOf(x: Tensor, arrived: Arrivals | undefined): Tensor | undefined {
   return arrived.sum ? add(arrived.sum, joined) : joined;
 }
 
-/** Tensors between checkpoints, made again once the gradients have come to them. */
+/** Tensors of segments, made again once the gradients have come to them. */
 class Recomputation {
-  readonly #checkpoints: readonly Tensor[];
-  /** By segment: the gradient that arrived first, and what was made again. */
-  readonly #segments = new Map<number, { arrived: Tensor; made: Map<Tensor, Tensor> }>();
+  /** With the gradient that arrived first, and what was made again. */
+  readonly #segments: (Segment & { arrived?: Tensor; readonly made: Map<Tensor, Tensor> })[];
 
-  constructor(checkpoints: readonly Tensor[]) {
-    this.#checkpoints = checkpoints;
+  constructor(segments: readonly Segment[]) {
+    this.#segments = segments.map((segment) => ({ ...segment, made: new Map() }));
   }
 
   /** The tensor, as the gradient `g` that arrived at it shall know it. */
   again(node: Tensor, g: Tensor): Tensor {
-    const segment = this.#segmentOf(node);
-    if (segment === undefined) return node;
-    let state = this.#segments.get(segment);
-    if (!state) this.#segments.set(segment, state = { arrived: g, made: new Map() });
-    const { arrived, made } = state;
+    const isWithin = ({ from, to }: Segment, { id }: Tensor) => from.id < id && id <= to.id;
+    const segment = this.#segments.find((s) => isWithin(s, node));
+    if (!segment) return node;
+    const arrived = segment.arrived ??= g, { from, made } = segment;
     const make = (x: Tensor): Tensor => {
       const known = made.get(x);
       if (known) return known;
-      const result = this.#segmentOf(x) === segment
+      const result = isWithin(segment, x)
         ? apply(x.op, x.inputs.map(make), x.attributes)
-        // Whatever follows from a checkpoint has to wait; the rest is made once.
-        : this.#checkpoints.includes(x)
+        // Whatever follows from its beginning has to wait; the rest is made once.
+        : x === from
         ? after(x, arrived)
         : x;
       made.set(x, result);
       return result;
     };
     return make(node);
-  }
-
-  /** The number of the checkpoint that ends a tensor's segment, unless it lies outside of all. */
-  #segmentOf({ id }: Tensor): number | undefined {
-    const index = this.#checkpoints.findIndex((c) => id <= c.id);
-    return index > 0 ? index : undefined;
   }
 }

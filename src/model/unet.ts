@@ -7,6 +7,7 @@
 
 import { InputError } from "../errors.ts";
 import { concat } from "../gpu/ops/concat.ts";
+import type { Segment } from "../gpu/grad.ts";
 import { gather } from "../gpu/ops/gather.ts";
 import { add, div, map, silu } from "../gpu/ops/map.ts";
 import type { RandomState } from "../gpu/ops/random.ts";
@@ -16,6 +17,7 @@ import { input, type Tensor } from "../gpu/tensor.ts";
 import type { UNetConfig } from "./config.ts";
 import {
   attention,
+  type AttentionOptions,
   conv,
   downsample,
   embeddingMlp,
@@ -26,6 +28,9 @@ import {
 } from "./layers.ts";
 import { collectParameters, type ParameterLayout, type ParameterSource } from "./parameters.ts";
 import { fourierEmbedding, sinusoidalEmbedding } from "./time_embedding.ts";
+
+/** A block of layers, or the attention in it, which is little work for much memory. */
+export type SegmentKind = "block" | "attention";
 
 /** What a UNet is asked. */
 export interface UNetInputs {
@@ -42,8 +47,8 @@ export interface UNetInputs {
   readonly random?: RandomState;
   /** The first stream of random numbers that dropout may use. */
   readonly firstStream?: number;
-  /** Is told of the tensors between blocks, of which all others can be computed again. */
-  readonly onBlock?: (h: Tensor) => void;
+  /** Is told of parts that can be computed again from where they begin. */
+  readonly onSegment?: (kind: SegmentKind, segment: Segment) => void;
 }
 
 /**
@@ -54,7 +59,7 @@ export interface UNetInputs {
 export function unet(
   config: UNetConfig,
   parameter: ParameterSource,
-  { sample, timestep, classLabels, random, firstStream = 0, onBlock }: UNetInputs,
+  { sample, timestep, classLabels, random, firstStream = 0, onSegment }: UNetInputs,
 ): Tensor {
   checkSize(config, sample);
   let stream = firstStream;
@@ -70,15 +75,22 @@ export function unet(
   const time = embed(net, timestep, classLabels);
 
   const x = config.centerInputSample ? map([sample], (x) => e.sub(e.mul(x, 2), 1)) : sample;
-  const keep = onBlock ?? (() => {});
-  let h = conv(net, "conv_in", x, blockOutChannels[0]);
-  keep(h);
+  let h = conv(net, "conv_in", x, blockOutChannels[0]), from = h;
+  const keep = (to: Tensor) => {
+    onSegment?.("block", { from, to });
+    from = to;
+  };
+  const attend = (name: string, options?: AttentionOptions) => {
+    const to = attention(net, name, h, options);
+    onSegment?.("attention", { from: h, to });
+    return to;
+  };
   const skips = [h];
   downBlockTypes.forEach((type, i) => {
     const block = `down_blocks.${i}`, hasAttention = type === "AttnDownBlock2D";
     for (let j = 0; j < layersPerBlock; j++) {
       h = resnet(net, `${block}.resnets.${j}`, h, time, blockOutChannels[i]);
-      if (hasAttention) h = attention(net, `${block}.attentions.${j}`, h);
+      if (hasAttention) h = attend(`${block}.attentions.${j}`);
       keep(h);
       skips.push(h);
     }
@@ -95,7 +107,7 @@ export function unet(
   h = resnet(net, "mid_block.resnets.0", h, time, blockOutChannels[last], middle);
   if (config.addAttention) {
     const isNormed = config.resnetTimeScaleShift === "default";
-    h = attention(net, "mid_block.attentions.0", h, { ...middle, isNormed });
+    h = attend("mid_block.attentions.0", { ...middle, isNormed });
   }
   keep(h);
   h = resnet(net, "mid_block.resnets.1", h, time, blockOutChannels[last], middle);
@@ -106,7 +118,7 @@ export function unet(
     const channels = blockOutChannels[last - i];
     for (let j = 0; j <= layersPerBlock; j++) {
       h = resnet(net, `${block}.resnets.${j}`, concat([h, skips.pop()!], 3), time, channels);
-      if (hasAttention) h = attention(net, `${block}.attentions.${j}`, h);
+      if (hasAttention) h = attend(`${block}.attentions.${j}`);
       keep(h);
     }
     if (i === last) return;

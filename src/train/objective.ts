@@ -18,7 +18,7 @@ import { sourceOf } from "../model/parameters.ts";
 import { addNoise, askNetwork, type LevelTensors, outputChannels } from "../model/prediction.ts";
 import { slopeOf, targetOf } from "../model/prediction.ts";
 import { NoiseSchedule, type ScheduleConfig } from "../model/schedule.ts";
-import { unet } from "../model/unet.ts";
+import { unet, type UNetInputs } from "../model/unet.ts";
 
 /**
  * What is minimised. `mse`, `l1` and `huber` (Huber 1964) compare what the network predicts with what
@@ -101,7 +101,7 @@ export function checkObjective(
 /**
  * The loss of each image, `[batch]`, means over its values.
  *
- * @param onBlock Is told of the tensors between the blocks of the network.
+ * @param onSegment Is told of parts of the network; see {@linkcode UNetInputs}.
  */
 export function diffusionLosses(
   config: UNetConfig,
@@ -109,7 +109,7 @@ export function diffusionLosses(
   settings: ObjectiveConfig,
   parameters: ReadonlyMap<string, Tensor>,
   batch: Batch,
-  onBlock: (h: Tensor) => void = () => {},
+  onSegment?: UNetInputs["onSegment"],
 ): Tensor {
   const { images, noise, timesteps, labels, random } = batch;
   const tables = new NoiseSchedule(schedule), { time, ...level } = levelsOf(tables, batch);
@@ -119,7 +119,7 @@ export function diffusionLosses(
     level,
     (sample) =>
       unet(config, sourceOf(parameters), {
-        ...{ sample, timestep: time, onBlock },
+        ...{ sample, timestep: time, ...(onSegment ? { onSegment } : {}) },
         ...(labels ? { classLabels: labels } : {}),
         ...(random ? { random, firstStream: DROPOUT_STREAM } : {}),
       }),

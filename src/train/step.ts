@@ -8,7 +8,7 @@
 
 import * as e from "../gpu/expression.ts";
 import type { Precision } from "../gpu/device.ts";
-import { grad } from "../gpu/grad.ts";
+import { grad, type Segment } from "../gpu/grad.ts";
 import { type Graph, makeGraph } from "../gpu/graph.ts";
 import { concat } from "../gpu/ops/concat.ts";
 import { map, mul, sqrt, square, toFloat } from "../gpu/ops/map.ts";
@@ -19,6 +19,7 @@ import { constant, input, type Tensor } from "../gpu/tensor.ts";
 import type { UNetConfig } from "../model/config.ts";
 import { type ParameterLayout, viewParameters } from "../model/parameters.ts";
 import type { ScheduleConfig } from "../model/schedule.ts";
+import type { UNetInputs } from "../model/unet.ts";
 import { LossScale, unlessSkipped } from "./loss_scale.ts";
 import { type Batch, diffusionLosses, type ObjectiveConfig } from "./objective.ts";
 import type { Draw } from "./timesteps.ts";
@@ -125,11 +126,12 @@ interface Learnt {
 
 function learn(lesson: Lesson, parameters: Tensor, scale: Tensor | undefined): Learnt {
   const { layout, batch, images } = lesson, views = viewParameters(layout, parameters);
-  const blocks: Tensor[] = [];
-  const { losses, weighted } = measure(lesson, views, (h) => blocks.push(h));
-  const checkpoints = lesson.recomputes ? blocks : [];
+  const segments: Segment[] = [], recomputed = lesson.recomputes ? "block" : "attention";
+  const { losses, weighted } = measure(lesson, views, (kind, segment) => {
+    if (kind === recomputed) segments.push(segment);
+  });
   const mean = mul(sum(weighted), 1 / images), loss = scale ? mul(mean, scale) : mean;
-  const [gradient] = grad(loss, [parameters], checkpoints);
+  const [gradient] = grad(loss, [parameters], segments);
   return {
     gradient,
     tally: tally(lesson, losses, weighted),
@@ -141,9 +143,9 @@ function learn(lesson: Lesson, parameters: Tensor, scale: Tensor | undefined): L
 function measure(
   { config, schedule, objective, batch }: Lesson,
   views: ReadonlyMap<string, Tensor>,
-  onBlock?: (h: Tensor) => void,
+  onSegment?: UNetInputs["onSegment"],
 ): { losses: Tensor; weighted: Tensor } {
-  const losses = diffusionLosses(config, schedule, objective, views, batch, onBlock);
+  const losses = diffusionLosses(config, schedule, objective, views, batch, onSegment);
   return { losses, weighted: batch.importance ? mul(losses, batch.importance) : losses };
 }
 

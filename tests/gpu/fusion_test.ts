@@ -16,7 +16,11 @@ import type { WgslTarget } from "../../src/gpu/wgsl/kernel.ts";
 import { lowerProgram } from "../../src/gpu/wgsl/lower.ts";
 import { parseUNetConfig } from "../../src/model/config.ts";
 import { sourceOf, viewParameters } from "../../src/model/parameters.ts";
+import { parseSchedule } from "../../src/model/schedule.ts";
 import { parameterLayout, unet } from "../../src/model/unet.ts";
+import { parseTraining } from "../../src/train/config.ts";
+import { makeLesson } from "../../src/train/lesson.ts";
+import { trainingStep } from "../../src/train/step.ts";
 import { assertClose } from "../close.ts";
 import { openGpuAs } from "../device.ts";
 import { paperConfigs } from "../networks.ts";
@@ -237,17 +241,35 @@ Deno.test("views of what is computed on the way are found", async () => {
   assertEquals(await check(graph, { fusesOperations: true }, "views"), ["conv2d"]);
 });
 
-Deno.test("the paper's network for CIFAR-10 takes few dispatches on a GPU", async () => {
-  const config = parseUNetConfig(paperConfigs["ddpm-cifar10-32"]), layout = parameterLayout(config);
+/** The paper's network for CIFAR-10 as a GPU computes it, by direct convolutions. */
+const paper = parseUNetConfig(paperConfigs["ddpm-cifar10-32"]);
+function openPaperGpu() {
   const gpu = { subgroup: 0, lanes: 64, steps: 8, workgroups: 1024, maxStorageBuffers: 16 };
   const direct = { preferred: "implicit product, 64x64", tile: "64x64" } as const;
-  using device = await openGpuAs({ ...gpu, ...direct, fusesOperations: true });
+  return openGpuAs({ ...gpu, ...direct, fusesOperations: true });
+}
+
+Deno.test("the paper's network for CIFAR-10 takes few dispatches on a GPU", async () => {
+  const layout = parameterLayout(paper);
+  using device = await openPaperGpu();
   const parameters = viewParameters(layout, input("parameters", [layout.size]));
-  const y = unet(config, sourceOf(parameters), {
+  const y = unet(paper, sourceOf(parameters), {
     sample: x([4, 32, 32, 3]),
     timestep: input("timestep", [4]),
   });
   const { stages } = lowerProgram(device, makeGraph({ y }), {});
   const count = stages.reduce((sum, { kernels }) => sum + kernels.length, 0);
   assert(count <= 200, `${count} dispatches`);
+});
+
+Deno.test("the paper's network for CIFAR-10 is trained with 20 MB an image", async () => {
+  using device = await openPaperGpu();
+  const settings = parseTraining({}), size = { height: 32, width: 32, channels: 3 };
+  const model = { config: paper, schedule: parseSchedule({}), layout: parameterLayout(paper) };
+  const bytes = [2, 4].map((part) => {
+    const lesson = makeLesson(model, size, settings, { part, images: part });
+    return lowerProgram(device, trainingStep(lesson, settings), {}).memory.bytes;
+  });
+  const each = (bytes[1] - bytes[0]) / 2 / 1e6;
+  assert(each > 5 && each <= 20, `${each.toFixed(1)} MB an image`);
 });

@@ -1,12 +1,12 @@
 import { assert, assertEquals } from "@std/assert";
-import { grad } from "../../src/gpu/grad.ts";
+import { grad, type Segment } from "../../src/gpu/grad.ts";
 import { ancestorsOf, makeGraph } from "../../src/gpu/graph.ts";
 import { mean } from "../../src/gpu/ops/sum.ts";
 import { square } from "../../src/gpu/ops/map.ts";
 import { simplify } from "../../src/gpu/simplify.ts";
-import { input, type Tensor } from "../../src/gpu/tensor.ts";
+import { input } from "../../src/gpu/tensor.ts";
 import { sourceOf, viewParameters } from "../../src/model/parameters.ts";
-import { parameterLayout, unet } from "../../src/model/unet.ts";
+import { parameterLayout, type SegmentKind, unet } from "../../src/model/unet.ts";
 import { assertClose } from "../close.ts";
 import { devices } from "../device.ts";
 import { randomModel, smallConfig } from "../networks.ts";
@@ -15,16 +15,16 @@ import { Random } from "../random.ts";
 const model = randomModel(smallConfig()), { config } = model, layout = parameterLayout(config);
 const shape = [8, 16, 16, config.inChannels];
 
-/** The loss of a network and its gradients, keeping all tensors or only those between blocks. */
-function build(keepsAll: boolean) {
+/** The loss of a network and its gradients, which compute again what lies within some segments. */
+function build(again?: SegmentKind) {
   const flat = input("parameters", [layout.size]), views = viewParameters(layout, flat);
-  const blocks: Tensor[] = [];
+  const segments: Segment[] = [];
   const loss = mean(square(unet(config, sourceOf(views), {
     ...{ sample: input("sample", shape), timestep: input("timestep", [shape[0]]) },
-    onBlock: (h) => blocks.push(h),
+    onSegment: (kind, segment) => kind === again && segments.push(segment),
   })));
-  const [gradient] = grad(loss, [flat], keepsAll ? [] : blocks);
-  return { graph: makeGraph({ gradient }), blocks };
+  const [gradient] = grad(loss, [flat], segments);
+  return { graph: makeGraph({ gradient }), segments };
 }
 
 for (const name of ["this GPU", "a GPU without subgroups", "a CPU with three threads"]) {
@@ -36,8 +36,8 @@ for (const name of ["this GPU", "a GPU without subgroups", "a CPU with three thr
       () => random.between(-1, 1),
     );
     const results = [], memory = [];
-    for (const keepsAll of [true, false]) {
-      const { graph } = build(keepsAll);
+    for (const again of [undefined, "attention", "block"] as const) {
+      const { graph } = build(again);
       using program = await device.compile(graph);
       program.buffers.parameters.write(model.parameters);
       program.buffers.sample.write(sample);
@@ -49,21 +49,25 @@ for (const name of ["this GPU", "a GPU without subgroups", "a CPU with three thr
       );
       results.push(values.flatMap((v) => [...v]));
     }
-    assertClose(results[1], results[0], 1e-6);
-    assert(memory[1] < 0.8 * memory[0], `${memory[1]} bytes are not much less than ${memory[0]}`);
+    for (const result of results.slice(1)) assertClose(result, results[0], 1e-6);
+    const [all, most, few] = memory;
+    assert(most < 0.98 * all && few < 0.8 * all, `${all}, ${most} and ${few} bytes`);
   });
 }
 
-Deno.test("without checkpoints nothing is computed twice, with them all but the checkpoints is", () => {
-  const count = (keepsAll: boolean) => {
-    const { graph, blocks } = build(keepsAll), { outputs } = simplify(graph);
+Deno.test("nothing is computed twice but what lies within segments", () => {
+  const count = (again?: SegmentKind) => {
+    const { graph, segments } = build(again), { outputs } = simplify(graph);
     const nodes = ancestorsOf(Object.values(outputs));
-    return {
-      convolutions: nodes.filter((n) => n.op.name === "conv2d").length,
-      blocks: blocks.length,
-    };
+    const numberOf = (op: string) => nodes.filter((n) => n.op.name === op).length;
+    const [convolutions, softmaxes] = ["conv2d", "softmax"].map(numberOf);
+    return { segments: segments.length, convolutions, softmaxes };
   };
-  const all = count(true), few = count(false);
-  assertEquals(all.blocks, few.blocks);
-  assert(few.convolutions > 1.4 * all.convolutions, `${few.convolutions} of ${all.convolutions}`);
+  const none = count(), attention = count("attention"), block = count("block");
+  assertEquals(none.segments, 0);
+  assertEquals(attention.convolutions, none.convolutions);
+  assertEquals(attention.softmaxes, none.softmaxes + attention.segments);
+  assertEquals(attention.softmaxes, 2 * none.softmaxes);
+  assertEquals(block.softmaxes, 2 * none.softmaxes);
+  assert(block.convolutions > 1.4 * none.convolutions, JSON.stringify({ none, block }));
 });

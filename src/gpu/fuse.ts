@@ -203,7 +203,8 @@ class Fusion {
     } else {
       const input = node.inputs.length ? resolve(node.inputs[0]).source : node;
       const taken = this.#uses.inlined.has(input) ? { input } : {};
-      this.#stageOf.set(node, this.#stages.push({ node, ...taken }) - 1);
+      const stage = this.#stages.push({ node, ...taken }) - 1;
+      for (const x of writtenBy(node)) this.#stageOf.set(x, stage);
     }
   }
 
@@ -331,7 +332,7 @@ class Fusion {
       for (const x of this.#readsOfStage(stage)) push(readers, x, i);
       const targets = isGroup(stage)
         ? stage.members.map((m) => m.target)
-        : [stage.output ?? stage.node];
+        : [...writtenBy(stage.node), ...(stage.output ? [stage.output] : [])];
       for (const x of new Set(targets)) {
         push(writers, x, i);
         const within = (x: Tensor) => this.#placements.get(x)?.within;
@@ -363,6 +364,10 @@ class Fusion {
 
 /** Whether starting a loop costs more than what it does. */
 const isSmall = (domain: Shape) => sizeOf(domain) <= 1 << 16;
+
+/** What the kernels of an operation write. */
+const writtenBy = (node: Tensor): Tensor[] =>
+  node.op.fills === undefined ? [node] : [node, node.inputs[node.op.fills]];
 
 const isElementwise = (x: Tensor) => x.op === mapOp || x.op === sumOp;
 

@@ -71,6 +71,9 @@ export interface Op<A = unknown> {
   /** Elementwise work that its kernel on a CPU can do on the way; for GPUs, variants tell it. */
   readonly fuses?: Fusing;
 
+  /** The input, of an operation without kernels, that its kernels write along with the result. */
+  readonly fills?: number;
+
   /** What its kernels on a GPU read and write where tensors are kept as 16-bit floats. */
   readonly halves?: Halves;
 

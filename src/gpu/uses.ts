@@ -23,7 +23,10 @@ export class Uses {
     this.roots = new Set(rootsOf(graph));
     this.nodes = nodesOf(graph);
     for (const node of this.nodes) {
-      for (const x of node.inputs) this.#consumers.set(x, [...this.consumersOf(x), node]);
+      // A view reads nothing of what it has to wait for.
+      for (const x of node.op.view ? node.inputs.slice(0, 1) : node.inputs) {
+        this.#consumers.set(x, [...this.consumersOf(x), node]);
+      }
     }
   }
 

@@ -12,13 +12,13 @@ import * as e from "../expression.ts";
 import type { Access, Loop } from "../loop.ts";
 import type { Op } from "../op.ts";
 import { denseStrides, formatShape, sizeOf } from "../shape.ts";
-import { apply, type Tensor } from "../tensor.ts";
+import { apply, type HostArray, type Tensor } from "../tensor.ts";
 import { resolve } from "../view.ts";
-import { lowerMeans, lowerMoments, type NormSizes } from "../wgsl/group_norm.ts";
+import { lowerGradient, lowerMeans, lowerMoments, type NormSizes } from "../wgsl/group_norm.ts";
 import { Scratch, type Storage } from "../storage.ts";
 import { map } from "./map.ts";
 import { sum } from "./sum.ts";
-import { reshape, slice } from "./view.ts";
+import { after, reshape, slice } from "./view.ts";
 
 interface NormAttributes {
   readonly groups: number;
@@ -70,35 +70,10 @@ const groupNormOp: Op<NormAttributes> = {
       (x, mean, rstd, scale, shift) => e.add(e.mul(e.sub(x, mean), e.mul(rstd, scale)), shift),
     );
   },
-  gradient({ inputs: [x, scale, shift], attributes }, g, needed) {
-    const { mean, rstd } = moments(x, attributes);
-    const pixelAxes = x.shape.map((_, i) => i).slice(1, -1);
-    const normal = (x: e.Expression, mean: e.Expression, rstd: e.Expression) =>
-      e.mul(e.sub(x, mean), rstd);
-    // Per image and channel: sums of the gradient, and of the gradient times the normalised value.
-    const g0 = sum(g, pixelAxes);
-    const g1 = sum(
-      map([g, x, mean, rstd], (g, x, mean, rstd) => e.mul(g, normal(x, mean, rstd))),
-      pixelAxes,
-    );
-    let dx: Tensor | undefined;
-    if (needed[0]) {
-      const means = apply(groupMeansOp, [x, g0, g1, scale], attributes);
-      dx = map(
-        [g, x, mean, rstd, scale, slice(means, 1, 0, 1), slice(means, 1, 1, 1)],
-        (g, x, mean, rstd, scale, m0, m1) =>
-          e.mul(
-            rstd,
-            e.sub(e.sub(e.mul(g, scale), m0), e.mul(normal(x, mean, rstd), m1)),
-          ),
-      );
-    }
-    return [
-      dx,
-      needed[1] ? reshape(sum(g1, [0]), scale.shape) : undefined,
-      needed[2] ? reshape(sum(g0, [0]), shift.shape) : undefined,
-    ];
-  },
+  gradient: ({ inputs: [x, scale], attributes }, g, needed) =>
+    needed.map((isNeeded, by) =>
+      isNeeded ? apply(gradientOp, [x, scale, g], { ...attributes, by }) : undefined
+    ),
   cases: [
     {
       name: "fours",
@@ -123,32 +98,92 @@ const groupNormOp: Op<NormAttributes> = {
   ],
 };
 
+/** The gradient by the input, the scale or the shift. */
+const gradientOp: Op<NormAttributes & { by: number }> = {
+  name: "group_norm_grad",
+  infer: ([x, scale], { by }) => ({ shape: by === 0 ? x.shape : scale.shape }),
+  reference({ inputs: [node], attributes }, [x, scale, g], out) {
+    const { images, channels, each } = sizes(node, attributes.groups);
+    const stats = new Float64Array(images * 2 * channels), sums = new Float64Array(stats.length);
+    momentsOnHost(node, x, attributes, stats);
+    sumsOnHost(node, [g, x, stats], sums);
+    if (attributes.by === 0) return inputGradOnHost(node, [g, x, stats, scale, sums], each, out);
+    // Row 1 is summed with the normalised values, which scale multiplies.
+    const row = attributes.by === 1 ? 1 : 0;
+    for (let n = 0; n < images; n++) {
+      for (let c = 0; c < channels; c++) out[c] += sums[(2 * n + row) * channels + c];
+    }
+  },
+  expand({ inputs: [x, scale, g], attributes: { by, ...attributes } }, computes) {
+    const { both, mean, rstd } = moments(x, attributes);
+    const sums = apply(fusedSumsOp, [g, x, both], attributes);
+    const whole = apply(fusedInputGradOp, [g, x, both, scale, sums], attributes);
+    if (computes(whole)) {
+      if (by === 0) return whole;
+      return reshape(sum(slice(after(sums, whole), 1, by === 1 ? 1 : 0, 1), [0]), scale.shape);
+    }
+    const pixelAxes = x.shape.map((_, i) => i).slice(1, -1);
+    const normal = (x: e.Expression, mean: e.Expression, rstd: e.Expression) =>
+      e.mul(e.sub(x, mean), rstd);
+    // Per image and channel: sums of the gradient, and of the gradient times the normalised value.
+    const g0 = sum(g, pixelAxes);
+    const g1 = sum(
+      map([g, x, mean, rstd], (g, x, mean, rstd) => e.mul(g, normal(x, mean, rstd))),
+      pixelAxes,
+    );
+    if (by > 0) return reshape(sum(by === 1 ? g1 : g0, [0]), scale.shape);
+    const means = apply(groupMeansOp, [x, g0, g1, scale], attributes);
+    return map(
+      [g, x, mean, rstd, scale, slice(means, 1, 0, 1), slice(means, 1, 1, 1)],
+      (g, x, mean, rstd, scale, m0, m1) =>
+        e.mul(rstd, e.sub(e.sub(e.mul(g, scale), m0), e.mul(normal(x, mean, rstd), m1))),
+    );
+  },
+  cases: ["input", "scale", "shift"].flatMap((name, by) => [
+    {
+      name: `by ${name}`,
+      inputs: [{ shape: [2, 8, 8, 16] }, { shape: [16] }, { shape: [2, 8, 8, 16] }],
+      build: (...inputs) => apply(gradientOp, inputs, { groups: 2, eps: 1e-5, by }),
+    },
+    {
+      name: `by ${name}, odd`,
+      inputs: [{ shape: [3, 7, 13, 6] }, { shape: [6] }, { shape: [3, 7, 13, 6] }],
+      build: (...inputs) => apply(gradientOp, inputs, { groups: 2, eps: 1e-5, by }),
+    },
+  ]),
+};
+
+/** Writes the moments of `[batch, 2, channels]`. */
+function momentsOnHost(
+  node: Tensor,
+  x: HostArray,
+  { groups, eps }: NormAttributes,
+  out: HostArray,
+): void {
+  const { images, channels, pixels, each } = sizes(node, groups);
+  for (let n = 0; n < images; n++) {
+    for (let c = 0; c < channels; c += each) {
+      const values: number[] = [];
+      for (let p = 0; p < pixels; p++) {
+        const at = (n * pixels + p) * channels + c;
+        values.push(...x.subarray(at, at + each));
+      }
+      const mean = values.reduce((s, v) => s + v, 0) / values.length;
+      const variance = values.reduce((s, v) => s + (v - mean) ** 2, 0) / values.length;
+      const first = n * 2 * channels + c;
+      out.fill(mean, first, first + each);
+      out.fill(1 / Math.sqrt(variance + eps), first + channels, first + channels + each);
+    }
+  }
+}
+
 /** Mean and 1 / √(variance + eps) of each channel's group, `[batch, 2, 1, channels]`. */
 const momentsOp: Op<NormAttributes> = {
   name: "group_moments",
   infer: ([x]) => ({
     shape: [x.shape[0], 2, ...x.shape.slice(2, -1).map(() => 1), x.shape.at(-1)!],
   }),
-  reference({ inputs: [node], attributes: { groups, eps } }, [x], out) {
-    const { images, channels, pixels, each } = sizes(node, groups);
-    for (let n = 0; n < images; n++) {
-      for (let c = 0; c < channels; c += each) {
-        const values: number[] = [];
-        for (let p = 0; p < pixels; p++) {
-          const at = (n * pixels + p) * channels + c;
-          values.push(...x.subarray(at, at + each));
-        }
-        const mean = values.reduce((s, v) => s + v, 0) / values.length;
-        const variance = values.reduce((s, v) => s + (v - mean) ** 2, 0) / values.length;
-        out.fill(mean, n * 2 * channels + c, n * 2 * channels + c + each);
-        out.fill(
-          1 / Math.sqrt(variance + eps),
-          (n * 2 + 1) * channels + c,
-          (n * 2 + 1) * channels + c + each,
-        );
-      }
-    }
-  },
+  reference: ({ inputs: [node], attributes }, [x], out) => momentsOnHost(node, x, attributes, out),
   variants: [{
     name: "workgroup",
     lower: (node, target) => {
@@ -210,7 +245,7 @@ const momentsOp: Op<NormAttributes> = {
 /** Mean and reciprocal deviation of each channel's group, each `[batch, 1, 1, channels]`. */
 function moments(x: Tensor, attributes: NormAttributes) {
   const both = apply(momentsOp, [x], attributes);
-  return { mean: slice(both, 1, 0, 1), rstd: slice(both, 1, 1, 1) };
+  return { both, mean: slice(both, 1, 0, 1), rstd: slice(both, 1, 1, 1) };
 }
 
 /** Means over each channel's group of scale · g0 and scale · g1, `[batch, 2, 1, channels]`. */
@@ -269,6 +304,73 @@ const groupMeansOp: Op<NormAttributes> = {
   },
 };
 
+/** Writes sums of the gradient, and of the gradient times the normalised value. */
+function sumsOnHost(
+  node: Tensor,
+  [g, x, stats]: readonly (HostArray)[],
+  out: HostArray,
+): void {
+  const { images, channels, pixels } = sizes(node, 1);
+  for (let i = 0; i < images * pixels * channels; i++) {
+    const n = Math.floor(i / (pixels * channels)), at = 2 * n * channels + i % channels;
+    out[at] += g[i];
+    out[at + channels] += g[i] * (x[i] - stats[at]) * stats[at + channels];
+  }
+}
+
+/** Writes the gradient by the input, given those. */
+function inputGradOnHost(
+  node: Tensor,
+  [g, x, stats, scale, sums]: readonly (HostArray)[],
+  each: number,
+  out: HostArray,
+): void {
+  const { images, channels, pixels } = sizes(node, 1);
+  const means = new Float64Array(sums.length);
+  for (let i = 0; i < images * 2 * channels; i += each) {
+    let total = 0;
+    for (let k = i; k < i + each; k++) total += scale[k % channels] * sums[k];
+    means.fill(total / (each * pixels), i, i + each);
+  }
+  for (let i = 0; i < images * pixels * channels; i++) {
+    const n = Math.floor(i / (pixels * channels)), c = i % channels;
+    const at = 2 * n * channels + c, rstd = stats[at + channels];
+    const normal = (x[i] - stats[at]) * rstd;
+    out[i] = rstd * (g[i] * scale[c] - means[at] - normal * means[at + channels]);
+  }
+}
+
+/**
+ * Per image and channel the sums of the gradient, and of the gradient times the normalised value:
+ * `[batch, 2, 1, channels]`. It has no kernel: that of {@linkcode fusedInputGradOp} writes them.
+ */
+const fusedSumsOp: Op<NormAttributes> = {
+  name: "fused_group_norm_sums",
+  infer: ([, , both]) => ({ shape: both.shape }),
+  reference: ({ inputs: [node] }, arrays, out) => sumsOnHost(node, arrays, out),
+  variants: [{ name: "group", lower: () => [] }],
+  halves: { reads: true, writes: false },
+};
+
+/** The gradient by the input, and the sums of its last input, in one kernel. */
+const fusedInputGradOp: Op<NormAttributes> = {
+  name: "fused_group_norm_grad",
+  infer: ([g]) => ({ shape: g.shape }),
+  reference: ({ inputs: [node], attributes: { groups } }, arrays, out) =>
+    inputGradOnHost(node, arrays, sizes(node, groups).each, out),
+  variants: [{
+    name: "group",
+    fuses: { input: false, output: true },
+    // A workgroup takes a group of an image.
+    pays: ({ shape: [images], attributes: { groups } }, { workgroups }) =>
+      32 * images * groups >= workgroups,
+    lower: (node, target, fused) =>
+      lowerGradient(node, sizes(node, node.attributes.groups), target, fused),
+  }],
+  fills: 4,
+  halves: { reads: true, writes: true },
+};
+
 /**
  * Normalises groups of neighbouring channels over all pixels of an image to mean 0 and variance 1,
  * then scales and shifts each channel.
@@ -288,4 +390,6 @@ export function groupNorm(
 }
 
 /** All operations of this file. */
-export const groupNormOps: readonly Op[] = [groupNormOp, momentsOp, groupMeansOp];
+export const groupNormOps: readonly Op[] = [
+  ...[groupNormOp, gradientOp, momentsOp, groupMeansOp, fusedSumsOp, fusedInputGradOp],
+];

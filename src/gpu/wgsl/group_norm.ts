@@ -5,7 +5,9 @@
  * @module
  */
 
+import type { Fused } from "../loop.ts";
 import type { Tensor } from "../tensor.ts";
+import { FusedWork } from "./elementwise.ts";
 import {
   bind,
   bindInput,
@@ -13,6 +15,7 @@ import {
   type Kernel,
   load,
   makeKernel,
+  store,
   type WgslTarget,
 } from "./kernel.ts";
 
@@ -25,11 +28,11 @@ export interface NormSizes {
 }
 
 /** WGSL of `total(lane, value)`: the sum over a workgroup, known to all lanes. */
-const totalOf = (lanes: number, { subgroup }: WgslTarget) =>
+const totalOf = (lanes: number, { subgroup }: WgslTarget, T: "f32" | "vec4f" = "f32") =>
   subgroup === lanes
-    ? "fn total(lane: u32, value: f32) -> f32 { return subgroupAdd(value); }"
-    : `var<workgroup> parts: array<f32, ${lanes}>;
-fn total(lane: u32, value: f32) -> f32 {
+    ? `fn total(lane: u32, value: ${T}) -> ${T} { return subgroupAdd(value); }`
+    : `var<workgroup> parts: array<${T}, ${lanes}>;
+fn total(lane: u32, value: ${T}) -> ${T} {
   workgroupBarrier();
   parts[lane] = value;
   workgroupBarrier();
@@ -40,16 +43,20 @@ fn total(lane: u32, value: f32) -> f32 {
   return parts[0];
 }`;
 
+/** Invocations of a workgroup that takes a group of an image. */
+const lanesFor = ({ pixels }: NormSizes, { subgroup, lanes }: WgslTarget) =>
+  subgroup === lanes ? lanes : pixels < 256 ? 64 : 256;
+
 /** Mean and 1 / √(variance + eps) of each channel's group: `[batch, 2, channels]`. */
 export function lowerMoments(
   node: Tensor,
-  { images, pixels, channels, each }: NormSizes,
+  sizes: NormSizes,
   eps: number,
   target: WgslTarget,
 ): Kernel[] {
+  const { images, pixels, channels, each } = sizes, lanes = lanesFor(sizes, target);
   const isVector = each % 4 === 0, unit = isVector ? 4 : 1;
   const x = bindInput("x", node.inputs[0], isVector), y = bind("y", node, { write: true });
-  const lanes = target.subgroup === target.lanes ? target.lanes : pixels < 256 ? 64 : 256;
   const flat = (v: string) => isVector ? `dot(${v}, vec4f(1.0))` : v;
   const walk = (line: string) =>
     `for (var p = lane; p < u.pixels; p += ${lanes}u) {
@@ -105,6 +112,63 @@ for (var k = begin; k < begin + u.each; k++) {
 }
 y[image * 2u * u.channels + c] = sum0 / f32(u.count);
 y[(image * 2u + 1u) * u.channels + c] = sum1 / f32(u.count);`,
+    workgroups: [1, ...grid],
+  })];
+}
+
+/**
+ * The gradient by what was normalised, given that by the result, moments and scale; and the sums that
+ * it takes on the way, `[batch, 2, channels]`: of the gradient, and of the gradient times the
+ * normalised value. A workgroup takes a group of an image, which its second reading finds in a cache.
+ */
+export function lowerGradient(
+  node: Tensor,
+  sizes: NormSizes,
+  target: WgslTarget,
+  fused: Fused,
+): Kernel[] {
+  const { images, pixels, channels, each } = sizes, lanes = lanesFor(sizes, target);
+  const isVector = each % 4 === 0, unit = isVector ? 4 : 1, T = isVector ? "vec4f" : "f32";
+  const work = new FusedWork(node, fused, isVector);
+  const [g, x, moments, scale] = node.inputs.slice(0, 4)
+    .map((input, i) => bindInput(`x${i}`, input, isVector));
+  const sums = bind("sums", node.inputs[4], { vector: isVector, write: true });
+  const flat = (v: string) => isVector ? `dot(${v}, vec4f(1.0))` : v;
+  const walk = (line: string) =>
+    `for (var p = lane; p < u.pixels; p += ${lanes}u) {
+  let at = first + p * u.channels + c;
+  let g = ${load(g, "at")}; let normal = (${load(x, "at")} - mean) * rstd;
+  ${line}
+}`;
+  const value = "rstd * (g * scale - mean0 - normal * mean1)";
+  const { grid, index } = foldGrid(images * channels / each);
+  return [work.kernel({
+    label: "group_norm, gradient",
+    bindings: [g, x, moments, scale, sums],
+    uniforms: {
+      ...{ pixels, channels: channels / unit, each: each / unit, groups: channels / each },
+      count: pixels * each,
+    },
+    functions: totalOf(lanes, target, T),
+    lanes,
+    body: `let image = ${index} / u.groups; let channel = ${index} % u.groups * u.each;
+let first = image * u.pixels * u.channels + channel;
+let stats = image * 2u * u.channels + channel;
+let mean = ${load(moments, "stats")}; let rstd = ${load(moments, "stats + u.channels")};
+var total0 = ${T}(); var total1 = ${T}();
+for (var c = 0u; c < u.each; c++) {
+  var sum0 = ${T}(); var sum1 = ${T}();
+  ${walk("sum0 += g; sum1 += g * normal;")}
+  sum0 = total(lane, sum0); sum1 = total(lane, sum1);
+  if (lane == 0u) { sums[stats + c] = sum0; sums[stats + u.channels + c] = sum1; }
+  let scale = ${load(scale, "channel + c")};
+  total0 += scale * sum0; total1 += scale * sum1;
+}
+let mean0 = ${flat("total0")} / f32(u.count); let mean1 = ${flat("total1")} / f32(u.count);
+for (var c = 0u; c < u.each; c++) {
+  let scale = ${load(scale, "channel + c")};
+  ${walk(store(work.result, "at", work.finish?.(`at * ${unit}u`, value) ?? value))}
+}`,
     workgroups: [1, ...grid],
   })];
 }

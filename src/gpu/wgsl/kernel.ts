@@ -31,9 +31,9 @@ export interface WgslTarget {
   readonly maxStorageBuffers: number;
   /** Elements a binding may span. */
   readonly maxBindingElements: number;
-  /** Whether kernels of operations do elementwise work on the way where they can. */
+  /** Whether kernels of products do elementwise work on the way where they can. */
   readonly fusesOperations: boolean;
-  /** The way to take wherever there is a choice that has it, by its name among candidates. */
+  /** The way to take products wherever there is a choice that has it, by its name among candidates. */
   readonly preferred?: string;
 }
 

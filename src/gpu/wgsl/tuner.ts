@@ -64,7 +64,7 @@ export function lowerByRule(
 
 /** Whether an operation that others can stand for is to be computed by a kernel of its own. */
 export const computes = (node: Tensor, target: WgslTarget): boolean =>
-  target.preferred === undefined
+  target.preferred === undefined || !node.op.flops
     ? variantsOf(node, target).some((v) => v.pays?.(node, target) ?? true)
     : candidatesOf(node, target).some(({ name }) => name === target.preferred);
 
@@ -82,7 +82,8 @@ const variantsOf = (node: Tensor, target: WgslTarget) =>
 /** Elementwise work that all ways to compute an operation can do. */
 export function fusingOf(node: Tensor, target: WgslTarget): Fusing | undefined {
   const variants = variantsOf(node, target);
-  if (!target.fusesOperations || !variants.length) return undefined;
+  const isProduct = node.op.flops !== undefined;
+  if ((isProduct && !target.fusesOperations) || !variants.length) return undefined;
   return {
     input: variants.every(({ fuses }) => fuses?.input),
     output: variants.every(({ fuses }) => fuses?.output),

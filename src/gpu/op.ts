@@ -38,11 +38,15 @@ export interface Op<A = unknown> {
   ): readonly (Tensor | undefined)[];
 
   /**
-   * The result in terms of simpler operations, for operations that have no kernel of their own.
+   * The result in terms of simpler operations, for operations that have no kernel of their own, or
+   * where that is better.
    *
    * @param computes Whether the target has a kernel for an operation that it is best computed by.
    */
-  expand?(node: Tensor<A>, computes: (node: Tensor) => boolean): Tensor;
+  expand?(node: Tensor<A>, computes: (node: Tensor) => boolean): Tensor | undefined;
+
+  /** The sum of the result along axes, which keep a size of 1, where its kernel has that anyway. */
+  sum?(node: Tensor<A>, axes: readonly number[]): Tensor | undefined;
 
   /**
    * For operations that move no data: the result as a view of what the first input is a view of.

@@ -26,14 +26,12 @@ export function simplify(
   const visit = (node: Tensor): Tensor => {
     const known = replaced.get(node);
     if (known) return known;
-    let result: Tensor;
     const inputs = node.inputs.map(visit);
-    if (node.op.expand) {
-      const rebuilt = inputs.every((x, i) => x === node.inputs[i])
-        ? node
-        : apply(node.op, inputs, node.attributes);
-      result = visit(node.op.expand(rebuilt, computes));
-    } else result = intern(node, inputs);
+    const rebuilt = inputs.every((x, i) => x === node.inputs[i])
+      ? node
+      : apply(node.op, inputs, node.attributes);
+    const expanded = node.op.expand?.(rebuilt, computes);
+    const result = expanded ? visit(expanded) : intern(node, inputs);
     replaced.set(node, result);
     replaced.set(result, result);
     return result;

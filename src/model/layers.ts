@@ -195,19 +195,12 @@ export function resnet(
   return scaleFactor === 1 ? add(shortcut, h) : mul(add(shortcut, h), 1 / scaleFactor);
 }
 
-/** Settings of attention that most blocks leave alone. */
-export interface AttentionOptions {
-  /** Divides the sum. */
-  readonly scaleFactor?: number;
-  readonly isNormed?: boolean;
-}
-
 /** Self-attention over all pixels, plus the input. The last layer starts at zero. */
 export function attention(
   net: Network,
   name: string,
   x: Tensor,
-  { scaleFactor = 1, isNormed = true }: AttentionOptions = {},
+  { scaleFactor = 1, isNormed = true }: { scaleFactor?: number; isNormed?: boolean } = {},
 ): Tensor {
   const [n, height, width, channels] = x.shape, { attentionHeadDim } = net.config;
   const size = attentionHeadDim ?? channels, heads = Math.floor(channels / size);

@@ -17,7 +17,6 @@ import { input, type Tensor } from "../gpu/tensor.ts";
 import type { UNetConfig } from "./config.ts";
 import {
   attention,
-  type AttentionOptions,
   conv,
   downsample,
   embeddingMlp,
@@ -80,8 +79,8 @@ export function unet(
     onSegment?.("block", { from, to });
     from = to;
   };
-  const attend = (name: string, options?: AttentionOptions) => {
-    const to = attention(net, name, h, options);
+  const attend = (name: string) => {
+    const to = attention(net, name, h);
     onSegment?.("attention", { from: h, to });
     return to;
   };
@@ -107,7 +106,8 @@ export function unet(
   h = resnet(net, "mid_block.resnets.0", h, time, blockOutChannels[last], middle);
   if (config.addAttention) {
     const isNormed = config.resnetTimeScaleShift === "default";
-    h = attend("mid_block.attentions.0", { ...middle, isNormed });
+    // It has the fewest pixels: keeping what it takes costs little.
+    h = attention(net, "mid_block.attentions.0", h, { ...middle, isNormed });
   }
   keep(h);
   h = resnet(net, "mid_block.resnets.1", h, time, blockOutChannels[last], middle);

@@ -10,15 +10,15 @@
 
 import * as e from "../expression.ts";
 import type { Access, Loop } from "../loop.ts";
-import type { Op } from "../op.ts";
+import type { Case, Op } from "../op.ts";
 import { denseStrides, formatShape, sizeOf } from "../shape.ts";
 import { apply, type HostArray, type Tensor } from "../tensor.ts";
 import { resolve } from "../view.ts";
 import { lowerGradient, lowerMeans, lowerMoments, type NormSizes } from "../wgsl/group_norm.ts";
 import { Scratch, type Storage } from "../storage.ts";
-import { map } from "./map.ts";
+import { add, map } from "./map.ts";
 import { sum } from "./sum.ts";
-import { after, reshape, slice } from "./view.ts";
+import { after, reshape, slice, withoutWaiting } from "./view.ts";
 
 interface NormAttributes {
   readonly groups: number;
@@ -104,23 +104,23 @@ const gradientOp: Op<NormAttributes & { by: number }> = {
   infer: ([x, scale], { by }) => ({ shape: by === 0 ? x.shape : scale.shape }),
   reference({ inputs: [node], attributes }, [x, scale, g], out) {
     const { images, channels, each } = sizes(node, attributes.groups);
-    const stats = new Float64Array(images * 2 * channels), sums = new Float64Array(stats.length);
+    const stats = new Float64Array(images * 2 * channels);
     momentsOnHost(node, x, attributes, stats);
-    sumsOnHost(node, [g, x, stats], sums);
-    if (attributes.by === 0) return inputGradOnHost(node, [g, x, stats, scale, sums], each, out);
-    // Row 1 is summed with the normalised values, which scale multiplies.
-    const row = attributes.by === 1 ? 1 : 0;
+    const given = [g, x, stats, scale], sums = sumsOnHost(node, given, each);
+    if (attributes.by === 0) return inputGradOnHost(node, [...given, sums], each, out);
     for (let n = 0; n < images; n++) {
-      for (let c = 0; c < channels; c++) out[c] += sums[(2 * n + row) * channels + c];
+      for (let c = 0; c < channels; c++) {
+        out[c] += sums[(SUMS * n + attributes.by % 2) * channels + c];
+      }
     }
   },
   expand({ inputs: [x, scale, g], attributes: { by, ...attributes } }, computes) {
     const { both, mean, rstd } = moments(x, attributes);
-    const sums = apply(fusedSumsOp, [g, x, both], attributes);
+    const sums = apply(fusedSumsOp, [g, x, both, scale], attributes);
     const whole = apply(fusedInputGradOp, [g, x, both, scale, sums], attributes);
     if (computes(whole)) {
       if (by === 0) return whole;
-      return reshape(sum(slice(after(sums, whole), 1, by === 1 ? 1 : 0, 1), [0]), scale.shape);
+      return reshape(sum(slice(after(sums, whole), 1, by % 2, 1), [0]), scale.shape);
     }
     const pixelAxes = x.shape.map((_, i) => i).slice(1, -1);
     const normal = (x: e.Expression, mean: e.Expression, rstd: e.Expression) =>
@@ -139,18 +139,28 @@ const gradientOp: Op<NormAttributes & { by: number }> = {
         e.mul(rstd, e.sub(e.sub(e.mul(g, scale), m0), e.mul(normal(x, mean, rstd), m1))),
     );
   },
-  cases: ["input", "scale", "shift"].flatMap((name, by) => [
+  cases: [
+    ...["input", "scale", "shift"].flatMap((name, by): Case[] => [
+      {
+        name: `by ${name}`,
+        inputs: [{ shape: [2, 8, 8, 16] }, { shape: [16] }, { shape: [2, 8, 8, 16] }],
+        build: (...inputs) => apply(gradientOp, inputs, { groups: 2, eps: 1e-5, by }),
+      },
+      {
+        name: `by ${name}, odd`,
+        inputs: [{ shape: [3, 7, 13, 6] }, { shape: [6] }, { shape: [3, 7, 13, 6] }],
+        build: (...inputs) => apply(gradientOp, inputs, { groups: 2, eps: 1e-5, by }),
+      },
+    ]),
     {
-      name: `by ${name}`,
-      inputs: [{ shape: [2, 8, 8, 16] }, { shape: [16] }, { shape: [2, 8, 8, 16] }],
-      build: (...inputs) => apply(gradientOp, inputs, { groups: 2, eps: 1e-5, by }),
+      name: "by input, and its sums over pixels",
+      inputs: [{ shape: [2, 5, 1, 16] }, { shape: [16] }, { shape: [2, 5, 1, 16] }],
+      build(...inputs) {
+        const dx = apply(gradientOp, inputs, { groups: 2, eps: 1e-5, by: 0 });
+        return add(dx, sum(dx, [1, 2]));
+      },
     },
-    {
-      name: `by ${name}, odd`,
-      inputs: [{ shape: [3, 7, 13, 6] }, { shape: [6] }, { shape: [3, 7, 13, 6] }],
-      build: (...inputs) => apply(gradientOp, inputs, { groups: 2, eps: 1e-5, by }),
-    },
-  ]),
+  ],
 };
 
 /** Writes the moments of `[batch, 2, channels]`. */
@@ -242,9 +252,12 @@ const momentsOp: Op<NormAttributes> = {
   },
 };
 
-/** Mean and reciprocal deviation of each channel's group, each `[batch, 1, 1, channels]`. */
+/**
+ * Mean and reciprocal deviation of each channel's group, each `[batch, 1, 1, channels]`. They are so
+ * few that they are kept where the tensor is computed again.
+ */
 function moments(x: Tensor, attributes: NormAttributes) {
-  const both = apply(momentsOp, [x], attributes);
+  const both = apply(momentsOp, [withoutWaiting(x)], attributes);
   return { both, mean: slice(both, 1, 0, 1), rstd: slice(both, 1, 1, 1) };
 }
 
@@ -304,50 +317,57 @@ const groupMeansOp: Op<NormAttributes> = {
   },
 };
 
-/** Writes sums of the gradient, and of the gradient times the normalised value. */
-function sumsOnHost(
-  node: Tensor,
-  [g, x, stats]: readonly (HostArray)[],
-  out: HostArray,
-): void {
-  const { images, channels, pixels } = sizes(node, 1);
-  for (let i = 0; i < images * pixels * channels; i++) {
-    const n = Math.floor(i / (pixels * channels)), at = 2 * n * channels + i % channels;
+/**
+ * Sums per image and channel: of the gradient, of the gradient times the normalised value, and of the
+ * gradient by the input.
+ */
+const SUMS = 3;
+
+function sumsOnHost(node: Tensor, given: readonly HostArray[], each: number) {
+  const [g, x, stats] = given, { images, channels, pixels } = sizes(node, 1);
+  const out = new Float64Array(images * SUMS * channels), dx = new Float64Array(g.length);
+  const eachElement = (visit: (i: number, at: number, stats: number) => void) => {
+    for (let i = 0; i < g.length; i++) {
+      const n = Math.floor(i / (pixels * channels)), c = i % channels;
+      visit(i, SUMS * n * channels + c, 2 * n * channels + c);
+    }
+  };
+  eachElement((i, at, mean) => {
     out[at] += g[i];
-    out[at + channels] += g[i] * (x[i] - stats[at]) * stats[at + channels];
-  }
+    out[at + channels] += g[i] * (x[i] - stats[mean]) * stats[mean + channels];
+  });
+  inputGradOnHost(node, [...given, out], each, dx);
+  eachElement((i, at) => out[at + 2 * channels] += dx[i]);
+  return out;
 }
 
-/** Writes the gradient by the input, given those. */
+/** Writes the gradient by the input, given those sums. */
 function inputGradOnHost(
   node: Tensor,
-  [g, x, stats, scale, sums]: readonly (HostArray)[],
+  [g, x, stats, scale, sums]: readonly HostArray[],
   each: number,
   out: HostArray,
 ): void {
-  const { images, channels, pixels } = sizes(node, 1);
-  const means = new Float64Array(sums.length);
-  for (let i = 0; i < images * 2 * channels; i += each) {
+  const { channels, pixels } = sizes(node, 1);
+  const mean = (first: number, c: number) => {
     let total = 0;
-    for (let k = i; k < i + each; k++) total += scale[k % channels] * sums[k];
-    means.fill(total / (each * pixels), i, i + each);
-  }
-  for (let i = 0; i < images * pixels * channels; i++) {
-    const n = Math.floor(i / (pixels * channels)), c = i % channels;
-    const at = 2 * n * channels + c, rstd = stats[at + channels];
-    const normal = (x[i] - stats[at]) * rstd;
-    out[i] = rstd * (g[i] * scale[c] - means[at] - normal * means[at + channels]);
+    for (let k = 0; k < each; k++) total += scale[c + k] * sums[first + c + k];
+    return total / (each * pixels);
+  };
+  for (let i = 0; i < g.length; i++) {
+    const n = Math.floor(i / (pixels * channels)), c = i % channels, first = c - c % each;
+    const rstd = stats[(2 * n + 1) * channels + c];
+    const normal = (x[i] - stats[2 * n * channels + c]) * rstd, row = SUMS * n * channels;
+    out[i] = rstd * (g[i] * scale[c] - mean(row, first) - normal * mean(row + channels, first));
   }
 }
 
-/**
- * Per image and channel the sums of the gradient, and of the gradient times the normalised value:
- * `[batch, 2, 1, channels]`. It has no kernel: that of {@linkcode fusedInputGradOp} writes them.
- */
+/** Those sums, `[batch, 3, 1, channels]`: the kernel of {@linkcode fusedInputGradOp} writes them. */
 const fusedSumsOp: Op<NormAttributes> = {
   name: "fused_group_norm_sums",
-  infer: ([, , both]) => ({ shape: both.shape }),
-  reference: ({ inputs: [node] }, arrays, out) => sumsOnHost(node, arrays, out),
+  infer: ([, , both]) => ({ shape: both.shape.with(1, SUMS) }),
+  reference: ({ inputs: [node], attributes: { groups } }, arrays, out) =>
+    out.set(sumsOnHost(node, arrays, sizes(node, groups).each)),
   variants: [{ name: "group", lower: () => [] }],
   halves: { reads: true, writes: false },
 };
@@ -368,6 +388,12 @@ const fusedInputGradOp: Op<NormAttributes> = {
       lowerGradient(node, sizes(node, node.attributes.groups), target, fused),
   }],
   fills: 4,
+  sum(node, axes) {
+    const pixels = node.shape.map((_, i) => i).slice(1, -1);
+    const isOverPixels = pixels.every((i) => axes.includes(i) || node.shape[i] === 1) &&
+      axes.every((i) => pixels.includes(i));
+    return isOverPixels ? slice(after(node.inputs[4], node), 1, 2, 1) : undefined;
+  },
   halves: { reads: true, writes: true },
 };
 

@@ -5,6 +5,7 @@
  */
 
 import * as e from "../expression.ts";
+import { grad } from "../grad.ts";
 import type { Op } from "../op.ts";
 import { sizeOf } from "../shape.ts";
 import { apply, type Tensor } from "../tensor.ts";
@@ -19,7 +20,7 @@ import {
   store,
   type WgslTarget,
 } from "../wgsl/kernel.ts";
-import { map } from "./map.ts";
+import { map, mul } from "./map.ts";
 import { sum } from "./sum.ts";
 
 interface SoftmaxAttributes {
@@ -59,6 +60,31 @@ for (var i = begin; i < end; i++) { ${finish} }`,
   })];
 }
 
+/** An invocation takes a row: the sum of the products, then each gradient less that. */
+function lowerSoftmaxGrad(node: Tensor<SoftmaxAttributes>, target: WgslTarget): Kernel[] {
+  const width = node.shape.at(-1)!, rows = sizeOf(node.shape) / width;
+  const isVector = width % 4 === 0, T = isVector ? "vec4f" : "f32";
+  const [p, g] = node.inputs.map((x, i) => bindInput(`x${i}`, x, isVector));
+  const y = bind("y", node, { vector: isVector, write: true });
+  const { scale } = node.attributes, mean = isVector ? "dot(total, vec4f(1.0))" : "total";
+  return [makeKernel({
+    label: "softmax, gradient",
+    bindings: [p, g, y],
+    uniforms: { rows, width: isVector ? width / 4 : width },
+    lanes: target.lanes,
+    body: `let row = group.x * ${target.lanes}u + lane;
+if (row >= u.rows) { return; }
+let begin = row * u.width; let end = begin + u.width;
+var total = ${T}();
+for (var i = begin; i < end; i++) { total += ${load(p, "i")} * ${load(g, "i")}; }
+let mean = ${mean};
+for (var i = begin; i < end; i++) {
+  ${store(y, "i", `${load(p, "i")} * (${load(g, "i")} - mean) * ${literal(scale)}`)}
+}`,
+    workgroups: [Math.ceil(rows / target.lanes), 1, 1],
+  })];
+}
+
 const softmaxOp: Op<SoftmaxAttributes> = {
   name: "softmax",
   infer: ([x]) => ({ shape: x.shape }),
@@ -92,11 +118,49 @@ export function softmax(x: Tensor, scale = 1): Tensor {
   return apply(softmaxOp, [x], { scale });
 }
 
-/** The gradient by what softmax gave `y` for, given the gradient `g` by `y`. */
-export function softmaxGrad(y: Tensor, g: Tensor, scale: number): Tensor {
+/** Its gradient by elementwise operations and a sum. */
+function plainGradient([y, g]: readonly Tensor[], scale: number): Tensor {
   const total = sum(map([g, y], e.mul), [y.shape.length - 1]);
   return map([y, g, total], (y, g, s) => e.mul(e.mul(y, e.sub(g, s)), scale));
 }
 
+const gradientOp: Op<SoftmaxAttributes> = {
+  name: "softmax_grad",
+  infer: ([y]) => ({ shape: y.shape }),
+  reference({ shape, attributes: { scale } }, [y, g], out) {
+    const width = shape.at(-1)!;
+    for (let row = 0; row < y.length; row += width) {
+      let total = 0;
+      for (let i = row; i < row + width; i++) total += y[i] * g[i];
+      for (let i = row; i < row + width; i++) out[i] = y[i] * (g[i] - total) * scale;
+    }
+  },
+  gradient({ inputs, attributes: { scale } }, g, needed) {
+    const gradients = grad(sum(mul(plainGradient(inputs, scale), g)), inputs);
+    return gradients.map((gradient, i) => needed[i] ? gradient : undefined);
+  },
+  expand: (node, computes) =>
+    computes(node) ? undefined : plainGradient(node.inputs, node.attributes.scale),
+  variants: [{ name: "row", lower: lowerSoftmaxGrad }],
+  halves: { reads: true, writes: true },
+  cases: [
+    {
+      name: "fours",
+      inputs: [{ shape: [3, 5, 16], range: [0, 1] }, { shape: [3, 5, 16] }],
+      build: (y, g) => softmaxGrad(y, g, 0.5),
+    },
+    {
+      name: "odd",
+      inputs: [{ shape: [2, 49, 49], range: [0, 1] }, { shape: [2, 49, 49] }],
+      build: (y, g) => softmaxGrad(y, g, 1),
+    },
+  ],
+};
+
+/** The gradient by what softmax gave `y` for, given the gradient `g` by `y`. */
+export function softmaxGrad(y: Tensor, g: Tensor, scale: number): Tensor {
+  return apply(gradientOp, [y, g], { scale });
+}
+
 /** All operations of this file. */
-export const softmaxOps: readonly Op[] = [softmaxOp];
+export const softmaxOps: readonly Op[] = [softmaxOp, gradientOp];

@@ -37,6 +37,7 @@ export const sumOp: Op<{ axes: readonly number[] }> = {
     out.set(sums);
   },
   gradient: ({ inputs: [x] }, g) => [broadcastTo(g, x.shape)],
+  expand: ({ inputs: [x], attributes: { axes } }) => x.op.sum?.(x, axes),
   // What is summed over many elements is worth its digits.
   halves: { reads: true, writes: false },
   cases: [

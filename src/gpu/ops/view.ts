@@ -256,6 +256,9 @@ export function after(x: Tensor, event: Tensor): Tensor {
   return apply(afterOp, [x, event], {});
 }
 
+/** The tensor itself, where it only waits for something. */
+export const withoutWaiting = (x: Tensor): Tensor => x.op === afterOp ? x.inputs[0] : x;
+
 const stopGradientOp = viewOp<Record<never, never>>({
   name: "stop_gradient",
   infer: ([x]) => ({ shape: x.shape, dtype: x.dtype }),

@@ -117,9 +117,9 @@ y[(image * 2u + 1u) * u.channels + c] = sum1 / f32(u.count);`,
 }
 
 /**
- * The gradient by what was normalised, given that by the result, moments and scale; and the sums that
- * it takes on the way, `[batch, 2, channels]`: of the gradient, and of the gradient times the
- * normalised value. A workgroup takes a group of an image, which its second reading finds in a cache.
+ * The gradient by what was normalised, given that by the result, moments and scale; and sums per
+ * image and channel, `[batch, 3, channels]`: of that gradient, of it times the normalised value, and
+ * of the result. A workgroup takes a group of an image, which its second reading finds in a cache.
  */
 export function lowerGradient(
   node: Tensor,
@@ -140,7 +140,6 @@ export function lowerGradient(
   let g = ${load(g, "at")}; let normal = (${load(x, "at")} - mean) * rstd;
   ${line}
 }`;
-  const value = "rstd * (g * scale - mean0 - normal * mean1)";
   const { grid, index } = foldGrid(images * channels / each);
   return [work.kernel({
     label: "group_norm, gradient",
@@ -153,21 +152,29 @@ export function lowerGradient(
     lanes,
     body: `let image = ${index} / u.groups; let channel = ${index} % u.groups * u.each;
 let first = image * u.pixels * u.channels + channel;
-let stats = image * 2u * u.channels + channel;
+let stats = image * 2u * u.channels + channel; let to = image * 3u * u.channels + channel;
 let mean = ${load(moments, "stats")}; let rstd = ${load(moments, "stats + u.channels")};
 var total0 = ${T}(); var total1 = ${T}();
 for (var c = 0u; c < u.each; c++) {
   var sum0 = ${T}(); var sum1 = ${T}();
   ${walk("sum0 += g; sum1 += g * normal;")}
   sum0 = total(lane, sum0); sum1 = total(lane, sum1);
-  if (lane == 0u) { sums[stats + c] = sum0; sums[stats + u.channels + c] = sum1; }
+  if (lane == 0u) { sums[to + c] = sum0; sums[to + u.channels + c] = sum1; }
   let scale = ${load(scale, "channel + c")};
   total0 += scale * sum0; total1 += scale * sum1;
 }
 let mean0 = ${flat("total0")} / f32(u.count); let mean1 = ${flat("total1")} / f32(u.count);
 for (var c = 0u; c < u.each; c++) {
   let scale = ${load(scale, "channel + c")};
-  ${walk(store(work.result, "at", work.finish?.(`at * ${unit}u`, value) ?? value))}
+  var sum2 = ${T}();
+  ${
+      walk(
+        `let v = rstd * (g * scale - mean0 - normal * mean1); sum2 += v;
+  ${store(work.result, "at", work.finish?.(`at * ${unit}u`, "v") ?? "v")}`,
+      )
+    }
+  sum2 = total(lane, sum2);
+  if (lane == 0u) { sums[to + 2u * u.channels + c] = sum2; }
 }`,
     workgroups: [1, ...grid],
   })];

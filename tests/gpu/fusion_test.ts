@@ -241,12 +241,12 @@ Deno.test("views of what is computed on the way are found", async () => {
   assertEquals(await check(graph, { fusesOperations: true }, "views"), ["conv2d"]);
 });
 
-/** The paper's network for CIFAR-10 as a GPU computes it, by direct convolutions. */
+/** The paper's network for CIFAR-10 as a GPU with usual limits computes it, by direct convolutions. */
 const paper = parseUNetConfig(paperConfigs["ddpm-cifar10-32"]);
 function openPaperGpu() {
   const gpu = { subgroup: 0, lanes: 64, steps: 8, workgroups: 1024, maxStorageBuffers: 16 };
   const direct = { preferred: "implicit product, 64x64", tile: "64x64" } as const;
-  return openGpuAs({ ...gpu, ...direct, fusesOperations: true });
+  return openGpuAs({ ...gpu, ...direct, fusesOperations: true, maxBindingElements: 2 ** 29 });
 }
 
 Deno.test("the paper's network for CIFAR-10 takes few dispatches on a GPU", async () => {
@@ -266,12 +266,12 @@ Deno.test("a training of it takes few dispatches too, and 20 MB an image", async
   using device = await openPaperGpu();
   const settings = parseTraining({}), size = { height: 32, width: 32, channels: 3 };
   const model = { config: paper, schedule: parseSchedule({}), layout: parameterLayout(paper) };
-  const [one, three] = [1, 3].map((part) => {
+  const [one, few, many] = [1, 4, 16].map((part) => {
     const lesson = makeLesson(model, size, settings, { part, images: part });
     return lowerProgram(device, trainingStep(lesson, settings), {});
   });
   const count = one.stages.reduce((sum, { kernels }) => sum + kernels.length, 0);
   assert(count <= 530, `${count} dispatches`);
-  const each = (three.memory.bytes - one.memory.bytes) / 2 / 1e6;
+  const each = (many.memory.bytes - few.memory.bytes) / 12 / 1e6;
   assert(each > 5 && each <= 20, `${each.toFixed(1)} MB an image`);
 });

@@ -3,7 +3,7 @@
  *
  * Moments are taken per channel first and then folded over groups; what varies by image and channel
  * only is a `[batch, 2, 1, channels]` tensor, and the rest is elementwise and fuses with its
- * neighbours.
+ * neighbours. GPUs have kernels that take a group at a time, for moments and for the gradient.
  *
  * @module
  */
@@ -14,7 +14,7 @@ import type { Case, Op } from "../op.ts";
 import { denseStrides, formatShape, sizeOf } from "../shape.ts";
 import { apply, type HostArray, type Tensor } from "../tensor.ts";
 import { resolve } from "../view.ts";
-import { lowerGradient, lowerMeans, lowerMoments, type NormSizes } from "../wgsl/group_norm.ts";
+import { lowerGradient, lowerMoments, type NormSizes } from "../wgsl/group_norm.ts";
 import { Scratch, type Storage } from "../storage.ts";
 import { add, map } from "./map.ts";
 import { sum } from "./sum.ts";
@@ -276,11 +276,6 @@ const groupMeansOp: Op<NormAttributes> = {
       }
     }
   },
-  variants: [{
-    name: "channel",
-    lower: (node, target) =>
-      lowerMeans(node, sizes(node.inputs[0], node.attributes.groups), target),
-  }],
   halves: { reads: true, writes: false },
   loops(node) {
     const [x, ...inputs] = node.inputs, { groups } = node.attributes;

@@ -1,6 +1,6 @@
 /**
- * What group normalisation keeps of each group, in one kernel each: a workgroup reads a group of one
- * image twice, for its mean and for the variance around that.
+ * Group normalisation by kernels of which a workgroup takes a group of one image, and reads it twice:
+ * for its mean and the variance around that, and for sums of its gradient and the gradient itself.
  *
  * @module
  */
@@ -84,34 +84,6 @@ for (var c = lane; c < u.each * ${unit}u; c += ${lanes}u) {
   y[to + c] = mean;
   y[to + u.channels * ${unit}u + c] = scale;
 }`,
-    workgroups: [1, ...grid],
-  })];
-}
-
-/** Means over each channel's group of scale · g0 and scale · g1: `[batch, 2, channels]`. */
-export function lowerMeans(
-  node: Tensor,
-  { images, pixels, channels, each }: NormSizes,
-  { lanes }: WgslTarget,
-): Kernel[] {
-  const [, g0, g1, scale] = node.inputs.map((x, i) => bindInput(`x${i}`, x));
-  const y = bind("y", node, { write: true }), total = images * channels;
-  const { grid, index } = foldGrid(Math.ceil(total / lanes));
-  return [makeKernel({
-    label: "group_norm, gradient means",
-    bindings: [g0, g1, scale, y],
-    uniforms: { channels, each, total, count: pixels * each },
-    lanes,
-    body: `let i = ${index} * ${lanes}u + lane;
-if (i >= u.total) { return; }
-let image = i / u.channels; let c = i % u.channels; let begin = c / u.each * u.each;
-var sum0 = 0.0; var sum1 = 0.0;
-for (var k = begin; k < begin + u.each; k++) {
-  sum0 += ${load(scale, "k")} * ${load(g0, "image * u.channels + k")};
-  sum1 += ${load(scale, "k")} * ${load(g1, "image * u.channels + k")};
-}
-y[image * 2u * u.channels + c] = sum0 / f32(u.count);
-y[(image * 2u + 1u) * u.channels + c] = sum1 / f32(u.count);`,
     workgroups: [1, ...grid],
   })];
 }

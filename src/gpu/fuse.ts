@@ -127,9 +127,10 @@ class Fusion {
   /** Lets tensors that are packed be computed inside the pack, where nothing stands against it. */
   #placeParts(node: Tensor): void {
     const { offsets } = node.attributes as Packing;
+    const sources = node.inputs.map((x) => resolve(x).source);
     node.inputs.forEach((x, i) => {
-      const { source } = resolve(x);
-      const isOnce = node.inputs.filter((other) => resolve(other).source === source).length === 1;
+      const source = sources[i];
+      const isOnce = sources.indexOf(source) === i && sources.lastIndexOf(source) === i;
       const isFree = source.inputs.length > 0 && source.op !== packOp &&
         !this.#uses.roots.has(source) &&
         !this.#placements.has(source) && (isOnce || isElementwise(source)) &&

@@ -11,7 +11,6 @@ import { constantInputs, findPreparations } from "../constants.ts";
 import { fuse } from "../fuse.ts";
 import type { Graph } from "../graph.ts";
 import { halve } from "../halves.ts";
-import type { Fused } from "../loop.ts";
 import { Layout } from "../layout.ts";
 import { type Plan, planMemory } from "../plan.ts";
 import { formatShape, sizeOf } from "../shape.ts";
@@ -34,6 +33,7 @@ interface LoweredStage {
 /** A graph in terms of kernels, before anything is allocated. */
 export interface Lowered {
   readonly graph: Graph;
+  readonly placements: Placements;
   readonly layout: Layout;
   readonly stages: readonly LoweredStage[];
   /** Kernels that make of constant inputs what only other kernels read. */
@@ -46,55 +46,43 @@ export interface Lowered {
 
 /** Plans a program, with kernels chosen by rule; see {@linkcode GpuDevice.plan}. */
 export function lowerProgram(device: GpuDevice, graph: Graph, options: CompileOptions): Lowered {
-  const { target } = device, { simple, stages, placements } = fuseGraph(device, graph, options);
-  const lowered = stages.map((stage) => ({
-    stage,
-    kernels: lowerLoops(stage, target) ?? lowerByRule(target, ...operationOf(stage)),
-  }));
+  const { target } = device, { precision = "f32" } = options;
+  device.checkPrecision(precision);
+  const whole = simplify(graph, (node) => computes(node, target));
+  const simple = precision === "f16" ? halve(whole) : whole;
+  const { stages, placements } = fuse(simple, {
+    ...{ maxStorages: target.maxStorageBuffers, maxWhole: target.maxBindingElements },
+    findsAnything: true,
+    fuses: (node) => fusingOf(node, target),
+  });
+  const lowered = stages.map((stage) => ({ stage, kernels: lowerStage(stage, target) }));
   return layOut(device, simple, placements, lowered, options);
 }
 
-/** The same with kernels that a tuner chooses, which may have to measure. */
+/** A program with kernels that a tuner chooses, which may have to measure. */
 export async function tuneProgram(
   device: GpuDevice,
   tuner: Tuner,
-  graph: Graph,
+  { graph, stages, placements }: Lowered,
   options: CompileOptions,
 ): Promise<Lowered> {
-  const { target } = device, { simple, stages, placements } = fuseGraph(device, graph, options);
   const tuned: LoweredStage[] = [];
-  for (const stage of stages) {
-    const kernels = lowerLoops(stage, target) ??
-      await tuner.lower(...operationOf(stage));
-    tuned.push({ stage, kernels });
+  for (const { stage, kernels } of stages) {
+    const isChosen = "node" in stage && stage.node.op.variants !== undefined;
+    tuned.push({
+      stage,
+      kernels: isChosen ? await tuner.lower(stage.node, stage.fused) : kernels,
+    });
   }
-  return layOut(device, simple, placements, tuned, options);
+  return layOut(device, graph, placements, tuned, options);
 }
 
-function fuseGraph(device: GpuDevice, graph: Graph, { precision = "f32" }: CompileOptions) {
-  device.checkPrecision(precision);
-  const { target } = device;
-  const whole = simplify(graph, (node) => computes(node, target));
-  const simple = precision === "f16" ? halve(whole) : whole;
-  const abilities = {
-    ...{ maxStorages: target.maxStorageBuffers, maxWhole: target.maxBindingElements },
-    findsAnything: true,
-    fuses: (node: Tensor) => fusingOf(node, target),
-  };
-  return { simple, ...fuse(simple, abilities) };
-}
-
-/** The kernels of a stage that is computed by loops. */
-function lowerLoops(stage: Stage, target: WgslTarget): readonly Kernel[] | undefined {
+function lowerStage(stage: Stage, target: WgslTarget): readonly Kernel[] {
   if ("loop" in stage) return lowerLoop(stage.loop, target);
-  const { variants, loops } = stage.node.op;
-  return variants ? undefined : loops?.(stage.node).flatMap((loop) => lowerLoop(loop, target));
+  const { node, fused } = stage, { variants, loops } = node.op;
+  if (variants || !loops) return lowerByRule(target, node, fused);
+  return loops(node).flatMap((loop) => lowerLoop(loop, target));
 }
-
-const operationOf = (stage: Stage): [Tensor, Fused] => {
-  const { node, fused } = stage as Extract<Stage, { node: Tensor }>;
-  return [node, fused];
-};
 
 /** Plans the memory. */
 function layOut(
@@ -114,7 +102,7 @@ function layOut(
   const layout = new Layout(graph, placements, touched, storageBytes, preparations.length);
   const temporary = planMemory(layout.lifetimes);
   const memory = planBytes(device, layout, kernels, temporary, options);
-  return { graph, layout, stages, preparations, others, constants, temporary, memory };
+  return { graph, placements, layout, stages, preparations, others, constants, temporary, memory };
 }
 
 /** What a program takes, and what of that is most beyond a limit, if anything is. */

@@ -29,7 +29,7 @@ export async function compileProgram(
   let lowered = lowerProgram(device, graph, options);
   checkMemory(lowered, label, device);
   if (tuner) {
-    lowered = await tuneProgram(device, tuner, graph, options);
+    lowered = await tuneProgram(device, tuner, lowered, options);
     checkMemory(lowered, label, device);
   }
   const { result, done } = device.guard(

@@ -74,6 +74,7 @@ class Builder {
     try {
       this.#allocateNamed();
       this.#allocateTemporary();
+      this.#initialize();
       const kernels = [...preparations, ...others];
       const bind = (binding: Binding) => this.#bind(binding);
       const { dispatches, uniforms } = prepare(this.#device, this.#label, kernels, bind);
@@ -104,8 +105,7 @@ class Builder {
   #allocateNamed(): void {
     for (const [node, name] of this.#lowered.layout.named) {
       const buffer = name === undefined ? this.#own(node) : this.#given[name] ?? this.#own(node);
-      if (name === undefined) buffer.write(constantData(node)!);
-      else {
+      if (name !== undefined) {
         this.#checkGiven(name, node, buffer);
         this.#named[name] = buffer;
       }
@@ -138,13 +138,26 @@ class Builder {
   /** Everything between the kernels, as the memory plan says. */
   #allocateTemporary(): void {
     const { slots, slotOf } = this.#lowered.temporary;
-    const usage = GPUBufferUsage.STORAGE;
+    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
     const buffers = slots.map((size) => {
       const buffer = this.#device.allocate(`temporary tensors of ${this.#label}`, size, usage);
       this.#owned.push(buffer);
       return buffer;
     });
     for (const [storage, slot] of slotOf) this.#buffers.set(storage, buffers[slot]);
+  }
+
+  /**
+   * Writes constants, and has all other memory cleared. It would be before its first use in any case:
+   * like this, it is while pipelines are compiled.
+   */
+  #initialize(): void {
+    const { device } = this.#device, encoder = device.createCommandEncoder();
+    for (const buffer of this.#owned) encoder.clearBuffer(buffer);
+    device.queue.submit([encoder.finish()]);
+    for (const [node, name] of this.#lowered.layout.named) {
+      if (name === undefined) this.#tensors.get(node)!.write(constantData(node)!);
+    }
   }
 
   #bind(binding: Binding): GPUBufferBinding {

@@ -27,10 +27,7 @@ export function simplify(
     const known = replaced.get(node);
     if (known) return known;
     const inputs = node.inputs.map(visit);
-    const rebuilt = inputs.every((x, i) => x === node.inputs[i])
-      ? node
-      : apply(node.op, inputs, node.attributes);
-    const expanded = node.op.expand?.(rebuilt, computes);
+    const expanded = node.op.expand?.(rebuild(node, inputs), computes);
     const result = expanded ? visit(expanded) : intern(node, inputs);
     replaced.set(node, result);
     replaced.set(result, result);
@@ -66,6 +63,10 @@ export function simplify(
     updates: graph.updates.map(([state, value]) => [visit(state), output(visit(value))]),
   };
 }
+
+/** A node with other inputs, or itself if they are the same. */
+const rebuild = (node: Tensor, inputs: readonly Tensor[]): Tensor =>
+  inputs.every((x, i) => x === node.inputs[i]) ? node : apply(node.op, inputs, node.attributes);
 
 /** Whether a node's kernel can read an input as it lies in memory. */
 function isReadable(node: Tensor, x: Tensor): boolean {

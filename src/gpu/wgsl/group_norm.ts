@@ -43,6 +43,9 @@ fn total(lane: u32, value: ${T}) -> ${T} {
   return parts[0];
 }`;
 
+/** WGSL of the sum of a value's channels. */
+const flatten = (isVector: boolean, v: string) => isVector ? `dot(${v}, vec4f(1.0))` : v;
+
 /** Invocations of a workgroup that takes a group of an image. */
 const lanesFor = ({ pixels }: NormSizes, { subgroup, lanes }: WgslTarget) =>
   subgroup === lanes ? lanes : pixels < 256 ? 64 : 256;
@@ -57,7 +60,6 @@ export function lowerMoments(
   const { images, pixels, channels, each } = sizes, lanes = lanesFor(sizes, target);
   const isVector = each % 4 === 0, unit = isVector ? 4 : 1;
   const x = bindInput("x", node.inputs[0], isVector), y = bind("y", node, { write: true });
-  const flat = (v: string) => isVector ? `dot(${v}, vec4f(1.0))` : v;
   const walk = (line: string) =>
     `for (var p = lane; p < u.pixels; p += ${lanes}u) {
   for (var c = 0u; c < u.each; c++) { let v = ${load(x, "first + p * u.channels + c")}; ${line} }
@@ -74,7 +76,7 @@ let first = image * u.pixels * u.channels + group_first;
 let count = f32(u.pixels * u.each * ${unit}u);
 let start = ${load(x, "first")}${isVector ? ".x" : ""};
 var sum = 0.0;
-${walk(`sum += ${flat("v - start")};`)}
+${walk(`sum += ${flatten(isVector, "v - start")};`)}
 let mean = start + total(lane, sum) / count;
 var squares = 0.0;
 ${walk(`let d = v - mean; squares += ${isVector ? "dot(d, d)" : "d * d"};`)}
@@ -105,7 +107,6 @@ export function lowerGradient(
   const [g, x, moments, scale] = node.inputs.slice(0, 4)
     .map((input, i) => bindInput(`x${i}`, input, isVector));
   const sums = bind("sums", node.inputs[4], { vector: isVector, write: true });
-  const flat = (v: string) => isVector ? `dot(${v}, vec4f(1.0))` : v;
   const walk = (line: string) =>
     `for (var p = lane; p < u.pixels; p += ${lanes}u) {
   let at = first + p * u.channels + c;
@@ -135,7 +136,9 @@ for (var c = 0u; c < u.each; c++) {
   let scale = ${load(scale, "channel + c")};
   total0 += scale * sum0; total1 += scale * sum1;
 }
-let mean0 = ${flat("total0")} / f32(u.count); let mean1 = ${flat("total1")} / f32(u.count);
+let mean0 = ${flatten(isVector, "total0")} / f32(u.count); let mean1 = ${
+      flatten(isVector, "total1")
+    } / f32(u.count);
 for (var c = 0u; c < u.each; c++) {
   let scale = ${load(scale, "channel + c")};
   var sum2 = ${T}();

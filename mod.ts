@@ -50,7 +50,7 @@ export {
   parseUNetConfig,
   type UNetConfig,
   type UpBlockType,
-} from "./src/model/config.ts";
+} from "./src/model/unet_config.ts";
 export { initializeModel, type Model, parseModel, serializeModel } from "./src/model/model.ts";
 export type { ParameterLayout, ParameterSpec } from "./src/model/parameters.ts";
 export {
@@ -60,7 +60,7 @@ export {
   readSafetensors,
   type Safetensors,
   writeSafetensors,
-} from "./src/model/safetensors.ts";
+} from "./src/formats/safetensors.ts";
 export {
   type NoiseLevel,
   NoiseSchedule,
@@ -69,14 +69,14 @@ export {
   type ScheduleConfig,
   type TimestepOptions,
   type TimestepSpacing,
-} from "./src/model/schedule.ts";
+} from "./src/diffusion/schedule.ts";
 export {
   exponentialSigmas,
   karrasSigmas,
   polyexponentialSigmas,
   vpSigmas,
-} from "./src/model/sigmas.ts";
-export { fetchModel, type ShippedModel } from "./src/model/shipped.ts";
+} from "./src/diffusion/sigmas.ts";
+export { fetchModel, type ShippedModel } from "./src/model/pretrained.ts";
 export { parameterLayout } from "./src/model/unet.ts";
 export {
   type Bound,
@@ -94,8 +94,8 @@ export type {
   SamplingStep,
   StreamOptions,
 } from "./src/sample/options.ts";
-export type { Evaluation, Method, Plan, Step, Weights } from "./src/sample/plan.ts";
-export { type MethodName, methods } from "./src/sample/registry.ts";
+export type { Evaluation, Solver, Step, UpdateTable, Weights } from "./src/sample/solver.ts";
+export { type MethodName, methods } from "./src/sample/solvers/mod.ts";
 export { Sampler } from "./src/sample/sampler.ts";
 export {
   type EmaSchedule,
@@ -103,22 +103,21 @@ export {
   parseTraining,
   type TrainingConfig,
 } from "./src/train/config.ts";
-export type { Batch, Batches, BatchPlan } from "./src/train/batches.ts";
-export type { Dataset } from "./src/train/dataset.ts";
-export { type ArrayLayout, arrayPictures, type Labels } from "./src/train/datasets/array.ts";
-export type { Bytes } from "./src/train/datasets/bytes.ts";
-export { cifarPictures, type CifarVersion } from "./src/train/datasets/cifar.ts";
-export { emojiPictures } from "./src/train/datasets/emoji.ts";
-export { type IdxArray, idxDataset, idxPictures, readIdx } from "./src/train/datasets/idx.ts";
-export { npyPictures, npzPictures } from "./src/train/datasets/npy.ts";
-export { tensorPictures } from "./src/train/datasets/tensors.ts";
+export type { Batch, Batches, BatchPlan } from "./src/data/batches.ts";
+export type { Dataset } from "./src/data/dataset.ts";
+export { type ArrayLayout, arrayPictures, type Labels } from "./src/data/datasets/array.ts";
+export type { Bytes } from "./src/formats/bytes.ts";
+export { cifarPictures, type CifarVersion } from "./src/data/datasets/cifar.ts";
+export { emojiPictures } from "./src/data/datasets/emoji.ts";
+export { type IdxArray, idxDataset, idxPictures, readIdx } from "./src/data/datasets/idx.ts";
+export { npyPictures, npzPictures, tensorPictures } from "./src/data/datasets/array_files.ts";
 export {
   type PictureArray,
   pictureDataset,
   type Pictures,
   type Preparation,
-} from "./src/train/pictures.ts";
-export type { Color, Format, Raster } from "./src/train/raster.ts";
+} from "./src/data/pictures.ts";
+export type { Color, Format, Raster } from "./src/data/raster.ts";
 export type { LossWeighting, ObjectiveConfig, ObjectiveName } from "./src/train/objective.ts";
 export type { OptimizerConfig } from "./src/train/step.ts";
 export type { TimestepConfig, TimestepSampling } from "./src/train/timesteps.ts";

@@ -23,7 +23,7 @@ import {
   sourceOf,
   viewParameters,
 } from "../src/model/parameters.ts";
-import { type Dataset, ImageOrder } from "../src/train/dataset.ts";
+import { type Dataset, ImageOrder } from "../src/data/dataset.ts";
 
 /** Images that are computed together. */
 const BATCH = 100;

@@ -20,12 +20,12 @@ import { randomNormal, type RandomState } from "../src/gpu/ops/random.ts";
 import { input, type Tensor } from "../src/gpu/tensor.ts";
 import type { Model } from "../src/model/model.ts";
 import { sourceOf, viewParameters } from "../src/model/parameters.ts";
-import { NoiseSchedule } from "../src/model/schedule.ts";
-import { fetchModel } from "../src/model/shipped.ts";
+import { NoiseSchedule } from "../src/diffusion/schedule.ts";
+import { fetchModel } from "../src/model/pretrained.ts";
 import { unet } from "../src/model/unet.ts";
-import { type MethodName, methods } from "../src/sample/registry.ts";
+import { type MethodName, methods } from "../src/sample/solvers/mod.ts";
 import { samplingStep } from "../src/sample/step.ts";
-import { makePlan } from "../src/sample/walk.ts";
+import { makeUpdateTable } from "../src/sample/timesteps.ts";
 
 /** Steps of a run, and how often each program is measured. */
 const STEPS = 20, ROUNDS = 15;
@@ -45,7 +45,7 @@ async function compile(
   const views = viewParameters(layout, input("parameters", [layout.size]));
   const network = (sample: Tensor, timestep: Tensor) =>
     whole ? unet(config, sourceOf(views), { sample, timestep }) : sample;
-  const plan = makePlan(methods[method], new NoiseSchedule(schedule), STEPS, {});
+  const plan = makeUpdateTable(methods[method], new NoiseSchedule(schedule), STEPS, {});
   const noise = () => randomNormal(shape, random, 2);
   const updates = samplingStep(schedule, plan, x, index, network, noise);
   const next = map([index], (i) => add(i, 1), "i32");

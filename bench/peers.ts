@@ -6,7 +6,7 @@
  * @module
  */
 
-import { wideEnvironment } from "../src/cli/wide.ts";
+import { wideEnvironment } from "../src/cli/terminal/v8_simd.ts";
 
 /** What a run prints. */
 export interface Line {

@@ -6,7 +6,7 @@
  */
 
 import type { Op } from "../src/gpu/op.ts";
-import { sizeOf } from "../src/gpu/shape.ts";
+import { sizeOf } from "../src/shape.ts";
 import { apply, type Tensor } from "../src/gpu/tensor.ts";
 import { add, f32x4, i32, load, loadSplat, mul } from "../src/gpu/wasm/assembler.ts";
 import { pointAt, pointTo } from "../src/gpu/wasm/kernel.ts";

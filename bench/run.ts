@@ -15,7 +15,7 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
-import { keepTuning, tuningFile } from "../src/cli/tuning.ts";
+import { keepTuning, tuningFile } from "../src/cli/terminal/tuning.ts";
 import { type DeviceKind, openDevice } from "../src/gpu/open.ts";
 import { GpuDevice } from "../src/gpu/wgsl/device.ts";
 import type { Line } from "./peers.ts";

@@ -18,18 +18,18 @@
 
 import { parseArgs } from "@std/cli/parse-args";
 import { join } from "@std/path";
-import { openDataset } from "../src/cli/data.ts";
-import { makeFolder, writeWhole } from "../src/cli/files.ts";
-import { parseImages } from "../src/cli/image_options.ts";
-import { Progress } from "../src/cli/progress.ts";
+import { openDataset } from "../src/cli/data/data.ts";
+import { makeFolder, writeWhole } from "../src/cli/terminal/files.ts";
+import { parseImages } from "../src/cli/commands/image_options.ts";
+import { Progress } from "../src/cli/terminal/progress.ts";
 import type { Device } from "../src/gpu/device.ts";
 import { type DeviceKind, openDevice } from "../src/gpu/open.ts";
 import type { Model } from "../src/model/model.ts";
-import { readSafetensors, toFloat32, writeSafetensors } from "../src/model/safetensors.ts";
-import { fetchModel } from "../src/model/shipped.ts";
-import type { MethodName } from "../src/sample/registry.ts";
+import { readSafetensors, toFloat32, writeSafetensors } from "../src/formats/safetensors.ts";
+import { fetchModel } from "../src/model/pretrained.ts";
+import type { MethodName } from "../src/sample/solvers/mod.ts";
 import { Sampler } from "../src/sample/sampler.ts";
-import { type Dataset, ImageOrder } from "../src/train/dataset.ts";
+import { type Dataset, ImageOrder } from "../src/data/dataset.ts";
 import { Classifier, FEATURES, trainClassifier } from "./classifier.ts";
 import { fitGaussian, frechetDistance, type Gaussian } from "./frechet.ts";
 

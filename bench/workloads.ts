@@ -13,15 +13,15 @@ import { sum } from "../src/gpu/ops/sum.ts";
 import type { Device, Precision, Program } from "../src/gpu/device.ts";
 import { grad } from "../src/gpu/grad.ts";
 import { type Graph, makeGraph, nodesOf } from "../src/gpu/graph.ts";
-import { simplify } from "../src/gpu/simplify.ts";
+import { simplify } from "../src/gpu/compile/simplify.ts";
 import { GpuDevice } from "../src/gpu/wgsl/device.ts";
 import { type Candidate, candidatesOf } from "../src/gpu/wgsl/tuner.ts";
 import * as e from "../src/gpu/expression.ts";
 import { input, type Tensor } from "../src/gpu/tensor.ts";
-import { parseUNetConfig, type UNetConfig } from "../src/model/config.ts";
+import { parseUNetConfig, type UNetConfig } from "../src/model/unet_config.ts";
 import { initializeModel } from "../src/model/model.ts";
 import { sourceOf, viewParameters } from "../src/model/parameters.ts";
-import { parseSchedule } from "../src/model/schedule.ts";
+import { parseSchedule } from "../src/diffusion/schedule.ts";
 import { parameterLayout, unet } from "../src/model/unet.ts";
 import { parseTraining } from "../src/train/config.ts";
 import { LossScale } from "../src/train/loss_scale.ts";
@@ -102,8 +102,8 @@ function training([batch]: number[], network: string, precision: Precision): Gra
     timesteps: input("timesteps", [batch], "i32"),
   };
   const settings = parseTraining({ precision });
-  const lesson = { config, schedule, layout, objective: settings, batch: batches, images: batch };
-  return trainingStep(lesson, settings);
+  const spec = { config, schedule, layout, objective: settings, batch: batches, images: batch };
+  return trainingStep(spec, settings);
 }
 
 const builders: readonly [pattern: RegExp, build: Builder][] = [

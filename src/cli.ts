@@ -4,16 +4,16 @@
  * @module
  */
 
-import { environment } from "./cli/environment.ts";
-import { describeFlags, type Flag, suggest } from "./cli/flags.ts";
-import { evalCommand, evalFlags } from "./cli/eval.ts";
-import { interpolateCommand, interpolateFlags } from "./cli/interpolate.ts";
-import { infoCommand, infoFlags } from "./cli/info.ts";
-import { print, printError } from "./cli/progress.ts";
-import { sampleCommand, sampleFlags } from "./cli/sample.ts";
-import { trainCommand } from "./cli/train.ts";
-import { trainFlags } from "./cli/train_flags.ts";
-import { packageName, version } from "./cli/version.ts";
+import { environment } from "./cli/terminal/environment.ts";
+import { describeFlags, type Flag, suggest } from "./cli/terminal/flags.ts";
+import { evalCommand, evalFlags } from "./cli/commands/eval.ts";
+import { interpolateCommand, interpolateFlags } from "./cli/commands/interpolate.ts";
+import { infoCommand, infoFlags } from "./cli/commands/info.ts";
+import { print, printError } from "./cli/terminal/progress.ts";
+import { sampleCommand, sampleFlags } from "./cli/commands/sample.ts";
+import { trainCommand } from "./cli/commands/train.ts";
+import { trainFlags } from "./cli/commands/train_flags.ts";
+import { packageName, version } from "./cli/terminal/version.ts";
 import { InputError } from "./errors.ts";
 
 interface Command {

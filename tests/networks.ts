@@ -4,7 +4,7 @@
  * @module
  */
 
-import { parseUNetConfig, type UNetConfig } from "../src/model/config.ts";
+import { parseUNetConfig, type UNetConfig } from "../src/model/unet_config.ts";
 import { initializeModel, type Model } from "../src/model/model.ts";
 import { Random } from "./random.ts";
 

@@ -19,23 +19,23 @@ import { map, square, sub } from "../src/gpu/ops/map.ts";
 import { mean } from "../src/gpu/ops/sum.ts";
 import { reshape } from "../src/gpu/ops/view.ts";
 import { type DeviceKind, openDevice } from "../src/gpu/open.ts";
-import { sizeOf } from "../src/gpu/shape.ts";
+import { sizeOf } from "../src/shape.ts";
 import { constant, input } from "../src/gpu/tensor.ts";
-import { parseUNetConfig, type UNetConfig } from "../src/model/config.ts";
+import { parseUNetConfig, type UNetConfig } from "../src/model/unet_config.ts";
 import { flattenTensors, nameTensors } from "../src/model/model.ts";
 import { type ParameterLayout, sourceOf, viewParameters } from "../src/model/parameters.ts";
-import { type FileTensor, readSafetensors, toFloat32 } from "../src/model/safetensors.ts";
-import { NoiseSchedule, parseSchedule } from "../src/model/schedule.ts";
+import { type FileTensor, readSafetensors, toFloat32 } from "../src/formats/safetensors.ts";
+import { NoiseSchedule, parseSchedule } from "../src/diffusion/schedule.ts";
 import { parameterLayout, unet } from "../src/model/unet.ts";
-import { makeDdim } from "../src/sample/ddim.ts";
-import { makeDeis } from "../src/sample/deis.ts";
-import { makeDpm } from "../src/sample/dpmpp.ts";
-import type { Method } from "../src/sample/plan.ts";
-import { makePndm } from "../src/sample/pndm.ts";
-import { methods } from "../src/sample/registry.ts";
+import { makeDdim } from "../src/sample/solvers/ddim.ts";
+import { makeDeis } from "../src/sample/solvers/deis.ts";
+import { makeDpm } from "../src/sample/solvers/dpmpp.ts";
+import type { Solver } from "../src/sample/solver.ts";
+import { makePndm } from "../src/sample/solvers/pndm.ts";
+import { methods } from "../src/sample/solvers/mod.ts";
 import { samplingStep } from "../src/sample/step.ts";
-import { makeUniPc } from "../src/sample/unipc.ts";
-import { makePlan } from "../src/sample/walk.ts";
+import { makeUniPc } from "../src/sample/solvers/unipc.ts";
+import { makeUpdateTable } from "../src/sample/timesteps.ts";
 import { SIMPLE } from "../src/train/objective.ts";
 import { encodeRates, HISTORY, ROW, trainingStep } from "../src/train/step.ts";
 
@@ -195,7 +195,7 @@ async function compareTraining(device: Device, folder: string): Promise<Comparis
     timesteps: input("timesteps", [n], "i32"),
     ...(labels ? { labels: input("labels", [n], "i32") } : {}),
   };
-  const lesson = {
+  const spec = {
     objective: SIMPLE,
     config,
     schedule: parseSchedule({}),
@@ -203,7 +203,7 @@ async function compareTraining(device: Device, folder: string): Promise<Comparis
     batch,
     images: n,
   };
-  const graph = trainingStep(lesson, settings);
+  const graph = trainingStep(spec, settings);
   using program = await device.compile(graph, { label: folder });
   const { buffers } = program;
   for (const name of ["parameters", "ema"]) buffers[name].write(flat);
@@ -262,7 +262,7 @@ interface Trace {
 }
 
 /** The method that is called so in diffusers, as configured there; fields are those of its files. */
-function methodOf({ scheduler, config, step_kwargs }: Trace): Method {
+function methodOf({ scheduler, config, step_kwargs }: Trace): Solver {
   const order = (config.solver_order ?? 2) as 1 | 2 | 3;
   const lowerOrderFinal = (config.lower_order_final ?? true) as boolean;
   switch (scheduler) {
@@ -327,14 +327,14 @@ async function compareSchedule(device: Device, path: string): Promise<Comparison
     ])];
   }
   const method = methodOf(trace), config = parseSchedule(fieldsOf(trace));
-  const plan = makePlan(method, new NoiseSchedule(config), trace.num_inference_steps, {
+  const plan = makeUpdateTable(method, new NoiseSchedule(config), trace.num_inference_steps, {
     spacing: config.timestepSpacing,
     ...(trace.step_kwargs.eta === undefined ? {} : { eta: trace.step_kwargs.eta }),
     ...(trace.config.use_karras_sigmas ? { sigmas: "karras" } : {}),
   });
   // What moves along the probability flow is x_0 + σ ε in diffusers, and here √ᾱ times that.
   const scaleAfter = (i: number) =>
-    method.kind === "fractional" && plan[i + 1] ? 1 / plan[i + 1].at.alpha : 1;
+    method.kind === "continuous" && plan[i + 1] ? 1 / plan[i + 1].at.alpha : 1;
   const [n, c, h, w] = trace.shape, shape = [n, h, w, c], size = sizeOf(shape);
   const toLast = (values: number[], scale = 1) => {
     const bytes = new Uint8Array(new Float32Array(values.map((v) => v * scale)).buffer);
@@ -359,7 +359,7 @@ async function compareSchedule(device: Device, path: string): Promise<Comparison
   );
   const graph = makeGraph({}, [...updates, [index, map([index], (i) => e.add(i, 1), "i32")]]);
   using program = await device.compile(graph, { label: name });
-  const start = method.kind === "fractional" ? plan[0].at.alpha : 1;
+  const start = method.kind === "continuous" ? plan[0].at.alpha : 1;
   program.buffers.x.write(toLast(trace.x_init, start));
   const kept = trace.kept_steps ?? trace.x.map((_, i) => i), pairs = [];
   let done = 0;

@@ -9,7 +9,7 @@
  * @module
  */
 
-import { wideEnvironment } from "../src/cli/wide.ts";
+import { wideEnvironment } from "../src/cli/terminal/v8_simd.ts";
 
 /** Tests of the CPU device, in which V8's flags make a difference. */
 const CPU_TESTS = ["tests/gpu/cpu_test.ts", "tests/gpu/ops_test.ts", "tests/parity_test.ts"];

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Shape } from "./shape.ts";
+import type { Shape } from "../shape.ts";
 
 /** How a kernel moves over an image. */
 export interface Window {

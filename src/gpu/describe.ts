@@ -6,7 +6,7 @@
  */
 
 import { type Expression, inOrder } from "./expression.ts";
-import type { Stage } from "./stage.ts";
+import type { Stage } from "./compile/stage.ts";
 
 /** A program, stage by stage. */
 export interface ProgramDescription {

@@ -7,7 +7,7 @@
 import { ancestorsOf } from "./graph.ts";
 import { add } from "./ops/map.ts";
 import { after, broadcastTo, joinSlices, type Slice, sliceOp } from "./ops/view.ts";
-import { formatShape, sizeOf } from "./shape.ts";
+import { formatShape, sizeOf } from "../shape.ts";
 import { apply, constant, type Tensor } from "./tensor.ts";
 
 /**

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { formatShape, sameShape } from "./shape.ts";
+import { formatShape, sameShape } from "../shape.ts";
 import { inputName, type Tensor } from "./tensor.ts";
 
 /** What a program computes in one run. */

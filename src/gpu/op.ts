@@ -6,10 +6,10 @@
  * @module
  */
 
-import type { Fusing } from "./absorb.ts";
-import type { Fused } from "./loop.ts";
-import type { Loop } from "./loop.ts";
-import type { Shape } from "./shape.ts";
+import type { Fusing } from "./compile/fusion_rules.ts";
+import type { Fused } from "./compile/loop.ts";
+import type { Loop } from "./compile/loop.ts";
+import type { Shape } from "../shape.ts";
 import type { Storage } from "./storage.ts";
 import type { DType, HostArray, Tensor } from "./tensor.ts";
 import type { View } from "./view.ts";

@@ -8,7 +8,7 @@
  * @module
  */
 
-import type { Shape } from "./shape.ts";
+import type { Shape } from "../shape.ts";
 
 /** What to draw from: standard normals, uniforms in (0, 1), or integers in [0, below). */
 export type Distribution = "normal" | "uniform" | "integer";

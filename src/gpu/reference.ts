@@ -15,7 +15,7 @@ import {
   type Program,
   type TensorBuffer,
 } from "./device.ts";
-import { sizeOf } from "./shape.ts";
+import { sizeOf } from "../shape.ts";
 import { constantData, type DType, type HostArray, inputName, type Tensor } from "./tensor.ts";
 
 /** Precision in which `f32` tensors are held. */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { sizeOf } from "./shape.ts";
+import { sizeOf } from "../shape.ts";
 import type { DType, Tensor } from "./tensor.ts";
 
 /** How an element lies in memory; what is computed with it is 32 bits wide in any case. */

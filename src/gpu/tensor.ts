@@ -7,7 +7,7 @@
  */
 
 import type { Op } from "./op.ts";
-import { formatShape, type Shape, sizeOf } from "./shape.ts";
+import { formatShape, type Shape, sizeOf } from "../shape.ts";
 
 /** Element type: 32-bit floats, or 32-bit signed integers for indices, counters and seeds. */
 export type DType = "f32" | "i32";

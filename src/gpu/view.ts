@@ -5,7 +5,7 @@
  * @module
  */
 
-import { denseStrides, isDense } from "./shape.ts";
+import { denseStrides, isDense } from "../shape.ts";
 import type { Tensor } from "./tensor.ts";
 
 /** Element (i, j, …) of a tensor lies at `offset + i * strides[0] + j * strides[1] + …`. */

@@ -17,7 +17,7 @@ import { partOf, permute, reshape, slice } from "../gpu/ops/view.ts";
 import * as e from "../gpu/expression.ts";
 import { map } from "../gpu/ops/map.ts";
 import { constant, type Tensor } from "../gpu/tensor.ts";
-import type { ActivationName, UNetConfig } from "./config.ts";
+import type { ActivationName, UNetConfig } from "./unet_config.ts";
 import { type ParameterSource, type ParameterSpec, wholeOf } from "./parameters.ts";
 
 type Initializer = ParameterSpec["init"];

@@ -8,8 +8,8 @@
  */
 
 import { InputError } from "../errors.ts";
-import { formatShape, sameShape, sizeOf } from "../gpu/shape.ts";
-import { formatUNetConfig, parseUNetConfig, type UNetConfig } from "./config.ts";
+import { formatShape, sameShape, sizeOf } from "../shape.ts";
+import { formatUNetConfig, parseUNetConfig, type UNetConfig } from "./unet_config.ts";
 import {
   fileShape,
   fromFileOrder,
@@ -24,8 +24,8 @@ import {
   readSafetensors,
   toFloat32,
   writeSafetensors,
-} from "./safetensors.ts";
-import { formatSchedule, parseSchedule, type ScheduleConfig } from "./schedule.ts";
+} from "../formats/safetensors.ts";
+import { formatSchedule, parseSchedule, type ScheduleConfig } from "../diffusion/schedule.ts";
 import { parameterLayout } from "./unet.ts";
 
 /** A network that was trained, or is about to be. */

@@ -6,7 +6,7 @@
  */
 
 import { philox, seedWords, toNormals, toUniform } from "../gpu/philox.ts";
-import { type Shape, sizeOf } from "../gpu/shape.ts";
+import { type Shape, sizeOf } from "../shape.ts";
 import { concat, viewOf } from "../gpu/ops/concat.ts";
 import { slice, sliceOp, stopGradient } from "../gpu/ops/view.ts";
 import type { Tensor } from "../gpu/tensor.ts";

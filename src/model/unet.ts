@@ -14,7 +14,7 @@ import type { RandomState } from "../gpu/ops/random.ts";
 import { reshape } from "../gpu/ops/view.ts";
 import * as e from "../gpu/expression.ts";
 import { input, type Tensor } from "../gpu/tensor.ts";
-import type { UNetConfig } from "./config.ts";
+import type { UNetConfig } from "./unet_config.ts";
 import {
   attention,
   conv,

@@ -16,8 +16,8 @@ import {
   estimatesOf,
   type LevelTensors,
   type Prediction,
-} from "../model/prediction.ts";
-import type { ScheduleConfig } from "../model/schedule.ts";
+} from "../diffusion/prediction.ts";
+import type { ScheduleConfig } from "../diffusion/schedule.ts";
 
 /**
  * Both estimates from what a network makes of noisy images, that of x_0 limited as the schedule

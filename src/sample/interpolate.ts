@@ -10,7 +10,7 @@ import { makeGraph } from "../gpu/graph.ts";
 import { randomNormal } from "../gpu/ops/random.ts";
 import { seedWords } from "../gpu/philox.ts";
 import { interpret } from "../gpu/reference.ts";
-import { sizeOf } from "../gpu/shape.ts";
+import { sizeOf } from "../shape.ts";
 import { constant } from "../gpu/tensor.ts";
 import type { Images } from "./options.ts";
 

@@ -8,16 +8,16 @@
 import { InputError } from "../errors.ts";
 import type { Device, TensorBuffer } from "../gpu/device.ts";
 import type { Graph } from "../gpu/graph.ts";
-import { Pace } from "../gpu/pace.ts";
+import { Pace } from "../gpu/step_pacer.ts";
 import { seedWords } from "../gpu/philox.ts";
 import { input } from "../gpu/tensor.ts";
-import { priorTerm } from "../model/bound.ts";
+import { priorTerm } from "../diffusion/vlb.ts";
 import type { Model } from "../model/model.ts";
 import { sourceOf, viewParameters } from "../model/parameters.ts";
-import { NoiseSchedule } from "../model/schedule.ts";
+import { NoiseSchedule } from "../diffusion/schedule.ts";
 import { unet } from "../model/unet.ts";
-import { boundGraph, type Judge } from "./bound.ts";
-import { FLOW_STAGES, flowDensity, flowGraph } from "./flow.ts";
+import { boundGraph, type Judge } from "./vlb_graph.ts";
+import { FLOW_STAGES, flowDensity, flowGraph } from "./probability_flow.ts";
 import type { Images } from "./options.ts";
 
 /** Settings of both measurements. */

@@ -5,8 +5,8 @@
  */
 
 import type { Precision, TensorBuffer } from "../gpu/device.ts";
-import type { TimestepSpacing } from "../model/schedule.ts";
-import type { MethodName } from "./registry.ts";
+import type { TimestepSpacing } from "../diffusion/schedule.ts";
+import type { MethodName } from "./solvers/mod.ts";
 
 /** Noise levels that are no timesteps: {@linkcode karrasSigmas} and the others. */
 export type SigmaSpacing = "karras" | "exponential" | "polyexponential" | "vp";

@@ -12,14 +12,14 @@ import { map } from "../gpu/ops/map.ts";
 import { randomNormal, type RandomState } from "../gpu/ops/random.ts";
 import { broadcastTo } from "../gpu/ops/view.ts";
 import { add } from "../gpu/expression.ts";
-import { Pace } from "../gpu/pace.ts";
+import { Pace } from "../gpu/step_pacer.ts";
 import { seedWords } from "../gpu/philox.ts";
-import { type Shape, sizeOf } from "../gpu/shape.ts";
+import { type Shape, sizeOf } from "../shape.ts";
 import { constant, input } from "../gpu/tensor.ts";
 import type { Model } from "../model/model.ts";
 import { sourceOf, viewParameters } from "../model/parameters.ts";
-import { outputChannels } from "../model/prediction.ts";
-import { NoiseSchedule } from "../model/schedule.ts";
+import { outputChannels } from "../diffusion/prediction.ts";
+import { NoiseSchedule } from "../diffusion/schedule.ts";
 import { unet } from "../model/unet.ts";
 import type {
   Images,
@@ -28,11 +28,11 @@ import type {
   SamplingStep,
   StreamOptions,
 } from "./options.ts";
-import type { Method, Plan } from "./plan.ts";
+import type { Solver, UpdateTable } from "./solver.ts";
 import { START_STREAM } from "./interpolate.ts";
-import { type MethodName, methods, usualMethod } from "./registry.ts";
+import { defaultMethod, type MethodName, methods } from "./solvers/mod.ts";
 import { BROKEN, memoriesOf, samplingStep } from "./step.ts";
-import { makePlan } from "./walk.ts";
+import { makeUpdateTable } from "./timesteps.ts";
 
 /** The stream of random numbers that steps add. */
 const STEP_STREAM = 2;
@@ -59,7 +59,7 @@ const STEP_STREAM = 2;
  */
 export class Sampler implements Disposable {
   readonly #device: Device;
-  readonly #method: Method;
+  readonly #method: Solver;
   readonly #programs: { readonly start: Program; readonly step: Program };
   readonly #owned: Disposable[];
   readonly #shape: readonly [number, number, number, number];
@@ -69,8 +69,8 @@ export class Sampler implements Disposable {
 
   private constructor(
     device: Device,
-    method: Method,
-    plan: Plan,
+    method: Solver,
+    plan: UpdateTable,
     programs: { readonly start: Program; readonly step: Program },
     owned: Disposable[],
     shape: readonly [number, number, number, number],
@@ -125,7 +125,7 @@ export class Sampler implements Disposable {
       );
     }
     const shape = [batchSize, ...size, config.inChannels] as const;
-    const plan = makePlan(method, new NoiseSchedule(schedule), options.steps, options);
+    const plan = makeUpdateTable(method, new NoiseSchedule(schedule), options.steps, options);
 
     const x = input("x", shape), index = input("index", [1], "i32");
     const random: RandomState = {
@@ -368,7 +368,7 @@ export class Sampler implements Disposable {
   }
 }
 
-function methodOf(name: MethodName = usualMethod): Method {
+function methodOf(name: MethodName = defaultMethod): Solver {
   if (Object.hasOwn(methods, name)) return methods[name];
   throw new InputError(
     `Cannot sample by ${name}: the methods are ${Object.keys(methods).join(", ")}`,

@@ -1,5 +1,5 @@
 /**
- * A {@linkcode Plan} as a function of tensors: one evaluation of the network, and the weighted sums
+ * A {@linkcode UpdateTable} as a function of tensors: one evaluation of the network, and the weighted sums
  * that follow from it, their weights in a table with a row for each evaluation.
  *
  * @module
@@ -12,9 +12,9 @@ import { map } from "../gpu/ops/map.ts";
 import { mean } from "../gpu/ops/sum.ts";
 import { broadcastTo, reshape, slice } from "../gpu/ops/view.ts";
 import { constant, input, type Tensor } from "../gpu/tensor.ts";
-import type { ScheduleConfig } from "../model/schedule.ts";
+import type { ScheduleConfig } from "../diffusion/schedule.ts";
 import { denoise } from "./denoiser.ts";
-import type { Plan, Weights } from "./plan.ts";
+import type { UpdateTable, Weights } from "./solver.ts";
 
 /** What x becomes when the network says what is no number; clipping would hide it. */
 export const BROKEN = 3e38;
@@ -23,7 +23,7 @@ export const BROKEN = 3e38;
 const HEALTHY = 1e30;
 
 /** Names of the tensors of the shape of x that a plan remembers. */
-export const memoriesOf = (plan: Plan): string[] =>
+export const memoriesOf = (plan: UpdateTable): string[] =>
   [...new Set(plan.flatMap(({ next }) => Object.keys(next)))].filter((name) => name !== "x");
 
 /** A column of the table, one number each; a number where all rows have the same. */
@@ -77,7 +77,7 @@ const asTensor = (x: Column): Tensor => typeof x === "number" ? constant([x], [1
  */
 export function samplingStep(
   schedule: ScheduleConfig,
-  plan: Plan,
+  plan: UpdateTable,
   x: Tensor,
   index: Tensor,
   network: (x: Tensor, t: Tensor) => Tensor,

@@ -43,7 +43,7 @@ export class LossScale {
   }
 
   /** What follows of the norm of scaled gradients. */
-  judge(scaledNorm: Tensor, betas: readonly [number, number]): Judgement {
+  judge(scaledNorm: Tensor, betas: readonly [number, number]): ScalerUpdate {
     const isGood = map([scaledNorm], (n) => e.less(n, FINITE));
     const powers = betas.map((beta, i) => mul(this.#at(2 + i), beta));
     return {
@@ -80,7 +80,7 @@ export class LossScale {
 }
 
 /** What follows of a step's gradients. */
-export interface Judgement {
+export interface ScalerUpdate {
   /** 1 if they are finite, else 0. */
   readonly isGood: Tensor;
   /** Their norm without the scale. */

@@ -12,12 +12,17 @@ import type { RandomState } from "../gpu/ops/random.ts";
 import { mean } from "../gpu/ops/sum.ts";
 import { reshape, slice, stopGradient } from "../gpu/ops/view.ts";
 import { constant, type Tensor } from "../gpu/tensor.ts";
-import { boundTerms } from "../model/bound.ts";
-import type { UNetConfig } from "../model/config.ts";
+import { boundTerms } from "../diffusion/vlb.ts";
+import type { UNetConfig } from "../model/unet_config.ts";
 import { sourceOf } from "../model/parameters.ts";
-import { addNoise, askNetwork, type LevelTensors, outputChannels } from "../model/prediction.ts";
-import { slopeOf, targetOf } from "../model/prediction.ts";
-import { NoiseSchedule, type ScheduleConfig } from "../model/schedule.ts";
+import {
+  addNoise,
+  askNetwork,
+  type LevelTensors,
+  outputChannels,
+} from "../diffusion/prediction.ts";
+import { slopeOf, targetOf } from "../diffusion/prediction.ts";
+import { NoiseSchedule, type ScheduleConfig } from "../diffusion/schedule.ts";
 import { unet, type UNetInputs } from "../model/unet.ts";
 
 /**

@@ -14,11 +14,11 @@ import { concat } from "../gpu/ops/concat.ts";
 import { map, mul, sqrt, square, toFloat } from "../gpu/ops/map.ts";
 import { sum } from "../gpu/ops/sum.ts";
 import { reshape, slice } from "../gpu/ops/view.ts";
-import { sizeOf } from "../gpu/shape.ts";
+import { sizeOf } from "../shape.ts";
 import { constant, input, type Tensor } from "../gpu/tensor.ts";
-import type { UNetConfig } from "../model/config.ts";
+import type { UNetConfig } from "../model/unet_config.ts";
 import { type ParameterLayout, viewParameters } from "../model/parameters.ts";
-import type { ScheduleConfig } from "../model/schedule.ts";
+import type { ScheduleConfig } from "../diffusion/schedule.ts";
 import type { UNetInputs } from "../model/unet.ts";
 import { LossScale, unlessSkipped } from "./loss_scale.ts";
 import { type Batch, diffusionLosses, type ObjectiveConfig } from "./objective.ts";
@@ -88,7 +88,7 @@ function decayMask({ specs, offsets, size }: ParameterLayout): Tensor | number {
 }
 
 /** What a batch is learnt by: a network, the noise it sees, where its parameters are, the batch. */
-export interface Lesson {
+export interface StepSpec {
   readonly config: UNetConfig;
   readonly schedule: ScheduleConfig;
   readonly layout: ParameterLayout;
@@ -102,7 +102,7 @@ export interface Lesson {
 }
 
 /** Sums of the losses of a batch, `[TALLY]`, the first divided by all images of the step. */
-function tally({ schedule, batch, images }: Lesson, losses: Tensor, weighted: Tensor): Tensor {
+function tally({ schedule, batch, images }: StepSpec, losses: Tensor, weighted: Tensor): Tensor {
   const [count] = losses.shape, { numTrainTimesteps: T } = schedule;
   const bound = (i: number) => constant(ranges.map((q) => (q + i) * T / RANGES - 0.5), [1, RANGES]);
   const ranges = Array.from({ length: RANGES }, (_, q) => q);
@@ -124,24 +124,24 @@ interface Learnt {
   readonly observed: Graph["updates"];
 }
 
-function learn(lesson: Lesson, parameters: Tensor, scale: Tensor | undefined): Learnt {
-  const { layout, batch, images } = lesson, views = viewParameters(layout, parameters);
-  const segments: Segment[] = [], recomputed = lesson.recomputes ? "block" : "attention";
-  const { losses, weighted } = measure(lesson, views, (kind, segment) => {
+function learn(spec: StepSpec, parameters: Tensor, scale: Tensor | undefined): Learnt {
+  const { layout, batch, images } = spec, views = viewParameters(layout, parameters);
+  const segments: Segment[] = [], recomputed = spec.recomputes ? "block" : "attention";
+  const { losses, weighted } = measure(spec, views, (kind, segment) => {
     if (kind === recomputed) segments.push(segment);
   });
   const mean = mul(sum(weighted), 1 / images), loss = scale ? mul(mean, scale) : mean;
   const [gradient] = grad(loss, [parameters], segments);
   return {
     gradient,
-    tally: tally(lesson, losses, weighted),
+    tally: tally(spec, losses, weighted),
     observed: batch.observe ? [batch.observe(losses)] : [],
   };
 }
 
 /** The losses of a batch, as they are and as they count. */
 function measure(
-  { config, schedule, objective, batch }: Lesson,
+  { config, schedule, objective, batch }: StepSpec,
   views: ReadonlyMap<string, Tensor>,
   onSegment?: UNetInputs["onSegment"],
 ): { losses: Tensor; weighted: Tensor } {
@@ -221,9 +221,9 @@ function update(
  * `parameters`, `moment1`, `moment2`, `ema`, all flat, and `history` `[HISTORY, ROW]` of losses and
  * gradient norms; what the drawing of timesteps remembers; and `scaling` of the loss, for `f16`.
  */
-export function trainingStep(lesson: Lesson, optimizer: OptimizerConfig): Graph {
-  const { layout } = lesson, parameters = input("parameters", [layout.size]);
-  const scaling = scalingOf(optimizer), learnt = learn(lesson, parameters, scaling?.scale);
+export function trainingStep(spec: StepSpec, optimizer: OptimizerConfig): Graph {
+  const { layout } = spec, parameters = input("parameters", [layout.size]);
+  const scaling = scalingOf(optimizer), learnt = learn(spec, parameters, scaling?.scale);
   return makeGraph({}, update(layout, optimizer, parameters, learnt, scaling));
 }
 
@@ -245,9 +245,9 @@ function accumulate(name: string, value: Tensor, isNext: Tensor): Graph["updates
  * A part of a step. Its gradient and losses go to `gradient` and `tally`, which
  * {@linkcode updateStep} takes.
  */
-export function gradientStep(lesson: Lesson, optimizer: OptimizerConfig): Graph {
-  const isNext = input("isNext", [1]), parameters = input("parameters", [lesson.layout.size]);
-  const { gradient, tally } = learn(lesson, parameters, scalingOf(optimizer)?.scale);
+export function gradientStep(spec: StepSpec, optimizer: OptimizerConfig): Graph {
+  const isNext = input("isNext", [1]), parameters = input("parameters", [spec.layout.size]);
+  const { gradient, tally } = learn(spec, parameters, scalingOf(optimizer)?.scale);
   return makeGraph({}, [
     accumulate("gradient", gradient, isNext),
     accumulate("tally", tally, isNext),
@@ -262,11 +262,11 @@ export function updateStep(layout: ParameterLayout, optimizer: OptimizerConfig):
 }
 
 /** Measures losses and learns nothing; they go to `tally`. */
-export function evaluationStep(lesson: Lesson): Graph {
-  const { layout } = lesson, isNext = input("isNext", [1]);
+export function evaluationStep(spec: StepSpec): Graph {
+  const { layout } = spec, isNext = input("isNext", [1]);
   const { losses, weighted } = measure(
-    lesson,
+    spec,
     viewParameters(layout, input("parameters", [layout.size])),
   );
-  return makeGraph({}, [accumulate("tally", tally(lesson, losses, weighted), isNext)]);
+  return makeGraph({}, [accumulate("tally", tally(spec, losses, weighted), isNext)]);
 }

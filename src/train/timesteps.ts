@@ -13,7 +13,7 @@ import { randomInteger, randomNormal, type RandomState, randomUniform } from "..
 import { mean, sum } from "../gpu/ops/sum.ts";
 import { broadcastTo, reshape, slice } from "../gpu/ops/view.ts";
 import { constant, input, type Tensor } from "../gpu/tensor.ts";
-import { NoiseSchedule, type ScheduleConfig } from "../model/schedule.ts";
+import { NoiseSchedule, type ScheduleConfig } from "../diffusion/schedule.ts";
 
 /**
  * How noise levels are drawn. `uniform`; `antithetic`: t for one half of a batch and T - 1 - t for the

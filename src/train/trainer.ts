@@ -6,15 +6,22 @@
 
 import type { MemoryPlan, ProgramDescription } from "../gpu/describe.ts";
 import type { Device, Program, TensorBuffer } from "../gpu/device.ts";
-import { compileBatch } from "../gpu/fit.ts";
+import { compileBatch } from "../gpu/compile_batch.ts";
 import { philox, seedWords, toUniform } from "../gpu/philox.ts";
 import type { Model } from "../model/model.ts";
-import { type Batches, openBatches } from "./batches.ts";
+import { type Batches, openBatches } from "../data/batches.ts";
 import { emaDecayAt, learningRateAt, type TrainingConfig } from "./config.ts";
-import { type Dataset, ImageOrder } from "./dataset.ts";
-import { HeldOut } from "./held_out.ts";
+import { type Dataset, ImageOrder } from "../data/dataset.ts";
+import { Validation } from "./validation.ts";
 import { LossScale } from "./loss_scale.ts";
-import { checkFits, type ImageSize, makeLesson, partOf, type Split, splitOff } from "./lesson.ts";
+import {
+  checkFits,
+  type ImageSize,
+  makeStepSpec,
+  partOf,
+  type Split,
+  trainValidationSplit,
+} from "./step_inputs.ts";
 import { readRecords, type StepRecord } from "./records.ts";
 import { restoreState, stateBuffers, type TrainingState } from "./state.ts";
 import {
@@ -63,7 +70,7 @@ export class Trainer implements Disposable {
   readonly #program: Program;
   /** What owns the state: the step, or what follows its parts. */
   readonly #update: Program;
-  readonly #heldOut: HeldOut | undefined;
+  readonly #heldOut: Validation | undefined;
   /** Without its initial weights, which are as large as what a step learns. */
   readonly #model: Omit<Model, "parameters">;
   readonly #data: Dataset;
@@ -92,7 +99,7 @@ export class Trainer implements Disposable {
     if (!evaluation) return;
     const heldAt = (place: number) => heldOut[place % heldOut.length];
     const held = openBatches(data, { size, seed, imageAt: heldAt });
-    this.#heldOut = new HeldOut(evaluation, held, size, Math.ceil(heldOut.length / size));
+    this.#heldOut = new Validation(evaluation, held, size, Math.ceil(heldOut.length / size));
   }
 
   /**
@@ -135,8 +142,8 @@ export class Trainer implements Disposable {
       }
       const [update] = programs;
       const graphFor = (recomputes: boolean) => (part: number) => {
-        const lesson = makeLesson(model, data, config, { part, images, recomputes });
-        return update ? gradientStep(lesson, config) : trainingStep(lesson, config);
+        const spec = makeStepSpec(model, data, config, { part, images, recomputes });
+        return update ? gradientStep(spec, config) : trainingStep(spec, config);
       };
       const options = update
         ? { label: "a part of a training step", buffers: update.buffers }
@@ -149,11 +156,11 @@ export class Trainer implements Disposable {
       programs.push(program);
       const { parameters, ema, scaling } = (update ?? program).buffers;
       for (const buffer of [parameters, ema]) buffer.write(model.parameters);
-      const split = splitOff(data.count, config), { length } = split.heldOut;
+      const split = trainValidationSplit(data.count, config), { length } = split.heldOut;
       let evaluation: Program | undefined;
       if (length) {
         const sizes = { part, images: part * Math.ceil(length / part), isEvaluation: true };
-        const graph = evaluationStep(makeLesson(model, data, config, sizes));
+        const graph = evaluationStep(makeStepSpec(model, data, config, sizes));
         const label = "the loss of images that are held out";
         evaluation = await device.compile(graph, {
           ...{ label, buffers: { parameters: ema }, precision: config.precision },
@@ -185,11 +192,11 @@ export class Trainer implements Disposable {
   ): MemoryPlan {
     const part = partOf(config), images = config.batchSize;
     const planFor = (recomputes: boolean): MemoryPlan => {
-      const lesson = makeLesson(model, data, config, { part, images, recomputes });
+      const spec = makeStepSpec(model, data, config, { part, images, recomputes });
       const { precision } = config;
-      if (part === images) return device.plan(trainingStep(lesson, config), { precision });
+      if (part === images) return device.plan(trainingStep(spec, config), { precision });
       const rest = device.plan(updateStep(model.layout, config)),
-        plan = device.plan(gradientStep(lesson, config), { precision });
+        plan = device.plan(gradientStep(spec, config), { precision });
       const shared = 4 * (2 * model.layout.size + TALLY);
       return { ...plan, bytes: plan.bytes + rest.bytes - shared };
     };

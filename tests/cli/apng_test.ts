@@ -1,8 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
 import { decode, Image } from "imagescript";
 import { crc32 } from "node:zlib";
-import { animatePng } from "../../src/cli/apng.ts";
-import { encodePng } from "../../src/cli/pictures.ts";
+import { animatePng } from "../../src/cli/media/apng.ts";
+import { encodePng } from "../../src/cli/media/picture_files.ts";
 
 const picture = (grey: number) => ({
   ...{ width: 5, height: 3 },

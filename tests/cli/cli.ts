@@ -6,7 +6,7 @@
 
 import { assertEquals, assertMatch } from "@std/assert";
 import { fromFileUrl, join } from "@std/path";
-import { parseUNetConfig } from "../../src/model/config.ts";
+import { parseUNetConfig } from "../../src/model/unet_config.ts";
 import { initializeModel, type Model, serializeModel } from "../../src/model/model.ts";
 
 /** The package's entry. */

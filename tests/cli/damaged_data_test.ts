@@ -7,12 +7,12 @@
 
 import { crc32 } from "node:zlib";
 import { assert } from "@std/assert";
-import { openDataset } from "../../src/cli/data.ts";
-import { parseImages } from "../../src/cli/image_options.ts";
-import { Progress } from "../../src/cli/progress.ts";
+import { openDataset } from "../../src/cli/data/data.ts";
+import { parseImages } from "../../src/cli/commands/image_options.ts";
+import { Progress } from "../../src/cli/terminal/progress.ts";
 import { InputError } from "../../src/errors.ts";
-import { writeSafetensors } from "../../src/model/safetensors.ts";
-import { openBatches } from "../../src/train/batches.ts";
+import { writeSafetensors } from "../../src/formats/safetensors.ts";
+import { openBatches } from "../../src/data/batches.ts";
 import { mutate } from "../mutate.ts";
 import { gzip, makeBmp, makeTar, pictureFile } from "../pictures.ts";
 import { Random } from "../random.ts";

@@ -1,11 +1,11 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { openDataset, type ReadOptions } from "../../src/cli/data.ts";
-import { parseImages } from "../../src/cli/image_options.ts";
-import { Progress } from "../../src/cli/progress.ts";
+import { openDataset, type ReadOptions } from "../../src/cli/data/data.ts";
+import { parseImages } from "../../src/cli/commands/image_options.ts";
+import { Progress } from "../../src/cli/terminal/progress.ts";
 import { InputError } from "../../src/errors.ts";
-import { readSafetensors } from "../../src/model/safetensors.ts";
-import { openBatches } from "../../src/train/batches.ts";
-import type { Dataset } from "../../src/train/dataset.ts";
+import { readSafetensors } from "../../src/formats/safetensors.ts";
+import { openBatches } from "../../src/data/batches.ts";
+import type { Dataset } from "../../src/data/dataset.ts";
 import { gzip, makeBmp, makeTar, pictureFile } from "../pictures.ts";
 import { encodeIdx, Folder, imagesFile, labelsFile, tinyUNet } from "./cli.ts";
 

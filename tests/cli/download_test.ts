@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { obtain, type Published } from "../../src/cli/download.ts";
-import { Progress } from "../../src/cli/progress.ts";
+import { obtain, type Published } from "../../src/cli/data/download.ts";
+import { Progress } from "../../src/cli/terminal/progress.ts";
 import { Folder } from "./cli.ts";
 
 class Quiet extends Progress {

@@ -1,10 +1,10 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { kindOf, listFolder } from "../../src/cli/files.ts";
-import { RunFolder } from "../../src/cli/run_folder.ts";
-import { isIntact, writeSealed } from "../../src/cli/seal.ts";
-import { sizeOf } from "../../src/gpu/shape.ts";
-import { parseUNetConfig } from "../../src/model/config.ts";
-import { readSafetensors, toFloat32 } from "../../src/model/safetensors.ts";
+import { kindOf, listFolder } from "../../src/cli/terminal/files.ts";
+import { RunFolder } from "../../src/cli/run/run_folder.ts";
+import { isIntact, writeSealed } from "../../src/cli/run/state_file.ts";
+import { sizeOf } from "../../src/shape.ts";
+import { parseUNetConfig } from "../../src/model/unet_config.ts";
+import { readSafetensors, toFloat32 } from "../../src/formats/safetensors.ts";
 import { parameterLayout } from "../../src/model/unet.ts";
 import { Random } from "../random.ts";
 import { Folder, tinyUNet } from "./cli.ts";

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { decode, GIF } from "imagescript";
-import { readSafetensors, toFloat32 } from "../../src/model/safetensors.ts";
+import { readSafetensors, toFloat32 } from "../../src/formats/safetensors.ts";
 import { assertClose } from "../close.ts";
 import { Folder, tinyModelFile } from "./cli.ts";
 

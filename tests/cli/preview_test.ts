@@ -1,6 +1,6 @@
 // deno-lint-ignore-file no-control-regex -- Terminals are controlled by control characters.
 import { assert, assertEquals } from "@std/assert";
-import { Preview, protocolOf } from "../../src/cli/preview.ts";
+import { Preview, protocolOf } from "../../src/cli/media/preview.ts";
 
 const images = (count: number, side = 6) => ({
   ...{ count, height: side, width: side, channels: 1 },

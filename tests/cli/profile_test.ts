@@ -1,5 +1,5 @@
 import { assert, assertAlmostEquals, assertEquals, assertMatch } from "@std/assert";
-import { formatProfile, formatProgram } from "../../src/cli/profile.ts";
+import { formatProfile, formatProgram } from "../../src/cli/run/profile.ts";
 import { Folder, imagesFile, tinyModelFile, tinyUNet } from "./cli.ts";
 
 async function makeFolder(): Promise<Folder> {

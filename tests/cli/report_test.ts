@@ -5,9 +5,9 @@ import {
   assertMatch,
   assertStringIncludes,
 } from "@std/assert";
-import { drawChart, formatTick, smooth } from "../../src/cli/chart.ts";
-import { History, type LogLine } from "../../src/cli/history.ts";
-import { renderReport, type Report } from "../../src/cli/report.ts";
+import { drawChart, formatTick, smooth } from "../../src/cli/run/chart.ts";
+import { History, type LogLine } from "../../src/cli/run/training_log.ts";
+import { renderReport, type Report } from "../../src/cli/run/report.ts";
 import { encodeIdx, tinyUNet } from "./cli.ts";
 import { makeFolder, readLog, train } from "./training.ts";
 

@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { z } from "zod";
-import { configSchema, presets, readRunFields } from "../../src/cli/run_config.ts";
-import { parseUNetConfig } from "../../src/model/config.ts";
-import { parseSchedule } from "../../src/model/schedule.ts";
+import { configSchema, presets, readRunFields } from "../../src/cli/run/run_config.ts";
+import { parseUNetConfig } from "../../src/model/unet_config.ts";
+import { parseSchedule } from "../../src/diffusion/schedule.ts";
 import { parameterLayout } from "../../src/model/unet.ts";
 import { parseTraining } from "../../src/train/config.ts";
 import { paperConfigs } from "../networks.ts";

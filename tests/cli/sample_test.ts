@@ -1,9 +1,9 @@
 import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { decode, GIF, Image } from "imagescript";
-import { formatSchedule } from "../../src/model/schedule.ts";
-import { formatUNetConfig } from "../../src/model/config.ts";
+import { formatSchedule } from "../../src/diffusion/schedule.ts";
+import { formatUNetConfig } from "../../src/model/unet_config.ts";
 import { nameTensors } from "../../src/model/model.ts";
-import { readSafetensors, toFloat32, writeSafetensors } from "../../src/model/safetensors.ts";
+import { readSafetensors, toFloat32, writeSafetensors } from "../../src/formats/safetensors.ts";
 import { assertClose } from "../close.ts";
 import { Folder, tinyModel, tinyModelFile } from "./cli.ts";
 import manifest from "../../deno.json" with { type: "json" };

@@ -6,7 +6,7 @@
  */
 
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { kindOf } from "../../src/cli/files.ts";
+import { kindOf } from "../../src/cli/terminal/files.ts";
 import { makeBmp, pictureFile } from "../pictures.ts";
 import { Random } from "../random.ts";
 import { type Folder, tinyUNet } from "./cli.ts";

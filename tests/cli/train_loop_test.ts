@@ -5,16 +5,16 @@ import {
   assertRejects,
   assertStringIncludes,
 } from "@std/assert";
-import { openDataset } from "../../src/cli/data.ts";
-import { kindOf } from "../../src/cli/files.ts";
-import { parseImages } from "../../src/cli/image_options.ts";
-import { Progress } from "../../src/cli/progress.ts";
-import { RunFolder } from "../../src/cli/run_folder.ts";
-import { type Plan, runTraining } from "../../src/cli/train_loop.ts";
+import { openDataset } from "../../src/cli/data/data.ts";
+import { kindOf } from "../../src/cli/terminal/files.ts";
+import { parseImages } from "../../src/cli/commands/image_options.ts";
+import { Progress } from "../../src/cli/terminal/progress.ts";
+import { RunFolder } from "../../src/cli/run/run_folder.ts";
+import { type Plan, runTraining } from "../../src/cli/run/train_loop.ts";
 import { type Device, DeviceError, LimitError } from "../../src/gpu/device.ts";
 import { WasmDevice } from "../../src/gpu/wasm/device.ts";
-import { parseUNetConfig } from "../../src/model/config.ts";
-import { parseSchedule } from "../../src/model/schedule.ts";
+import { parseUNetConfig } from "../../src/model/unet_config.ts";
+import { parseSchedule } from "../../src/diffusion/schedule.ts";
 import { parseTraining } from "../../src/train/config.ts";
 import { openGpu } from "../device.ts";
 import { type Folder, tinyUNet } from "./cli.ts";

@@ -5,7 +5,7 @@
  */
 
 import { assert } from "@std/assert";
-import { readSafetensors } from "../../src/model/safetensors.ts";
+import { readSafetensors } from "../../src/formats/safetensors.ts";
 import { Folder, imagesFile, labelsFile, tinyUNet } from "./cli.ts";
 
 /** Names of the files of its data. */

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { keepTuning, readChoices } from "../../src/cli/tuning.ts";
+import { keepTuning, readChoices } from "../../src/cli/terminal/tuning.ts";
 
 Deno.test("choices of kernels are kept in a file; a damaged one is as good as none", async () => {
   const folder = await Deno.makeTempDir(), path = `${folder}/cache/tuning.json`;

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { type Device, LimitError } from "../../src/gpu/device.ts";
-import { compileBatch } from "../../src/gpu/fit.ts";
+import { compileBatch } from "../../src/gpu/compile_batch.ts";
 import { type Graph, makeGraph } from "../../src/gpu/graph.ts";
 import { conv2d, same } from "../../src/gpu/ops/conv2d.ts";
 import { add, mul, silu } from "../../src/gpu/ops/map.ts";

@@ -3,7 +3,7 @@ import { grad, type Segment } from "../../src/gpu/grad.ts";
 import { ancestorsOf, makeGraph } from "../../src/gpu/graph.ts";
 import { mean } from "../../src/gpu/ops/sum.ts";
 import { square } from "../../src/gpu/ops/map.ts";
-import { simplify } from "../../src/gpu/simplify.ts";
+import { simplify } from "../../src/gpu/compile/simplify.ts";
 import { input } from "../../src/gpu/tensor.ts";
 import { sourceOf, viewParameters } from "../../src/model/parameters.ts";
 import { parameterLayout, type SegmentKind, unet } from "../../src/model/unet.ts";

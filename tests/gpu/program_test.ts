@@ -14,8 +14,8 @@ import { broadcastTo, reshape, slice, transpose } from "../../src/gpu/ops/view.t
 import { ReferenceDevice } from "../../src/gpu/reference.ts";
 import { constant, input } from "../../src/gpu/tensor.ts";
 import { initializeModel } from "../../src/model/model.ts";
-import { parseUNetConfig } from "../../src/model/config.ts";
-import { idxDataset } from "../../src/train/datasets/idx.ts";
+import { parseUNetConfig } from "../../src/model/unet_config.ts";
+import { idxDataset } from "../../src/data/datasets/idx.ts";
 import { Sampler } from "../../src/sample/sampler.ts";
 import { parseTraining } from "../../src/train/config.ts";
 import { Trainer } from "../../src/train/trainer.ts";

@@ -13,7 +13,7 @@ import {
   type NamedTensor,
   readSafetensors,
   writeSafetensors,
-} from "../../src/model/safetensors.ts";
+} from "../../src/formats/safetensors.ts";
 import { mutate } from "../mutate.ts";
 import { randomModel, smallConfig, tinyConfig } from "../networks.ts";
 import { Random } from "../random.ts";

@@ -1,5 +1,5 @@
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
-import { sizeOf } from "../../src/gpu/shape.ts";
+import { sizeOf } from "../../src/shape.ts";
 import { input } from "../../src/gpu/tensor.ts";
 import {
   collectParameters,

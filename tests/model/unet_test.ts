@@ -3,7 +3,7 @@ import { InputError } from "../../src/errors.ts";
 import { makeGraph } from "../../src/gpu/graph.ts";
 import { interpret } from "../../src/gpu/reference.ts";
 import { constant, type HostArray, input, type Tensor } from "../../src/gpu/tensor.ts";
-import { parseUNetConfig, type UNetConfig } from "../../src/model/config.ts";
+import { parseUNetConfig, type UNetConfig } from "../../src/model/unet_config.ts";
 import { initializeModel, type Model } from "../../src/model/model.ts";
 import { fileShape, sourceOf, viewParameters } from "../../src/model/parameters.ts";
 import { parameterLayout, unet } from "../../src/model/unet.ts";

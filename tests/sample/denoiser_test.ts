@@ -2,7 +2,7 @@ import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { makeGraph } from "../../src/gpu/graph.ts";
 import { interpret } from "../../src/gpu/reference.ts";
 import { constant } from "../../src/gpu/tensor.ts";
-import { parseSchedule } from "../../src/model/schedule.ts";
+import { parseSchedule } from "../../src/diffusion/schedule.ts";
 import { denoise, quantile } from "../../src/sample/denoiser.ts";
 import { assertClose } from "../close.ts";
 import { Random } from "../random.ts";

@@ -8,8 +8,8 @@ import { randomUniform } from "../../src/gpu/ops/random.ts";
 import { reshape } from "../../src/gpu/ops/view.ts";
 import { interpret, ReferenceDevice } from "../../src/gpu/reference.ts";
 import { constant, type Tensor } from "../../src/gpu/tensor.ts";
-import { NoiseSchedule, parseSchedule } from "../../src/model/schedule.ts";
-import { BIN_STREAM } from "../../src/sample/flow.ts";
+import { NoiseSchedule, parseSchedule } from "../../src/diffusion/schedule.ts";
+import { BIN_STREAM } from "../../src/sample/probability_flow.ts";
 import {
   boundOf,
   densityOf,

@@ -13,12 +13,16 @@ import { randomNormal } from "../../src/gpu/ops/random.ts";
 import { reshape, slice } from "../../src/gpu/ops/view.ts";
 import { interpret } from "../../src/gpu/reference.ts";
 import { constant, input } from "../../src/gpu/tensor.ts";
-import { targetOf } from "../../src/model/prediction.ts";
-import { type NoiseLevel, NoiseSchedule, type ScheduleConfig } from "../../src/model/schedule.ts";
+import { targetOf } from "../../src/diffusion/prediction.ts";
+import {
+  type NoiseLevel,
+  NoiseSchedule,
+  type ScheduleConfig,
+} from "../../src/diffusion/schedule.ts";
 import type { MethodOptions } from "../../src/sample/options.ts";
-import type { Method, Plan, Step, Weights } from "../../src/sample/plan.ts";
+import type { Solver, Step, UpdateTable, Weights } from "../../src/sample/solver.ts";
 import { memoriesOf, samplingStep } from "../../src/sample/step.ts";
-import { makePlan } from "../../src/sample/walk.ts";
+import { makeUpdateTable } from "../../src/sample/timesteps.ts";
 
 /** Images whose pixels are normal and independent, so that everything is known of them. */
 export const MEAN = 0.3, VARIANCE = 0.25;
@@ -48,7 +52,7 @@ export const flowEnd: Oracle = (x, { alpha, sigma }) => {
 };
 
 /** Follows a plan in double precision. */
-export function follow(plan: Plan, start: Affine, oracle: Oracle = expected): Affine {
+export function follow(plan: UpdateTable, start: Affine, oracle: Oracle = expected): Affine {
   const zero = start.map(() => 0), memories: Record<string, Affine> = {};
   let x = start;
   for (const [k, { at, input = { x: 1 }, next, range }] of plan.entries()) {
@@ -72,11 +76,11 @@ export function follow(plan: Plan, start: Affine, oracle: Oracle = expected): Af
 }
 
 /** Noise to start a plan from. */
-export const noiseFor = (plan: Plan): Affine =>
+export const noiseFor = (plan: UpdateTable): Affine =>
   Float64Array.from({ length: plan.length + 2 }, (_, i) => i === 1 ? 1 : 0);
 
 /** A number, with no noise in it. */
-export const fixed = (value: number, plan: Plan): Affine =>
+export const fixed = (value: number, plan: UpdateTable): Affine =>
   Float64Array.from({ length: plan.length + 2 }, (_, i) => i ? 0 : value);
 
 /** The mean and the variance of what a sum of noise comes to. */
@@ -117,11 +121,11 @@ export const target: Float32Array<ArrayBuffer> = Float32Array.from(
  */
 export function sampleByOracle(
   config: ScheduleConfig,
-  method: Method,
+  method: Solver,
   steps: number,
   options: MethodOptions = {},
 ): Float32Array<ArrayBuffer> {
-  const plan = makePlan(method, new NoiseSchedule(config), steps, options);
+  const plan = makeUpdateTable(method, new NoiseSchedule(config), steps, options);
   const x = input("x", shape), index = input("index", [1], "i32");
   const seed = constant(new Int32Array([1, 2])), first = constant(new Int32Array(1));
   const levels = gather(

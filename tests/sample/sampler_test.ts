@@ -3,11 +3,11 @@ import { InputError } from "../../src/errors.ts";
 import { DeviceError } from "../../src/gpu/device.ts";
 import { ReferenceDevice } from "../../src/gpu/reference.ts";
 import { initializeModel } from "../../src/model/model.ts";
-import { NoiseSchedule } from "../../src/model/schedule.ts";
+import { NoiseSchedule } from "../../src/diffusion/schedule.ts";
 import type { Images, SamplerOptions } from "../../src/sample/options.ts";
-import { type MethodName, methods } from "../../src/sample/registry.ts";
+import { type MethodName, methods } from "../../src/sample/solvers/mod.ts";
 import { Sampler } from "../../src/sample/sampler.ts";
-import { makePlan } from "../../src/sample/walk.ts";
+import { makeUpdateTable } from "../../src/sample/timesteps.ts";
 import { assertClose } from "../close.ts";
 import { openCpuAs, openGpu } from "../device.ts";
 import { randomModel, smallConfig, tinyConfig } from "../networks.ts";
@@ -82,7 +82,7 @@ Deno.test("every step of ddpm adds fresh normal noise", async () => {
   // A fresh network predicts zero. If that is x_0, then x_s = c x_t + d z, and z can be seen.
   const schedule = { prediction_type: "sample" }, steps = 8, seen: Float32Array[] = [];
   const model = initializeModel(tinyConfig(), schedule, 0);
-  const plan = makePlan(methods.ddpm, new NoiseSchedule(model.schedule), steps, {});
+  const plan = makeUpdateTable(methods.ddpm, new NoiseSchedule(model.schedule), steps, {});
   const weights = plan.map(({ next }) => next.x);
   using device = await openGpu();
   using sampler = await Sampler.create(device, model, { method: "ddpm", steps, batchSize: 8 });

@@ -7,7 +7,7 @@ import { interpret } from "../../src/gpu/reference.ts";
 import { constant, type HostArray, input, type Tensor } from "../../src/gpu/tensor.ts";
 import { initializeModel, type Model } from "../../src/model/model.ts";
 import { viewParameters } from "../../src/model/parameters.ts";
-import { NoiseSchedule } from "../../src/model/schedule.ts";
+import { NoiseSchedule } from "../../src/diffusion/schedule.ts";
 import {
   type Batch,
   checkObjective,

@@ -1,7 +1,7 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { interpret } from "../../src/gpu/reference.ts";
 import { type HostArray, input } from "../../src/gpu/tensor.ts";
-import { parseUNetConfig } from "../../src/model/config.ts";
+import { parseUNetConfig } from "../../src/model/unet_config.ts";
 import { initializeModel, type Model } from "../../src/model/model.ts";
 import { SIMPLE } from "../../src/train/objective.ts";
 import {
@@ -165,9 +165,9 @@ for (const [name, open] of Object.entries({ GPU: openGpu, CPU: () => openCpuAs(2
       ...{ images: input("images", shape), noise: input("noise", shape) },
       timesteps: input("timesteps", [1], "i32"),
     };
-    const lesson = { config, schedule, layout, objective: SIMPLE, batch: one, images: 1 };
+    const spec = { config, schedule, layout, objective: SIMPLE, batch: one, images: 1 };
     using device = await open();
-    const { temporary } = device.plan(trainingStep(lesson, settings));
+    const { temporary } = device.plan(trainingStep(spec, settings));
     // There is one gradient, and activations are next to nothing; parts of sums are something.
     const sizes = temporary / (4 * layout.size);
     assert(sizes > 1 && sizes < 2, `temporary memory is ${sizes.toFixed(2)} times the weights`);

@@ -4,7 +4,7 @@ import type { Device } from "../../src/gpu/device.ts";
 import { ReferenceDevice } from "../../src/gpu/reference.ts";
 import { initializeModel, type Model, parseModel, serializeModel } from "../../src/model/model.ts";
 import { Sampler } from "../../src/sample/sampler.ts";
-import type { Dataset } from "../../src/train/dataset.ts";
+import type { Dataset } from "../../src/data/dataset.ts";
 import { HISTORY } from "../../src/train/step.ts";
 import {
   emaDecayAt,

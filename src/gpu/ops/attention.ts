@@ -7,7 +7,7 @@
 
 import { grad } from "../grad.ts";
 import type { Op } from "../op.ts";
-import { formatShape, sameShape, type Shape, sizeOf } from "../shape.ts";
+import { formatShape, sameShape, type Shape, sizeOf } from "../../shape.ts";
 import { apply, type HostArray, type Tensor } from "../tensor.ts";
 import {
   forwardVariant,
@@ -15,7 +15,7 @@ import {
   queryGradVariant,
   secondPart,
 } from "../wgsl/attention.ts";
-import { type AttentionSizes, attentionSizes, isWalkable } from "../wgsl/scores.ts";
+import { type AttentionSizes, attentionSizes, isWalkable } from "../wgsl/attention_tiles.ts";
 import { viewOf } from "./concat.ts";
 import { mul } from "./map.ts";
 import { matmul, splitHeads } from "./matmul.ts";

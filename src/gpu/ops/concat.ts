@@ -6,7 +6,7 @@
  */
 
 import type { Op } from "../op.ts";
-import { formatShape, type Shape, sizeOf } from "../shape.ts";
+import { formatShape, type Shape, sizeOf } from "../../shape.ts";
 import { apply, type Tensor } from "../tensor.ts";
 import { add } from "./map.ts";
 import { sum } from "./sum.ts";

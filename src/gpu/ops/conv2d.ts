@@ -8,7 +8,7 @@
 
 import { type ConvSizes, convSizes, type Window } from "../convolution.ts";
 import type { Case, Op } from "../op.ts";
-import { formatShape, type Shape } from "../shape.ts";
+import { formatShape, type Shape } from "../../shape.ts";
 import { apply, type Tensor } from "../tensor.ts";
 import { lowerForward, lowerInputGrad, lowerWeightGrad } from "../wasm/conv2d.ts";
 import { forwardVariant, inputGradVariant, weightGradVariant } from "../wgsl/conv2d.ts";

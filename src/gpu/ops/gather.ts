@@ -5,9 +5,12 @@
  */
 
 import type { Op } from "../op.ts";
-import { formatShape, sizeOf } from "../shape.ts";
+import { formatShape, sizeOf } from "../../shape.ts";
 import { apply, type Tensor } from "../tensor.ts";
-import { lowerGather as gatherOnCpu, lowerScatter as scatterOnCpu } from "../wasm/small.ts";
+import {
+  lowerGather as gatherOnCpu,
+  lowerScatter as scatterOnCpu,
+} from "../wasm/softmax_gather_random.ts";
 import { bind, bindInput, type Kernel, makeKernel, type WgslTarget } from "../wgsl/kernel.ts";
 
 function lowerGather(node: Tensor, target: WgslTarget): Kernel[] {

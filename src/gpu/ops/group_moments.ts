@@ -8,9 +8,9 @@
  */
 
 import * as e from "../expression.ts";
-import type { Access, Loop } from "../loop.ts";
+import type { Access, Loop } from "../compile/loop.ts";
 import type { Op } from "../op.ts";
-import { denseStrides, sizeOf } from "../shape.ts";
+import { denseStrides, sizeOf } from "../../shape.ts";
 import { Scratch, type Storage } from "../storage.ts";
 import { apply, type HostArray, type Tensor } from "../tensor.ts";
 import { resolve } from "../view.ts";

@@ -9,7 +9,7 @@
 
 import * as e from "../expression.ts";
 import type { Op } from "../op.ts";
-import { formatShape } from "../shape.ts";
+import { formatShape } from "../../shape.ts";
 import { apply, type Tensor } from "../tensor.ts";
 import { moments, momentsOp, type NormAttributes, sizes } from "./group_moments.ts";
 import { groupNormGradOp, groupNormGradOps } from "./group_norm_grad.ts";

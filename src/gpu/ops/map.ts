@@ -14,7 +14,7 @@ import {
   denseStrides,
   sameShape,
   type Shape,
-} from "../shape.ts";
+} from "../../shape.ts";
 import { apply, type DType, type HostArray, type Tensor } from "../tensor.ts";
 import { sumTo } from "./sum.ts";
 import { permute, reshape, slice } from "./view.ts";

@@ -5,16 +5,16 @@
  * @module
  */
 
-import type { Fused } from "../loop.ts";
+import type { Fused } from "../compile/loop.ts";
 import type { Op } from "../op.ts";
-import { formatShape, sameShape, sizeOf } from "../shape.ts";
+import { formatShape, sameShape, sizeOf } from "../../shape.ts";
 import { apply, type HostArray, type Tensor } from "../tensor.ts";
 import { resolve } from "../view.ts";
 import { generateTile, type Product, type Source } from "../wgsl/gemm.ts";
 import { lowerMatmul as lowerOnCpu } from "../wasm/matmul.ts";
 import { FusedWork } from "../wgsl/elementwise.ts";
 import { type Binding, bindRange, type Kernel, loadFour, type WgslTarget } from "../wgsl/kernel.ts";
-import { splitSum } from "../wgsl/split.ts";
+import { splitSum } from "../wgsl/split_k.ts";
 import { add } from "./map.ts";
 import { isTransposed, permute, reshape, transpose } from "./view.ts";
 

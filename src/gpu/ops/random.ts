@@ -15,9 +15,9 @@ import {
   toNormals,
   toUniform,
 } from "../philox.ts";
-import { type Shape, sizeOf } from "../shape.ts";
+import { type Shape, sizeOf } from "../../shape.ts";
 import { apply, constant, type Tensor } from "../tensor.ts";
-import { lowerRandom } from "../wasm/small.ts";
+import { lowerRandom } from "../wasm/softmax_gather_random.ts";
 import { randomVariant } from "../wgsl/philox.ts";
 import { map } from "./map.ts";
 

@@ -7,9 +7,9 @@
 import * as e from "../expression.ts";
 import { grad } from "../grad.ts";
 import type { Op } from "../op.ts";
-import { sizeOf } from "../shape.ts";
+import { sizeOf } from "../../shape.ts";
 import { apply, type Tensor } from "../tensor.ts";
-import { lowerSoftmax as lowerOnCpu } from "../wasm/small.ts";
+import { lowerSoftmax as lowerOnCpu } from "../wasm/softmax_gather_random.ts";
 import { aliases, EXP, literal } from "../wgsl/expression.ts";
 import {
   bind,

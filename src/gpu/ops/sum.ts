@@ -6,7 +6,7 @@
  */
 
 import type { Op } from "../op.ts";
-import { broadcastStrides, denseStrides, formatShape, sameShape, type Shape } from "../shape.ts";
+import { broadcastStrides, denseStrides, formatShape, sameShape, type Shape } from "../../shape.ts";
 import { apply, type Tensor } from "../tensor.ts";
 import { mul } from "./map.ts";
 import { broadcastTo, reshape } from "./view.ts";

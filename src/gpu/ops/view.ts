@@ -15,7 +15,7 @@ import {
   sameShape,
   type Shape,
   sizeOf,
-} from "../shape.ts";
+} from "../../shape.ts";
 import { apply, constant, type HostArray, type Tensor } from "../tensor.ts";
 import type { View } from "../view.ts";
 import { concat, pack } from "./concat.ts";

@@ -7,13 +7,20 @@
 
 import { type ConvSizes, convSizes, type Window } from "../convolution.ts";
 import { argument } from "../expression.ts";
-import type { Fused } from "../loop.ts";
-import type { Shape } from "../shape.ts";
+import type { Fused } from "../compile/loop.ts";
+import type { Shape } from "../../shape.ts";
 import { Scratch } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { add, div, i32, type Local, mul, rem } from "./assembler.ts";
-import { bandRow, type BandShape, emitBand, emitZeros, fusedSource, plainSource } from "./band.ts";
-import { bandRows, lowerCorrelation } from "./correlation.ts";
+import {
+  bandRow,
+  type BandShape,
+  emitBand,
+  emitZeros,
+  fusedSource,
+  plainSource,
+} from "./padded_rows.ts";
+import { bandRows, lowerCorrelation } from "./direct_conv.ts";
 import { Epilogue } from "./epilogue.ts";
 import { emitTile, panelWidth, TILE_ROWS, tileRegisters } from "./gemm.ts";
 import { pointAt, pointTo, pointToInput, type WasmKernel, type WasmTarget } from "./kernel.ts";

@@ -15,7 +15,7 @@ import {
 import type { Graph } from "../graph.ts";
 import type { DType, HostArray } from "../tensor.ts";
 import type { WasmTarget } from "./kernel.ts";
-import { detectPair } from "./pair.ts";
+import { detectPair } from "./simd_width.ts";
 import type { MemoryPlan } from "../describe.ts";
 import { lowerProgram } from "./lower.ts";
 import { compileProgram } from "./program.ts";

@@ -5,8 +5,8 @@
  * @module
  */
 
-import type { Fused } from "../loop.ts";
-import { denseStrides } from "../shape.ts";
+import type { Fused } from "../compile/loop.ts";
+import { denseStrides } from "../../shape.ts";
 import type { Storage } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { add, type Body, load, type Local, mul, type Operand, sub } from "./assembler.ts";

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { emitZeros } from "./band.ts";
+import { emitZeros } from "./padded_rows.ts";
 import {
   add,
   type Body,

@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Elementwise } from "../loop.ts";
+import type { Elementwise } from "../compile/loop.ts";
 import type { Tensor } from "../tensor.ts";
 import { resolve } from "../view.ts";
 import type { Scratch, Storage } from "../storage.ts";

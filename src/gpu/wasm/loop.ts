@@ -5,7 +5,7 @@
  * @module
  */
 
-import { type Axis, collapse, isSum, type Loop } from "../loop.ts";
+import { type Axis, collapse, isSum, type Loop } from "../compile/loop.ts";
 import type { Storage } from "../storage.ts";
 import { add, div, i32, mul, type Operand, rem } from "./assembler.ts";
 import type { WasmKernel, WasmTarget } from "./kernel.ts";
@@ -20,7 +20,7 @@ import {
   TASK_ELEMENTS,
   walk,
   write,
-} from "./nest.ts";
+} from "./loop_codegen.ts";
 import { lowerSum } from "./sum.ts";
 import { emitExpressions } from "./vector.ts";
 

@@ -7,14 +7,14 @@
 
 import type { MemoryPlan } from "../describe.ts";
 import { type CompileOptions, DeviceError, noHalves } from "../device.ts";
-import { constantInputs, findPreparations } from "../constants.ts";
-import { fuse } from "../fuse.ts";
+import { constantInputs, findPreparations } from "../compile/prepack.ts";
+import { fuse } from "../compile/fuse.ts";
 import type { Graph } from "../graph.ts";
-import { Layout } from "../layout.ts";
-import { planOffsets } from "../plan.ts";
-import { sizeOf } from "../shape.ts";
-import { simplify } from "../simplify.ts";
-import type { Stage } from "../stage.ts";
+import { Layout } from "../compile/buffer_layout.ts";
+import { planOffsets } from "../compile/memory_plan.ts";
+import { sizeOf } from "../../shape.ts";
+import { simplify } from "../compile/simplify.ts";
+import type { Stage } from "../compile/stage.ts";
 import { type Storage, storageBytes } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import type { WasmDevice } from "./device.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { sizeOf } from "../shape.ts";
+import { sizeOf } from "../../shape.ts";
 import { Scratch } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { resolve } from "../view.ts";

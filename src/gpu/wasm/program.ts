@@ -14,7 +14,7 @@ import {
   type TensorBuffer,
 } from "../device.ts";
 import type { Graph } from "../graph.ts";
-import { sizeOf } from "../shape.ts";
+import { sizeOf } from "../../shape.ts";
 import { type Storage, storageBytes } from "../storage.ts";
 import { constantData, type DType, type Tensor } from "../tensor.ts";
 import { Module } from "./assembler.ts";

@@ -5,7 +5,7 @@
  */
 
 import { argument } from "../expression.ts";
-import { type Axis, collapse, type Loop, splitAxis } from "../loop.ts";
+import { type Axis, collapse, type Loop, splitAxis } from "../compile/loop.ts";
 import { Scratch, type Storage } from "../storage.ts";
 import {
   add,
@@ -32,7 +32,7 @@ import {
   TASK_ELEMENTS,
   walk,
   write,
-} from "./nest.ts";
+} from "./loop_codegen.ts";
 import { emitExpressions } from "./vector.ts";
 
 /** Elements that are summed in a row before the sum is put aside. */

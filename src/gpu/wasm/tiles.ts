@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Elementwise } from "../loop.ts";
+import type { Elementwise } from "../compile/loop.ts";
 import { applyMatrix, type Matrix } from "../winograd.ts";
 import {
   add,
@@ -27,7 +27,7 @@ import {
   emitBand,
   fusedSource,
   plainSource,
-} from "./band.ts";
+} from "./padded_rows.ts";
 
 /** Outputs of a tile along an axis, inputs of it, and frequencies. */
 export const M = 4, N = M + 2, FREQUENCIES = N * N;

@@ -8,7 +8,7 @@
  */
 
 import type { ConvSizes } from "../convolution.ts";
-import type { Elementwise, Fused } from "../loop.ts";
+import type { Elementwise, Fused } from "../compile/loop.ts";
 import { Scratch } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { F4, transposed } from "../winograd.ts";
@@ -28,8 +28,8 @@ import {
   sourceOf,
   tileKey,
 } from "./tiles.ts";
-import { filterStride, transformBack, transformWeights } from "./filters.ts";
-import { emitZeros } from "./band.ts";
+import { filterStride, transformBack, transformWeights } from "./winograd_weights.ts";
+import { emitZeros } from "./padded_rows.ts";
 import { Epilogue, type EpilogueCode } from "./epilogue.ts";
 import { emitRows, emitTile, panelWidth, TILE_ROWS, tileRegisters } from "./gemm.ts";
 import {

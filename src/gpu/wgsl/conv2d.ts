@@ -8,10 +8,10 @@
 import type { Variant } from "./kernel.ts";
 import { FusedWork } from "./elementwise.ts";
 import { bindInput, FOLDED, foldGrid, load, loadFour } from "./kernel.ts";
-import { splitSum } from "./split.ts";
+import { splitSum } from "./split_k.ts";
 import { generateTile, type Source, type Step } from "./gemm.ts";
 import { type ConvSizes, convSizes, type Window } from "../convolution.ts";
-import type { Shape } from "../shape.ts";
+import type { Shape } from "../../shape.ts";
 
 /** Sizes as uniforms. */
 function uniforms(s: ConvSizes): Record<string, number> {

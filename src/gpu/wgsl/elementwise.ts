@@ -6,8 +6,8 @@
  */
 
 import type { Expression } from "../expression.ts";
-import { type Access, collapse, type Elementwise, type Fused } from "../loop.ts";
-import { denseStrides, refine, type Refined, type Shape } from "../shape.ts";
+import { type Access, collapse, type Elementwise, type Fused } from "../compile/loop.ts";
+import { denseStrides, refine, type Refined, type Shape } from "../../shape.ts";
 import { type Storage, storageSize } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { emit, functionsFor } from "./expression.ts";

@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Fused } from "../loop.ts";
+import type { Fused } from "../compile/loop.ts";
 import type { Tensor } from "../tensor.ts";
 import { FusedWork } from "./elementwise.ts";
 import {

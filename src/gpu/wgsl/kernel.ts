@@ -7,9 +7,9 @@
  * @module
  */
 
-import type { Fusing } from "../absorb.ts";
-import type { Fused } from "../loop.ts";
-import { isDense, sizeOf } from "../shape.ts";
+import type { Fusing } from "../compile/fusion_rules.ts";
+import type { Fused } from "../compile/loop.ts";
+import { isDense, sizeOf } from "../../shape.ts";
 import { elementBytes, elementOf, type Storage, storageSize } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { resolve } from "../view.ts";

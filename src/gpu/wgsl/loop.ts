@@ -6,7 +6,7 @@
  * @module
  */
 
-import { collapse, isSum, isVectorizable, type Loop, splitAxis } from "../loop.ts";
+import { collapse, isSum, isVectorizable, type Loop, splitAxis } from "../compile/loop.ts";
 import type { Storage } from "../storage.ts";
 import { emit, functionsFor } from "./expression.ts";
 import { foldGrid, type Kernel, makeKernel, type WgslTarget } from "./kernel.ts";
@@ -20,7 +20,7 @@ import {
   read,
   splitLarge,
   write,
-} from "./ports.ts";
+} from "./loop_addressing.ts";
 import { lowerSum } from "./sum.ts";
 
 /** The kernels that run a nest: one, or several where a sum is taken in parts. */

@@ -7,15 +7,15 @@
 
 import type { Excess, MemoryPlan } from "../describe.ts";
 import type { CompileOptions } from "../device.ts";
-import { constantInputs, findPreparations } from "../constants.ts";
-import { fuse } from "../fuse.ts";
+import { constantInputs, findPreparations } from "../compile/prepack.ts";
+import { fuse } from "../compile/fuse.ts";
 import type { Graph } from "../graph.ts";
-import { halve } from "../halves.ts";
-import { Layout } from "../layout.ts";
-import { type Plan, planMemory } from "../plan.ts";
-import { formatShape, sizeOf } from "../shape.ts";
-import { simplify } from "../simplify.ts";
-import type { Placements, Stage } from "../stage.ts";
+import { halve } from "../compile/mixed_precision.ts";
+import { Layout } from "../compile/buffer_layout.ts";
+import { type Plan, planMemory } from "../compile/memory_plan.ts";
+import { formatShape, sizeOf } from "../../shape.ts";
+import { simplify } from "../compile/simplify.ts";
+import type { Placements, Stage } from "../compile/stage.ts";
 import { Scratch, type Storage, storageBytes } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { bufferSize, type GpuDevice } from "./device.ts";

@@ -6,7 +6,7 @@
 
 import type { RandomAttributes } from "../philox.ts";
 import { PHILOX } from "../philox.ts";
-import { sizeOf } from "../shape.ts";
+import { sizeOf } from "../../shape.ts";
 import { aliases, LOG } from "./expression.ts";
 import { bind, bindInput, makeKernel, type Variant } from "./kernel.ts";
 

@@ -8,7 +8,7 @@
 import { describeStage, type KernelDescription, type ProgramDescription } from "../describe.ts";
 import { type CompileOptions, limitError, type Program, type TensorBuffer } from "../device.ts";
 import type { Graph } from "../graph.ts";
-import { sizeOf } from "../shape.ts";
+import { sizeOf } from "../../shape.ts";
 import type { Storage } from "../storage.ts";
 import { constantData, type Tensor } from "../tensor.ts";
 import { type GpuDevice, GpuTensorBuffer } from "./device.ts";

@@ -6,7 +6,7 @@
  */
 
 import { argument } from "../expression.ts";
-import { type Axis, collapse, isVectorizable, type Loop, splitAxis } from "../loop.ts";
+import { type Axis, collapse, isVectorizable, type Loop, splitAxis } from "../compile/loop.ts";
 import { Scratch, type Storage } from "../storage.ts";
 import { emit, functionsFor } from "./expression.ts";
 import { foldGrid, type Kernel, makeKernel, type WgslTarget } from "./kernel.ts";
@@ -20,7 +20,7 @@ import {
   read,
   splitLarge,
   write,
-} from "./ports.ts";
+} from "./loop_addressing.ts";
 
 /** WGSL that adds up a variable of the lanes that share a sum. */
 const fold = (variable: string) =>

@@ -5,10 +5,10 @@
  * @module
  */
 
-import type { Fusing } from "../absorb.ts";
+import type { Fusing } from "../compile/fusion_rules.ts";
 import { DeviceError } from "../device.ts";
-import type { Fused } from "../loop.ts";
-import { formatShape } from "../shape.ts";
+import type { Fused } from "../compile/loop.ts";
+import { formatShape } from "../../shape.ts";
 import { type Storage, storageBytes } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import type { GpuDevice } from "./device.ts";

@@ -8,8 +8,8 @@
  */
 
 import { type ConvSizes, convSizes, type Window } from "../convolution.ts";
-import type { Fused } from "../loop.ts";
-import type { Shape } from "../shape.ts";
+import type { Fused } from "../compile/loop.ts";
+import type { Shape } from "../../shape.ts";
 import type { Tensor } from "../tensor.ts";
 import { F4, transposed } from "../winograd.ts";
 import { generateTile, type Source, type Step } from "./gemm.ts";
@@ -22,7 +22,7 @@ import {
   type Variant,
   type WgslTarget,
 } from "./kernel.ts";
-import { splitSum } from "./split.ts";
+import { splitSum } from "./split_k.ts";
 import {
   FREQUENCIES,
   Frequencies,

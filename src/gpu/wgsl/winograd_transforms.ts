@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Fused } from "../loop.ts";
+import type { Fused } from "../compile/loop.ts";
 import { Scratch } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { applyMatrix, F4, type Matrix, transposed } from "../winograd.ts";

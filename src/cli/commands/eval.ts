@@ -1,0 +1,176 @@
+/**
+ * `ddpm eval`: how good a model is, in numbers.
+ *
+ * @module
+ */
+
+import { InputError } from "../../errors.ts";
+import {
+  type Bound,
+  checkImages,
+  type Density,
+  type LikelihoodOptions,
+  measureBound,
+  measureDensity,
+} from "../../sample/likelihood.ts";
+import type { Images } from "../../sample/options.ts";
+import type { Dataset } from "../../data/dataset.ts";
+import { heldBack, openDataset } from "../data/data.ts";
+import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
+import { loadModel } from "../terminal/files.ts";
+import { type Flag, parseFlags } from "../terminal/flags.ts";
+import { parseImages } from "./image_options.ts";
+import { formatTime, print, Progress } from "../terminal/progress.ts";
+
+/** Images that are computed together at most. */
+const MAX_BATCH = 32;
+/** Images where nobody says how many. */
+const USUAL_COUNT = 64;
+/** Steps of the ODE, of four evaluations each, where nobody says how many. */
+const DEFAULT_STEPS = 64;
+/** Rows of the table of timesteps. */
+const ROWS = 10;
+
+/** What `eval` understands. */
+export const evalFlags = {
+  metric: {
+    kind: "text",
+    choices: ["bpd"],
+    value: "NAME",
+    help: "bpd: bits per dimension, what an image takes to store, per value; the default",
+  },
+  model: {
+    kind: "text",
+    value: "MODEL",
+    help: "a name, a .safetensors file, or a folder; default mnist",
+  },
+  data: {
+    kind: "text",
+    value: "DATA",
+    help: "as for train; the part that is held back (of IDX folders t10k-*), or else all of it",
+  },
+  count: {
+    kind: "integer",
+    min: 1,
+    max: 10_000_000,
+    help: `images, evenly picked from the data; default ${USUAL_COUNT}`,
+  },
+  by: {
+    kind: "text",
+    choices: ["vlb", "ode", "both"],
+    value: "HOW",
+    help: "vlb: the variational bound; ode: the density of the probability flow; default both",
+  },
+  steps: {
+    kind: "integer",
+    min: 1,
+    max: 100_000,
+    help: `steps of the ODE, of four evaluations each; default ${DEFAULT_STEPS}`,
+  },
+  seed: {
+    kind: "integer",
+    min: 0,
+    max: Number.MAX_SAFE_INTEGER,
+    help: "of the noise; default 0",
+  },
+  json: { kind: "switch", help: "print JSON, with every timestep and every image" },
+  ...deviceFlags,
+} as const satisfies Record<string, Flag>;
+
+/** Runs the command. */
+export async function evalCommand(args: readonly string[]): Promise<void> {
+  const { flags, rest } = parseFlags(args, evalFlags);
+  if (rest.length) throw new InputError(`eval takes flags only, not ${rest[0]}`);
+  checkDeviceFlags(flags);
+  const { model: place = "mnist", seed = 0, by = "both" } = flags;
+  if (flags.data === undefined) {
+    throw new InputError("eval needs --data: mnist, a folder or a file");
+  }
+  if (by === "vlb" && flags.steps !== undefined) {
+    throw new InputError("--steps is for the ODE: the bound takes every timestep");
+  }
+  const model = await loadModel(place), { sampleSize, inChannels } = model.config;
+  using progress = new Progress();
+  const from = await heldBack(flags.data) ?? flags.data;
+  const pictures = parseImages({ channels: inChannels, size: sampleSize });
+  const data = await openDataset(from, pictures, progress);
+  if (flags.count !== undefined && flags.count > data.count) {
+    throw new InputError(`--count is ${flags.count}, but ${from} has ${data.count} images`);
+  }
+  const count = flags.count ?? Math.min(USUAL_COUNT, data.count);
+  const { images, labels } = await pick(data, count);
+  const settings: LikelihoodOptions = {
+    ...{ seed, batchSize: Math.ceil(count / Math.ceil(count / MAX_BATCH)) },
+    ...(model.config.numClassEmbeds === null || !labels ? {} : { labels }),
+  };
+  checkImages(model, images, settings);
+
+  using device = await openForCommand(flags, progress);
+  const options = (name: string): LikelihoodOptions => {
+    const began = performance.now();
+    return {
+      ...settings,
+      onProgress(done, total) {
+        const left = (performance.now() - began) / 1000 / done * (total - done);
+        progress.update(`${name}: evaluation ${done} of ${total}, ${formatTime(left)} left`);
+      },
+    };
+  };
+  const bound = by === "ode"
+    ? undefined
+    : await measureBound(device, model, images, options("bound"));
+  const steps = flags.steps ?? DEFAULT_STEPS;
+  const density = by === "vlb"
+    ? undefined
+    : await measureDensity(device, model, images, { ...options("flow"), steps });
+  progress.clear();
+  const facts = {
+    ...{ metric: "bpd", model: place, data: from, count, seed },
+    ...(bound ? { vlb: { ...bound, decoder: bound.terms[0] } } : {}),
+    ...(density ? { ode: { steps, ...density } } : {}),
+  };
+  print(flags.json ? JSON.stringify(facts) : describe(facts, data, bound, density));
+}
+
+/** Some of the images, evenly picked. */
+async function pick(set: Dataset, count: number) {
+  const { height, width, channels, labels } = set;
+  const each = height * width * channels, data = new Float32Array(count * each);
+  const picked = Array.from({ length: count }, (_, i) => Math.floor(i * set.count / count));
+  for (const [i, index] of picked.entries()) await set.read(index, data, i * each);
+  const images: Images = { count, height, width, channels, data };
+  return { images, labels: labels && picked.map((index) => labels[index]) };
+}
+
+function describe(
+  { model, count }: { model: string; count: number },
+  data: Dataset,
+  bound: Bound | undefined,
+  density: Density | undefined,
+): string {
+  const row = (name: string, value: string) => `${name.padEnd(24)}${value}`;
+  const lines = [
+    row("model", model),
+    row("data", `${data.name}, ${count} of ${data.count} images`),
+  ];
+  if (bound) {
+    lines.push(row("variational bound", formatMean(bound)));
+    const { terms } = bound, width = Math.ceil((terms.length - 1) / ROWS);
+    lines.push(row("  prior", bound.prior.toFixed(6)));
+    for (let last = terms.length - 1; last > 0; last -= width) {
+      const first = Math.max(1, last - width + 1);
+      const sum = terms.slice(first, last + 1).reduce((a, b) => a + b);
+      lines.push(row(`  t = ${first === last ? last : `${last} to ${first}`}`, sum.toFixed(6)));
+    }
+    lines.push(row("  t = 0 (decoder)", terms[0].toFixed(6)));
+  }
+  if (density) lines.push(row("probability-flow ODE", formatMean(density)));
+  return lines.join("\n");
+}
+
+/** "1.2345 bits/dim ± 0.0123", with the standard error of the mean. */
+function formatMean({ total, images }: { total: number; images: readonly number[] }): string {
+  const squares = images.reduce((sum, x) => sum + (x - total) ** 2, 0);
+  const error = Math.sqrt(squares / (images.length - 1) / images.length);
+  return `${total.toFixed(4)} bits/dim` + (images.length > 1 ? ` ± ${error.toFixed(4)}` : "");
+}

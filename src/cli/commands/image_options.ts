@@ -1,0 +1,131 @@
+/**
+ * What `train` makes of pictures: the flags, the section `images` of a configuration, and what is
+ * decided by the pictures themselves.
+ *
+ * @module
+ */
+
+import { z } from "zod";
+import { parseWith } from "../../config.ts";
+import { InputError } from "../../errors.ts";
+import type { Color, Raster } from "../../data/raster.ts";
+import type { Preparation } from "../../data/pictures.ts";
+import type { Flag, Flags } from "../terminal/flags.ts";
+
+/** Flags about pictures. */
+export const imageFlags = {
+  size: { kind: "text", value: "N", help: "pixels on a side of images, or WIDTHxHEIGHT" },
+  channels: { kind: "integer", min: 1, max: 3, help: "1 for grey, 3 for color" },
+  crop: {
+    kind: "text",
+    value: "WHERE",
+    choices: ["center", "random"],
+    help: "where images of other proportions are cut: center or random; default center",
+  },
+  flip: { kind: "switch", help: "mirror every other image, by chance" },
+  shift: { kind: "integer", min: 0, max: 64, help: "pixels to move images by at most; default 0" },
+  background: { kind: "text", value: "COLOR", help: "behind transparency; default #ffffff" },
+  classes: {
+    kind: "text",
+    value: "SOURCE",
+    choices: ["none", "folders"],
+    help: "folders: the folder an image is in is its class; default none",
+  },
+  cache: { kind: "switch", help: "keep decoded images in memory, half of what is free at most" },
+  "max-bad": { kind: "text", value: "N|N%", help: "images that may be unreadable; default 1%" },
+} as const satisfies Record<string, Flag>;
+
+const side = z.int().min(1).max(4096);
+/** Of the fields as they are in files. */
+export const imagesSchema = z.strictObject({
+  size: z.union([side.transform((n) => [n, n]), z.tuple([side, side])]).nullable().default(null),
+  channels: z.union([z.literal(1), z.literal(3)]).nullable().default(null),
+  crop: z.enum(["center", "random"]).default("center"),
+  flip: z.boolean().default(false),
+  shift: z.int().min(0).max(64).default(0),
+  background: z.string().regex(/^#[0-9a-f]{6}$/, "should be like #ffffff").default("#ffffff"),
+  classes: z.enum(["none", "folders"]).default("none"),
+});
+
+/** Section `images` of a configuration; `size` is one side, or height and width. */
+export type ImageOptions = z.infer<typeof imagesSchema>;
+
+/** @throws {InputError} If a field is unknown or out of range. */
+export const parseImages = (json: unknown): ImageOptions =>
+  parseWith(imagesSchema, json, "image options");
+
+/**
+ * The fields that flags give.
+ *
+ * @throws {InputError} If one is not of its form.
+ */
+export function imageFields(flags: Flags<typeof imageFlags>): Record<string, unknown> {
+  const fields: Record<string, unknown> = {};
+  for (const name of ["channels", "crop", "flip", "shift", "classes"] as const) {
+    if (flags[name] !== undefined) fields[name] = flags[name];
+  }
+  if (flags.channels === 2) {
+    throw new InputError("--channels must be 1 for grey or 3 for color, not 2");
+  }
+  if (flags.size !== undefined) fields.size = parseSize(flags.size);
+  if (flags.background !== undefined) {
+    const digits = flags.background.replace(/^#/, "").toLowerCase();
+    const full = digits.length === 3 ? digits.replace(/./g, "$&$&") : digits;
+    if (!/^[0-9a-f]{6}$/.test(full)) {
+      throw new InputError(`--background must be a color like #ffffff, not ${flags.background}`);
+    }
+    fields.background = `#${full}`;
+  }
+  return fields;
+}
+
+function parseSize(text: string): [height: number, width: number] {
+  const match = text.match(/^(\d{1,4})(?:x(\d{1,4}))?$/);
+  const [width, height] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])];
+  if (!match || !width || !height || Math.max(width, height) > 4096) {
+    throw new InputError(`--size must be like 64 or 64x48, sides from 1 to 4096, not ${text}`);
+  }
+  return [height, width];
+}
+
+/** Images that may be unreadable, of so many. */
+export function parseMaxBad(text: string, count: number): number {
+  const match = text.match(/^(\d+(?:\.\d+)?)(%?)$/), value = Number(match?.[1]);
+  const isGood = match && (match[2] ? value <= 100 : Number.isInteger(value));
+  if (!isGood) {
+    throw new InputError(`--max-bad must be like 1% or 20, not ${text}`);
+  }
+  return match[2] ? Math.floor(value / 100 * count) : value;
+}
+
+/** Pictures with longer sides are not trained on unless `--size` says so. */
+const USUAL_SIDE = 256;
+
+/** What is known of a set's pictures. */
+export type Look = Pick<Raster, "width" | "height" | "channels"> & {
+  /** Whether those that were looked at are of one size. */
+  readonly isOneSize: boolean;
+};
+
+/**
+ * What becomes of pictures, by the options, or by what they are.
+ *
+ * @throws {InputError} If they need a size and there is none.
+ */
+export function preparationOf(name: string, options: ImageOptions, look: Look): Preparation {
+  const { crop, flip, shift, background } = options;
+  if (
+    options.size === null && (!look.isOneSize || Math.max(look.width, look.height) > USUAL_SIDE)
+  ) {
+    const what = look.isOneSize ? `are ${look.width}x${look.height}` : "are of different sizes";
+    throw new InputError(
+      `Cannot train on ${name}: its images ${what}; give --size, 64 for instance`,
+    );
+  }
+  const [height, width] = options.size ?? [look.height, look.width];
+  const color = [1, 3, 5].map((i) => parseInt(background.slice(i, i + 2), 16));
+  return {
+    ...{ height, width, channels: options.channels ?? (look.channels < 3 ? 1 : 3) },
+    ...{ crop, flip, shift, background: color as unknown as Color },
+  };
+}

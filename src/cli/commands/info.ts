@@ -1,0 +1,95 @@
+/**
+ * `ddpm info`: a model's card, or the machine.
+ *
+ * @module
+ */
+
+import { InputError } from "../../errors.ts";
+import type { Model } from "../../model/model.ts";
+import { parseTraining } from "../../train/config.ts";
+import { Trainer } from "../../train/trainer.ts";
+import { GpuDevice } from "../../gpu/wgsl/device.ts";
+import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
+import { loadModel } from "../terminal/files.ts";
+import { type Flag, type Flags, parseFlags } from "../terminal/flags.ts";
+import { formatBytes, print, Progress } from "../terminal/progress.ts";
+import { readChoices, tuningFile } from "../terminal/tuning.ts";
+import { packageName, version } from "../terminal/version.ts";
+
+/** What `info` understands. */
+export const infoFlags = {
+  json: { kind: "switch", help: "print JSON" },
+  ...deviceFlags,
+} as const satisfies Record<string, Flag>;
+
+/** Runs the command. */
+export async function infoCommand(args: readonly string[]): Promise<void> {
+  const { flags, rest } = parseFlags(args, infoFlags);
+  checkDeviceFlags(flags);
+  if (rest.length > 1) throw new InputError(`info takes one model, not ${rest.join(" and ")}`);
+  const facts = rest.length ? await describeModel(rest[0], flags) : await describeMachine(flags);
+  if (flags.json) return print(JSON.stringify(facts, null, 2));
+  const width = Math.max(...Object.keys(facts).map((key) => key.length));
+  for (const [key, value] of Object.entries(facts)) {
+    const text = typeof value === "object" ? JSON.stringify(value) : String(value);
+    print(`${key.padEnd(width)}  ${text}`);
+  }
+}
+
+async function describeModel(
+  place: string,
+  flags: Flags<typeof infoFlags>,
+): Promise<Record<string, unknown>> {
+  const model = await loadModel(place), { config, schedule, layout, card } = model;
+  return {
+    parameters: layout.count,
+    "weights": formatBytes(4 * layout.count),
+    "memory to train": await planTraining(model, flags),
+    ...config,
+    ...schedule,
+    ...card,
+  };
+}
+
+/** What a training of this network would take on this machine. */
+async function planTraining(model: Model, flags: Flags<typeof infoFlags>): Promise<string> {
+  const { sampleSize, inChannels: channels } = model.config, training = parseTraining({});
+  if (!sampleSize) return "depends on the size of the images";
+  using device = await openForCommand(flags, new Progress());
+  const [height, width] = sampleSize;
+  try {
+    const { bytes, excess } = Trainer.plan(device, model, { height, width, channels }, training);
+    const allowed = excess ? `, but ${device.name} allows ${excess.limit} ${excess.unit}` : "";
+    return `${formatBytes(bytes)} in batches of ${training.batchSize}${allowed}`;
+  } catch (error) {
+    if (error instanceof InputError) return error.message;
+    throw error;
+  }
+}
+
+async function describeMachine(flags: Flags<typeof infoFlags>): Promise<Record<string, unknown>> {
+  using device = await openForCommand(flags, new Progress());
+  const facts = {
+    package: `${packageName} ${version}`,
+    deno: Deno.version.deno,
+    system: `${Deno.build.os} ${Deno.build.arch}, ${navigator.hardwareConcurrency} cores`,
+    device: device.kind,
+    adapter: device.name,
+  };
+  if (!(device instanceof GpuDevice)) return facts;
+  const { limits, features } = device.device, file = tuningFile();
+  const choices = Object.entries(file ? await readChoices(file) : {})
+    .filter(([key]) => key.startsWith(`${device.name}: `));
+  return {
+    ...facts,
+    software: device.isSoftware ? "yes: a CPU poses as a GPU" : "no",
+    "largest buffer": formatBytes(limits.maxBufferSize),
+    "largest binding": formatBytes(limits.maxStorageBufferBindingSize),
+    "workgroup memory": formatBytes(limits.maxComputeWorkgroupStorageSize),
+    subgroups: device.target.subgroup || "not used",
+    features: [...features].sort().join(", "),
+    ...(flags.json
+      ? { choices: Object.fromEntries(choices) }
+      : { choices: `${choices.length} kernels chosen by measuring; --json lists them` }),
+  };
+}

@@ -1,0 +1,127 @@
+/**
+ * `ddpm interpolate`: pictures on the way from one to another.
+ *
+ * @module
+ */
+
+import { InputError } from "../../errors.ts";
+import type { Device } from "../../gpu/device.ts";
+import type { Model } from "../../model/model.ts";
+import { interpolate, startNoise } from "../../sample/interpolate.ts";
+import type { Images, SampleOptions } from "../../sample/options.ts";
+import { Sampler } from "../../sample/sampler.ts";
+import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
+import { loadModel, readFile } from "../terminal/files.ts";
+import { type Flag, parseFlags } from "../terminal/flags.ts";
+import { INTERRUPTED } from "../run/interruption.ts";
+import { checkFits, checkOutput, readPicture, writeImages } from "../media/picture_files.ts";
+import { print, Progress } from "../terminal/progress.ts";
+import { checkLabel, createSampler, sampleFlags } from "./sample.ts";
+import { checkPreview, watch } from "../terminal/sampling_run.ts";
+
+/** What `interpolate` understands. */
+export const interpolateFlags = {
+  model: sampleFlags.model,
+  seeds: { kind: "text", value: "A,B", help: "from the image of a seed to that of another" },
+  images: { kind: "text", value: "A,B", help: "from a picture to another, files both" },
+  count: { kind: "integer", min: 2, max: 10_000, help: "images, both ends included; default 8" },
+  steps: { kind: "integer", min: 1, max: 100_000, help: "steps of ddim; default 50, images 100" },
+  label: sampleFlags.label,
+  out: {
+    kind: "text",
+    value: "PATH",
+    help:
+      ".png (a grid), .gif or .apng (one after the other), .safetensors, or a folder; default " +
+      "interpolation.png",
+  },
+  preview: sampleFlags.preview,
+  ...deviceFlags,
+} as const satisfies Record<string, Flag>;
+
+/** Runs the command. */
+export async function interpolateCommand(args: readonly string[]): Promise<number> {
+  const { flags, rest } = parseFlags(args, interpolateFlags);
+  if (rest.length) throw new InputError(`interpolate takes flags only, not ${rest[0]}`);
+  checkDeviceFlags(flags);
+  checkPreview(flags.preview);
+  const { count = 8, out = "interpolation.png", model: place = "mnist" } = flags;
+  if ((flags.seeds === undefined) === (flags.images === undefined)) {
+    throw new InputError("Give what to go from and to: --seeds A,B or --images A,B");
+  }
+  const ends = readPair(flags.seeds ?? flags.images!, flags.seeds ? "seeds" : "images");
+  const kind = await checkOutput(out), loaded = await loadModel(place);
+  // What is clipped on the way does not lead back.
+  const unclipped = { ...loaded.schedule, clipSample: false, thresholding: false };
+  const model = flags.images === undefined ? loaded : { ...loaded, schedule: unclipped };
+  const { sampleSize, inChannels: channels, numClassEmbeds: classes } = model.config;
+  if (!sampleSize) throw new InputError(`Cannot sample from ${place}: it has no sample_size`);
+  const [height, width] = sampleSize;
+  checkFits(kind, { count, height, width, channels });
+  checkLabel(flags.label, classes);
+  const shape = [height, width, channels] as const;
+  const given: Images[] | undefined = flags.images === undefined
+    ? undefined
+    : await Promise.all(ends.map(async (path) => readPicture(await readFile(path), path, shape)));
+  const steps = flags.steps ??
+    Math.min(given ? 100 : 50, model.schedule.numTrainTimesteps);
+
+  using progress = new Progress();
+  using device = await openForCommand(flags, progress);
+  progress.update(`compiling for ${device.name}`);
+  const labels = (n: number) =>
+    flags.label === undefined ? {} : { labels: new Array(n).fill(flags.label) };
+  const noise = given
+    ? await invert(device, model, steps, given, {
+      ...labels(2),
+      onProgress: (done, total) => progress.update(`back to noise: step ${done} of ${total}`),
+    })
+    : ends.map((seed) => startNoise(shape, { seed: Number(seed) }));
+  const start = interpolate(noise[0], noise[1], count);
+  const batchSize = Math.min(count, 64);
+  using sampler = await createSampler(device, model, { method: "ddim", steps, batchSize });
+  const watched = await watch(sampler, "grid", flags.preview ?? false, progress, {
+    ...{ count, start },
+    ...labels(count),
+  });
+  if (!watched.images.count) return INTERRUPTED;
+  const [from, to] = ends, provenance = { model: place, from, to, steps, sampler: "ddim" };
+  const images = watched.images, each = images.data.length / images.count;
+  const frames = Array.from({ length: images.count }, (_, i) => ({
+    ...images,
+    ...{ count: 1, data: images.data.slice(i * each, (i + 1) * each) },
+  }));
+  const written = kind === "animation"
+    ? await writeImages(out, kind, frames[frames.length - 1], frames.slice(0, -1), provenance)
+    : await writeImages(out, kind, images, [], provenance);
+  progress.clear();
+  print(`${written}: ${images.count} images from ${from} to ${to}`);
+  return watched.isStopped ? INTERRUPTED : 0;
+}
+
+/** The noise that ddim would make two images of. */
+async function invert(
+  device: Device,
+  model: Model,
+  steps: number,
+  [from, to]: readonly Images[],
+  options: SampleOptions,
+): Promise<Images[]> {
+  const settings = { method: "ddim_inverse", steps, batchSize: 2 } as const;
+  using sampler = await Sampler.create(device, model, settings);
+  const data = new Float32Array([...from.data, ...to.data]);
+  const noise = await sampler.sample({ ...options, count: 2, start: { ...from, count: 2, data } });
+  return [0, 1].map((i) => ({
+    ...from,
+    data: noise.data.slice(i * from.data.length, (i + 1) * from.data.length),
+  }));
+}
+
+function readPair(text: string, name: string): [string, string] {
+  const parts = text.split(",").map((part) => part.trim());
+  const isSeed = (part: string) => /^\d+$/.test(part) && Number.isSafeInteger(Number(part));
+  if (parts.length === 2 && parts.every((part) => name === "seeds" ? isSeed(part) : part)) {
+    return [parts[0], parts[1]];
+  }
+  const what = name === "seeds" ? "whole numbers" : "files";
+  throw new InputError(`--${name} must be two ${what} with a comma between them, not ${text}`);
+}

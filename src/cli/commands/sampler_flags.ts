@@ -1,0 +1,94 @@
+/**
+ * The flags that choose and set a sampler.
+ *
+ * @module
+ */
+
+import { InputError } from "../../errors.ts";
+import type { TimestepSpacing } from "../../diffusion/schedule.ts";
+import type { MethodOptions, SigmaSpacing } from "../../sample/options.ts";
+import type { Solver } from "../../sample/solver.ts";
+import { defaultMethod, methods } from "../../sample/solvers/mod.ts";
+import type { Flag, Flags } from "../terminal/flags.ts";
+import { DEFAULT_STEPS } from "../../sample/timesteps.ts";
+import { columns } from "../terminal/progress.ts";
+
+/** Samplers that make images. */
+const forward = Object.values(methods).filter((m) => !m.isInverse).map(({ name }) => name);
+
+/** What commands that sample understand. */
+export const samplerFlags = {
+  steps: {
+    kind: "integer",
+    min: 1,
+    max: 100_000,
+    help: "steps from noise to image; default 20, or what --sampler list says",
+  },
+  sampler: {
+    kind: "text",
+    choices: [...forward, "list"],
+    value: "NAME",
+    help: `a name, or list, which tells them all; default ${defaultMethod}`,
+  },
+  eta: { kind: "number", min: 0, max: 1, help: "noise that ddim adds, 0 to 1; default 0" },
+  churn: { kind: "number", min: 0, help: "noise that heun and edm add and take away; default 0" },
+  spacing: {
+    kind: "text",
+    choices: ["leading", "linspace", "trailing"],
+    value: "NAME",
+    help: "which timesteps: leading, linspace or trailing",
+  },
+  sigmas: {
+    kind: "text",
+    choices: ["karras", "exponential", "polyexponential", "vp"],
+    value: "NAME",
+    help: "noise levels instead of timesteps: karras, exponential, polyexponential or vp",
+  },
+  timesteps: {
+    kind: "text",
+    value: "T,T,...",
+    help: "the timesteps to visit, by hand, as 999,800,500,200",
+  },
+} as const satisfies Record<string, Flag>;
+
+/** The settings of the sampler that were given. */
+export function readOptions(flags: Flags<typeof samplerFlags>): MethodOptions {
+  const { eta, churn, spacing, sigmas, timesteps } = flags;
+  return {
+    ...(eta === undefined ? {} : { eta }),
+    ...(churn === undefined ? {} : { churn }),
+    ...(spacing === undefined ? {} : { spacing: spacing as TimestepSpacing }),
+    ...(sigmas === undefined ? {} : { sigmas: sigmas as SigmaSpacing }),
+    ...(timesteps === undefined ? {} : { timesteps: readTimesteps(timesteps) }),
+  };
+}
+
+function readTimesteps(text: string): number[] {
+  const numbers = text.split(",").map((part) => part.trim() ? Number(part) : NaN);
+  if (numbers.every(Number.isFinite)) return numbers;
+  throw new InputError(`--timesteps must be numbers with commas, as 999,800,500, not ${text}`);
+}
+
+/** All samplers, a line each. */
+export function listMethods(): string {
+  const rows = Object.values(methods).filter((m) => !m.isInverse).map((m: Solver) => [
+    m.name,
+    String(m.order),
+    String(m.evaluations),
+    String(m.usual?.steps ?? DEFAULT_STEPS),
+    m.isStochastic ? "yes" : m.takes.includes("eta") ? "with eta" : "no",
+    m.kind === "integer" ? m.isUneven ? "timesteps" : "even timesteps" : "timesteps, sigmas",
+    m.summary,
+  ]);
+  rows.unshift(["sampler", "order", "evaluations", "steps", "noise", "walks", "what it is"]);
+  return columns(rows, rows[0].length).join("\n");
+}
+
+/** The settings as a file's texts say them. */
+export const describeOptions = (options: MethodOptions): Record<string, string | number> =>
+  Object.fromEntries(
+    Object.entries(options).map(([name, value]) => [
+      name,
+      typeof value === "number" ? value : String(value),
+    ]),
+  );

@@ -1,0 +1,118 @@
+/**
+ * `ddpm train`: a model from pictures.
+ *
+ * @module
+ */
+
+import { InputError } from "../../errors.ts";
+import type { Device } from "../../gpu/device.ts";
+import { Trainer } from "../../train/trainer.ts";
+import { openDataset, type ReadOptions } from "../data/data.ts";
+import { checkDeviceFlags, openForCommand } from "../terminal/device.ts";
+import { parseFlags } from "../terminal/flags.ts";
+import { parseImages } from "./image_options.ts";
+import { knownData } from "../data/builtin_datasets.ts";
+import { residentBytes } from "../run/memory.ts";
+import { preparePictures } from "../media/picture_files.ts";
+import { profileTraining } from "../run/profile.ts";
+import { print, Progress } from "../terminal/progress.ts";
+import { configSchema, formatRunConfig } from "../run/run_config.ts";
+import { RunFolder } from "../run/run_folder.ts";
+import {
+  askedFor,
+  assembleConfig,
+  checkUnchanged,
+  overlay,
+  planConfig,
+} from "../run/train_config.ts";
+import { DEFAULTS, type TrainFlags, trainFlags } from "./train_flags.ts";
+import { announce, initialModel, runTraining } from "../run/train_loop.ts";
+import { isWide, runWide } from "../terminal/v8_simd.ts";
+
+/** Runs the command. */
+export async function trainCommand(args: readonly string[]): Promise<number> {
+  const { flags, rest } = parseFlags(args, trainFlags);
+  if (rest.length) throw new InputError(`train takes flags only, not ${rest[0]}`);
+  if (flags["print-schema"]) {
+    print(JSON.stringify(configSchema(), null, 2));
+    return 0;
+  }
+  const given = await askedFor(flags);
+  if (flags["print-config"] && !flags.resume) {
+    print(JSON.stringify(planConfig(given, flags), null, 2));
+    return 0;
+  }
+  if (!flags.out && !flags.profile) throw new InputError("train needs --out FOLDER");
+  checkDeviceFlags(flags);
+  if (flags.wide && !isWide()) return await runWide(["train", ...args]);
+  if (flags.profile) return await profile(flags, flags.profile);
+  using folder = new RunFolder(flags.out!, {
+    dtype: flags.half ? "F16" : "F32",
+    ...(flags.keep === undefined ? {} : { keep: flags.keep }),
+  });
+  const recorded = flags.resume ? formatRunConfig(await folder.readConfig()) : undefined;
+  const place = given.data ?? recorded?.data;
+  if (place === undefined) throw needsData();
+  if (!recorded) await folder.checkNew();
+  if (recorded && flags["print-config"]) {
+    print(JSON.stringify(recorded, null, 2));
+    return 0;
+  }
+  using progress = new Progress();
+  const fields = overlay(recorded, given);
+  const images = parseImages((recorded ?? fields).images ?? {});
+  const data = await openDataset(place, images, progress, readOptions(flags));
+  const wanted = assembleConfig(fields, flags, place, data);
+  const config = recorded ? assembleConfig(recorded, {}, place, data) : wanted;
+  if (recorded) {
+    checkUnchanged(config, wanted, folder);
+    await folder.lock();
+  }
+  const plan = {
+    last: wanted.steps,
+    logEvery: flags["log-every"] ?? DEFAULTS.logEvery,
+    saveEvery: flags["save-every"] ?? DEFAULTS.saveEvery,
+  };
+  await preparePictures();
+  const usual = flags.wide ? "cpu" : flags.device;
+  const open = (kind?: Device["kind"]) => {
+    const device = kind ?? usual;
+    return openForCommand(device ? { ...flags, device } : flags, progress);
+  };
+  const command = ["ddpm train", ...args.map(quote)].join(" ");
+  return await runTraining({
+    ...{ isNew: !recorded, config, data, folder, plan, progress, command, open },
+  });
+}
+
+/** An argument as a shell takes it. */
+const quote = (text: string) =>
+  /^[\w./:=,+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+
+/** Does some steps of a new training, and prints where their time went. */
+async function profile(flags: TrainFlags, steps: number): Promise<number> {
+  const superfluous = (["out", "resume", "steps"] as const).find((name) => flags[name]);
+  if (superfluous) throw new InputError(`--profile writes nothing: leave out --${superfluous}`);
+  const asked = await askedFor(flags), place = asked.data;
+  if (place === undefined) throw needsData();
+  using progress = new Progress();
+  const images = parseImages(asked.images ?? {});
+  const data = await openDataset(place, images, progress, readOptions(flags));
+  const config = assembleConfig(asked, flags, place, data);
+  using device = await openForCommand(flags.wide ? { ...flags, device: "cpu" } : flags, progress);
+  const base = residentBytes();
+  progress.update(`compiling for ${device.name}`);
+  using trainer = await Trainer.create(device, initialModel(config), data, config.training);
+  announce({ trainer, data, device, progress }, base);
+  print(await profileTraining(trainer, device, steps, progress));
+  return 0;
+}
+
+const needsData = () =>
+  new InputError(`train needs --data: ${Object.keys(knownData).join(", ")}, or a folder`);
+
+/** How the data are read; it does not change what is learned. */
+const readOptions = (flags: TrainFlags): ReadOptions => ({
+  ...(flags.cache ? { cache: true } : {}),
+  ...(flags["max-bad"] === undefined ? {} : { maxBad: flags["max-bad"] }),
+});

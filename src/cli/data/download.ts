@@ -1,0 +1,156 @@
+/**
+ * Downloads that may be cut off: they go on where they were, and what comes out is what was
+ * published, byte for byte, or an error.
+ *
+ * @module
+ */
+
+import { createHash } from "node:crypto";
+import { dirname, join } from "@std/path";
+import { explain, kindOf, makeFolder } from "../terminal/files.ts";
+import { formatBytes, type Progress } from "../terminal/progress.ts";
+
+/** A file that somebody published. */
+export interface Published {
+  /** Where it is, without its name. */
+  readonly base: string;
+  readonly file: string;
+  readonly bytes: number;
+  /** Its SHA-256, in hexadecimal digits. */
+  readonly sha256: string;
+}
+
+/** How often a connection may break before it is an error, if no byte arrives in between. */
+const TRIES = 4;
+/** A connection that is silent for so long is given up. */
+const SILENCE_MS = 60_000;
+
+/**
+ * The path of a published file in a folder, after it was downloaded if it was not there yet.
+ *
+ * @throws {Error} If it cannot be had, or is not what was published.
+ */
+export async function obtain(
+  file: Published,
+  folder: string,
+  progress: Progress,
+  retryMs = 1000,
+): Promise<string> {
+  const path = join(folder, file.file), part = `${path}.part`;
+  if (await kindOf(path) === "file") {
+    // It was checked when it came; a look at its size tells whether the disk filled up since.
+    if ((await Deno.stat(path)).size === file.bytes) return path;
+    await Deno.remove(path);
+  }
+  await makeFolder(dirname(path));
+  const url = `${file.base}${file.file}`, size = formatBytes(file.bytes);
+  let had = await sizeOf(part);
+  if (had > file.bytes) await Deno.remove(part), had = 0;
+  progress.say(
+    `downloading ${url}, ${size}${had ? ` (${formatBytes(had)} are there)` : ""}, to ${folder}`,
+  );
+  for (let failures = 0; had < file.bytes;) {
+    const before = had;
+    try {
+      await fetchRest(url, part, had, file.bytes, (now) => {
+        progress.update(`downloading ${file.file}: ${formatBytes(now)} of ${size}`);
+      });
+    } catch (error) {
+      if (error instanceof Refusal) throw error;
+      had = await sizeOf(part);
+      failures = had > before ? 1 : failures + 1;
+      if (failures >= TRIES) {
+        throw new Error(
+          `Cannot download ${url}: ${explain(error)}; the same command goes on after ` +
+            formatBytes(had),
+          { cause: error },
+        );
+      }
+      await new Promise((done) => setTimeout(done, retryMs * 2 ** failures));
+    }
+    had = await sizeOf(part);
+  }
+  progress.update(`checking ${file.file}`);
+  const sha256 = await digest(part);
+  if (sha256 !== file.sha256) {
+    await Deno.remove(part);
+    throw new Refusal(
+      `Cannot use ${url}: its SHA-256 is ${sha256}, but ${file.sha256} was published; it was ` +
+        "deleted, the same command tries again",
+    );
+  }
+  await Deno.rename(part, path);
+  progress.clear();
+  return path;
+}
+
+/** What no second try mends. */
+class Refusal extends Error {}
+
+const sizeOf = async (path: string) =>
+  await kindOf(path) === "file" ? (await Deno.stat(path)).size : 0;
+
+/** Fetches what is missing of a file, to its end; servers that know no ranges send all of it. */
+async function fetchRest(
+  url: string,
+  part: string,
+  had: number,
+  size: number,
+  onProgress: (bytes: number) => void,
+): Promise<void> {
+  const silence = new AbortController();
+  const stop = () => silence.abort(new Error(`nothing came for ${SILENCE_MS / 1000} s`));
+  let timer = setTimeout(stop, SILENCE_MS);
+  try {
+    const headers = had ? { range: `bytes=${had}-` } : {};
+    const response = await fetch(url, { headers, signal: silence.signal });
+    const { status, body } = response;
+    const refuse = async (why: string) => {
+      await body?.cancel();
+      return new Refusal(`Cannot download ${url}: ${why}`);
+    };
+    if (status >= 500 || status === 429) {
+      await body?.cancel();
+      throw new Error(`the server answers ${status}`);
+    }
+    if (status !== 200 && status !== 206) throw await refuse(`the server answers ${status}`);
+    const isRest = status === 206, from = isRest ? had : 0;
+    const start = Number(response.headers.get("content-range")?.match(/^bytes (\d+)-/)?.[1]);
+    if (isRest && start !== had) throw await refuse("the server sends another part than asked for");
+    const length = response.headers.get("content-length");
+    const isEncoded = response.headers.has("content-encoding");
+    if (length !== null && !isEncoded && Number(length) !== size - from) {
+      throw await refuse(`it has ${from + Number(length)} bytes, but ${size} were published`);
+    }
+    using file = await Deno.open(part, { write: true, create: true });
+    await file.truncate(from);
+    await file.seek(from, Deno.SeekMode.Start);
+    let at = from;
+    for await (const chunk of body ?? []) {
+      clearTimeout(timer);
+      timer = setTimeout(stop, SILENCE_MS);
+      if (at + chunk.length > size) {
+        await Deno.remove(part);
+        throw new Refusal(`Cannot download ${url}: it has more than the ${size} bytes published`);
+      }
+      for (let from = 0; from < chunk.length;) from += await file.write(chunk.subarray(from));
+      at += chunk.length;
+      onProgress(at);
+    }
+    if (at < size) throw new Error(`the connection ended after ${at} of ${size} bytes`);
+    await file.sync();
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** The SHA-256 of a file, in hexadecimal digits. */
+async function digest(path: string): Promise<string> {
+  const hash = createHash("sha256");
+  using file = await Deno.open(path);
+  const buffer = new Uint8Array(1 << 20);
+  for (let n: number | null; (n = await file.read(buffer)) !== null;) {
+    hash.update(buffer.subarray(0, n));
+  }
+  return hash.digest("hex");
+}

@@ -1,0 +1,221 @@
+/**
+ * Sets of image files: a folder, or an archive.
+ *
+ * @module
+ */
+
+import { join, relative } from "@std/path";
+import { InputError } from "../../errors.ts";
+import { type ArrayLayout, arrayPictures } from "../../data/datasets/array.ts";
+import type { Bytes } from "../../formats/bytes.ts";
+import { IMAGE_NAME } from "../../data/datasets/image.ts";
+import { type ArchiveEntry, extract } from "../../formats/zip.ts";
+import type { Pictures } from "../../data/pictures.ts";
+import type { Raster } from "../../data/raster.ts";
+import { decodeImage } from "./decode.ts";
+import { explain } from "../terminal/files.ts";
+
+/** Image files by number, not yet decoded. */
+export interface ImageFiles extends Omit<Pictures, "picture" | "array"> {
+  /** Paths within the folder, or places in the archive, in the order of their names. */
+  readonly files: readonly ImageFile[];
+  readonly place: Place;
+  /** Files that are not called as images are. */
+  readonly others: number;
+}
+
+/** A path, a place in an archive, or nothing where a number is enough. */
+export type ImageFile = string | ArchiveEntry | undefined;
+
+/** Where images are; a worker can be told. */
+export type Place =
+  | { readonly kind: "array"; readonly path: string; readonly layout: ArrayLayout } & Shared
+  | { readonly kind: "folder"; readonly path: string }
+  | { readonly kind: "archive"; readonly path: string }
+  | { readonly kind: "memory"; readonly path: string } & Shared;
+
+/** What all threads see. */
+interface Shared {
+  readonly bytes: SharedArrayBuffer;
+}
+
+/** A single image file of more bytes than this is not read. */
+const MAX_FILE = 2 ** 30;
+
+/** Bytes of a file on a disk. Disposing of it closes the file. */
+export class FileBytes implements Bytes, Disposable {
+  readonly length: number;
+  readonly isInMemory = false;
+  readonly #file: Deno.FsFile;
+  readonly #path: string;
+
+  /** @throws {InputError} If it cannot be read. */
+  constructor(path: string) {
+    this.#path = path;
+    try {
+      this.#file = Deno.openSync(path);
+      this.length = this.#file.statSync().size;
+    } catch (error) {
+      throw new InputError(`Cannot read ${path}: ${explain(error)}`);
+    }
+  }
+
+  read(from: number, to: number): Uint8Array<ArrayBuffer> {
+    const size = Math.max(0, Math.min(to, this.length) - from), bytes = new Uint8Array(size);
+    let at = 0;
+    try {
+      this.#file.seekSync(from, Deno.SeekMode.Start);
+      while (at < size) {
+        const read = this.#file.readSync(bytes.subarray(at));
+        if (!read) break;
+        at += read;
+      }
+    } catch (error) {
+      throw new InputError(`Cannot read ${this.#path}: ${explain(error)}`);
+    }
+    return bytes.subarray(0, at);
+  }
+
+  [Symbol.dispose](): void {
+    this.#file.close();
+  }
+}
+
+/** Reads images of a set, one at a time. Disposing of it closes what is open. */
+export class ImageReader implements Disposable {
+  readonly #place: Place;
+  readonly #archive: Bytes | undefined;
+  readonly #array: Pictures | undefined;
+
+  /** @throws {InputError} If an archive cannot be read. */
+  constructor(place: Place) {
+    this.#place = place;
+    if (place.kind === "archive") this.#archive = new FileBytes(place.path);
+    if (place.kind === "memory") this.#archive = sharedBytes(place.bytes);
+    if (place.kind === "array") {
+      this.#array = arrayPictures(place.path, place.layout, sharedBytes(place.bytes));
+    }
+  }
+
+  /** @throws {InputError} If it is damaged, or cannot be read. */
+  async picture(index: number, file: ImageFile): Promise<Raster> {
+    return await this.#array?.picture(index) ??
+      await decodeImage(await this.read(file), nameOf(file));
+  }
+
+  /** @throws {InputError} If the file cannot be read. */
+  async read(file: ImageFile): Promise<Uint8Array<ArrayBuffer>> {
+    const { path } = this.#place;
+    if (typeof file === "object") return await extract(this.#archive!, file, path);
+    using bytes = new FileBytes(join(path, file ?? ""));
+    if (bytes.length > MAX_FILE) throw new InputError(`Cannot read ${file}: it is too large`);
+    return bytes.read(0, bytes.length);
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#archive instanceof FileBytes) this.#archive[Symbol.dispose]();
+  }
+}
+
+const sharedBytes = (shared: SharedArrayBuffer): Bytes => {
+  const all = new Uint8Array(shared);
+  const read = (from: number, to: number) => new Uint8Array(all.subarray(from, to));
+  return { length: all.length, isInMemory: false, read };
+};
+
+/** A copy of bytes that all threads see. */
+export function share(bytes: Uint8Array): SharedArrayBuffer {
+  const shared = new SharedArrayBuffer(bytes.length);
+  new Uint8Array(shared).set(bytes);
+  return shared;
+}
+
+/** What a file of a set is called. */
+export const nameOf = (file: ImageFile): string =>
+  typeof file === "string" ? file : file?.name ?? "an image";
+
+/** Classes of a set: none, or the folders at its top. */
+export type ClassSource = "none" | "folders";
+
+/**
+ * The image files of a folder and the folders in it.
+ *
+ * @throws {InputError} If it cannot be read, or has no images.
+ */
+export async function listFolder(path: string, classes: ClassSource): Promise<ImageFiles> {
+  const found: string[] = [];
+  let others = 0;
+  const walk = async (folder: string) => {
+    for await (const entry of Deno.readDir(folder)) {
+      if (entry.name.startsWith(".")) continue;
+      const at = join(folder, entry.name);
+      const info = entry.isSymlink ? await Deno.stat(at).catch(() => undefined) : entry;
+      // A link to a folder may lead round in circles.
+      if (info?.isDirectory && !entry.isSymlink) await walk(at);
+      else if (info?.isFile && IMAGE_NAME.test(entry.name)) found.push(relative(path, at));
+      else others++;
+    }
+  };
+  try {
+    await walk(path);
+  } catch (error) {
+    throw new InputError(`Cannot read ${path}: ${explain(error)}`);
+  }
+  const slashed = (name: string) => name.replaceAll("\\", "/");
+  const files = found.map((name) => ({ name, key: slashed(name) })).sort(byKey)
+    .map(({ name }) => name);
+  return classify({ name: path, files, place: { kind: "folder", path }, others }, classes);
+}
+
+const byKey = (a: { key: string }, b: { key: string }) =>
+  a.key < b.key ? -1 : a.key > b.key ? 1 : 0;
+
+/**
+ * The image files of an archive.
+ *
+ * @throws {InputError} If it has no images.
+ */
+export function listArchive(
+  path: string,
+  entries: readonly ArchiveEntry[],
+  bytes: SharedArrayBuffer | undefined,
+  classes: ClassSource,
+): ImageFiles {
+  const isHidden = (name: string) => /(^|\/)(\.|__MACOSX\/)/.test(name.replace(/^(\.\/)+/, ""));
+  const visible = entries.filter(({ name }) => !isHidden(name));
+  const files = visible.filter(({ name }) => IMAGE_NAME.test(name))
+    .map((entry) => ({ entry, key: entry.name })).sort(byKey).map(({ entry }) => entry);
+  const place: Place = bytes ? { kind: "memory", path, bytes } : { kind: "archive", path };
+  return classify({ name: path, files, place, others: visible.length - files.length }, classes);
+}
+
+function classify(
+  set: Omit<ImageFiles, "count">,
+  source: ClassSource,
+): ImageFiles {
+  const { name, files } = set, count = files.length;
+  if (!count) {
+    throw new InputError(
+      `Cannot train on ${name}: it holds no images, files that end in .png, .jpg, .gif, .webp or .bmp`,
+    );
+  }
+  if (source === "none") return { ...set, count };
+  const paths = files.map((file) => nameOf(file).replaceAll("\\", "/").replace(/^(\.\/)+/, ""));
+  // An archive of one folder holds what the folder holds.
+  const folders = paths.map((path) => path.split("/").slice(0, -1));
+  const isShared = (depth: number) =>
+    folders.every((f) => f.length > depth + 1 && f[depth] === folders[0][depth]);
+  let depth = 0;
+  while (set.place.kind !== "folder" && isShared(depth)) depth++;
+  const outside = folders.findIndex((f) => f.length <= depth);
+  if (outside >= 0) {
+    throw new InputError(
+      `Cannot train on ${name} with --classes folders: ${
+        paths[outside]
+      } is in no folder of a class`,
+    );
+  }
+  const classes = [...new Set(folders.map((f) => f[depth]))].sort();
+  const numbers = new Map(classes.map((c, i) => [c, i]));
+  return { ...set, count, classes, labels: folders.map((f) => numbers.get(f[depth])!) };
+}

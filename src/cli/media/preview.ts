@@ -1,0 +1,164 @@
+/**
+ * Pictures in a terminal, drawn over each other: by the protocol of kitty, as sixels, or with two
+ * pixels a character in all others.
+ *
+ * @module
+ */
+
+import { makeGrid, type Picture } from "../../sample/pixels.ts";
+import type { Images } from "../../sample/options.ts";
+
+/** How a terminal shows pictures. */
+export type Protocol = "kitty" | "sixel" | "blocks";
+
+/**
+ * What a terminal says of itself in its environment. To ask it by a control sequence would mean to
+ * wait for an answer that may never come, so that one that hides what it can gets blocks.
+ */
+export function protocolOf(variable: (name: string) => string | undefined): Protocol {
+  const term = variable("TERM") ?? "", program = variable("TERM_PROGRAM") ?? "";
+  // Multiplexers swallow pictures.
+  if (variable("TMUX") || /^(screen|tmux)/.test(term)) return "blocks";
+  const isKitty = variable("KITTY_WINDOW_ID") || /kitty|ghostty/.test(term);
+  if (isKitty || /^(ghostty|WezTerm)$/.test(program)) return "kitty";
+  if (/sixel|^(foot|mlterm|contour|yaft)/.test(term)) return "sixel";
+  return "blocks";
+}
+
+/** Lines of text that pictures take at most. */
+const LINES = 16;
+/** Rows of pixels that a line of text has in most terminals, or more. */
+const LINE_HEIGHT = 16;
+
+/** Bytes as base64, in pieces as kitty takes them. */
+function* piecesOf(bytes: Uint8Array<ArrayBuffer>): Generator<string> {
+  const text = bytes.toBase64(), most = 4096;
+  for (let at = 0; at < text.length; at += most) yield text.slice(at, at + most);
+}
+
+/**
+ * Raw pixels by kitty's graphics protocol; a new one takes the place of the last. Given lines alone,
+ * kitty 0.26 stretches pictures; characters are about twice as high as wide.
+ *
+ * @param most Characters in a line.
+ */
+function drawKitty({ width, height, rgba }: Picture, most: number): string {
+  const pieces = [...piecesOf(new Uint8Array(rgba.buffer))], shape = 2 * width / height;
+  const columns = Math.min(most, Math.round(shape * LINES));
+  const lines = Math.max(1, Math.min(LINES, Math.round(columns / shape)));
+  const size = `s=${width},v=${height},c=${columns},r=${lines}`;
+  const head = `a=T,f=32,${size},i=7747,p=1,q=2,C=1,`;
+  return pieces.map((piece, i) =>
+    `\x1b_G${i ? "" : head}m=${Number(i < pieces.length - 1)};${piece}\x1b\\`
+  ).join("");
+}
+
+/** Steps of red, green and blue that sixels have. */
+const LEVELS = 6;
+
+/** Sixels: bands of six rows, one pass a colour. */
+function drawSixel({ width, height, rgba }: Picture): string {
+  const level = (byte: number) => Math.round(byte / 255 * (LEVELS - 1));
+  const colours = new Map<number, string>(), index = new Uint8Array(width * height);
+  for (let i = 0; i < index.length; i++) {
+    const [r, g, b] = [0, 1, 2].map((c) => level(rgba[4 * i + c]));
+    index[i] = (r * LEVELS + g) * LEVELS + b;
+    if (!colours.has(index[i])) {
+      const shares = [r, g, b].map((l) => Math.round(l * 100 / (LEVELS - 1)));
+      colours.set(index[i], `#${index[i]};2;${shares.join(";")}`);
+    }
+  }
+  let out = `\x1bP0;1;0q"1;1;${width};${height}${[...colours.values()].join("")}`;
+  for (let top = 0; top < height; top += 6) {
+    const rows = Math.min(6, height - top);
+    for (const colour of colours.keys()) {
+      let line = "", isUsed = false;
+      for (let x = 0; x < width; x++) {
+        let bits = 0;
+        for (let y = 0; y < rows; y++) bits |= Number(index[(top + y) * width + x] === colour) << y;
+        if (bits) isUsed = true;
+        line += String.fromCharCode(63 + bits);
+      }
+      if (isUsed) {
+        out += `#${colour}${line.replace(/(.)\1{3,}/g, (run, c) => `!${run.length}${c}`)}$`;
+      }
+    }
+    out += "-";
+  }
+  return `${out}\x1b\\`;
+}
+
+/** Half blocks: the upper pixel in the foreground, the lower one behind it. */
+function drawBlocks({ width, height, rgba }: Picture): string {
+  const colour = (x: number, y: number) =>
+    [0, 1, 2].map((c) => y < height ? rgba[4 * (y * width + x) + c] : 0).join(";");
+  const lines: string[] = [];
+  for (let y = 0; y < height; y += 2) {
+    let line = "";
+    for (let x = 0; x < width; x++) line += `\x1b[38;2;${colour(x, y)};48;2;${colour(x, y + 1)}m▀`;
+    lines.push(`${line}\x1b[0m`);
+  }
+  return lines.join("\r\n");
+}
+
+/** Pictures in a terminal, each over the one before. */
+export class Preview {
+  readonly #protocol: Protocol;
+  readonly #columns: number;
+  readonly #write: (text: string) => void;
+  #drawn = 0;
+
+  /**
+   * @param columns Characters in a line.
+   * @param write Writes to the terminal.
+   */
+  constructor(protocol: Protocol, columns: number, write: (text: string) => void) {
+    this.#protocol = protocol;
+    this.#columns = columns;
+    this.#write = write;
+  }
+
+  /** Draws as many of the images as there is space for. */
+  draw(images: Images): void {
+    const { height, width, channels, data } = images, isText = this.#protocol === "blocks";
+    const [wide, high] = isText ? [this.#columns, 2 * LINES] : [640, LINES * LINE_HEIGHT];
+    const fits = (n: number) => {
+      const columns = Math.ceil(Math.sqrt(n)), rows = Math.ceil(n / columns);
+      return columns * (width + 1) + 1 <= wide && rows * (height + 1) + 1 <= high;
+    };
+    let count = images.count;
+    while (count > 1 && !fits(count)) count--;
+    const part = {
+      count,
+      height,
+      width,
+      channels,
+      data: data.slice(0, count * data.length / images.count),
+    };
+    let picture = makeGrid(part, 1, 1);
+    // Kitty enlarges by itself.
+    const isSmall = this.#protocol === "sixel";
+    const scale = isSmall ? Math.max(1, Math.floor(high / picture.height)) : 1;
+    if (scale > 1) picture = makeGrid(part, scale, 1);
+    picture = shrink(picture, wide, high);
+    const lines = isText ? Math.ceil(picture.height / 2) : LINES;
+    const up = this.#drawn ? `\x1b[${this.#drawn}A` : "\n".repeat(lines) + `\x1b[${lines}A`;
+    const drawing = { kitty: drawKitty, sixel: drawSixel, blocks: drawBlocks }[this.#protocol];
+    // To its place, and below it again whatever the terminal does with its cursor.
+    this.#write(`${up}\r\x1b7${drawing(picture, this.#columns)}\x1b8\x1b[${lines}B\r`);
+    this.#drawn = lines;
+  }
+}
+
+/** A picture with every so-manyth pixel, so that it fits. */
+function shrink(picture: Picture, wide: number, high: number): Picture {
+  const step = Math.ceil(Math.max(picture.width / wide, picture.height / high));
+  if (step <= 1) return picture;
+  const width = Math.floor(picture.width / step), height = Math.floor(picture.height / step);
+  const rgba = new Uint8ClampedArray(4 * width * height);
+  for (let i = 0; i < width * height; i++) {
+    const at = 4 * (Math.floor(i / width) * step * picture.width + i % width * step);
+    rgba.set(picture.rgba.subarray(at, at + 4), 4 * i);
+  }
+  return { width, height, rgba };
+}

@@ -1,0 +1,167 @@
+/**
+ * What a training is started with: its configuration as a value, as a file, and as presets.
+ *
+ * @module
+ */
+
+import { z } from "zod";
+import { parseWith, toSnakeCase } from "../../config.ts";
+import { InputError } from "../../errors.ts";
+import {
+  formatUNetConfig,
+  parseUNetConfig,
+  type UNetConfig,
+  unetSchema,
+} from "../../model/unet_config.ts";
+import {
+  formatSchedule,
+  parseSchedule,
+  type ScheduleConfig,
+  scheduleSchema,
+} from "../../diffusion/schedule.ts";
+import { parseTraining, type TrainingConfig, trainingSchema } from "../../train/config.ts";
+import { kindOf, readJson } from "../terminal/files.ts";
+import { suggest } from "../terminal/flags.ts";
+import { type ImageOptions, imagesSchema, parseImages } from "../commands/image_options.ts";
+import cifar10 from "./presets/cifar10.json" with { type: "json" };
+import emoji from "./presets/emoji.json" with { type: "json" };
+import fashionMnist from "./presets/fashion-mnist.json" with { type: "json" };
+import mnist from "./presets/mnist.json" with { type: "json" };
+import tiny from "./presets/tiny.json" with { type: "json" };
+
+/** The most that a number of steps can be. */
+export const MAX_STEPS = 100_000_000;
+/** Steps where nobody says how many. */
+export const DEFAULT_STEPS = 5000;
+
+/** What a training was started with. */
+export interface RunConfig {
+  readonly data: string;
+  /** Where it was to end, which may be changed later. */
+  readonly steps: number;
+  readonly images: ImageOptions;
+  readonly unet: UNetConfig;
+  readonly scheduler: ScheduleConfig;
+  readonly training: TrainingConfig;
+}
+
+/** A section as it is written. */
+export type Fields = Readonly<Record<string, unknown>>;
+
+/** A configuration as it is written; what is not there has its default. */
+export interface RunFields {
+  readonly data?: string | undefined;
+  readonly steps?: number | undefined;
+  readonly images?: Fields | undefined;
+  readonly unet?: Fields | undefined;
+  readonly scheduler?: Fields | undefined;
+  readonly training?: Fields | undefined;
+}
+
+const section = z.record(z.string(), z.unknown()).optional();
+const schema: z.ZodType<RunFields> = z.strictObject({
+  // Where editors find the schema.
+  $schema: z.string().optional(),
+  ...{ data: z.string().optional(), steps: z.int().min(1).max(MAX_STEPS).optional() },
+  ...{ images: section, unet: section, scheduler: section, training: section },
+});
+
+/** The presets, which are configurations like any other. */
+export const presets: Readonly<Record<string, RunFields>> = {
+  mnist,
+  "fashion-mnist": fashionMnist,
+  cifar10,
+  emoji,
+  tiny,
+};
+
+/**
+ * Reads a configuration, without judging its sections: a preset, or a file. A name is no path: a file
+ * of this name is `./NAME`.
+ *
+ * @throws {InputError} If it cannot be read or is no such file.
+ */
+export async function readRunFields(place: string): Promise<RunFields> {
+  if (Object.hasOwn(presets, place)) return presets[place];
+  if (!/[./\\]/.test(place) && await kindOf(place) === "nothing") {
+    const names = Object.keys(presets);
+    throw new InputError(
+      `There is no configuration ${place}: give a file, or one of ${names.join(", ")}` +
+        suggest(place, names),
+    );
+  }
+  return parseWith(schema, await readJson(place), place);
+}
+
+/** @throws {InputError} If it is no whole configuration. */
+export async function readRunConfig(path: string): Promise<RunConfig> {
+  const fields = parseWith(schema, await readJson(path), path);
+  const { data, steps, images, unet, scheduler, training } = fields;
+  if (data === undefined || !unet || !scheduler || !training) {
+    throw new InputError(`Cannot go on: ${path} is incomplete`);
+  }
+  return {
+    ...{ data, steps: steps ?? DEFAULT_STEPS, images: parseImages(images ?? {}) },
+    unet: parseUNetConfig(unet),
+    ...{ scheduler: parseSchedule(scheduler), training: parseTraining(training) },
+  };
+}
+
+/** The configuration as it is written. */
+export function formatRunConfig(config: RunConfig): Required<RunFields> {
+  return {
+    data: config.data,
+    steps: config.steps,
+    images: config.images,
+    unet: formatUNetConfig(config.unet),
+    scheduler: formatSchedule(config.scheduler),
+    training: toSnakeCase(config.training),
+  };
+}
+
+/** What must agree for a state to fit a network. */
+export function architectureOf(unet: UNetConfig): Fields {
+  const { sample_size: _s, dropout: _d, ...rest } = formatUNetConfig(unet);
+  return rest;
+}
+
+/** A section out of a text, empty if it is none. */
+export function parseFields(text: string | undefined): Fields {
+  try {
+    return Object(JSON.parse(text ?? "{}"));
+  } catch {
+    return {};
+  }
+}
+
+/** "block_out_channels is [16] in A and [32] in B" for the first field of B that differs, or "". */
+export function describeDifference(a: Fields, inA: string, b: Fields, inB: string): string {
+  const text = (value: unknown) => JSON.stringify(value) ?? "not given";
+  const field = Object.keys(b).find((key) => text(a[key]) !== text(b[key]));
+  return field ? `${field} is ${text(a[field])} in ${inA} and ${text(b[field])} in ${inB}` : "";
+}
+
+/** The JSON schema of configuration files, for editors. */
+export function configSchema(): Record<string, unknown> {
+  const section = (schema: z.ZodType) => {
+    const options = { io: "input", unrepresentable: "any" } as const;
+    const { $schema: _, ...rest } = z.toJSONSchema(schema, options);
+    // Fields that start with an underscore are notes of other tools.
+    return { ...rest, patternProperties: { "^_": {} } };
+  };
+  return {
+    $schema: "https://json-schema.org/draft/2020-12/schema",
+    title: "Configuration of ddpm train",
+    type: "object",
+    properties: {
+      $schema: { type: "string" },
+      data: { type: "string", description: "a data set's name, a folder or a file" },
+      steps: { type: "integer", minimum: 1, maximum: MAX_STEPS },
+      images: section(imagesSchema),
+      unet: section(unetSchema),
+      scheduler: section(scheduleSchema),
+      training: section(trainingSchema),
+    },
+    additionalProperties: false,
+  };
+}

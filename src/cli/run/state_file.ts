@@ -1,0 +1,71 @@
+/**
+ * Safetensors files with a checksum, written bit by bit: the SHA-256 of all bytes of the file, with
+ * zeros in place of the checksum itself, as an entry of its metadata.
+ *
+ * @module
+ */
+
+import { createHash } from "node:crypto";
+import type { TensorBuffer } from "../../gpu/device.ts";
+import { encodeHeader } from "../../formats/safetensors.ts";
+import { writeAll, writeWhole } from "../terminal/files.ts";
+
+const KEY = "sha256", BLANK = "0".repeat(64), MARK = `"${KEY}":"`;
+/** How far into a file the mark is looked for. Metadata come first. */
+const HEADER = 1 << 20;
+/** Numbers of a buffer, or bytes, that are in memory at a time. */
+const CHUNK = 1 << 22;
+
+/** The numbers of a buffer on a device, some at a time. */
+export async function* readChunks(
+  buffer: Pick<TensorBuffer, "length" | "read">,
+): AsyncGenerator<Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>> {
+  for (let at = 0; at < buffer.length; at += CHUNK) {
+    yield await buffer.read(at, Math.min(CHUNK, buffer.length - at));
+  }
+}
+
+/** Writes buffers of 32-bit floats to a file with a checksum. */
+export async function writeSealed(
+  path: string,
+  buffers: Readonly<Record<string, Pick<TensorBuffer, "length" | "read">>>,
+  metadata: Readonly<Record<string, string>>,
+): Promise<void> {
+  const described = Object.entries(buffers).map(([name, { length }]) => ({
+    ...{ name, shape: [length], dtype: "F32" as const },
+  }));
+  const head = encodeHeader(described, { [KEY]: BLANK, ...metadata });
+  await writeWhole(path, async (file) => {
+    const hash = createHash("sha256").update(head);
+    await writeAll(file, head);
+    for (const buffer of Object.values(buffers)) {
+      for await (const chunk of readChunks(buffer)) {
+        const bytes = new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+        hash.update(bytes);
+        await writeAll(file, bytes);
+      }
+    }
+    await file.seek(findSeal(head)!, Deno.SeekMode.Start);
+    await writeAll(file, hash.digest("hex"));
+  });
+}
+
+/** Whether a file has a checksum, and it is right. */
+export function isIntact(bytes: Uint8Array<ArrayBuffer>): boolean {
+  const at = findSeal(bytes);
+  if (at === undefined) return false;
+  const end = at + BLANK.length, hash = createHash("sha256");
+  hash.update(bytes.subarray(0, at)).update(BLANK);
+  for (let from = end; from < bytes.length; from += CHUNK) {
+    hash.update(bytes.subarray(from, Math.min(from + CHUNK, bytes.length)));
+  }
+  return hash.digest("hex") === new TextDecoder("latin1").decode(bytes.subarray(at, end));
+}
+
+/** Where the checksum's digits are. */
+function findSeal(bytes: Uint8Array): number | undefined {
+  // One character a byte, so that places agree.
+  const found = new TextDecoder("latin1").decode(bytes.subarray(0, HEADER)).indexOf(MARK);
+  const at = found + MARK.length;
+  return found < 0 || at + BLANK.length > bytes.length ? undefined : at;
+}

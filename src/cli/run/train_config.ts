@@ -1,0 +1,157 @@
+/**
+ * The configuration of a training from what is recorded, what `--config` names, and flags.
+ *
+ * @module
+ */
+
+import { toSnakeCase } from "../../config.ts";
+import { InputError } from "../../errors.ts";
+import { formatUNetConfig, parseUNetConfig } from "../../model/unet_config.ts";
+import { outputChannels } from "../../diffusion/prediction.ts";
+import { formatSchedule, parseSchedule } from "../../diffusion/schedule.ts";
+import {
+  type LearningRateSchedule,
+  parseTraining,
+  type TrainingConfig,
+} from "../../train/config.ts";
+import type { Dataset } from "../../data/dataset.ts";
+import { imageFields, parseImages } from "../commands/image_options.ts";
+import {
+  architectureOf,
+  DEFAULT_STEPS,
+  describeDifference,
+  type Fields,
+  formatRunConfig,
+  presets,
+  readRunFields,
+  type RunConfig,
+  type RunFields,
+} from "./run_config.ts";
+import type { RunFolder } from "./run_folder.ts";
+import type { TrainFlags } from "../commands/train_flags.ts";
+
+/** Where nothing else is said: a network for small grey pictures, and what it learns fastest with. */
+const { mnist: DEFAULT } = presets;
+
+/** What --config gives, and the flags about data. */
+export async function askedFor(flags: TrainFlags): Promise<RunFields> {
+  const { data, images, ...rest } = flags.config ? await readRunFields(flags.config) : {};
+  return { ...rest, data: flags.data ?? data, images: { ...images, ...imageFields(flags) } };
+}
+
+/** The recorded fields, where there are any, with the given ones over them. */
+export const overlay = (recorded: RunFields | undefined, given: RunFields): RunFields => ({
+  data: given.data ?? recorded?.data,
+  steps: given.steps ?? recorded?.steps,
+  // The fields of a network depend on each other, those of the other sections do not.
+  images: { ...recorded?.images, ...given.images },
+  unet: given.unet ?? recorded?.unet,
+  scheduler: { ...recorded?.scheduler, ...given.scheduler },
+  training: { ...recorded?.training, ...given.training },
+});
+
+/** A whole configuration: the defaults, the fields that a file gives, then the flags. */
+export function assembleConfig(
+  given: RunFields,
+  flags: TrainFlags,
+  place: string,
+  { channels, height, width, labels }: Dataset,
+): RunConfig {
+  const scheduler = parseSchedule(given.scheduler ?? {});
+  const outChannels = outputChannels(scheduler, channels);
+  const sizes = {
+    ...{ in_channels: channels, out_channels: outChannels },
+    ...(flags["label-dropout"] === undefined ? {} : countClasses(place, labels)),
+  };
+  const unet = parseUNetConfig({ ...sizes, ...(given.unet ?? DEFAULT.unet) });
+  if (unet.inChannels !== channels || unet.outChannels !== outChannels) {
+    throw new InputError(
+      `Cannot train on ${place}: its images have ${channels} channels, but the network has ` +
+        `in_channels ${unet.inChannels} and out_channels ${unet.outChannels}` +
+        ([1, 3].includes(unet.inChannels) ? `; --channels ${unet.inChannels} makes them fit` : ""),
+    );
+  }
+  const [h, w] = unet.sampleSize ?? [height, width];
+  if (h !== height || w !== width) {
+    throw new InputError(
+      `Cannot train on ${place}: its images are ${height}x${width}, but the sample_size of the ` +
+        `network is ${h}x${w}; --size ${h === w ? w : `${w}x${h}`} makes them fit`,
+    );
+  }
+  return {
+    data: place,
+    steps: flags.steps ?? given.steps ?? DEFAULT_STEPS,
+    images: parseImages(given.images ?? {}),
+    unet: { ...unet, sampleSize: [height, width] },
+    scheduler,
+    training: assembleTraining(given, flags),
+  };
+}
+
+const assembleTraining = (given: RunFields, flags: TrainFlags): TrainingConfig =>
+  parseTraining({
+    ...(given.unet ? {} : DEFAULT.training),
+    ...given.training,
+    ...trainingFlags(flags, flags.steps ?? given.steps ?? DEFAULT_STEPS),
+  });
+
+/** A class more than the data have, which stands for none. */
+function countClasses(place: string, labels: ArrayLike<number> | undefined): Fields {
+  if (!labels) throw new InputError(`--label-dropout needs classes, but ${place} has no labels`);
+  return { num_class_embeds: Array.from(labels).reduce((most, c) => Math.max(most, c), 0) + 2 };
+}
+
+/** What a training would be started with, but for what its data decide. */
+export function planConfig(given: RunFields, flags: TrainFlags): RunFields {
+  const { data } = given, fields = given.unet ?? DEFAULT.unet!;
+  const unet = formatUNetConfig(parseUNetConfig(fields));
+  for (const name of ["sample_size", "in_channels", "out_channels"]) {
+    if (!(name in fields)) delete unet[name];
+  }
+  return {
+    ...(data === undefined ? {} : { data }),
+    steps: flags.steps ?? given.steps ?? DEFAULT_STEPS,
+    images: parseImages(given.images ?? {}),
+    unet,
+    scheduler: formatSchedule(parseSchedule(given.scheduler ?? {})),
+    training: toSnakeCase(assembleTraining(given, flags)),
+  };
+}
+
+/** Settings that flags give, by their names in files. */
+function trainingFlags(flags: TrainFlags, steps: number): Fields {
+  const fields: Record<string, unknown> = {};
+  const names = [
+    "batch-size",
+    "micro-batch",
+    "learning-rate",
+    "precision",
+    "label-dropout",
+    "held-out",
+    "seed",
+  ];
+  for (const name of names as (keyof TrainFlags)[]) {
+    if (flags[name] !== undefined) fields[name.replaceAll("-", "_")] = flags[name];
+  }
+  return { ...fields, ...scheduleFlags(flags["learning-rate-schedule"], steps) };
+}
+
+function scheduleFlags(schedule: string | undefined, steps: number): Record<string, unknown> {
+  if (schedule === undefined) return {};
+  const decay = { constant: null, cosine: steps, step: Math.ceil(steps / 3) };
+  const decay_steps = decay[schedule as LearningRateSchedule];
+  return { learning_rate_schedule: schedule, decay_steps };
+}
+
+/** Flags and files may repeat what a training was started with, but not change it. */
+export function checkUnchanged(config: RunConfig, wanted: RunConfig, folder: RunFolder): void {
+  const sections = (c: RunConfig) => {
+    const { images, scheduler, training } = formatRunConfig(c);
+    return { ...images, ...architectureOf(c.unet), ...scheduler, ...training };
+  };
+  const difference = describeDifference(
+    ...[sections(config), folder.path] as const,
+    ...[sections(wanted), "what is asked for now"] as const,
+  );
+  if (difference) throw new InputError(`Cannot go on: ${difference}`);
+}

@@ -1,0 +1,78 @@
+/**
+ * The device that a command runs on.
+ *
+ * @module
+ */
+
+import { InputError } from "../../errors.ts";
+import type { Device, Precision } from "../../gpu/device.ts";
+import { type DeviceKind, openDevice } from "../../gpu/open.ts";
+import { mayUse } from "./environment.ts";
+import type { Flag, Flags } from "./flags.ts";
+import type { Progress } from "./progress.ts";
+import { keepTuning, tuningFile } from "./tuning.ts";
+
+/** Threads at most: more would only wait for each other. */
+const MAX_THREADS = 256;
+
+/** The flags of commands that compute. */
+export const deviceFlags = {
+  device: {
+    kind: "text",
+    choices: ["auto", "gpu", "cpu"],
+    value: "KIND",
+    help: "gpu (WebGPU), cpu (WebAssembly), or auto, the default: a GPU if there is one",
+  },
+  threads: {
+    kind: "integer",
+    min: 1,
+    max: MAX_THREADS,
+    help: "threads of the CPU; default as many as there are cores",
+  },
+  "no-tune": { kind: "switch", help: "on a GPU, choose kernels by rules instead of measuring" },
+} as const satisfies Record<string, Flag>;
+
+/** The flag of commands that compute with networks on GPUs. */
+export const precisionFlag = {
+  kind: "text",
+  choices: ["f32", "f16"] satisfies Precision[],
+  value: "NAME",
+  help: "f32, the default, or f16: half the memory for activations, on a GPU with shader-f16",
+} as const satisfies Flag;
+
+/** Refuses flags that contradict each other; `wide` and `precision` are not of all commands. */
+export function checkDeviceFlags(
+  { device, threads, wide, precision }: Flags<typeof deviceFlags> & {
+    readonly wide?: boolean;
+    readonly precision?: string;
+  },
+): void {
+  const name = threads !== undefined ? "threads" : wide ? "wide" : undefined;
+  if (device === "gpu" && name) {
+    throw new InputError(`--${name} is for the CPU, not for --device gpu`);
+  }
+  if (precision === "f16" && (device === "cpu" || name)) {
+    throw new InputError(
+      `--precision f16 is for a GPU, not for --${name ?? "device cpu"}: it takes an adapter with ` +
+        "the feature shader-f16",
+    );
+  }
+}
+
+/** Opens the device; says so where `auto` does not mean a GPU. */
+export async function openForCommand(
+  { device, threads, "no-tune": byRules }: Flags<typeof deviceFlags>,
+  progress: Progress,
+): Promise<Device> {
+  // Without it, a line of EGL's about it ends up on stderr.
+  const folder = "XDG_RUNTIME_DIR";
+  if (Deno.build.os === "linux" && mayUse(folder) && !Deno.env.get(folder)) {
+    Deno.env.set(folder, "/tmp");
+  }
+  const file = byRules || device === "cpu" ? undefined : tuningFile();
+  return await openDevice((device ?? "auto") as DeviceKind, {
+    ...(threads === undefined ? {} : { threads }),
+    ...(file ? { tuning: await keepTuning(file) } : {}),
+    onNotice: (notice) => progress.say(`note: ${notice}`),
+  });
+}

@@ -1,0 +1,129 @@
+/**
+ * Command-line flags: a table says what there is; everything else is an error that names the
+ * nearest.
+ *
+ * @module
+ */
+
+import { parseArgs } from "@std/cli/parse-args";
+import { InputError } from "../../errors.ts";
+
+/** What a command knows of a flag. */
+export interface Flag {
+  readonly kind: "text" | "integer" | "number" | "switch";
+  /** For numbers. */
+  readonly min?: number;
+  readonly max?: number;
+  /** For texts. */
+  readonly choices?: readonly string[];
+  /** What the value is called in the help. */
+  readonly value?: string;
+  readonly help: string;
+}
+
+type ValueOf<F extends Flag> = F["kind"] extends "text" ? string
+  : F["kind"] extends "switch" ? boolean
+  : number;
+
+/** The values of flags that were given. */
+export type Flags<T extends Record<string, Flag>> = { readonly [K in keyof T]?: ValueOf<T[K]> };
+
+/**
+ * Reads flags and what stands between them.
+ *
+ * @throws {InputError} If a flag is unknown, or its value is not of its kind.
+ */
+export function parseFlags<const T extends Record<string, Flag>>(
+  args: readonly string[],
+  table: T,
+): { flags: Flags<T>; rest: string[] } {
+  const names = Object.keys(table);
+  const isSwitch = (name: string) => table[name].kind === "switch";
+  const valued = names.filter((name) => !isSwitch(name)), switches = names.filter(isSwitch);
+  const parsed = parseArgs(joinNegatives(args, valued), {
+    string: [...valued, "_"],
+    boolean: switches,
+    unknown(arg: string) {
+      if (!arg.startsWith("-") || arg === "-") return true;
+      const flag = arg.replace(/=.*/s, "");
+      throw new InputError(
+        `Unknown flag ${flag}${suggest(flag.replace(/^-+/, ""), names, "--")}`,
+      );
+    },
+  });
+  const filled = switches.find((name) => args.some((arg) => arg.startsWith(`--${name}=`)));
+  if (filled) throw new InputError(`--${filled} takes no value`);
+  const flags: Record<string, unknown> = {};
+  for (const name of names) {
+    const value = parsed[name];
+    if (value === undefined || value === false) continue;
+    flags[name] = isSwitch(name) ? true : readValue(name, table[name], String(value));
+  }
+  return { flags: flags as Flags<T>, rest: parsed._.map(String) };
+}
+
+/** `--seed -1` as `--seed=-1`: what looks like a negative number is a value, not a flag. */
+function joinNegatives(args: readonly string[], valued: readonly string[]): string[] {
+  const joined: string[] = [];
+  for (const [i, arg] of args.entries()) {
+    const isValue = /^-[\d.]/.test(arg) && valued.some((name) => args[i - 1] === `--${name}`);
+    if (isValue) joined[joined.length - 1] += `=${arg}`;
+    else joined.push(arg);
+  }
+  return joined;
+}
+
+function readValue(name: string, flag: Flag, text: string): string | number {
+  const { kind, min = -Infinity, max = Infinity, choices } = flag;
+  if (text === "") throw new InputError(`--${name} needs a value`);
+  if (kind === "text") {
+    if (choices && !choices.includes(text)) {
+      throw new InputError(
+        `--${name} must be one of ${choices.join(", ")}, not ${text}` + suggest(text, choices),
+      );
+    }
+    return text;
+  }
+  const value = Number(text);
+  const isGood = /^[-+]?[\d.]+(e[-+]?\d+)?$/i.test(text) && Number.isFinite(value) &&
+    (kind === "number" || Number.isSafeInteger(value));
+  if (!isGood || value < min || value > max) {
+    const what = kind === "integer" ? "a whole number" : "a number";
+    const range = max === Infinity
+      ? min === -Infinity ? "" : ` of at least ${min}`
+      : ` from ${min} to ${max}`;
+    throw new InputError(`--${name} must be ${what}${range}, not ${text}`);
+  }
+  return value;
+}
+
+/** "; did you mean …?", if something is near. */
+export function suggest(given: string, known: readonly string[], prefix = ""): string {
+  const near = known.map((name) => ({ name, distance: editDistance(given, name) }))
+    .sort((a, b) => a.distance - b.distance)[0];
+  const isNear = near && near.distance <= Math.max(2, Math.ceil(near.name.length / 2));
+  return isNear ? `; did you mean ${prefix}${near.name}?` : "";
+}
+
+/** Insertions, deletions and changes that make one text of the other (Levenshtein 1966). */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      next[j] = Math.min(row[j] + 1, next[j - 1] + 1, row[j - 1] + Number(a[i - 1] !== b[j - 1]));
+    }
+    row = next;
+  }
+  return row[b.length];
+}
+
+/** The flags of a command, a line each. */
+export function describeFlags(table: Record<string, Flag>): string {
+  const left = Object.entries(table).map(([name, { kind, value }]) =>
+    kind === "switch" ? `--${name}` : `--${name} ${value ?? "N"}`
+  );
+  const width = Math.max(...left.map((text) => text.length));
+  return Object.values(table)
+    .map(({ help }, i) => `  ${left[i].padEnd(width)}  ${help}`).join("\n");
+}

@@ -1,0 +1,86 @@
+/**
+ * A run of a sampler as a command watches it: its progress, frames for an animation, a preview, and
+ * an interruption that keeps what is done.
+ *
+ * @module
+ */
+
+import { InputError } from "../../errors.ts";
+import type { Images, SampleOptions } from "../../sample/options.ts";
+import type { Sampler } from "../../sample/sampler.ts";
+import { environment } from "./environment.ts";
+import { Interruption } from "../run/interruption.ts";
+import type { OutputKind } from "../media/picture_files.ts";
+import { Preview, protocolOf } from "../media/preview.ts";
+import { formatTime, type Progress, writeTerminal } from "./progress.ts";
+
+/** Frames of an animation, and pictures of a preview, at most. */
+const MAX_FRAMES = 60;
+
+/** @throws {InputError} If there is nowhere to draw. */
+export function checkPreview(isWanted = false): void {
+  if (isWanted && !Deno.stderr.isTerminal()) {
+    throw new InputError("--preview draws in a terminal, and standard error is none");
+  }
+}
+
+/** What a run came to. */
+export interface Watched {
+  /** The images, or what they were at the interruption. */
+  readonly images: Images;
+  /** x_t of all images on the way, for animations. */
+  readonly frames: readonly Images[];
+  readonly isStopped: boolean;
+}
+
+/** Follows a run to its end, or until the user interrupts it. */
+export async function watch(
+  sampler: Sampler,
+  kind: OutputKind,
+  hasPreview: boolean,
+  progress: Progress,
+  options: SampleOptions,
+): Promise<Watched> {
+  const { steps } = sampler, began = performance.now(), isAnimated = kind === "animation";
+  const preview = hasPreview
+    ? new Preview(protocolOf(environment), Deno.consoleSize().columns, writeTerminal)
+    : undefined;
+  const frames = new Map<number, Images[]>();
+  using interruption = new Interruption(progress, "writing what is done");
+  const stream = sampler.stream({
+    ...options,
+    every: isAnimated || preview ? Math.ceil(steps / MAX_FRAMES) : steps,
+    signal: interruption.signal,
+    onProgress(done, total) {
+      const left = (performance.now() - began) / 1000 / done * (total - done);
+      const text = `step ${done} of ${total}, ${formatTime(left)} left`;
+      // A log gets a line a batch.
+      if (!Deno.stderr.isTerminal() && done % steps === 0 && done < total) progress.say(text);
+      else progress.update(text);
+    },
+  });
+  let next = await stream.next();
+  for (; !next.done; next = await stream.next()) {
+    const { step, noisy, sample } = next.value;
+    if (isAnimated && step < steps) frames.set(step, [...frames.get(step) ?? [], noisy]);
+    if (preview) {
+      progress.clear();
+      preview.draw(sample);
+    }
+  }
+  const images = next.value;
+  return {
+    images,
+    // After an interruption, some of the images may not have got as far.
+    frames: [...frames.values()].map(join).filter(({ count }) => count === images.count),
+    isStopped: interruption.signal.aborted,
+  };
+}
+
+/** Images behind one another. */
+function join(parts: readonly Images[]): Images {
+  if (parts.length === 1) return parts[0];
+  const data = new Float32Array(parts.reduce((n, part) => n + part.data.length, 0));
+  parts.reduce((at, part) => (data.set(part.data, at), at + part.data.length), 0);
+  return { ...parts[0], count: parts.reduce((n, { count }) => n + count, 0), data };
+}

@@ -1,0 +1,13 @@
+/**
+ * Who we are.
+ *
+ * @module
+ */
+
+import manifest from "../../../deno.json" with { type: "json" };
+
+/** The package's name. */
+export const packageName: string = manifest.name;
+
+/** The package's version. */
+export const version: string = manifest.version;

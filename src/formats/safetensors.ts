@@ -1,0 +1,265 @@
+/**
+ * The safetensors format: an 8-byte length, a JSON header, raw little-endian data. Everything a
+ * header says is checked before it is believed.
+ *
+ * @module
+ */
+
+import { InputError } from "../errors.ts";
+import { formatShape, sizeOf } from "../shape.ts";
+
+/** Element types that files may hold. */
+export type FileDType =
+  | ("BOOL" | "U8" | "I8" | "U16" | "I16" | "F16" | "BF16")
+  | ("U32" | "I32" | "F32" | "U64" | "I64" | "F64");
+
+const elementSizes: Readonly<Record<FileDType, number>> = {
+  ...{ BOOL: 1, U8: 1, I8: 1, U16: 2, I16: 2, F16: 2, BF16: 2 },
+  ...{ U32: 4, I32: 4, F32: 4, U64: 8, I64: 8, F64: 8 },
+};
+
+/** A tensor in a file. */
+export interface FileTensor {
+  /** Type of its elements. */
+  readonly dtype: FileDType;
+  /** Its sizes, the slowest axis first; `[]` for a single number. */
+  readonly shape: readonly number[];
+  /** Its part of the file, little-endian. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
+/** The contents of a safetensors file. */
+export interface Safetensors {
+  /** All tensors by name, in the order of the header. */
+  readonly tensors: ReadonlyMap<string, FileTensor>;
+  /** The strings under `__metadata__`. */
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+/** Where a header holds what is no tensor. */
+const METADATA_KEY = "__metadata__";
+
+/** Larger headers than this are refused, as the reference implementation does. */
+const MAX_HEADER = 100_000_000;
+
+/**
+ * Reads a file.
+ *
+ * @param what What it is called, for messages.
+ * @throws {InputError} If it is no safetensors file, truncated, or contradicts itself.
+ *
+ * @example
+ * ```ts
+ * import { readSafetensors, writeSafetensors } from "@x/ddpm";
+ *
+ * const file = writeSafetensors([{ name: "x", shape: [2], values: new Float32Array([1, 2]) }]);
+ * console.log(readSafetensors(file).tensors.get("x")?.shape);
+ * ```
+ */
+export function readSafetensors(bytes: Uint8Array<ArrayBuffer>, what = "file"): Safetensors {
+  const bad = (why: string) => new InputError(`Cannot read ${what} as safetensors: ${why}`);
+  if (bytes.length < 8) throw bad(`${bytes.length} bytes are too few`);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const length = view.getBigUint64(0, true);
+  if (length > BigInt(MAX_HEADER)) throw bad(`a header of ${length} bytes is too long`);
+  const start = 8 + Number(length);
+  if (start > bytes.length) {
+    throw bad(`the header should have ${length} bytes, but the file ends after ${bytes.length}`);
+  }
+  let header: unknown;
+  try {
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(8, start));
+    header = JSON.parse(text);
+    const twice = findDuplicateKey(text);
+    if (twice !== undefined) throw new SyntaxError(`${twice} is there twice`);
+  } catch (error) {
+    throw bad(`its header is no JSON (${(error as Error).message})`);
+  }
+  if (!isRecord(header)) throw bad("its header is no JSON object");
+
+  const tensors = new Map<string, FileTensor>(), ranges: [number, number, string][] = [];
+  let metadata: Record<string, string> = {};
+  for (const [name, entry] of Object.entries(header)) {
+    if (name === METADATA_KEY) {
+      if (!isStringRecord(entry)) throw bad("its metadata are not all strings");
+      metadata = entry;
+      continue;
+    }
+    const { dtype, shape, data_offsets: range } = Object(entry);
+    if (!isDType(dtype)) throw bad(`${name} has the unknown type ${JSON.stringify(dtype)}`);
+    if (!isCounts(shape)) throw bad(`${name} has no proper shape`);
+    if (!isCounts(range) || range.length !== 2 || range[0] > range[1]) {
+      throw bad(`${name} has no proper data_offsets`);
+    }
+    const [from, to] = range, size = sizeOf(shape) * elementSizes[dtype];
+    if (start + to > bytes.length) {
+      throw bad(
+        `${name} ends at byte ${
+          start + to
+        }, but the file ends at ${bytes.length}; is it truncated?`,
+      );
+    }
+    if (to - from !== size) {
+      throw bad(`${name} of ${dtype} ${formatShape(shape)} needs ${size} bytes, not ${to - from}`);
+    }
+    ranges.push([from, to, name]);
+    tensors.set(name, { dtype, shape, bytes: bytes.subarray(start + from, start + to) });
+  }
+  let end = 0;
+  for (const [from, to, name] of ranges.sort((a, b) => a[0] - b[0] || a[1] - b[1])) {
+    if (from < end) throw bad(`${name} overlaps the tensor before it`);
+    if (from > end) throw bad(`there is a hole of ${from - end} bytes before ${name}`);
+    end = to;
+  }
+  if (start + end !== bytes.length) {
+    throw bad(`${bytes.length - start - end} bytes follow the last tensor`);
+  }
+  return { tensors, metadata };
+}
+
+const isDType = (x: unknown): x is FileDType =>
+  typeof x === "string" && Object.hasOwn(elementSizes, x);
+
+const isCounts = (x: unknown): x is number[] =>
+  Array.isArray(x) && x.every((n) => Number.isSafeInteger(n) && n >= 0);
+
+const isRecord = (x: unknown): x is Record<string, unknown> =>
+  typeof x === "object" && x !== null && !Array.isArray(x);
+
+const isStringRecord = (x: unknown): x is Record<string, string> =>
+  isRecord(x) && Object.values(x).every((v) => typeof v === "string");
+
+/** A key that is twice in one object of valid JSON; `JSON.parse` would keep the last only. */
+function findDuplicateKey(json: string): string | undefined {
+  const open: Set<string>[] = [], colon = /\s*:/y;
+  for (let i = 0; i < json.length; i++) {
+    if (json[i] === "{") open.push(new Set());
+    if (json[i] === "}") open.pop();
+    if (json[i] !== '"') continue;
+    const start = i++;
+    for (; json[i] !== '"'; i++) if (json[i] === "\\") i++;
+    colon.lastIndex = i + 1;
+    if (!colon.test(json)) continue;
+    const key: string = JSON.parse(json.slice(start, i + 1)), keys = open.at(-1)!;
+    if (keys.has(key)) return key;
+    keys.add(key);
+  }
+}
+
+/** A tensor's numbers as 32-bit floats. */
+export function toFloat32({ dtype, shape, bytes }: FileTensor): Float32Array<ArrayBuffer> {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const read: Record<FileDType, (at: number) => number> = {
+    BOOL: (at) => view.getUint8(at),
+    U8: (at) => view.getUint8(at),
+    I8: (at) => view.getInt8(at),
+    U16: (at) => view.getUint16(at, true),
+    I16: (at) => view.getInt16(at, true),
+    F16: (at) => view.getFloat16(at, true),
+    BF16: (at) => bfloat16(view.getUint16(at, true)),
+    U32: (at) => view.getUint32(at, true),
+    I32: (at) => view.getInt32(at, true),
+    F32: (at) => view.getFloat32(at, true),
+    U64: (at) => Number(view.getBigUint64(at, true)),
+    I64: (at) => Number(view.getBigInt64(at, true)),
+    F64: (at) => view.getFloat64(at, true),
+  };
+  if (dtype === "F32" && isLittleEndian) return new Float32Array(bytes.slice().buffer);
+  const get = read[dtype], size = elementSizes[dtype];
+  return Float32Array.from({ length: sizeOf(shape) }, (_, i) => get(i * size));
+}
+
+const isLittleEndian = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
+
+/** The upper half of a 32-bit float. */
+const bfloat16 = (bits: number) => new Float32Array(new Uint32Array([bits << 16]).buffer)[0];
+
+/** A tensor to write. */
+export interface NamedTensor {
+  /** As it will be found; not `__metadata__`. */
+  readonly name: string;
+  /** Its sizes, the slowest axis first. */
+  readonly shape: readonly number[];
+  /** Its elements in row-major order, written as `F32`, `F16` or `I32`. */
+  readonly values: Float32Array<ArrayBuffer> | Float16Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
+}
+
+const dtypeOf = (values: NamedTensor["values"]): FileDType =>
+  values instanceof Int32Array ? "I32" : values instanceof Float32Array ? "F32" : "F16";
+
+/**
+ * Writes a file, tensors in the given order. The same tensors and metadata give the same bytes.
+ *
+ * @throws {RangeError} If a shape does not fit its values, or a name is taken.
+ *
+ * @example
+ * ```ts
+ * import { writeSafetensors } from "@x/ddpm";
+ *
+ * const values = new Float32Array([1, 2, 3, 4]);
+ * const bytes = writeSafetensors([{ name: "x", shape: [2, 2], values }], { note: "an example" });
+ * console.log(bytes.length);
+ * ```
+ */
+export function writeSafetensors(
+  tensors: readonly NamedTensor[],
+  metadata: Readonly<Record<string, string>> = {},
+): Uint8Array<ArrayBuffer> {
+  for (const { name, shape, values } of tensors) {
+    if (sizeOf(shape) === values.length) continue;
+    throw new RangeError(
+      `Cannot write ${name}: shape ${formatShape(shape)} does not fit ${values.length} values`,
+    );
+  }
+  const described = tensors.map(({ name, shape, values }) => ({
+    ...{ name, shape, dtype: dtypeOf(values) },
+  }));
+  const head = encodeHeader(described, metadata);
+  const size = tensors.reduce((sum, { values }) => sum + values.byteLength, 0);
+  const bytes = new Uint8Array(head.length + size), view = new DataView(bytes.buffer);
+  bytes.set(head);
+  let at = head.length;
+  for (const { values } of tensors) {
+    if (isLittleEndian) {
+      bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength), at);
+      at += values.byteLength;
+      continue;
+    }
+    for (const value of values) {
+      if (values instanceof Int32Array) view.setInt32(at, value, true);
+      else if (values instanceof Float32Array) view.setFloat32(at, value, true);
+      else view.setFloat16(at, value, true);
+      at += values.BYTES_PER_ELEMENT;
+    }
+  }
+  return bytes;
+}
+
+/**
+ * What comes before the numbers of tensors, which follow each other without gaps.
+ *
+ * @internal
+ * @throws {RangeError} If a name is taken.
+ */
+export function encodeHeader(
+  tensors: readonly (Pick<NamedTensor, "name" | "shape"> & Pick<FileTensor, "dtype">)[],
+  metadata: Readonly<Record<string, string>> = {},
+): Uint8Array<ArrayBuffer> {
+  const header = new Map<string, unknown>();
+  if (Object.keys(metadata).length) header.set(METADATA_KEY, metadata);
+  let end = 0;
+  for (const { name, shape, dtype } of tensors) {
+    if (name === METADATA_KEY || header.has(name)) {
+      throw new RangeError(`Cannot write ${name}: the name is taken`);
+    }
+    const range = [end, end += sizeOf(shape) * elementSizes[dtype]];
+    header.set(name, { dtype, shape, data_offsets: range });
+  }
+  // Data start at a multiple of eight, so that readers can map them.
+  const text = new TextEncoder().encode(JSON.stringify(Object.fromEntries(header)));
+  const length = Math.ceil(text.length / 8) * 8;
+  const bytes = new Uint8Array(8 + length).fill(0x20, 8);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(length), true);
+  bytes.set(text, 8);
+  return bytes;
+}

@@ -1,0 +1,136 @@
+/**
+ * Elementwise work that kernels of other operations do on the way: on their first input as they read
+ * it, and on their result before they write it.
+ *
+ * @module
+ */
+
+import { mapOp } from "../ops/map.ts";
+import {
+  broadcastStrides,
+  denseStrides,
+  refine,
+  sameShape,
+  type Shape,
+  sizeOf,
+} from "../../shape.ts";
+import { scalarConstant } from "./stage.ts";
+import type { Tensor } from "../tensor.ts";
+import type { Uses } from "./def_use.ts";
+import { isDenseView, resolve } from "../view.ts";
+
+/** Elementwise work that the kernels of an operation can do. */
+export interface Fusing {
+  /** On the first input. */
+  readonly input: boolean;
+  /** On the result. */
+  readonly output: boolean;
+}
+
+/** What kernels of a target can do on the way. */
+export interface Absorbing {
+  /** What those of an operation can. */
+  readonly fuses: (node: Tensor) => Fusing | undefined;
+  /**
+   * Whether they find operands by any strides and behind changes of shape; else only what lies like
+   * the result, or is one number an image and channel.
+   */
+  readonly findsAnything: boolean;
+  /** Storages that a kernel may touch. */
+  readonly maxStorages: number;
+  /** Elements of a storage that a loop can write parts of as if it were one; none, if not given. */
+  readonly maxWhole?: number;
+}
+
+/** The elementwise tensor that an operation may compute while it reads it as its first input. */
+export function absorbedInput(node: Tensor, uses: Uses, target: Absorbing): Tensor | undefined {
+  if (!target.fuses(node)?.input) return undefined;
+  const x = target.findsAnything ? resolve(node.inputs[0]).source : node.inputs[0];
+  const readers = uses.readersOf(x);
+  const isPossible = x.op === mapOp && x.dtype === "f32" && !uses.roots.has(x) &&
+    // A convolution and the gradient by its weights: computing it for more is no longer cheap.
+    readers.length <= 2 && x.shape.at(-1)! % 4 === 0 && isChannelwise(x, x.shape, uses) &&
+    readers.every((reader) => {
+      const [first, ...others] = reader.inputs;
+      const isFirst = target.findsAnything
+        ? resolve(first).source === x && isDenseView(first) &&
+          sizeOf(first.shape) === sizeOf(x.shape) && refine(first.shape, x.shape) !== undefined
+        : first === x && x.shape.length === 4;
+      return isFirst && first.shape.length === 4 && first.shape[3] === x.shape.at(-1) &&
+        target.fuses(reader)?.input &&
+        accesses([x], uses, x).size + others.length + 1 <= target.maxStorages;
+    });
+  return isPossible ? x : undefined;
+}
+
+/** Whether everything that an elementwise tensor reads moves by one element a channel. */
+function isChannelwise(node: Tensor, domain: Shape, uses: Uses): boolean {
+  return node.inputs.every((x) => {
+    if (uses.inlined.has(x)) return isChannelwise(x, domain, uses);
+    const strides = broadcastStrides(x.shape, resolve(x).strides, domain);
+    return scalarConstant(x) !== undefined || (x.dtype === "f32" && strides.at(-1) === 1);
+  });
+}
+
+/** Whether the kernel that computes `source` can make the elementwise tensor `node` of it. */
+export function absorbsOutput(
+  source: Tensor,
+  node: Tensor,
+  uses: Uses,
+  target: Absorbing,
+): boolean {
+  const isAlike = target.findsAnything
+    ? sizeOf(source.shape) === sizeOf(node.shape) && source.shape.at(-1) === node.shape.at(-1)
+    : source.shape.length === 4 && sameShape(source.shape, node.shape);
+  // What is read both before and after is bound twice.
+  const storages = accesses([node], uses, node).size + accesses(source.inputs, uses).size;
+  return target.fuses(source)?.output === true && node.dtype === "f32" &&
+    !uses.roots.has(source) && isAlike && leadsOnlyTo(source, node, uses) &&
+    isPixelwise(node, source, node.shape, uses, target) && storages <= target.maxStorages;
+}
+
+/** Whether a tensor is needed for another one only. */
+function leadsOnlyTo(x: Tensor, node: Tensor, uses: Uses): boolean {
+  const consumers = uses.consumersOf(x);
+  return consumers.length === 1 &&
+    (consumers[0] === node ||
+      ((uses.inlined.has(consumers[0]) || consumers[0].op.view !== undefined) &&
+        leadsOnlyTo(consumers[0], node, uses)));
+}
+
+/** Whether what an elementwise tensor reads, beside `result`, lies so that it can be found. */
+function isPixelwise(
+  node: Tensor,
+  result: Tensor,
+  domain: Shape,
+  uses: Uses,
+  target: Absorbing,
+): boolean {
+  const dense = denseStrides(domain);
+  return node.inputs.every((x) => {
+    if (scalarConstant(x) !== undefined) return true;
+    if (uses.inlined.has(x)) return isPixelwise(x, result, domain, uses, target);
+    const { source, strides: own, offset } = resolve(x);
+    const strides = broadcastStrides(x.shape, own, domain);
+    const isAlike = strides.every((s, i) => s === dense[i] || domain[i] === 1);
+    if (source === result) {
+      return target.findsAnything ? isAlike && offset === 0 : x === result;
+    }
+    if (x.dtype !== "f32") return false;
+    if (target.findsAnything) return strides.at(-1)! <= 1;
+    return sameShape(strides, dense) || (strides[1] === 0 && strides[2] === 0 && strides[3] === 1);
+  });
+}
+
+/** The places in memory that are read to compute tensors, or for `node` its inputs. */
+function accesses(tensors: readonly Tensor[], uses: Uses, node?: Tensor): Set<string> {
+  const all = new Set<string>();
+  const visit = (x: Tensor) => {
+    if (scalarConstant(x) !== undefined) return;
+    const { source, offset } = resolve(x);
+    if (source === node || uses.inlined.has(source)) source.inputs.forEach(visit);
+    else all.add(`${source.id} ${offset}`);
+  };
+  tensors.forEach(visit);
+  return all;
+}

@@ -1,0 +1,143 @@
+/**
+ * Pseudo numerical methods (Liu et al. 2022): Adams-Bashforth's mixture of the last four estimates
+ * of ε, put into the step of DDIM. It starts with three steps of Runge and Kutta's kind (`pndm`), or
+ * with a step there and back (`plms`, as latent diffusion does).
+ *
+ * @module
+ */
+
+import { InputError } from "../../errors.ts";
+import type { NoiseLevel, NoiseSchedule } from "../../diffusion/schedule.ts";
+import { endOf } from "./ddim.ts";
+import {
+  combine,
+  type Evaluation,
+  remember,
+  type Solver,
+  type Traits,
+  type Weights,
+} from "../solver.ts";
+
+/** Adams-Bashforth's weights of the last estimates, the latest first. */
+const ADAMS = [[1], [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12], [
+  55 / 24,
+  -59 / 24,
+  37 / 24,
+  -9 / 24,
+]];
+
+/** What is mixed: the prediction itself, which is not the same for ε and for v. */
+function mixed({ alpha, sigma }: NoiseLevel, { config }: NoiseSchedule) {
+  const isV = config.predictionType === "v_prediction";
+  return {
+    estimate: (isV ? { epsilon: 1 / alpha, x: -sigma / alpha } : { epsilon: 1 }) as Weights,
+    /** ε of a mixture. */
+    epsilon: (mixture: Weights, from: NoiseLevel, x: string): Weights =>
+      isV ? combine([from.alpha, mixture], [from.sigma, { [x]: 1 }]) : mixture,
+  };
+}
+
+/** The step of DDIM from `x`, with some ε. */
+const jump = (from: NoiseLevel, to: NoiseLevel, x: string, epsilon: Weights): Weights => {
+  const alpha = to.alpha / from.alpha;
+  return combine([alpha, { [x]: 1 }], [to.sigma - from.sigma * alpha, epsilon]);
+};
+
+/**
+ * Three steps of four evaluations each: there, halfway twice, and there.
+ *
+ * @param isUneven Whether it first goes half an odd stride, rounded down, and is asked at the other
+ * half, as in diffusers.
+ */
+function rungeKutta(
+  timesteps: readonly number[],
+  stride: number,
+  schedule: NoiseSchedule,
+  isUneven: boolean,
+): Evaluation[] {
+  const half = Math.floor(stride / 2);
+  return timesteps.slice(0, 3).flatMap((t, i) => {
+    const next = timesteps[i + 1], start = schedule.levelAt(t);
+    const places = [[t, isUneven ? t - half : next + half, 1 / 6], [
+      next + half,
+      next + half,
+      1 / 3,
+    ]];
+    places.push([next + half, next + half - half, 1 / 3], [next, next, 1 / 6]);
+    return places.map(([here, there, weight], k): Evaluation => {
+      const at = schedule.levelAt(here), { estimate, epsilon } = mixed(at, schedule);
+      const to = schedule.levelAt(there), sum = combine([1, { sum: 1 }], [weight, estimate]);
+      const from = k ? "start" : "x";
+      const x = jump(start, to, from, epsilon(k === 3 ? sum : estimate, start, from));
+      return {
+        at,
+        next: {
+          x,
+          sum: k === 3 ? {} : k ? sum : combine([weight, estimate]),
+          ...(k ? {} : { start: { x: 1 }, ...remember("last", 3, estimate) }),
+        },
+        endsStep: k === 3,
+      };
+    });
+  });
+}
+
+function makeUpdateTable(startsByRungeKutta: boolean, isUneven = false): Solver["plan"] {
+  return (steps, schedule) => {
+    const timesteps = steps.map(({ from }) => from.time), n = timesteps.length;
+    const stride = Math.floor(schedule.config.numTrainTimesteps / n);
+    const level = (t: number) => endOf(schedule.levelAt(t), schedule);
+    const adams = (t: number, known: number): Evaluation => {
+      const from = level(t), { estimate, epsilon } = mixed(from, schedule);
+      const weights = ADAMS[Math.min(known, 3)];
+      const mixture = combine(
+        ...weights.map((w, j) => [w, j ? { [`last${j}`]: 1 } : estimate] as const),
+      );
+      const x = jump(from, level(t - stride), "x", epsilon(mixture, from, "x"));
+      return { at: from, next: { x, ...remember("last", 3, estimate) } };
+    };
+    if (startsByRungeKutta) {
+      if (n < 4) throw new InputError(`Cannot sample by pndm in ${n} steps: it takes 4 at least`);
+      const start = rungeKutta(timesteps, stride, schedule, isUneven);
+      return [...start, ...timesteps.slice(3).map((t) => adams(t, 3))];
+    }
+    const [first, second] = timesteps, there = adams(first, 0);
+    if (second === undefined) return [there];
+    // The mean of the slopes at both ends of the first step.
+    const from = level(second + stride), { estimate, epsilon } = mixed(level(second), schedule);
+    const mean = combine([1 / 2, estimate], [1 / 2, { last1: 1 }]);
+    const back: Evaluation = {
+      at: level(second),
+      next: { x: jump(from, level(second), "start", epsilon(mean, from, "start")) },
+    };
+    return [
+      { ...there, next: { ...there.next, start: { x: 1 } }, endsStep: false },
+      back,
+      ...timesteps.slice(1).map((t, i) => adams(t, i + 1)),
+    ];
+  };
+}
+
+const traits: Traits = {
+  ...{ order: 2, evaluations: 1, isStochastic: false },
+  ...{ kind: "integer", isUneven: false, takesZeroSnr: false, takes: [] },
+};
+
+/** The method, with half strides as they are or as in diffusers. */
+export const makePndm = (isUneven: boolean): Solver => ({
+  name: "pndm",
+  summary: "pseudo multistep method after three Runge-Kutta steps, Liu et al. 2022",
+  ...traits,
+  plan: makeUpdateTable(true, isUneven),
+});
+
+/** With three steps of Runge and Kutta's kind at first, of four evaluations each. */
+export const pndm: Solver = makePndm(false);
+
+/** With one evaluation more at first. */
+export const plms: Solver = {
+  name: "plms",
+  summary: "pseudo multistep method, as latent diffusion starts it",
+  ...traits,
+  plan: makeUpdateTable(false),
+};

@@ -1,0 +1,118 @@
+/**
+ * What a trainer makes of its data and settings before it starts: which images it learns from, what
+ * is computed of a batch, and whether all that goes together.
+ *
+ * @module
+ */
+
+import { InputError } from "../errors.ts";
+import { randomNormal, type RandomState } from "../gpu/ops/random.ts";
+import { constant, input } from "../gpu/tensor.ts";
+import type { UNetConfig } from "../model/unet_config.ts";
+import type { Model } from "../model/model.ts";
+import type { TrainingConfig } from "./config.ts";
+import { type Dataset, ImageOrder } from "../data/dataset.ts";
+import { checkObjective } from "./objective.ts";
+import type { StepSpec } from "./step.ts";
+import { drawTimesteps } from "./timesteps.ts";
+
+/** The stream of random numbers that the noise comes from; `timesteps.ts` has another. */
+const NOISE_STREAM = 12;
+/** The number of a step that never is, for what evaluations draw. */
+const EVALUATION = 2 ** 31 - 1;
+
+/** What a program has to know of images. */
+export type ImageSize = Pick<Dataset, "height" | "width" | "channels">;
+
+/** Images that are computed at a time. */
+export const partOf = ({ batchSize, microBatch }: TrainingConfig): number =>
+  microBatch ?? batchSize;
+
+/**
+ * What is computed of a batch, or of a part of one: `part` images at a time of the `images` of a
+ * step, or of an evaluation.
+ *
+ * @throws {InputError} If network, schedule and objective do not go together.
+ */
+export function makeStepSpec(
+  { config, schedule, layout }: Pick<Model, "config" | "schedule" | "layout">,
+  { height, width, channels }: ImageSize,
+  settings: TrainingConfig,
+  { part, images, isEvaluation = false, recomputes = settings.gradientCheckpointing }: {
+    readonly part: number;
+    readonly images: number;
+    readonly isEvaluation?: boolean;
+    readonly recomputes?: boolean;
+  },
+): StepSpec {
+  checkObjective(settings, schedule, config);
+  const shape = [part, height, width, channels];
+  const random: RandomState = {
+    seed: input("seed", [2], "i32"),
+    first: input("first", [1], "i32"),
+    step: isEvaluation ? constant(new Int32Array([EVALUATION])) : input("step", [1], "i32"),
+  };
+  const { timestepSampling: sampling } = settings;
+  const draws = isEvaluation && sampling !== "log_normal"
+    ? { ...settings, timestepSampling: "uniform" as const }
+    : settings;
+  const batch = {
+    images: input("images", shape),
+    noise: randomNormal(shape, random, NOISE_STREAM),
+    ...drawTimesteps(draws, schedule, part, random),
+    ...(config.numClassEmbeds === null ? {} : { labels: input("labels", [part], "i32") }),
+    ...(config.dropout && !isEvaluation ? { random } : {}),
+  };
+  return { config, schedule, layout, objective: settings, batch, images, recomputes };
+}
+
+/** Numbers of the images that are learnt from, and of the others. */
+export interface Split {
+  readonly learnt: Uint32Array;
+  readonly heldOut: Uint32Array;
+}
+
+/** Draws the images that are held out. */
+export function trainValidationSplit(count: number, { heldOut, seed }: TrainingConfig): Split {
+  const all = new Uint32Array(count).map((_, i) => i);
+  if (!heldOut) return { learnt: all, heldOut: new Uint32Array() };
+  const order = new ImageOrder(count, seed), drawn = all.map((i) => order.at(i));
+  const first = Math.max(1, Math.round(heldOut * count));
+  return { learnt: drawn.subarray(first), heldOut: drawn.subarray(0, first) };
+}
+
+/** @throws {InputError} If network, data and settings do not go together. */
+export function checkFits({ config }: Model, data: Dataset, settings: TrainingConfig): void {
+  if (settings.heldOut && data.count < 2) {
+    throw new InputError(`Cannot hold images of ${data.name} out: it has ${data.count}`);
+  }
+  checkLabels(config, data, settings);
+}
+
+/** @throws {InputError} If network and data have not the same classes. */
+function checkLabels(
+  { classEmbedType, numClassEmbeds }: UNetConfig,
+  { name, labels }: Dataset,
+  { labelDropout }: TrainingConfig,
+) {
+  if (classEmbedType !== null) {
+    throw new InputError(
+      `Cannot train: networks with class_embed_type ${classEmbedType} are not supported`,
+    );
+  }
+  if (labelDropout && numClassEmbeds === null) {
+    throw new InputError("Cannot train with label_dropout: the network has no classes");
+  }
+  if (numClassEmbeds === null) return;
+  if (!labels) {
+    throw new InputError(`Cannot train: the network has classes, but ${name} has no labels`);
+  }
+  const classes = labelDropout ? numClassEmbeds - 1 : numClassEmbeds;
+  const bad = Array.from(labels).find((c) => !(Number.isInteger(c) && c >= 0 && c < classes));
+  if (bad !== undefined) {
+    throw new InputError(
+      `Cannot train: ${name} has the label ${bad}, but the network has classes 0 to ` +
+        `${classes - 1}${labelDropout ? ", and one more for label_dropout" : ""}`,
+    );
+  }
+}

@@ -1,0 +1,84 @@
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { decodeImage, readByBmp } from "../../../src/cli/data/decode.ts";
+import { InputError } from "../../../src/errors.ts";
+import { readImageHeader } from "../../../src/data/datasets/image.ts";
+import type { Raster } from "../../../src/data/raster.ts";
+import { type Expected, makeBmp, pictureFile, pictureJson } from "../../pictures.ts";
+
+const expected = await pictureJson<Record<string, Expected>>("decoded.json");
+
+/** The picture with as many channels as are expected: decoders may give alpha where there is none. */
+function assertSame(raster: Raster, { shape, data, tolerance }: Expected): void {
+  assertEquals([raster.height, raster.width], shape.slice(0, 2));
+  const { channels } = raster, [, , wanted] = shape;
+  const hasAlpha = channels % 2 === 0, isGrey = channels < 3;
+  for (let i = 0; i < raster.height * raster.width; i++) {
+    const alpha = hasAlpha ? raster.data[i * channels + channels - 1] : 255;
+    for (let c = 0; c < wanted; c++) {
+      const isAlpha = wanted % 2 === 0 && c === wanted - 1;
+      const value = isAlpha ? alpha : raster.data[i * channels + (isGrey ? 0 : c)];
+      // What is fully transparent has any color.
+      const off = isAlpha || alpha ? Math.abs(value - data[i * wanted + c]) : 0;
+      assert(off <= tolerance, `pixel ${i}, channel ${c}: ${value}, not ${data[i * wanted + c]}`);
+    }
+  }
+}
+
+for (const [name, pixels] of Object.entries(expected)) {
+  Deno.test(`${name} decodes to the pixels that Pillow reads`, async () => {
+    const file = await pictureFile(name), raster = await decodeImage(file, name);
+    assertSame(raster, pixels);
+    const header = readImageHeader(file, name), sides = [header.width, header.height];
+    assertEquals(sides.sort(), [raster.width, raster.height].sort());
+    if (header.isGrey) assert(raster.channels < 3);
+  });
+}
+
+Deno.test("a Deno without its own way to pixels reads them by BMP", async () => {
+  for (const name of ["rgb.png", "rgba.png", "grey.png", "rgb.jpg", "lossy.webp", "rgb.gif"]) {
+    const bitmap = await createImageBitmap(new Blob([await pictureFile(name)]));
+    assertSame(await readByBmp(bitmap), expected[name]);
+  }
+});
+
+Deno.test("what is no image is refused by name", async () => {
+  const cases: [Uint8Array<ArrayBuffer>, string][] = [
+    [new Uint8Array(), "Cannot read x.png: it is empty"],
+    [new TextEncoder().encode("<html>not found</html>"), "it is no PNG, JPEG, GIF, WebP or BMP"],
+    [
+      (await pictureFile("rgb.png")).slice(0, 20),
+      "Cannot read x.png as PNG: its header is damaged",
+    ],
+    [(await pictureFile("rgb.png")).slice(0, 60), "Cannot read x.png as PNG: its data are damaged"],
+    [(await pictureFile("rgb.jpg")).slice(0, 100), "Cannot read x.png as JPEG: its header is dama"],
+    [(await pictureFile("lossy.webp")).slice(0, 60), "as WebP: its data are damaged"],
+    [(await pictureFile("rgb.gif")).slice(0, 250), "as GIF: its data are damaged"],
+    [(await pictureFile("rgb.bmp")).slice(0, 80), "as BMP: its data are damaged"],
+  ];
+  for (const [bytes, message] of cases) {
+    await assertRejects(() => decodeImage(bytes, "x.png"), InputError, message);
+  }
+});
+
+Deno.test("an image that says it is huge is refused before it is decoded", async () => {
+  const huge = async (name: string, ...changes: [number, number[]][]) => {
+    const bytes = await pictureFile(name);
+    for (const [at, values] of changes) bytes.set(values, at);
+    return bytes;
+  };
+  const jpeg = await pictureFile("rgb.jpg");
+  const frame = jpeg.findIndex((b, i) => b === 0xff && jpeg[i + 1] === 0xc0);
+  const gif = await pictureFile("rgb.gif");
+  const first = gif.findIndex((b, i) => b === 0x2c && gif[i + 5] === 13 && gif[i + 7] === 9);
+  const files = [
+    await huge("rgb.gif", [first + 5, [0xff, 0xff, 0xff, 0xff]]),
+    await huge("rgb.png", [16, [0, 1, 0, 0]], [20, [0, 1, 0, 0]]),
+    await huge("rgb.jpg", [frame + 5, [0xff, 0xff, 0xff, 0xff]]),
+    await huge("rgb.gif", [6, [0xff, 0xff, 0xff, 0xff]]),
+    await huge("alpha.webp", [21, [0xff, 0xff, 0xff, 0x0f]]),
+    makeBmp(1, 1, [1, 2, 3]).with(20, 1).with(24, 1),
+  ];
+  for (const file of files) {
+    assertThrows(() => readImageHeader(file, "x"), InputError, "are more than 100 million pixels");
+  }
+});

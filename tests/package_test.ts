@@ -122,11 +122,11 @@ Deno.test("the library is one file for the browser", async () => {
     join(folder.path, "page.js"),
     `delete globalThis.Deno;
     const library = await import("./library.js");
-    const { initializeModel, makeGrid, openDevice, parseUNetConfig, Sampler } = library;
-    const config = parseUNetConfig({ sample_size: 8, block_out_channels: [8], norm_num_groups: 4,
+    const { initializeModel, makeGrid, openDevice, parseNetwork, Sampler } = library;
+    const network = parseNetwork({ sample_size: 8, block_out_channels: [8], norm_num_groups: 4,
       down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
     const device = await openDevice("cpu");
-    const sampler = await Sampler.create(device, initializeModel(config, {}, 0), { steps: 1 });
+    const sampler = await Sampler.create(device, initializeModel(network, {}, 0), { steps: 1 });
     const { width } = makeGrid(await sampler.sample({ count: 1 }));
     console.log(JSON.stringify({ width, names: Object.keys(library) }));`,
   );
@@ -169,11 +169,14 @@ Deno.test("the package works from a registry, as a program and as a library", as
 
   await Deno.writeTextFile(
     join(folder.path, "program.ts"),
-    `import { fetchModel, type Model, parseUNetConfig } from "jsr:${manifest.name}";
+    `import { fetchModel, type Model, parseNetwork } from "jsr:${manifest.name}";
     const model: Model = await fetchModel("mnist");
-    console.log(parseUNetConfig({}).outChannels, model.config.sampleSize);`,
+    console.log(parseNetwork({}).itemShape, model.network.itemShape);`,
   );
-  assertEquals(await deno(["run", "-A", "--check", "program.ts"], options), "3 [ 28, 28 ]\n");
+  assertEquals(
+    await deno(["run", "-A", "--check", "program.ts"], options),
+    "[ null, null, 3 ] [ 28, 28, 1 ]\n",
+  );
 });
 
 const ascii = (text: string) => new TextEncoder().encode(text);

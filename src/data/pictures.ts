@@ -95,7 +95,7 @@ export function centered({ width, height }: Raster, format: Format): Placement {
  * const pictures = arrayPictures("ramps", layout, Uint8Array.from({ length: 32 }, (_, i) => 8 * i));
  * const data = pictureDataset(pictures, { height: 2, width: 2, channels: 1, background: [0, 0, 0],
  *   crop: "center", flip: true, shift: 0 });
- * console.log(data.count, data.height);
+ * console.log(data.count, data.shape);
  * ```
  */
 export function pictureDataset(pictures: Pictures, preparation: Preparation): Dataset {
@@ -117,7 +117,7 @@ export function describe(
   { height, width, channels }: Format,
 ): Omit<Dataset, "read"> {
   return {
-    ...{ name, count, height, width, channels },
+    ...{ name, count, shape: [height, width, channels] },
     ...(labels ? { labels } : {}),
     ...(classes ? { classes } : {}),
     ...(names ? { names } : {}),

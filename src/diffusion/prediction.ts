@@ -11,7 +11,7 @@ import { broadcastTo, slice } from "../gpu/ops/view.ts";
 import { constant, type Tensor } from "../gpu/tensor.ts";
 import type { ScheduleConfig } from "./schedule.ts";
 
-/** α and σ as tensors that broadcast to the images: of shape `[1 or batch, 1, 1, 1]`. */
+/** α and σ as tensors that broadcast to the items: `[1 or batch, 1, ...]`, of their rank. */
 export interface LevelTensors {
   readonly alpha: Tensor;
   readonly sigma: Tensor;
@@ -73,8 +73,8 @@ export function askNetwork(
   const scale: Three = (x, a, s) => e.div(x, e.sqrt(variance(a, s)));
   const output = network(config.predictionType === "edm" ? map([x, alpha, sigma], scale) : x);
   if (config.varianceType !== "learned_range") return { output };
-  const channels = output.shape[3] / 2;
-  const [mean, range] = [0, 1].map((i) => slice(output, 3, i * channels, channels));
+  const axis = output.shape.length - 1, channels = output.shape[axis] / 2;
+  const [mean, range] = [0, 1].map((i) => slice(output, axis, i * channels, channels));
   return { output: mean, variance: range };
 }
 

@@ -7,9 +7,12 @@
  * @module
  */
 
+import { z } from "zod";
+import { parseWith } from "../config.ts";
 import { InputError } from "../errors.ts";
 import { formatShape, sameShape, sizeOf } from "../shape.ts";
-import { formatUNetConfig, parseUNetConfig, type UNetConfig } from "./unet_config.ts";
+import { formatNetwork, type Network, parseNetwork } from "./network.ts";
+import "./unet.ts";
 import {
   fileShape,
   fromFileOrder,
@@ -26,18 +29,17 @@ import {
   writeSafetensors,
 } from "../formats/safetensors.ts";
 import { formatSchedule, parseSchedule, type ScheduleConfig } from "../diffusion/schedule.ts";
-import { parameterLayout } from "./unet.ts";
 
 /** A network that was trained, or is about to be. */
 export interface Model {
-  /** The architecture. */
-  readonly config: UNetConfig;
+  /** The architecture, and where each parameter lies in `parameters`. */
+  readonly network: Network;
   /** The noise it is trained on, and how sampling walks it. */
   readonly schedule: ScheduleConfig;
-  /** Where each parameter lies in `parameters`. */
-  readonly layout: ParameterLayout;
   /** All parameters, flat. */
   readonly parameters: Float32Array<ArrayBuffer>;
+  /** What its classes are called. Where the network knows one more, that stands for "none". */
+  readonly classes?: readonly string[] | undefined;
   /** What is known of its making: data, steps, seed, as text. */
   readonly card: Readonly<Record<string, string>>;
 }
@@ -50,24 +52,31 @@ export interface Model {
  *
  * @example
  * ```ts
- * import { initializeModel, parseUNetConfig } from "@x/ddpm";
+ * import { initializeModel, parseNetwork } from "@x/ddpm";
  *
- * const config = parseUNetConfig({ block_out_channels: [8], norm_num_groups: 4,
+ * const network = parseNetwork({ block_out_channels: [8], norm_num_groups: 4,
  *   down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
- * console.log(initializeModel(config, { beta_schedule: "linear" }, 42).layout.count);
+ * console.log(initializeModel(network, { beta_schedule: "linear" }, 42).network.layout.count);
  * ```
  */
-export function initializeModel(config: UNetConfig, schedule: unknown, seed: number): Model {
-  const layout = parameterLayout(config);
+export function initializeModel(
+  network: Network,
+  schedule: unknown,
+  seed: number,
+  classes?: readonly string[],
+): Model {
   return {
-    ...{ config, schedule: parseSchedule(schedule), layout },
-    parameters: initializeParameters(layout, seed),
+    ...{ network, schedule: parseSchedule(schedule) },
+    parameters: initializeParameters(network.layout, seed),
+    ...(classes ? { classes } : {}),
     card: {},
   };
 }
 
 /** Keys of the header of our own files. */
-const UNET_KEY = "unet", SCHEDULE_KEY = "scheduler";
+const NETWORK_KEY = "network", SCHEDULE_KEY = "scheduler", CLASSES_KEY = "classes";
+/** Where version 0.1.0 had the network. */
+const FORMER_KEY = "unet";
 
 /**
  * Reads a model from the bytes of one file.
@@ -78,29 +87,45 @@ const UNET_KEY = "unet", SCHEDULE_KEY = "scheduler";
  *
  * @example
  * ```ts
- * import { initializeModel, parseModel, parseUNetConfig, serializeModel } from "@x/ddpm";
+ * import { initializeModel, parseModel, parseNetwork, serializeModel } from "@x/ddpm";
  *
- * const config = parseUNetConfig({ block_out_channels: [8], norm_num_groups: 4,
+ * const network = parseNetwork({ block_out_channels: [8], norm_num_groups: 4,
  *   down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
- * const bytes = serializeModel(initializeModel(config, {}, 0));
- * console.log(parseModel(bytes).config.blockOutChannels);
+ * const bytes = serializeModel(initializeModel(network, {}, 0));
+ * console.log(parseModel(bytes).network.config.block_out_channels);
  * ```
  */
 export function parseModel(bytes: Uint8Array<ArrayBuffer>, what = "the model"): Model {
   const { tensors, metadata } = readSafetensors(bytes, what);
-  const { [UNET_KEY]: unet, [SCHEDULE_KEY]: schedule, ...card } = metadata;
-  if (unet === undefined) {
+  const {
+    [FORMER_KEY]: former,
+    [NETWORK_KEY]: latest,
+    [SCHEDULE_KEY]: schedule,
+    [CLASSES_KEY]: classes,
+    ...card
+  } = metadata;
+  const network = latest ?? former;
+  if (network === undefined) {
     throw new InputError(
       `Cannot load ${what}: its header holds no network; for a diffusers checkpoint give its ` +
         "folder",
     );
   }
   return assembleModel(
-    parseUNetConfig(parseJson(unet, `the network of ${what}`)),
+    parseNetwork(parseJson(network, `the network of ${what}`)),
     parseSchedule(parseJson(schedule ?? "{}", `the schedule of ${what}`)),
     tensors,
     what,
-    card,
+    {
+      card,
+      ...(classes === undefined ? {} : {
+        classes: parseWith(
+          z.array(z.string()),
+          parseJson(classes, `the classes of ${what}`),
+          `classes of ${what}`,
+        ),
+      }),
+    },
   );
 }
 
@@ -118,15 +143,14 @@ function parseJson(text: string, what: string): unknown {
  * @throws {InputError} If a tensor is missing, superfluous or wrongly shaped.
  */
 export function assembleModel(
-  config: UNetConfig,
+  network: Network,
   schedule: ScheduleConfig,
   tensors: ReadonlyMap<string, FileTensor>,
   what: string,
-  card: Readonly<Record<string, string>> = {},
+  { card = {}, classes }: Partial<Pick<Model, "card" | "classes">> = {},
 ): Model {
-  const layout = parameterLayout(config);
-  const parameters = flattenTensors(layout, tensors, what);
-  return { config, schedule, layout, parameters, card };
+  const parameters = flattenTensors(network.layout, tensors, what);
+  return { network, schedule, parameters, card, ...(classes ? { classes } : {}) };
 }
 
 /**
@@ -216,22 +240,23 @@ export function nameTensors(
  *
  * @example
  * ```ts
- * import { initializeModel, parseUNetConfig, serializeModel } from "@x/ddpm";
+ * import { initializeModel, parseNetwork, serializeModel } from "@x/ddpm";
  *
- * const config = parseUNetConfig({ block_out_channels: [8], norm_num_groups: 4,
+ * const network = parseNetwork({ block_out_channels: [8], norm_num_groups: 4,
  *   down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
- * console.log(serializeModel(initializeModel(config, {}, 0)).length);
+ * console.log(serializeModel(initializeModel(network, {}, 0)).length);
  * ```
  */
 export function serializeModel(
   model: Model,
   dtype: "F32" | "F16" = "F32",
 ): Uint8Array<ArrayBuffer> {
-  const tensors = nameTensors(model.layout, model.parameters);
+  const tensors = nameTensors(model.network.layout, model.parameters);
   return writeSafetensors(dtype === "F32" ? tensors : tensors.map(halve), {
     ...model.card,
-    [UNET_KEY]: JSON.stringify(formatUNetConfig(model.config)),
+    [NETWORK_KEY]: JSON.stringify(formatNetwork(model.network)),
     [SCHEDULE_KEY]: JSON.stringify(formatSchedule(model.schedule)),
+    ...(model.classes ? { [CLASSES_KEY]: JSON.stringify(model.classes) } : {}),
   });
 }
 

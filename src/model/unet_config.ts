@@ -118,21 +118,6 @@ export const unetSchema = z.strictObject({
  *
  * @param json The parsed `config.json`; fields that start with an underscore are ignored.
  * @throws {InputError} If a field is unknown, out of range, or contradicts another one.
- *
- * @example
- * ```ts
- * import { parseUNetConfig } from "@x/ddpm";
- *
- * const config = parseUNetConfig({
- *   sample_size: 28,
- *   in_channels: 1,
- *   out_channels: 1,
- *   down_block_types: ["DownBlock2D", "AttnDownBlock2D"],
- *   up_block_types: ["AttnUpBlock2D", "UpBlock2D"],
- *   block_out_channels: [32, 64],
- * });
- * console.log(config.blockOutChannels);
- * ```
  */
 export function parseUNetConfig(json: unknown): UNetConfig {
   const what = "UNet configuration";
@@ -148,13 +133,6 @@ export function parseUNetConfig(json: unknown): UNetConfig {
 
 /**
  * The configuration as diffusers reads it.
- *
- * @example
- * ```ts
- * import { formatUNetConfig, parseUNetConfig } from "@x/ddpm";
- *
- * console.log(JSON.stringify(formatUNetConfig(parseUNetConfig({})), null, 2));
- * ```
  */
 export function formatUNetConfig(config: UNetConfig): Record<string, unknown> {
   const { dropout, ...rest } = config;

@@ -10,9 +10,9 @@ import { makeGraph } from "../gpu/graph.ts";
 import { randomNormal } from "../gpu/ops/random.ts";
 import { seedWords } from "../gpu/philox.ts";
 import { interpret } from "../gpu/reference.ts";
-import { sizeOf } from "../shape.ts";
+import { type Shape, sizeOf } from "../shape.ts";
 import { constant } from "../gpu/tensor.ts";
-import type { Images } from "./options.ts";
+import type { Samples } from "./options.ts";
 
 /** The stream of random numbers that starts trajectories. */
 export const START_STREAM = 1;
@@ -28,9 +28,9 @@ export interface NoiseOptions {
 }
 
 /**
- * The noise that a sampler starts the images of a seed from.
+ * The noise that a sampler starts the items of a seed from.
  *
- * @param shape Height, width and channels.
+ * @param shape Of one item: height, width and channels.
  *
  * @example
  * ```ts
@@ -40,16 +40,16 @@ export interface NoiseOptions {
  * ```
  */
 export function startNoise(
-  [height, width, channels]: readonly [height: number, width: number, channels: number],
+  shape: Shape,
   { seed = 0, first = 0, count = 1 }: NoiseOptions = {},
-): Images {
-  const noise = randomNormal([count, height, width, channels], {
+): Samples {
+  const noise = randomNormal([count, ...shape], {
     seed: constant(new Int32Array(seedWords(seed))),
     first: constant(new Int32Array([first])),
     step: constant(new Int32Array(1)),
   }, START_STREAM);
   const { values } = interpret(makeGraph({ values: noise }), {}, "single");
-  return { count, height, width, channels, data: new Float32Array(values) };
+  return { count, shape, data: new Float32Array(values) };
 }
 
 /**
@@ -73,8 +73,8 @@ export function startNoise(
  * console.log((await sampler.sample({ count: 5, start })).count);
  * ```
  */
-export function interpolate(from: Images, to: Images, count: number): Images {
-  const sides = ({ count, height, width, channels }: Images) => [count, height, width, channels];
+export function interpolate(from: Samples, to: Samples, count: number): Samples {
+  const sides = ({ count, shape }: Samples) => [count, ...shape];
   if (from.count !== 1 || sides(from).some((n, i) => n !== sides(to)[i])) {
     throw new InputError(
       `Cannot interpolate between ${sides(from).join("x")} and ${sides(to).join("x")}: they must ` +

@@ -25,7 +25,7 @@ export function usualSteps(method: Solver, { config }: NoiseSchedule): number {
 }
 
 /**
- * The plan of a method.
+ * The evaluations of a method.
  *
  * @throws {InputError} If there cannot be so many steps, or if method, schedule and options do not
  * go together.
@@ -36,17 +36,21 @@ export function makeUpdateTable(
   steps: number | undefined,
   options: MethodOptions,
 ): UpdateTable {
-  checkPair(method, schedule, options);
-  return method.plan(walk(method, schedule, steps, options), schedule, options);
+  return method.plan(makeSteps(method, schedule, steps, options), schedule, options);
 }
 
-/** The steps of a run. */
-function walk(
+/**
+ * The steps of a run, from the noisiest level to the image.
+ *
+ * @throws {InputError} As {@linkcode makeUpdateTable}.
+ */
+export function makeSteps(
   method: Solver,
   schedule: NoiseSchedule,
   given: number | undefined,
   options: MethodOptions,
 ): Step[] {
+  checkPair(method, schedule, options);
   const { kind, usual = {} } = method, { config } = schedule;
   const byHand = options.timesteps && checkTimesteps(options.timesteps, method, schedule);
   if (byHand && given !== undefined && given !== byHand.length) {

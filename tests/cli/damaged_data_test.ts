@@ -97,7 +97,7 @@ async function tryOut(path: string): Promise<"images" | "error"> {
   try {
     const options = { maxBad: "0", workers: 1 };
     const data = await openDataset(path, parseImages({ size: 8 }), new Quiet(), options);
-    const out = new Float32Array(data.height * data.width * data.channels);
+    const out = new Float32Array(data.shape.reduce((a, b) => a * b));
     for (let i = 0; i < Math.min(4, data.count); i++) {
       await data.read(i, out, 0);
       assert(out.every((x) => x >= -1 && x <= 1));

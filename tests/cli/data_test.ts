@@ -51,7 +51,7 @@ Deno.test("a folder of images is a data set, in the order of its files' names", 
   await folder.write("even/.hidden.bmp", "");
   await folder.write("even/notes.txt", "");
   const data = await open(folder.path);
-  assertEquals([data.count, data.height, data.width, data.channels], [6, 7, 9, 3]);
+  assertEquals([data.count, ...data.shape], [6, 7, 9, 3]);
   assertEquals(data.labels, undefined);
   const { levels, labels } = await draw(data, 2, 6);
   assertEquals(levels, [30, 50, 70, 40, 60, 80, 30, 50, 70, 40, 60, 80]);
@@ -80,7 +80,7 @@ Deno.test("archives hold what folders hold", async () => {
   for (const name of ["images.zip", "wide.zip", "ustar.tar", "pax.tar.gz"]) {
     await folder.write(name, await pictureFile(name));
     const data = await open(folder.at(name), { size: 8 });
-    assertEquals([data.count, data.channels], [name.startsWith("pax") ? 4 : 3, 3], name);
+    assertEquals([data.count, data.shape[2]], [name.startsWith("pax") ? 4 : 3, 3], name);
     const { levels } = await draw(data, 2, data.count);
     assertEquals(levels.slice(0, data.count), levels.slice(data.count));
   }
@@ -132,17 +132,17 @@ Deno.test("sizes and channels are what images have, if they agree", async () => 
   await using folder = await Folder.make();
   await folder.write("a.png", await pictureFile("grey.png"));
   const grey = await open(folder.path);
-  assertEquals([grey.channels, grey.width, grey.height], [1, 13, 9]);
-  assertEquals((await open(folder.path, { channels: 3 })).channels, 3);
+  assertEquals(grey.shape, [9, 13, 1]);
+  assertEquals((await open(folder.path, { channels: 3 })).shape[2], 3);
   await folder.write("b.png", await pictureFile("rgb.png"));
-  assertEquals((await open(folder.path)).channels, 3);
+  assertEquals((await open(folder.path)).shape[2], 3);
   await folder.write("c.bmp", makeBmp(2, 3, [1, 2, 3]));
   await assertRejects(
     () => open(folder.path),
     InputError,
     "its images are of different sizes; give --size, 64 for instance",
   );
-  assertEquals((await open(folder.path, { size: 4 })).width, 4);
+  assertEquals((await open(folder.path, { size: 4 })).shape[1], 4);
   await Deno.remove(folder.at("a.png"));
   await Deno.remove(folder.at("b.png"));
   await folder.write("c.bmp", makeBmp(300, 10, [1, 2, 3]));
@@ -215,7 +215,7 @@ Deno.test("files and folders are told apart by what is in them", async () => {
   ];
   for (const [name, count, height, hasLabels] of cases) {
     const data = await open(folder.at(name));
-    assertEquals([data.count, data.height, !!data.labels], [count, height, hasLabels], name);
+    assertEquals([data.count, data.shape[0], !!data.labels], [count, height, hasLabels], name);
     await draw(data, 1, 3);
   }
   await folder.write(
@@ -241,7 +241,7 @@ Deno.test("an array becomes what the options say", async () => {
   await using folder = await Folder.make();
   await folder.write("hwc.npy", await pictureFile("hwc.npy"));
   const data = await open(folder.at("hwc.npy"), { size: [8, 8], channels: 1, flip: true });
-  assertEquals([data.width, data.height, data.channels, data.count], [8, 8, 1, 5]);
+  assertEquals([...data.shape, data.count], [8, 8, 1, 5]);
   await draw(data, 2);
 });
 

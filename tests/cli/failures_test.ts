@@ -3,9 +3,8 @@ import { kindOf, listFolder } from "../../src/cli/terminal/files.ts";
 import { RunFolder } from "../../src/cli/run/run_folder.ts";
 import { isIntact, writeSealed } from "../../src/cli/run/state_file.ts";
 import { sizeOf } from "../../src/shape.ts";
-import { parseUNetConfig } from "../../src/model/unet_config.ts";
+import { parseNetwork } from "../../src/model/network.ts";
 import { readSafetensors, toFloat32 } from "../../src/formats/safetensors.ts";
-import { parameterLayout } from "../../src/model/unet.ts";
 import { Random } from "../random.ts";
 import { Folder, tinyUNet } from "./cli.ts";
 import { makeFolder, readLog, readState, train } from "./training.ts";
@@ -284,7 +283,7 @@ Deno.test("a training goes on where gradients in 16-bit floats overflow, and log
   // A scale that is too large, for a network whose last weights are not small.
   arrays.get("scaling")![0] = 2 ** 24;
   const sizes = { in_channels: 1, out_channels: 1 };
-  const { specs, offsets } = parameterLayout(parseUNetConfig({ ...tinyUNet, ...sizes }));
+  const { specs, offsets } = parseNetwork({ ...tinyUNet, ...sizes }).layout;
   const last = specs.findIndex(({ name }) => name === "conv_out.weight");
   for (let i = 0; i < sizeOf(specs[last].shape); i++) {
     arrays.get("parameters")![offsets[last] + i] = Math.sin(i);

@@ -13,7 +13,7 @@ import { RunFolder } from "../../src/cli/run/run_folder.ts";
 import { type Plan, runTraining } from "../../src/cli/run/train_loop.ts";
 import { type Device, DeviceError, LimitError } from "../../src/gpu/device.ts";
 import { WasmDevice } from "../../src/gpu/wasm/device.ts";
-import { parseUNetConfig } from "../../src/model/unet_config.ts";
+import { parseNetwork } from "../../src/model/network.ts";
 import { parseSchedule } from "../../src/diffusion/schedule.ts";
 import { parseTraining } from "../../src/train/config.ts";
 import { openGpu } from "../device.ts";
@@ -62,7 +62,7 @@ async function trainOn(
     ...{ data, progress, plan: { last: 8, logEvery: 2, saveEvery: 4, ...plan } },
     config: {
       ...{ data: "data", steps: 8, images },
-      unet: parseUNetConfig({ ...tinyUNet, ...sizes }),
+      network: parseNetwork({ ...tinyUNet, ...sizes }),
       scheduler: parseSchedule({ num_train_timesteps: 10 }),
       training: parseTraining({ batch_size: 5, warmup_steps: 2, held_out: 0.2 }),
     },

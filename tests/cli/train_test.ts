@@ -71,7 +71,7 @@ Deno.test("a training tells what it does, and leaves a model, a log and pictures
 
   const model = parseModel(await Deno.readFile(folder.at("a/model.safetensors")));
   assertEquals([model.card.data, model.card.steps], ["data", "12"]);
-  assertEquals(model.config.sampleSize, [8, 8]);
+  assertEquals(model.network.itemShape.slice(0, 2), [8, 8]);
   await folder.succeed("sample", "--model", "a", "--device", "cpu", "--count", "1", "--steps", "1");
 });
 

@@ -10,7 +10,7 @@ import { interpret } from "../../src/gpu/reference.ts";
 import { constant, input, type Tensor } from "../../src/gpu/tensor.ts";
 import { Module } from "../../src/gpu/wasm/assembler.ts";
 import { WasmDevice } from "../../src/gpu/wasm/device.ts";
-import { parseUNetConfig } from "../../src/model/unet_config.ts";
+import { parseNetwork } from "../../src/model/network.ts";
 import { initializeModel } from "../../src/model/model.ts";
 import { idxDataset } from "../../src/data/datasets/idx.ts";
 import { parseTraining } from "../../src/train/config.ts";
@@ -21,7 +21,7 @@ import { Random } from "../random.ts";
 /** Weights after some steps of a small training. */
 async function train(threads: number): Promise<Uint8Array> {
   using device = await WasmDevice.open(threads);
-  const config = parseUNetConfig({
+  const network = parseNetwork({
     ...{ in_channels: 1, out_channels: 1, block_out_channels: [16, 24], norm_num_groups: 4 },
     down_block_types: ["DownBlock2D", "AttnDownBlock2D"],
     up_block_types: ["AttnUpBlock2D", "UpBlock2D"],
@@ -30,7 +30,7 @@ async function train(threads: number): Promise<Uint8Array> {
   const random = new Random("pixels");
   const pixels = Uint8Array.from({ length: 40 * 14 * 14 }, () => random.below(256));
   const data = idxDataset("noise", { shape: [40, 14, 14], data: pixels });
-  const model = initializeModel(config, {}, 1), settings = parseTraining({ batch_size: 5 });
+  const model = initializeModel(network, {}, 1), settings = parseTraining({ batch_size: 5 });
   using trainer = await Trainer.create(device, model, data, settings);
   for (let i = 0; i < 4; i++) await trainer.run();
   const { arrays } = await trainer.state();

@@ -14,7 +14,7 @@ import { broadcastTo, reshape, slice, transpose } from "../../src/gpu/ops/view.t
 import { ReferenceDevice } from "../../src/gpu/reference.ts";
 import { constant, input } from "../../src/gpu/tensor.ts";
 import { initializeModel } from "../../src/model/model.ts";
-import { parseUNetConfig } from "../../src/model/unet_config.ts";
+import { parseNetwork } from "../../src/model/network.ts";
 import { idxDataset } from "../../src/data/datasets/idx.ts";
 import { Sampler } from "../../src/sample/sampler.ts";
 import { parseTraining } from "../../src/train/config.ts";
@@ -202,7 +202,7 @@ function countCalls(device: GPUDevice) {
 
 Deno.test("a training step in the steady state makes one submit and creates nothing", async () => {
   using device = await openGpu();
-  const config = parseUNetConfig({
+  const network = parseNetwork({
     ...{ in_channels: 1, out_channels: 1, block_out_channels: [8, 16], norm_num_groups: 4 },
     down_block_types: ["DownBlock2D", "AttnDownBlock2D"],
     up_block_types: ["AttnUpBlock2D", "UpBlock2D"],
@@ -210,7 +210,7 @@ Deno.test("a training step in the steady state makes one submit and creates noth
   });
   const pixels = { shape: [10, 8, 8], data: new Uint8Array(640).map((_, i) => i * 7) };
   const data = idxDataset("ramps", pixels), settings = parseTraining({ batch_size: 4 });
-  using trainer = await Trainer.create(device, initializeModel(config, {}, 1), data, settings);
+  using trainer = await Trainer.create(device, initializeModel(network, {}, 1), data, settings);
   await trainer.run();
   await device.idle();
   const { calls, restore } = countCalls(device.device);
@@ -226,11 +226,11 @@ Deno.test("a training step in the steady state makes one submit and creates noth
 
 Deno.test("sampling in the steady state creates nothing but what it reads back into, once", async () => {
   using device = await openGpu();
-  const config = parseUNetConfig({
+  const network = parseNetwork({
     ...{ in_channels: 1, out_channels: 1, block_out_channels: [8], norm_num_groups: 4 },
     ...{ down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"], sample_size: 8 },
   });
-  const model = initializeModel(config, { num_train_timesteps: 10 }, 1);
+  const model = initializeModel(network, { num_train_timesteps: 10 }, 1);
   using sampler = await Sampler.create(device, model, { steps: 6, batchSize: 2 });
   await sampler.sample({ count: 2 });
   const { calls, restore } = countCalls(device.device);

@@ -5,15 +5,15 @@
  */
 
 import { InputError } from "../../errors.ts";
+import { sizeOf } from "../../shape.ts";
 import {
   type Bound,
-  checkImages,
   type Density,
   type LikelihoodOptions,
   measureBound,
   measureDensity,
 } from "../../sample/likelihood.ts";
-import type { Images } from "../../sample/options.ts";
+import type { Samples } from "../../sample/options.ts";
 import type { Dataset } from "../../data/dataset.ts";
 import { heldBack, openDataset } from "../data/data.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
@@ -89,10 +89,12 @@ export async function evalCommand(args: readonly string[]): Promise<void> {
   if (by === "vlb" && flags.steps !== undefined) {
     throw new InputError("--steps is for the ODE: the bound takes every timestep");
   }
-  const model = await loadModel(place), { sampleSize, inChannels } = model.config;
+  const model = await loadModel(place), { network } = model;
+  const [height, width, channels] = network.itemShape;
+  const size = height && width ? [height, width] : null;
   using progress = new Progress();
   const from = await heldBack(flags.data) ?? flags.data;
-  const pictures = parseImages({ channels: inChannels, size: sampleSize });
+  const pictures = parseImages({ channels, size });
   const data = await openDataset(from, pictures, progress);
   if (flags.count !== undefined && flags.count > data.count) {
     throw new InputError(`--count is ${flags.count}, but ${from} has ${data.count} images`);
@@ -101,9 +103,8 @@ export async function evalCommand(args: readonly string[]): Promise<void> {
   const { images, labels } = await pick(data, count);
   const settings: LikelihoodOptions = {
     ...{ seed, batchSize: Math.ceil(count / Math.ceil(count / MAX_BATCH)) },
-    ...(model.config.numClassEmbeds === null || !labels ? {} : { labels }),
+    ...(labels && network.conditions(images.shape).labels ? { labels } : {}),
   };
-  checkImages(model, images, settings);
 
   using device = await openForCommand(flags, progress);
   const options = (name: string): LikelihoodOptions => {
@@ -134,11 +135,10 @@ export async function evalCommand(args: readonly string[]): Promise<void> {
 
 /** Some of the images, evenly picked. */
 async function pick(set: Dataset, count: number) {
-  const { height, width, channels, labels } = set;
-  const each = height * width * channels, data = new Float32Array(count * each);
+  const { shape, labels } = set, each = sizeOf(shape), data = new Float32Array(count * each);
   const picked = Array.from({ length: count }, (_, i) => Math.floor(i * set.count / count));
   for (const [i, index] of picked.entries()) await set.read(index, data, i * each);
-  const images: Images = { count, height, width, channels, data };
+  const images: Samples = { count, shape, data };
   return { images, labels: labels && picked.map((index) => labels[index]) };
 }
 

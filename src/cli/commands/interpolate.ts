@@ -8,7 +8,7 @@ import { InputError } from "../../errors.ts";
 import type { Device } from "../../gpu/device.ts";
 import type { Model } from "../../model/model.ts";
 import { interpolate, startNoise } from "../../sample/interpolate.ts";
-import type { Images, SampleOptions } from "../../sample/options.ts";
+import type { SampleOptions, Samples } from "../../sample/options.ts";
 import { Sampler } from "../../sample/sampler.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
 import { loadModel, readFile } from "../terminal/files.ts";
@@ -16,7 +16,7 @@ import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED } from "../run/interruption.ts";
 import { checkFits, checkOutput, readPicture, writeImages } from "../media/picture_files.ts";
 import { print, Progress } from "../terminal/progress.ts";
-import { checkLabel, createSampler, sampleFlags } from "./sample.ts";
+import { checkLabel, createSampler, sampleFlags, shapeOf } from "./sample.ts";
 import { checkPreview, watch } from "../terminal/sampling_run.ts";
 
 /** What `interpolate` understands. */
@@ -53,13 +53,10 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
   // What is clipped on the way does not lead back.
   const unclipped = { ...loaded.schedule, clipSample: false, thresholding: false };
   const model = flags.images === undefined ? loaded : { ...loaded, schedule: unclipped };
-  const { sampleSize, inChannels: channels, numClassEmbeds: classes } = model.config;
-  if (!sampleSize) throw new InputError(`Cannot sample from ${place}: it has no sample_size`);
-  const [height, width] = sampleSize;
-  checkFits(kind, { count, height, width, channels });
-  checkLabel(flags.label, classes);
-  const shape = [height, width, channels] as const;
-  const given: Images[] | undefined = flags.images === undefined
+  const shape = shapeOf(model, place);
+  checkFits(kind, { count, shape });
+  checkLabel(flags.label, model.network.conditions(shape).labels?.below ?? null);
+  const given: Samples[] | undefined = flags.images === undefined
     ? undefined
     : await Promise.all(ends.map(async (path) => readPicture(await readFile(path), path, shape)));
   const steps = flags.steps ??
@@ -103,9 +100,9 @@ async function invert(
   device: Device,
   model: Model,
   steps: number,
-  [from, to]: readonly Images[],
+  [from, to]: readonly Samples[],
   options: SampleOptions,
-): Promise<Images[]> {
+): Promise<Samples[]> {
   const settings = { method: "ddim_inverse", steps, batchSize: 2 } as const;
   using sampler = await Sampler.create(device, model, settings);
   const data = new Float32Array([...from.data, ...to.data]);

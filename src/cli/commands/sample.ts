@@ -7,6 +7,7 @@
 import { InputError } from "../../errors.ts";
 import { type Device, LimitError, type Precision } from "../../gpu/device.ts";
 import type { Model } from "../../model/model.ts";
+import type { Shape } from "../../shape.ts";
 import { NoiseSchedule } from "../../diffusion/schedule.ts";
 import { shippedModels } from "../../model/pretrained.ts";
 import type { SamplerOptions } from "../../sample/options.ts";
@@ -73,12 +74,9 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const options = readOptions(flags);
   const kind = await checkOutput(out);
   const model = await loadModel(place);
-  if (!model.config.sampleSize) {
-    throw new InputError(`Cannot sample from ${place}: its configuration has no sample_size`);
-  }
-  const [height, width] = model.config.sampleSize;
-  checkFits(kind, { count, height, width, channels: model.config.inChannels });
-  checkLabel(flags.label, model.config.numClassEmbeds);
+  const shape = shapeOf(model, place);
+  checkFits(kind, { count, shape });
+  checkLabel(flags.label, model.network.conditions(shape).labels?.below ?? null);
   // What the schedule does not allow is refused here and not behind what a device says.
   const plan = makeUpdateTable(
     methods[method],
@@ -121,6 +119,16 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const end = isStopped ? ", interrupted" : "";
   print(`${written}: ${made} ${count === 1 ? "image" : "images"} in ${seconds} s${end}`);
   return isStopped ? INTERRUPTED : 0;
+}
+
+/**
+ * The shape of a model's pictures.
+ *
+ * @throws {InputError} If it leaves their size open.
+ */
+export function shapeOf({ network: { itemShape } }: Model, place: string): Shape {
+  if (itemShape.every((n) => n !== null)) return itemShape;
+  throw new InputError(`Cannot sample from ${place}: its configuration has no sample_size`);
 }
 
 /** A sampler that computes no more images together than fit the device. */

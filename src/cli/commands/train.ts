@@ -102,7 +102,7 @@ async function profile(flags: TrainFlags, steps: number): Promise<number> {
   using device = await openForCommand(flags.wide ? { ...flags, device: "cpu" } : flags, progress);
   const base = residentBytes();
   progress.update(`compiling for ${device.name}`);
-  using trainer = await Trainer.create(device, initialModel(config), data, config.training);
+  using trainer = await Trainer.create(device, initialModel(config, data), data, config.training);
   announce({ trainer, data, device, progress }, base);
   print(await profileTraining(trainer, device, steps, progress));
   return 0;

@@ -7,12 +7,8 @@
 import { z } from "zod";
 import { parseWith, toSnakeCase } from "../../config.ts";
 import { InputError } from "../../errors.ts";
-import {
-  formatUNetConfig,
-  parseUNetConfig,
-  type UNetConfig,
-  unetSchema,
-} from "../../model/unet_config.ts";
+import { type Fields, formatNetwork, type Network, parseNetwork } from "../../model/network.ts";
+import { unetSchema } from "../../model/unet_config.ts";
 import {
   formatSchedule,
   parseSchedule,
@@ -40,31 +36,30 @@ export interface RunConfig {
   /** Where it was to end, which may be changed later. */
   readonly steps: number;
   readonly images: ImageOptions;
-  readonly unet: UNetConfig;
+  readonly network: Network;
   readonly scheduler: ScheduleConfig;
   readonly training: TrainingConfig;
 }
-
-/** A section as it is written. */
-export type Fields = Readonly<Record<string, unknown>>;
 
 /** A configuration as it is written; what is not there has its default. */
 export interface RunFields {
   readonly data?: string | undefined;
   readonly steps?: number | undefined;
   readonly images?: Fields | undefined;
-  readonly unet?: Fields | undefined;
+  readonly network?: Fields | undefined;
   readonly scheduler?: Fields | undefined;
   readonly training?: Fields | undefined;
 }
 
 const section = z.record(z.string(), z.unknown()).optional();
-const schema: z.ZodType<RunFields> = z.strictObject({
+const schema = z.strictObject({
   // Where editors find the schema.
   $schema: z.string().optional(),
   ...{ data: z.string().optional(), steps: z.int().min(1).max(MAX_STEPS).optional() },
-  ...{ images: section, unet: section, scheduler: section, training: section },
-});
+  ...{ images: section, network: section, scheduler: section, training: section },
+  // What the network was called in version 0.1.0.
+  unet: section,
+}).transform(({ unet, network = unet, $schema: _, ...rest }) => ({ ...rest, network }));
 
 /** The presets, which are configurations like any other. */
 export const presets: Readonly<Record<string, RunFields>> = {
@@ -96,13 +91,13 @@ export async function readRunFields(place: string): Promise<RunFields> {
 /** @throws {InputError} If it is no whole configuration. */
 export async function readRunConfig(path: string): Promise<RunConfig> {
   const fields = parseWith(schema, await readJson(path), path);
-  const { data, steps, images, unet, scheduler, training } = fields;
-  if (data === undefined || !unet || !scheduler || !training) {
+  const { data, steps, images, network, scheduler, training } = fields;
+  if (data === undefined || !network || !scheduler || !training) {
     throw new InputError(`Cannot go on: ${path} is incomplete`);
   }
   return {
     ...{ data, steps: steps ?? DEFAULT_STEPS, images: parseImages(images ?? {}) },
-    unet: parseUNetConfig(unet),
+    network: parseNetwork(network),
     ...{ scheduler: parseSchedule(scheduler), training: parseTraining(training) },
   };
 }
@@ -113,15 +108,15 @@ export function formatRunConfig(config: RunConfig): Required<RunFields> {
     data: config.data,
     steps: config.steps,
     images: config.images,
-    unet: formatUNetConfig(config.unet),
+    network: formatNetwork(config.network),
     scheduler: formatSchedule(config.scheduler),
     training: toSnakeCase(config.training),
   };
 }
 
 /** What must agree for a state to fit a network. */
-export function architectureOf(unet: UNetConfig): Fields {
-  const { sample_size: _s, dropout: _d, ...rest } = formatUNetConfig(unet);
+export function architectureOf(network: Network): Fields {
+  const { sample_size: _s, dropout: _d, ...rest } = formatNetwork(network);
   return rest;
 }
 
@@ -158,6 +153,8 @@ export function configSchema(): Record<string, unknown> {
       data: { type: "string", description: "a data set's name, a folder or a file" },
       steps: { type: "integer", minimum: 1, maximum: MAX_STEPS },
       images: section(imagesSchema),
+      // Editors know the fields of the default class only.
+      network: section(unetSchema),
       unet: section(unetSchema),
       scheduler: section(scheduleSchema),
       training: section(trainingSchema),

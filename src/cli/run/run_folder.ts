@@ -15,7 +15,6 @@ import { InputError } from "../../errors.ts";
 import { type Model, serializeModel } from "../../model/model.ts";
 import { fromFormerLayout } from "../../model/parameters.ts";
 import { readSafetensors, toFloat32 } from "../../formats/safetensors.ts";
-import { parameterLayout } from "../../model/unet.ts";
 import type { StateName, TrainingState } from "../../train/state.ts";
 import type { Trainer } from "../../train/trainer.ts";
 import {
@@ -208,7 +207,7 @@ export class RunFolder implements Disposable {
     await writeSealed(this.#at(STATE), buffers, {
       step: String(step),
       seconds: seconds.toFixed(3),
-      unet: JSON.stringify(architectureOf(config.unet)),
+      network: JSON.stringify(architectureOf(config.network)),
       layout: LAYOUT,
     });
     this.#saved = step;
@@ -275,14 +274,15 @@ export class RunFolder implements Disposable {
     if (!Number.isSafeInteger(step) || step < 0 || !(seconds >= 0)) {
       throw new InputError(`Cannot go on: ${path} does not tell how far the training was`);
     }
-    const saved = parseFields(metadata.unet), here = architectureOf(config.unet);
+    const saved = parseFields(metadata.network ?? metadata.unet);
+    const here = architectureOf(config.network);
     const difference = describeDifference(saved, path, here, this.#at("config.json"));
     if (difference) {
       throw new InputError(`Cannot go on: the state is of another network: ${difference}`);
     }
     const odd = [...tensors].find(([, tensor]) => tensor.dtype !== "F32");
     if (odd) throw new InputError(`Cannot go on: ${odd[0]} in ${path} is ${odd[1].dtype}, not F32`);
-    const layout = metadata.layout === LAYOUT ? undefined : parameterLayout(config.unet);
+    const layout = metadata.layout === LAYOUT ? undefined : config.network.layout;
     const arrays = Object.fromEntries([...tensors].map(([name, tensor]) => {
       const values = toFloat32(tensor);
       return [name, layout && FLAT.has(name) ? fromFormerLayout(layout, values) : values];

@@ -138,7 +138,7 @@ export async function runTraining(task: Task): Promise<number> {
  * Where samples lack room, the step makes it by computing blocks twice.
  */
 async function compile({ config, data }: Task, device: Device) {
-  const model = initialModel(config), { scheduler, training } = config;
+  const model = initialModel(config, data), { scheduler, training } = config;
   const steps = usualSteps(methods[defaultMethod], new NoiseSchedule(scheduler));
   const tryWith = async (training: TrainingConfig) => {
     using stack = new DisposableStack();
@@ -159,8 +159,27 @@ async function compile({ config, data }: Task, device: Device) {
 }
 
 /** The model that a training starts with. */
-export const initialModel = ({ unet, scheduler, training }: RunConfig): Model =>
-  initializeModel(unet, formatSchedule(scheduler), training.seed);
+export const initialModel = (
+  { network, scheduler, training }: RunConfig,
+  data: Pick<Dataset, "shape" | "labels" | "classes">,
+): Model =>
+  initializeModel(
+    ...[network, formatSchedule(scheduler), training.seed] as const,
+    network.conditions(data.shape).labels ? classNames(data) : undefined,
+  );
+
+/** What the classes of a data set are called, their numbers where they have no names. */
+function classNames({ labels = [], classes }: Pick<Dataset, "labels" | "classes">): string[] {
+  const count = Array.from(labels).reduce((most, c) => Math.max(most, c + 1), 0);
+  return Array.from(
+    { length: Math.max(count, classes?.length ?? 0) },
+    (_, c) => classes?.[c] ?? String(c),
+  );
+}
+
+/** The shape of an item as people say it: width before height. */
+export const formatItem = ([height, width, ...rest]: readonly number[]): string =>
+  [width, height, ...rest].join("x");
 
 /** Tells what is going to be trained, in a process that had `base` bytes before it compiled that. */
 export function announce(
@@ -170,7 +189,7 @@ export function announce(
   base: number,
 ): void {
   const { batchSize, microBatch } = trainer.config;
-  const size = `${data.width}x${data.height}x${data.channels}`;
+  const size = formatItem(data.shape);
   const classes = data.classes ? `, ${data.classes.length} classes` : "";
   const parts = (microBatch === null ? "" : `, ${microBatch} at a time`) +
     (trainer.recomputes ? ", blocks computed twice to fit" : "");
@@ -278,7 +297,7 @@ function summarize(all: readonly StepRecord[]) {
 
 /** What the report says of how a training is made. */
 function describeRun({ command, config, data, device, trainer }: Run) {
-  const { os, arch } = Deno.build, size = `${data.width}x${data.height}x${data.channels}`;
+  const { os, arch } = Deno.build, size = formatItem(data.shape);
   const { data: _, steps: __, ...settings } = formatRunConfig(config);
   const facts = {
     command,
@@ -331,10 +350,11 @@ async function save(run: Run, seconds: number): Promise<void> {
 
 /** Draws samples from the moving average of the weights. */
 async function showSamples(
-  { trainer, sampler, folder, config, progress, signal }: Run,
+  { trainer, sampler, folder, config, data, progress, signal }: Run,
 ): Promise<void> {
-  const { seed } = config.training, { numClassEmbeds } = config.unet;
-  const classes = numClassEmbeds && numClassEmbeds - (config.training.labelDropout ? 1 : 0);
+  const { seed, labelDropout } = config.training;
+  const { labels: known } = config.network.conditions(data.shape);
+  const classes = known?.below && known.below - (labelDropout ? 1 : 0);
   const labels = classes ? Array.from({ length: SHOWN }, (_, k) => k % classes) : undefined;
   progress.update(`step ${trainer.step}: drawing samples`);
   const options = { count: SHOWN, seed, signal, ...(labels ? { labels } : {}) };

@@ -7,7 +7,7 @@
 import { basename, dirname, join, resolve } from "@std/path";
 import { InputError } from "../../errors.ts";
 import { DeviceError } from "../../gpu/device.ts";
-import { parseUNetConfig } from "../../model/unet_config.ts";
+import { parseNetwork } from "../../model/network.ts";
 import { assembleModel, type Model, parseModel } from "../../model/model.ts";
 import { readSafetensors } from "../../formats/safetensors.ts";
 import { parseSchedule } from "../../diffusion/schedule.ts";
@@ -243,7 +243,7 @@ async function loadDiffusers(folder: string): Promise<Model> {
   const schedule = places.find((_, i) => kinds[i] === "file");
   const { tensors } = readSafetensors(await readFile(weights), weights);
   return assembleModel(
-    parseUNetConfig(await readJson(join(unet, "config.json"))),
+    parseNetwork(await readJson(join(unet, "config.json"))),
     parseSchedule(schedule ? await readJson(schedule) : {}),
     tensors,
     folder,

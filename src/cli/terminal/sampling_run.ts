@@ -6,7 +6,7 @@
  */
 
 import { InputError } from "../../errors.ts";
-import type { Images, SampleOptions } from "../../sample/options.ts";
+import type { SampleOptions, Samples } from "../../sample/options.ts";
 import type { Sampler } from "../../sample/sampler.ts";
 import { environment } from "./environment.ts";
 import { Interruption } from "../run/interruption.ts";
@@ -27,9 +27,9 @@ export function checkPreview(isWanted = false): void {
 /** What a run came to. */
 export interface Watched {
   /** The images, or what they were at the interruption. */
-  readonly images: Images;
+  readonly images: Samples;
   /** x_t of all images on the way, for animations. */
-  readonly frames: readonly Images[];
+  readonly frames: readonly Samples[];
   readonly isStopped: boolean;
 }
 
@@ -45,7 +45,7 @@ export async function watch(
   const preview = hasPreview
     ? new Preview(protocolOf(environment), Deno.consoleSize().columns, writeTerminal)
     : undefined;
-  const frames = new Map<number, Images[]>();
+  const frames = new Map<number, Samples[]>();
   using interruption = new Interruption(progress, "writing what is done");
   const stream = sampler.stream({
     ...options,
@@ -77,8 +77,8 @@ export async function watch(
   };
 }
 
-/** Images behind one another. */
-function join(parts: readonly Images[]): Images {
+/** Samples behind one another. */
+function join(parts: readonly Samples[]): Samples {
   if (parts.length === 1) return parts[0];
   const data = new Float32Array(parts.reduce((n, part) => n + part.data.length, 0));
   parts.reduce((at, part) => (data.set(part.data, at), at + part.data.length), 0);

@@ -2,8 +2,8 @@ import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { makeGraph } from "../../src/gpu/graph.ts";
 import { interpret } from "../../src/gpu/reference.ts";
 import { constant } from "../../src/gpu/tensor.ts";
-import { parseSchedule } from "../../src/diffusion/schedule.ts";
-import { denoise, quantile } from "../../src/sample/denoiser.ts";
+import { NoiseSchedule, parseSchedule } from "../../src/diffusion/schedule.ts";
+import { denoiserFrom, limited, quantile } from "../../src/diffusion/denoiser.ts";
 import { assertClose } from "../close.ts";
 import { Random } from "../random.ts";
 
@@ -17,24 +17,27 @@ const noisy = mix(image, noise, 1);
 const outputs = { epsilon: noise, sample: image, v_prediction: mix(noise, image, -1) };
 
 const estimate = (fields: Record<string, unknown>, output: number[]) => {
-  const level = { alpha: constant([alpha]), sigma: constant([sigma]) };
-  const { sample, epsilon } = denoise(
-    parseSchedule(fields),
-    constant(noisy, shape),
-    level,
-    () => constant(output, shape),
-  );
+  const zero = constant(new Int32Array([0])), time = constant([0]);
+  const { sample, epsilon } = limited(denoiserFrom(() => constant(output, shape), {
+    schedule: new NoiseSchedule(parseSchedule(fields)),
+    itemShape: shape.slice(1),
+  })).estimate({
+    x: constant(noisy, shape),
+    level: { time, alpha: constant([alpha]), sigma: constant([sigma]) },
+    conditions: {},
+    random: { seed: constant(new Int32Array([0, 0])), first: zero, step: zero },
+  });
   return interpret(makeGraph({ sample, epsilon }), {});
 };
 
 for (const [prediction_type, output] of Object.entries(outputs)) {
-  Deno.test(`denoise() finds image and noise from a prediction of ${prediction_type}`, () => {
+  Deno.test(`a denoiser finds image and noise from a prediction of ${prediction_type}`, () => {
     const { sample, epsilon } = estimate({ prediction_type }, output);
     assertClose(sample, image, 1e-12);
     assertClose(epsilon, noise, 1e-12);
   });
 
-  Deno.test(`denoise() clips the image of ${prediction_type}, and leaves the noise alone`, () => {
+  Deno.test(`a denoiser clips the image of ${prediction_type}, and leaves the noise alone`, () => {
     const fields = { prediction_type, clip_sample_range: 0.5 };
     const { sample, epsilon } = estimate(fields, output);
     assertClose(sample, [0.5, -0.5, 0.25, 0.5], 1e-12);
@@ -42,7 +45,7 @@ for (const [prediction_type, output] of Object.entries(outputs)) {
   });
 }
 
-Deno.test("denoise() clips only if the schedule says so", () => {
+Deno.test("a denoiser clips only if the schedule says so", () => {
   const wrong = noise.map((x) => 3 * x);
   assert(estimate({ clip_sample: false }, wrong).sample.some((x) => Math.abs(x) > 1));
   assertEquals(Math.max(...estimate({}, wrong).sample.map(Math.abs)), 1);

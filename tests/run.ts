@@ -18,8 +18,10 @@ const CPU_TESTS = ["tests/gpu/cpu_test.ts", "tests/gpu/ops_test.ts", "tests/pari
 /** Debian's packages that make an adapter of the CPU. */
 const PACKAGES = ["libvulkan1", "mesa-vulkan-drivers"];
 
-/** Where Mesa looks for sockets that nobody needs here; without it, it complains. */
-const env = { XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp" };
+/** Of Mesa's drivers only those of Vulkan: one that ends with a thread may take the process along. */
+const env: Record<string, string> = Deno.build.os === "linux"
+  ? { DENO_WEBGPU_BACKEND: Deno.env.get("DENO_WEBGPU_BACKEND") ?? "vulkan" }
+  : {};
 
 /** Runs a program in silence; returns what it said if it failed, `undefined` if it did not. */
 async function failureOf(command: string, ...args: string[]): Promise<string | undefined> {

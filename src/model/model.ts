@@ -21,6 +21,7 @@ import {
   type ParameterSpec,
   toFileOrder,
 } from "./parameters.ts";
+import { floatDTypes, isAllFinite } from "../formats/elements.ts";
 import {
   type FileTensor,
   type NamedTensor,
@@ -184,7 +185,7 @@ export function flattenTensors(
   const parameters = new Float32Array(layout.size);
   layout.specs.forEach((spec, i) => {
     const values = toFloat32(found[i]);
-    if (!values.every(Number.isFinite)) {
+    if (!isAllFinite(values)) {
       throw new InputError(`Cannot load ${what}: ${spec.name} holds numbers that are not finite`);
     }
     parameters.set(fromFileOrder(spec, values), layout.offsets[i]);
@@ -214,9 +215,10 @@ function checkParameter(spec: ParameterSpec, tensor: FileTensor, what: string): 
         `wants ${formatShape(shape)}`,
     );
   }
-  if (!/^(F|BF)/.test(tensor.dtype)) {
+  if (!floatDTypes.some((dtype) => dtype === tensor.dtype)) {
     throw new InputError(
-      `Cannot load ${what}: ${spec.name} is of type ${tensor.dtype}, not a float`,
+      `Cannot load ${what}: ${spec.name} is of type ${tensor.dtype}, not a float ` +
+        `(${floatDTypes.join(", ")})`,
     );
   }
 }
@@ -263,7 +265,7 @@ export function serializeModel(
 /** The tensor in 16-bit floats. */
 function halve(tensor: NamedTensor): NamedTensor {
   const values = new Float16Array(tensor.values);
-  if (!values.every(Number.isFinite)) {
+  if (!isAllFinite(values)) {
     throw new RangeError(`Cannot write ${tensor.name} as F16: it holds numbers beyond 65504`);
   }
   return { ...tensor, values };

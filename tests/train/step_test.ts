@@ -13,7 +13,7 @@ import {
   ROW,
   trainingStep,
 } from "../../src/train/step.ts";
-import { assertClose } from "../close.ts";
+import { assertParametersClose } from "../close.ts";
 import { openCpuAs, openGpu } from "../device.ts";
 import { batch } from "./batch.ts";
 import { randomModel, tinyNetwork } from "../networks.ts";
@@ -57,6 +57,10 @@ Deno.test("encodeRates() corrects the bias of Adam's moments and wraps the histo
   assertAlmostEquals(second, 1 / Math.sqrt(1 - 0.999 ** 3), 1e-12);
   assertEquals(encodeRates({ ...rates, step: HISTORY + 5 }, settings)[4], 5);
 });
+
+/** Compares flat arrays, parameter by parameter. */
+const assertClose = (actual: ArrayLike<number>, expected: ArrayLike<number>, tolerance: number) =>
+  assertParametersClose(model.network.layout, actual, expected, tolerance, "values");
 
 Deno.test("Adam's first step moves every weight by the learning rate against its gradient", () => {
   const { parameters, moment1 } = takeStep();

@@ -282,6 +282,12 @@ export class RunFolder implements Disposable {
     }
     const odd = [...tensors].find(([, tensor]) => tensor.dtype !== "F32");
     if (odd) throw new InputError(`Cannot go on: ${odd[0]} in ${path} is ${odd[1].dtype}, not F32`);
+    if (![undefined, LAYOUT].includes(metadata.layout)) {
+      throw new InputError(
+        `Cannot go on: ${path} has its parameters in layout ${metadata.layout}, but this version ` +
+          `knows ${LAYOUT}; use the version that wrote it, or a later one`,
+      );
+    }
     const layout = metadata.layout === LAYOUT ? undefined : config.network.layout;
     const arrays = Object.fromEntries([...tensors].map(([name, tensor]) => {
       const values = toFloat32(tensor);

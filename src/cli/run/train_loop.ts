@@ -7,6 +7,7 @@
 
 import { toSnakeCase } from "../../config.ts";
 import { InputError } from "../../errors.ts";
+import { isAllFinite } from "../../formats/elements.ts";
 import { type Device, DeviceError, LimitError } from "../../gpu/device.ts";
 import { Pace } from "../../gpu/step_pacer.ts";
 import { initializeModel, type Model } from "../../model/model.ts";
@@ -340,7 +341,7 @@ async function save(run: Run, seconds: number): Promise<void> {
     // The history tells of gradients that overflowed.
     if (name === "history") continue;
     for await (const chunk of readChunks(buffer)) {
-      if (chunk.every(Number.isFinite)) continue;
+      if (isAllFinite(chunk)) continue;
       throw diverged(`Weights are no longer finite after step ${trainer.step}`, folder);
     }
   }

@@ -33,7 +33,7 @@ export function tensorPictures(bytes: Uint8Array<ArrayBuffer>, what: string): Pi
     [...tensors].map(([name, tensor]) => ({
       ...{ name, shape: tensor.shape, isBytes: tensor.dtype === "U8", offset: 0 },
       bytes: inMemory(tensor.bytes),
-      values: () => toFloat32(tensor),
+      values: () => toFloat32(tensor, `${name} in ${what}`),
     })),
   );
 }

@@ -44,6 +44,17 @@ for (const name of ["chw.npz", "openai.npz"]) {
   });
 }
 
+Deno.test("a tensor of a type that nobody reads is in nobody's way", async () => {
+  const images = { name: "images", shape: [1, 1, 2, 2], values: new Float32Array([-1, 1, 1, -1]) };
+  const spectrum = { name: "spectrum", shape: [1, 2, 2], values: new Int32Array(4) };
+  const file = writeSafetensors([images, spectrum]);
+  // Complex numbers of the same size, which only the header tells of.
+  const header = new TextDecoder().decode(file.subarray(8, 300));
+  file.set(new TextEncoder().encode("C64"), 8 + header.indexOf("I32"));
+  const { data } = await tensorPictures(file, "x.safetensors").picture(0);
+  assertEquals([...data], [0, 255, 255, 0]);
+});
+
 Deno.test("safetensors are read, floats in [-1, 1] and channels first, as sample writes them", async () => {
   const values = new Float32Array(360);
   pixels.forEach((value, at) => {

@@ -95,7 +95,7 @@ export function readNpy(bytes: Bytes, what: string, name = "images"): StoredArra
  */
 export async function readNpz(bytes: Bytes, what: string): Promise<StoredArray[]> {
   const arrays: StoredArray[] = [];
-  for (const entry of readZip(bytes, what)) {
+  for (const entry of await readZip(bytes, what)) {
     if (!entry.name.endsWith(".npy")) continue;
     const file = await extract(bytes, entry, what);
     arrays.push(readNpy(inMemory(file), `${entry.name} in ${what}`, entry.name.slice(0, -4)));

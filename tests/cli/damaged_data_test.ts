@@ -11,10 +11,12 @@ import { openDataset } from "../../src/cli/data/data.ts";
 import { parseImages } from "../../src/cli/commands/image_options.ts";
 import { Progress } from "../../src/cli/terminal/progress.ts";
 import { InputError } from "../../src/errors.ts";
+import { inMemory } from "../../src/formats/bytes.ts";
+import { gunzip } from "../../src/formats/gzip.ts";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
 import { openBatches } from "../../src/data/batches.ts";
 import { mutate } from "../mutate.ts";
-import { gzip, makeBmp, makeTar, pictureFile } from "../pictures.ts";
+import { gzip, makeBmp, makeTar, makeZip, pictureFile } from "../pictures.ts";
 import { Random } from "../random.ts";
 import { encodeIdx, Folder, imagesFile, labelsFile } from "./cli.ts";
 
@@ -48,6 +50,13 @@ const imageFiles = [
   ...["animated.webp", "rgb.bmp", "palette.bmp"],
 ];
 
+/** Files of an archive, and links to them. */
+const linked = [
+  { name: "a/1.bmp", data: makeBmp(2, 2, [1, 2, 3]) },
+  { name: "b/2.bmp", kind: "2", target: "../a/1.bmp" },
+  { name: "c", kind: "2", target: "a" },
+];
+
 /** What is damaged, what it is called, and the files beside it. */
 const sets: [name: string, bytes: Uint8Array<ArrayBuffer>, beside?: Record<string, Uint8Array>][] =
   [
@@ -60,6 +69,10 @@ const sets: [name: string, bytes: Uint8Array<ArrayBuffer>, beside?: Record<strin
     ["images.tar.gz", await pictureFile("pax.tar.gz")],
     ["images.zip", await pictureFile("images.zip")],
     ["wide.zip", await pictureFile("wide.zip")],
+    ["links.tar", makeTar(linked)],
+    ["links.zip", makeZip(linked, "a comment")],
+    ["sparse.tar.gz", await pictureFile("sparse-pax-1.0.tar.gz")],
+    ["sparse.tar", await gunzip(inMemory(await pictureFile("sparse-gnu.tar.gz")), "sparse.tar")],
     ["x.npy", await pictureFile("hwc.npy")],
     ["floats.npy", await pictureFile("f16.npy")],
     ["x.npz", await pictureFile("chw.npz")],

@@ -6,7 +6,7 @@ import { InputError } from "../../src/errors.ts";
 import { readSafetensors } from "../../src/formats/safetensors.ts";
 import { openBatches } from "../../src/data/batches.ts";
 import type { Dataset } from "../../src/data/dataset.ts";
-import { gzip, makeBmp, makeTar, pictureFile } from "../pictures.ts";
+import { gzip, join, makeBmp, makeTar, makeZip, pictureFile } from "../pictures.ts";
 import { encodeIdx, Folder, imagesFile, labelsFile, tinyUNet } from "./cli.ts";
 
 /** What is said, instead of on stderr. */
@@ -73,6 +73,94 @@ Deno.test("with --classes folders, an image's class is the folder it is in", asy
     InputError,
     "stray.bmp is in no folder of a class",
   );
+});
+
+Deno.test("links to folders are followed, but not round in circles, and broken ones are named", async () => {
+  await using folder = await Folder.make();
+  await using photos = await Folder.make();
+  await makePhotos(photos, 4);
+  await Deno.symlink(photos.at("odd"), folder.at("uneven"));
+  await Deno.symlink(photos.at("even"), folder.at("even"));
+  await Deno.mkdir(folder.at("more/inner"), { recursive: true });
+  await folder.write("more/9.bmp", makeBmp(9, 7, [1, 2, 3]));
+  await Deno.symlink("../../uneven/001.bmp", folder.at("more/inner/1.bmp"));
+  await Deno.symlink("..", folder.at("more/inner/up"));
+  await Deno.symlink(folder.path, folder.at("more/all"));
+  await Deno.symlink("inner", folder.at("more/again"));
+  await Deno.symlink(folder.at("nowhere"), folder.at("gone"));
+  // By way of another folder back to where it started.
+  await Deno.symlink(folder.path, photos.at("odd/back"));
+  const quiet = new Quiet(), data = await open(folder.path, { classes: "folders" }, {}, quiet);
+  assertEquals(data.classes, ["even", "more", "uneven"]);
+  assertEquals(Array.from(data.labels!), [0, 0, 1, 1, 1, 2, 2]);
+  assertEquals(
+    quiet.said.sort(),
+    [
+      "left out   gone: it is a link to what is not there",
+      ...["all", "again/up", "inner/up"].sort().map((name) =>
+        `left out   more/${name}: it is a link to a folder that it is in`
+      ),
+      "left out   uneven/back: it is a link to a folder that it is in",
+    ].sort(),
+  );
+  await draw(data, 1, 7);
+});
+
+Deno.test("names on a disk that are not UTF-8 are named, for Deno opens none of them", async () => {
+  if (Deno.build.os !== "linux") return;
+  await using folder = await Folder.make();
+  await folder.write("good.bmp", makeBmp(9, 7, [1, 2, 3]));
+  const script = `mkdir "$(printf 'caf\\351')" && cp good.bmp "$(printf 'caf\\351')/1.bmp" &&
+    cp good.bmp "$(printf 'na\\357f.bmp')" && cp good.bmp "$(printf 'caf\\357\\277\\275.bmp')" &&
+    ln -s "$(printf 'caf\\351')" link && ln -s / root`;
+  const shell = new Deno.Command("sh", { args: ["-c", script], cwd: folder.path });
+  assertEquals((await shell.output()).code, 0);
+  const quiet = new Quiet(), data = await open(folder.path, {}, {}, quiet);
+  assertEquals(data.count, 2, "a name that has the character U+FFFD is as good as any");
+  const why = "its name is not UTF-8, and Deno opens no others; rename it, by convmv or mv";
+  assertEquals(quiet.said.sort(), [
+    ...["caf\ufffd", "link", "na\ufffdf.bmp"].map((name) => `left out   ${name}: ${why}`),
+    "left out   root: it is a link to a folder that it is in",
+  ]);
+  await assertRejects(() => open(folder.at("caf\ufffd")), InputError, why);
+});
+
+Deno.test("links in archives are followed, and those that lead nowhere are named", async () => {
+  await using folder = await Folder.make();
+  const files = [
+    { name: "a/1.bmp", data: makeBmp(2, 2, [1, 2, 3]) },
+    { name: "b/2.bmp", kind: "2", target: "../a/1.bmp" },
+    { name: "c", kind: "2", target: "a" },
+    { name: "d/3.bmp", kind: "2", target: "/photos/3.bmp" },
+  ];
+  const hard = { name: "e/4.bmp", kind: "1", target: "a/1.bmp" };
+  await folder.write("x.zip", makeZip(files));
+  await folder.write("x.tar", makeTar([...files, hard]));
+  const lost = "left out   d/3.bmp: it is a link to /photos/3.bmp, which is not there";
+  for (const [name, classes] of [["x.zip", "abc"], ["x.tar", "abce"]]) {
+    const quiet = new Quiet();
+    const data = await open(folder.at(name), { classes: "folders" }, {}, quiet);
+    assertEquals(data.classes?.join(""), classes);
+    assertEquals(quiet.said, [lost]);
+    await draw(data, 1, data.count);
+  }
+  await folder.write("none.tar", makeTar(files.slice(3)));
+  await assertRejects(
+    () => open(folder.at("none.tar")),
+    InputError,
+    "it holds no images, files that end in .png, .jpg, .gif, .webp or .bmp; left out is d/3.bmp",
+  );
+});
+
+Deno.test("a gzipped archive or IDX file may have several members", async () => {
+  await using folder = await Folder.make();
+  const halve = async (bytes: Uint8Array<ArrayBuffer>) =>
+    join(await gzip(bytes.slice(0, 400)), await gzip(bytes.slice(400)), new Uint8Array(100));
+  await folder.write("x.tar.gz", await halve(makeTar({ "1.bmp": makeBmp(2, 2, [1, 2, 3]) })));
+  await folder.write("train-images-idx3-ubyte.gz", await halve(imagesFile()));
+  for (const [name, count] of [["x.tar.gz", 1], ["train-images-idx3-ubyte.gz", 12]] as const) {
+    assertEquals((await open(folder.at(name))).count, count);
+  }
 });
 
 Deno.test("archives hold what folders hold", async () => {

@@ -6,19 +6,21 @@
 
 import { basename, dirname, join } from "@std/path";
 import { InputError } from "../../errors.ts";
-import { inMemory, isGzip, MAX_UNPACKED, unpack } from "../../formats/bytes.ts";
+import type { ArchiveEntry } from "../../formats/archive.ts";
+import { inMemory, MAX_UNPACKED } from "../../formats/bytes.ts";
+import { gunzip, isGzip } from "../../formats/gzip.ts";
 import { cifarPictures, cifarVersions } from "../../data/datasets/cifar.ts";
 import { idxPictures, readIdx } from "../../data/datasets/idx.ts";
 import { imageKind, readImageHeader } from "../../data/datasets/image.ts";
 import { npyPictures, npzPictures } from "../../data/datasets/array_files.ts";
 import { isTarHeader, readTar } from "../../formats/tar.ts";
 import { tensorPictures } from "../../data/datasets/array_files.ts";
-import { type ArchiveEntry, extract, readZip } from "../../formats/zip.ts";
+import { extract, readZip } from "../../formats/zip.ts";
 import type { Dataset } from "../../data/dataset.ts";
 import { pictureDataset, type Pictures } from "../../data/pictures.ts";
 import { decodedDataset, usualWorkers } from "./decode_pool.ts";
 import { decodeImage } from "./decode.ts";
-import { explain, kindOf, readFile } from "../terminal/files.ts";
+import { explain, isMangled, kindOf, NOT_UTF8, readFile } from "../terminal/files.ts";
 import { suggest } from "../terminal/flags.ts";
 import {
   type ImageOptions,
@@ -38,6 +40,9 @@ import {
 } from "./image_files.ts";
 import { IDX_IMAGES, knownData, readEmojiFolder } from "./builtin_datasets.ts";
 import type { Progress } from "../terminal/progress.ts";
+
+/** Files and folders that are named at the most where some are left out. */
+const SHOWN = 8;
 
 /** How a data set is read, apart from what becomes of its pictures. */
 export interface ReadOptions {
@@ -78,6 +83,7 @@ export async function openDataset(
       const what = found.others === 1 ? "1 file that is" : `${found.others} files that are`;
       progress.say(`passed over ${what} not named as images are`);
     }
+    sayLost(found.lost, progress);
     return decodedDataset(found, preparation, options);
   }
   const { array, picture: _, ...set } = found;
@@ -91,10 +97,18 @@ export async function openDataset(
     bytes: share(array.bytes),
   } as const;
   return decodedDataset(
-    { ...set, name, files: [], place: shared, others: 0 },
+    { ...set, name, files: [], place: shared, others: 0, lost: [] },
     preparation,
     options,
   );
+}
+
+/** Names what is left out, without what names from elsewhere could do to a terminal. */
+function sayLost(lost: ImageFiles["lost"], progress: Progress): void {
+  for (const { name, why } of lost.slice(0, SHOWN)) {
+    progress.say(`left out   ${name}: ${why}`.replace(/\p{Cc}+/gu, " "));
+  }
+  if (lost.length > SHOWN) progress.say(`left out   ${lost.length - SHOWN} more`);
 }
 
 /** Half of the memory that is free, or 1 GiB where Deno was not allowed to see that. */
@@ -154,6 +168,9 @@ async function openPath(
   progress: Progress,
 ): Promise<Pictures | ImageFiles> {
   const kind = await kindOf(path), names = Object.keys(knownData);
+  if (kind === "nothing" && isMangled(path)) {
+    throw new InputError(`Cannot train on ${path}: ${NOT_UTF8}`);
+  }
   if (kind === "nothing") {
     throw new InputError(
       `Cannot train on ${path}: there is no such file or folder; data sets known by name are: ` +
@@ -231,9 +248,9 @@ async function openFile(
   let isKept = false;
   try {
     const start = file.read(0, 512), text = String.fromCharCode(...start.subarray(0, 8));
-    if (isGzip(start)) return await openGzip(path, classes, progress);
+    if (isGzip(start)) return await openGzip(path, file, classes, progress);
     if (text.startsWith("PK\x03\x04") || text.startsWith("PK\x05\x06")) {
-      const entries = readZip(file, path);
+      const entries = await readZip(file, path);
       const isArrays = entries.length > 0 && entries.every(({ name }) => name.endsWith(".npy"));
       if (!isArrays) return listArchive(path, entries, undefined, classes);
       return await npzPictures(file, path);
@@ -265,14 +282,13 @@ async function openFile(
 /** An IDX file or a tar archive that is gzipped. */
 async function openGzip(
   path: string,
+  file: FileBytes,
   classes: ClassSource,
   progress: Progress,
 ): Promise<Pictures | ImageFiles> {
   if (IDX_NAME.test(path) || /idx3?-ubyte/.test(path)) return await openIdx(path, path);
   progress.update(`unpacking ${path}`);
-  const { readable } = await Deno.open(path);
-  const limit = Math.min(MAX_TAR, MAX_UNPACKED);
-  const bytes = await unpack(readable, "gzip", `Cannot read ${path}`, limit);
+  const bytes = await gunzip(file, `Cannot read ${path}`, Math.min(MAX_TAR, MAX_UNPACKED));
   if (!isTarHeader(bytes)) {
     const idx = bytes[0] === 0 && bytes[1] === 0 && bytes[2];
     if (idx) return idxPictures(path, await readIdx(bytes, path));

@@ -24,6 +24,13 @@ export function explain(error: unknown): string {
   return (error as Error).message.replace(/ \(os error \d+\).*/s, "");
 }
 
+/** Whether a path may have had bytes that are not UTF-8, in place of which Deno puts this. */
+export const isMangled = (path: string): boolean => path.includes("\ufffd");
+
+/** What is to be done about such a path. */
+export const NOT_UTF8 =
+  "its name is not UTF-8, and Deno opens no others; rename it, by convmv or mv";
+
 /** @throws {InputError} If the file cannot be read. */
 export async function readFile(path: string): Promise<Uint8Array<ArrayBuffer>> {
   try {

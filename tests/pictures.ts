@@ -38,6 +38,18 @@ export async function gzip(bytes: Uint8Array<ArrayBuffer>): Promise<Uint8Array<A
 export const join = (...parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> =>
   new Uint8Array(parts.flatMap((part) => [...part]));
 
+/** A .npy file, its header as NumPy writes it or with `fields` in place of that. */
+export function makeNpy(
+  descr: string,
+  shape: readonly number[],
+  data: Uint8Array | Float32Array | Float64Array | BigInt64Array | Uint32Array,
+  fields = `{'descr': '${descr}', 'fortran_order': False, 'shape': (${shape.join(", ")},), }`,
+): Uint8Array<ArrayBuffer> {
+  const header = bytesOf(fields.padEnd(117) + "\n"), { buffer, byteOffset, byteLength } = data;
+  const start = new Uint8Array([0x93, ...bytesOf("NUMPY"), 1, 0, header.length, 0]);
+  return join(start, header, new Uint8Array(buffer, byteOffset, byteLength));
+}
+
 /** What an archive is made of: files, or links that lead to a target. */
 export interface Packed {
   readonly name: string | Uint8Array;

@@ -48,6 +48,12 @@ export interface Lost {
   readonly why: string;
 }
 
+/** An archive as it would be unpacked. */
+export interface Unpacked {
+  readonly files: readonly ArchiveEntry[];
+  readonly lost: readonly Lost[];
+}
+
 type Node = ArchiveEntry | Folder;
 type Folder = Map<string, Node>;
 
@@ -74,9 +80,7 @@ function stepsOf(path: string): string[] {
  * The files that would be there if an archive were unpacked, each under all the names that links
  * give it. Of several files of one name it is the last.
  */
-export function followLinks(
-  entries: readonly ArchiveEntry[],
-): { files: ArchiveEntry[]; lost: Lost[] } {
+export function followLinks(entries: readonly ArchiveEntry[]): Unpacked {
   const files: ArchiveEntry[] = [], lost: Lost[] = [];
   const tree = new Tree(entries, lost);
   let linked = 0;

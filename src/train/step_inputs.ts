@@ -92,7 +92,7 @@ export function checkFits({ config }: Model, data: Dataset, settings: TrainingCo
 /** @throws {InputError} If network and data have not the same classes. */
 function checkLabels(
   { classEmbedType, numClassEmbeds }: UNetConfig,
-  { name, labels }: Dataset,
+  { name, labels, labelProblem }: Dataset,
   { labelDropout }: TrainingConfig,
 ) {
   if (classEmbedType !== null) {
@@ -105,7 +105,10 @@ function checkLabels(
   }
   if (numClassEmbeds === null) return;
   if (!labels) {
-    throw new InputError(`Cannot train: the network has classes, but ${name} has no labels`);
+    throw new InputError(
+      `Cannot train: the network has classes, but ${name} has no labels` +
+        (labelProblem ? `: ${labelProblem}` : ""),
+    );
   }
   const classes = labelDropout ? numClassEmbeds - 1 : numClassEmbeds;
   const bad = Array.from(labels).find((c) => !(Number.isInteger(c) && c >= 0 && c < classes));

@@ -16,7 +16,7 @@ import { gunzip } from "../../src/formats/gzip.ts";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
 import { openBatches } from "../../src/data/batches.ts";
 import { mutate } from "../mutate.ts";
-import { gzip, makeBmp, makeTar, makeZip, pictureFile } from "../pictures.ts";
+import { gzip, makeBmp, makeNpy, makeTar, makeZip, pictureFile } from "../pictures.ts";
 import { Random } from "../random.ts";
 import { encodeIdx, Folder, imagesFile, labelsFile } from "./cli.ts";
 
@@ -38,6 +38,8 @@ const tensors = writeSafetensors([
   { name: "images", shape: [3, 4, 4], values: new Float32Array(48).map((_, i) => i / 48) },
   { name: "labels", shape: [3], values: new Int32Array([0, 1, 2]) },
 ]);
+const numbers = makeNpy("<f4", [3, 2, 2], new Float32Array(12).map((_, i) => i / 12));
+const names = makeNpy("<U1", [3], new Uint32Array([97, 98, 97]));
 const emoji = JSON.stringify([1, 2, 3].map((i) => ({
   ...{ name: `X ${i}`, short_name: `x_${i}`, category: `C ${i}`, sheet_x: 0, sheet_y: 0 },
 })));
@@ -77,6 +79,8 @@ const sets: [name: string, bytes: Uint8Array<ArrayBuffer>, beside?: Record<strin
     ["floats.npy", await pictureFile("f16.npy")],
     ["x.npz", await pictureFile("chw.npz")],
     ["stored.npz", await pictureFile("openai.npz")],
+    ["labels.npz", makeZip({ "images.npy": numbers, "labels.npy": names, "README": records })],
+    ["fortran.npy", await pictureFile("fortran.npy")],
     ["x.safetensors", tensors],
     ["emoji.json", new TextEncoder().encode(emoji)],
   ];

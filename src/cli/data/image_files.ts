@@ -11,9 +11,9 @@ import type { Bytes } from "../../formats/bytes.ts";
 import { IMAGE_NAME } from "../../data/datasets/image.ts";
 import {
   type ArchiveEntry,
-  followLinks,
   type Lost,
   MAX_LINKED_FOLDERS,
+  type Unpacked,
 } from "../../formats/archive.ts";
 import { extract } from "../../formats/zip.ts";
 import type { Pictures } from "../../data/pictures.ts";
@@ -205,12 +205,12 @@ const byKey = (a: { key: string }, b: { key: string }) =>
  */
 export function listArchive(
   path: string,
-  entries: readonly ArchiveEntry[],
+  { files, lost }: Unpacked,
   bytes: SharedArrayBuffer | undefined,
   classes: ClassSource,
 ): ImageFiles {
   const isVisible = ({ name }: Lost | ArchiveEntry) => !/(^|\/)(\.|__MACOSX\/)/.test(name);
-  const { files, lost } = followLinks(entries), visible = files.filter(isVisible);
+  const visible = files.filter(isVisible);
   const images = visible.filter(({ name }) => IMAGE_NAME.test(name))
     .map((entry) => ({ entry, key: entry.name })).sort(byKey).map(({ entry }) => entry);
   const place: Place = bytes ? { kind: "memory", path, bytes } : { kind: "archive", path };

@@ -55,13 +55,13 @@ export function assembleConfig(
   given: RunFields,
   flags: TrainFlags,
   place: string,
-  { channels, height, width, labels }: Dataset,
+  { channels, height, width, labels, labelProblem }: Dataset,
 ): RunConfig {
   const scheduler = parseSchedule(given.scheduler ?? {});
   const outChannels = outputChannels(scheduler, channels);
   const sizes = {
     ...{ in_channels: channels, out_channels: outChannels },
-    ...(flags["label-dropout"] === undefined ? {} : countClasses(place, labels)),
+    ...(flags["label-dropout"] === undefined ? {} : countClasses(place, labels, labelProblem)),
   };
   const unet = parseUNetConfig({ ...sizes, ...(given.unet ?? DEFAULT.unet) });
   if (unet.inChannels !== channels || unet.outChannels !== outChannels) {
@@ -96,8 +96,16 @@ const assembleTraining = (given: RunFields, flags: TrainFlags): TrainingConfig =
   });
 
 /** A class more than the data have, which stands for none. */
-function countClasses(place: string, labels: ArrayLike<number> | undefined): Fields {
-  if (!labels) throw new InputError(`--label-dropout needs classes, but ${place} has no labels`);
+function countClasses(
+  place: string,
+  labels: ArrayLike<number> | undefined,
+  problem: string | undefined,
+): Fields {
+  if (!labels) {
+    throw new InputError(
+      `--label-dropout needs classes, but ${place} has no labels${problem ? `: ${problem}` : ""}`,
+    );
+  }
   return { num_class_embeds: Array.from(labels).reduce((most, c) => Math.max(most, c), 0) + 2 };
 }
 

@@ -62,7 +62,9 @@ export function npyPictures(bytes: Uint8Array<ArrayBuffer> | Bytes, what: string
 
 /**
  * The pictures of a .npz file, and their labels: the array `images`, or else the only one of rank 3
- * or 4, and `labels`, or else the only one of as many numbers.
+ * or 4, and `labels`, or else the only one of as many numbers. Labels may be numbers, text, or a 1
+ * among zeros for each image; `class_names` may say what numbers stand for. Other arrays and files
+ * may hold anything.
  *
  * @param what What the file is called, for messages.
  * @throws {InputError} If it is damaged, or has no pictures, or several arrays could be they.

@@ -16,7 +16,7 @@ import { cifarPictures, cifarVersions, explainPickles } from "../../data/dataset
 import { idxPictures, readIdx } from "../../data/datasets/idx.ts";
 import { IMAGE_NAME, imageKind } from "../../data/datasets/image.ts";
 import type { Pictures } from "../../data/pictures.ts";
-import { explain, isMangled, kindOf, NOT_UTF8, readFile } from "../terminal/files.ts";
+import { explain, kindOf, readFile } from "../terminal/files.ts";
 import { suggest } from "../terminal/flags.ts";
 import type { Progress } from "../terminal/progress.ts";
 import { IDX_IMAGES, knownData, readEmojiFolder } from "./builtin_datasets.ts";
@@ -40,9 +40,6 @@ export async function openPath(
   progress: Progress,
 ): Promise<Pictures | ImageFiles> {
   const kind = await kindOf(path), names = Object.keys(knownData);
-  if (kind === "nothing" && isMangled(path)) {
-    throw new InputError(`Cannot train on ${path}: ${NOT_UTF8}`);
-  }
   if (kind === "nothing") {
     throw new InputError(
       `Cannot train on ${path}: there is no such file or folder; data sets known by name are: ` +

@@ -84,27 +84,30 @@ export function followLinks(entries: readonly ArchiveEntry[]): Unpacked {
   const files: ArchiveEntry[] = [], lost: Lost[] = [];
   const tree = new Tree(entries, lost);
   let linked = 0;
+  const add = (entry: ArchiveEntry, name: string) =>
+    files.push(entry.name === name ? entry : { ...entry, name });
   /** `open` are the folders that are being walked through, but for those within the last one. */
-  const walk = (folder: Folder, real: string[], name: string[], open: readonly string[][]) => {
+  const walk = (folder: Folder, real: string[], prefix: string, open: readonly string[][]) => {
     for (const [step, node] of folder) {
-      const path = [...name, step];
-      if (isFolder(node)) {
-        walk(node, [...real, step], path, open);
-        continue;
+      const name = prefix + step;
+      if (isFolder(node)) walk(node, [...real, step], `${name}/`, open);
+      else if (!node.link) add(node, name);
+      else {
+        const { target } = node.link, found = tree.follow(real, target);
+        const lose = (why: string) => lost.push({ name, why: `it is a link to ${target}, ${why}` });
+        if (!found) lose("which is not there");
+        else if (!isFolder(found.node)) add(found.node, name);
+        else if (
+          [...open, real].some((steps) => found.path.every((step, i) => step === steps[i]))
+        ) {
+          lose("which it is in");
+        } else if (linked++ < MAX_LINKED_FOLDERS) {
+          walk(found.node, found.path, `${name}/`, [...open, real]);
+        } else lose("one link of too many");
       }
-      const found = node.link ? tree.follow(real, node.link.target) : { node, path };
-      const lose = (why: string) =>
-        lost.push({ name: path.join("/"), why: `it is a link to ${node.link?.target}, ${why}` });
-      if (!found) lose("which is not there");
-      else if (!isFolder(found.node)) files.push({ ...found.node, name: path.join("/") });
-      else if ([...open, real].some((steps) => found.path.every((step, i) => step === steps[i]))) {
-        lose("which it is in");
-      } else if (linked++ < MAX_LINKED_FOLDERS) {
-        walk(found.node, found.path, path, [...open, real]);
-      } else lose("one link of too many");
     }
   };
-  walk(tree.top, [], [], []);
+  walk(tree.top, [], "", []);
   return { files, lost };
 }
 

@@ -227,7 +227,10 @@ function variantsOf(graph: Graph, program: Program, { target }: GpuDevice): stri
   const flops = (node: Tensor) => node.op.flops?.(node) ?? 0;
   const mostOf = (simple: Graph) =>
     nodesOf(simple).filter((node) => node.op.variants).sort((a, b) => flops(b) - flops(a))[0];
-  const candidates = [simplify(graph), simplify(graph, (x) => candidatesOf(x, target).length > 0)]
+  const candidates = [
+    simplify(graph),
+    simplify(graph, { computes: (x) => candidatesOf(x, target).length > 0 }),
+  ]
     .map(mostOf).filter((node, i, all) => node && node.op !== all[i - 1]?.op)
     .flatMap((node) => candidatesOf(node, target));
   const text = (kernels: readonly { code?: string }[]) => kernels.map(({ code }) => code).join();

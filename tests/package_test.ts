@@ -80,6 +80,30 @@ Deno.test("imports go one way: formats, gpu, data, diffusion, model, train and s
   }
 });
 
+/** What knows both targets: where devices are opened, and the types of what an operation has for each. */
+const joints = ["src/gpu/open.ts", "src/gpu/op.ts"];
+
+Deno.test("what is the same for all targets imports nothing of WebGPU's or WebAssembly's", async () => {
+  for (const [path, source] of await readSources("src/gpu")) {
+    // An operation's file is where its kernels for each target are named.
+    if (/^src\/gpu\/(wgsl|wasm|ops)\//.test(path) || joints.includes(path)) continue;
+    const own = importsOf(source).filter((specifier) => /\/(wgsl|wasm)\//.test(specifier));
+    assertEquals(own, [], path);
+  }
+  const contract = await Deno.readTextFile(join(root, "src/gpu/op.ts"));
+  const values = withoutComments(contract).replace(/^import type .*$/gm, "");
+  assertEquals(importsOf(values), [], "the contract of operations imports types only");
+});
+
+Deno.test("targets know nothing of each other", async () => {
+  for (const [target, other] of [["wgsl", "wasm"], ["wasm", "wgsl"]]) {
+    for (const [path, source] of await readSources(`src/gpu/${target}`)) {
+      const foreign = importsOf(source).filter((specifier) => specifier.includes(`/${other}/`));
+      assertEquals(foreign, [], path);
+    }
+  }
+});
+
 Deno.test("the check of imports sees imports of every kind", () => {
   const source = `
     import { a } from "./a.ts";

@@ -8,11 +8,11 @@
 
 import * as e from "../gpu/expression.ts";
 import { clamp, map } from "../gpu/ops/map.ts";
+import { quantile } from "../gpu/ops/quantile.ts";
 import type { RandomState } from "../gpu/ops/random.ts";
-import { sum } from "../gpu/ops/sum.ts";
-import { broadcastTo, reshape } from "../gpu/ops/view.ts";
-import { constant, type DType, type Tensor } from "../gpu/tensor.ts";
-import type { Shape } from "../shape.ts";
+import { reshape } from "../gpu/ops/view.ts";
+import type { DType, Tensor } from "../gpu/tensor.ts";
+import { type Shape, sizeOf } from "../shape.ts";
 import { perItem } from "./items.ts";
 import { askNetwork, type Estimates, estimatesOf, type LevelTensors } from "./prediction.ts";
 import type { NoiseLevel, NoiseSchedule, ScheduleConfig } from "./schedule.ts";
@@ -150,7 +150,10 @@ export function limited(denoiser: Denoiser): Denoiser {
 function limit(schedule: ScheduleConfig, sample: Tensor): Tensor {
   const { thresholding, dynamicThresholdingRatio, sampleMaxValue } = schedule;
   if (thresholding) {
-    const most = clamp(quantile(sample, dynamicThresholdingRatio), 1, sampleMaxValue);
+    const { shape } = sample, magnitudes = map([sample], (x) => e.max(x, e.neg(x)));
+    const rows = reshape(magnitudes, [shape[0], sizeOf(shape) / shape[0]]);
+    const limits = clamp(quantile(rows, dynamicThresholdingRatio), 1, sampleMaxValue);
+    const most = perItem(reshape(limits, [shape[0]]), shape.length - 1);
     return map(
       [sample, most],
       (x, s) => e.div(e.max(e.min(x, s), e.neg(s)), s),
@@ -158,39 +161,4 @@ function limit(schedule: ScheduleConfig, sample: Tensor): Tensor {
   }
   const { clipSample, clipSampleRange: range } = schedule;
   return clipSample ? clamp(sample, -range, range) : sample;
-}
-
-/** Halvings of the interval that a quantile lies in, down to the resolution of 32-bit floats. */
-const HALVINGS = 40;
-
-/**
- * The quantile of each image's magnitudes, between neighbours as torch.quantile has it, `[batch, 1,
- * 1, 1]`: devices do not sort, but they count fast how many values are below a bound.
- */
-export function quantile(x: Tensor, ratio: number): Tensor {
-  const [count] = x.shape, size = x.shape.slice(1).reduce((a, b) => a * b);
-  const place = ratio * (size - 1), below = Math.floor(place), share = place - below;
-  const values = reshape(map([x], (x) => e.max(x, e.neg(x))), [count, size, 1]);
-  // The values that have `below` and `below + 1` smaller ones in order, if there are so many.
-  const ranks = constant([below, Math.min(below + 1, size - 1)], [1, 1, 2]);
-  // Not even the largest is beyond the sum of all.
-  let high = broadcastTo(sum(values, [1]), [count, 1, 2]);
-  let low = broadcastTo(constant([0], [1, 1, 1]), [count, 1, 2]);
-  for (let i = 0; i < HALVINGS; i++) {
-    const middle = map([low, high], (a, b) => e.mul(e.add(a, b), 0.5));
-    // Values that are not above the middle.
-    const known = sum(map([values, middle], (v, m) => e.sub(1, e.less(m, v))), [1]);
-    const bounds = [low, high, middle, known, ranks];
-    const next = [true, false].map((isLow) =>
-      map(
-        bounds,
-        (a, b, m, n, rank) =>
-          isLow ? e.select(e.less(rank, n), a, m) : e.select(e.less(rank, n), m, b),
-      )
-    );
-    [low, high] = next;
-  }
-  const weights = constant([1 - share, share], [1, 1, 2]);
-  const found = sum(map([high, weights], (v, w) => e.mul(v, w)), [2]);
-  return perItem(reshape(found, [count]), x.shape.length - 1);
 }

@@ -1,11 +1,11 @@
-import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { makeGraph } from "../../src/gpu/graph.ts";
 import { interpret } from "../../src/gpu/reference.ts";
-import { constant } from "../../src/gpu/tensor.ts";
+import { constant, input } from "../../src/gpu/tensor.ts";
 import { NoiseSchedule, parseSchedule } from "../../src/diffusion/schedule.ts";
-import { denoiserFrom, limited, quantile } from "../../src/diffusion/denoiser.ts";
+import { denoiserFrom, limited } from "../../src/diffusion/denoiser.ts";
 import { assertClose } from "../close.ts";
-import { Random } from "../random.ts";
+import { devices } from "../device.ts";
 
 const shape = [1, 2, 2, 1];
 const image = [0.5, -1, 0.25, 1], noise = [1.5, -0.5, 2, -2], alpha = 0.6, sigma = 0.8;
@@ -58,19 +58,6 @@ function quantileOf(values: number[], ratio: number): number {
   return sorted[below] + (place - below) * (next - sorted[below]);
 }
 
-Deno.test("quantile() finds what sorting finds, for each image", () => {
-  const random = new Random("quantile"), shape = [3, 5, 4, 3];
-  const values = Array.from({ length: 180 }, (_, i) => random.between(-1, 1) * 10 ** (i % 5));
-  values.fill(0.25, 60, 100);
-  values.fill(0, 100, 120);
-  for (const ratio of [0.005, 0.5, 0.9, 0.995, 1]) {
-    const found = interpret(makeGraph({ q: quantile(constant(values, shape), ratio) }), {}).q;
-    const expected = [0, 1, 2].map((i) => quantileOf(values.slice(60 * i, 60 * i + 60), ratio));
-    assertEquals(found.length, 3);
-    expected.forEach((q, i) => assertAlmostEquals(found[i], q, 1e-9 + 1e-6 * q, `${ratio} ${i}`));
-  }
-});
-
 Deno.test("dynamic thresholding divides by the quantile, limited, instead of clipping", () => {
   const output = [0.5, -3, 0.25, 1.5];
   const of = (fields: Record<string, unknown>) =>
@@ -82,3 +69,62 @@ Deno.test("dynamic thresholding divides by the quantile, limited, instead of cli
   assertClose(of({ dynamic_thresholding_ratio: 0.9 }), clipped, 1e-6, "limited to 1");
   assertClose(of({ dynamic_thresholding_ratio: 0.01, sample_max_value: 10 }), clipped, 1e-6);
 });
+
+/**
+ * What `_threshold_sample` of diffusers makes of three images, by PyTorch in double precision: of each
+ * the sum, the sum of magnitudes, and element 5.
+ */
+const thresholded = [
+  {
+    ...{ ratio: 0.9, most: 10 },
+    sums: [0.042126471604946564, 0.8135294429063616, 0.7424449123672427],
+    magnitudes: [31.060455683182838, 23.03757004647202, 22.667363996786506],
+    fifths: [0.8130465536271894, -0.006320634582077882, 1.0],
+  },
+  {
+    ...{ ratio: 0.995, most: 2.5 },
+    sums: [0.04865488507436702, 0.8208486358358914, 0.7692490982653193],
+    magnitudes: [34.33293605886095, 23.19558676777291, 23.262314156883008],
+    fifths: [0.9581845351481884, -0.006379175956393007, 1.0],
+  },
+  {
+    ...{ ratio: 0.5, most: 1 },
+    sums: [0.15572093415962107, 1.922580843333978, 0.8605276333715899],
+    magnitudes: [42.92749873701067, 35.120827222259464, 36.37684772902429],
+    fifths: [1.0, -0.015947939890982518, 1.0],
+  },
+];
+const images = Float64Array.from({ length: 3 * 48 }, (_, j) => {
+  const k = Math.floor(j / 48), i = j % 48;
+  return 3 * Math.sin(1.7 * i + k) * Math.cos(0.3 * i * k);
+});
+
+for (const [kind, open] of Object.entries(devices)) {
+  Deno.test(`dynamic thresholding is that of diffusers, on ${kind}`, async () => {
+    using device = await open();
+    for (const { ratio, most, sums, magnitudes, fifths } of thresholded) {
+      const schedule = parseSchedule({
+        ...{ prediction_type: "sample", thresholding: true },
+        ...{ dynamic_thresholding_ratio: ratio, sample_max_value: most },
+      });
+      const x = input("x", [3, 4, 4, 3]), one = constant([1]), zero = constant(new Int32Array(1));
+      const { sample } = limited(denoiserFrom((x) => x, {
+        schedule: new NoiseSchedule(schedule),
+        itemShape: [4, 4, 3],
+      })).estimate({
+        ...{ x, level: { time: one, alpha: one, sigma: one }, conditions: {} },
+        random: { seed: constant(new Int32Array(2)), first: zero, step: zero },
+      });
+      using program = await device.compile(makeGraph({ sample }));
+      assert(program.dispatches <= 5, `${program.dispatches} dispatches`);
+      program.buffers.x.write(images);
+      program.run();
+      const found = await program.buffers.sample.read();
+      const each = [0, 48, 96].map((start) => [...found.subarray(start, start + 48)]);
+      const sum = (values: number[]) => values.reduce((a, b) => a + b);
+      assertClose(each.map(sum), sums, 1e-5, `sums, ${ratio}`);
+      assertClose(each.map((xs) => sum(xs.map(Math.abs))), magnitudes, 1e-6, `${ratio}`);
+      assertClose(each.map((xs) => xs[5]), fifths, 1e-6, `elements, ${ratio}`);
+    }
+  });
+}

@@ -93,7 +93,7 @@ for (const { op, c } of cases) {
     const { data, outputs } = prepare(op, c), graph = makeGraph(outputs);
     const expected = interpret(graph, data);
     for (const computesAll of [false, true]) {
-      const actual = interpret(simplify(graph, () => computesAll), data);
+      const actual = interpret(simplify(graph, { computes: () => computesAll }), data);
       for (const name of Object.keys(outputs)) {
         assertClose(actual[name], expected[name], 1e-12, name);
       }

@@ -61,6 +61,21 @@ for (const method of ["ddim", "ddpm"] as const) {
   });
 }
 
+Deno.test("all devices make the same images with dynamic thresholding", async () => {
+  const schedule = { thresholding: true, clip_sample: false, sample_max_value: 2 };
+  const model = randomModel(tinyNetwork(), schedule), images = [];
+  for (const device of [new ReferenceDevice(), await openGpu(), await openCpuAs(2, {})]) {
+    using _ = device;
+    const options = { method: "ddim", steps: 3, batchSize: 3 } as const;
+    using sampler = await Sampler.create(device, model, options);
+    images.push((await sampler.sample({ count: 3, seed: 1 })).data);
+  }
+  for (const data of images) {
+    assert(data.every((x) => Math.abs(x) <= 1) && data.some((x) => Math.abs(x) > 0.9));
+    assertClose(data, images[0], 1e-4);
+  }
+});
+
 Deno.test("the same seed gives the same images again, another seed others", async () => {
   using device = await openGpu();
   for (const eta of [undefined, 0, 1]) {

@@ -7,6 +7,7 @@
  * @module
  */
 
+import { parsePythonJson } from "../config.ts";
 import { InputError } from "../errors.ts";
 import { formatShape, sameShape, sizeOf } from "../shape.ts";
 import { formatUNetConfig, parseUNetConfig, type UNetConfig } from "./unet_config.ts";
@@ -106,7 +107,7 @@ export function parseModel(bytes: Uint8Array<ArrayBuffer>, what = "the model"): 
 
 function parseJson(text: string, what: string): unknown {
   try {
-    return JSON.parse(text);
+    return parsePythonJson(text);
   } catch (error) {
     throw new InputError(`Cannot read ${what}: ${(error as Error).message}`);
   }

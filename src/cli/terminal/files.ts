@@ -5,6 +5,7 @@
  */
 
 import { basename, dirname, join, resolve } from "@std/path";
+import { parsePythonJson } from "../../config.ts";
 import { InputError } from "../../errors.ts";
 import { DeviceError } from "../../gpu/device.ts";
 import { parseUNetConfig } from "../../model/unet_config.ts";
@@ -33,11 +34,15 @@ export async function readFile(path: string): Promise<Uint8Array<ArrayBuffer>> {
   }
 }
 
-/** @throws {InputError} If the file cannot be read or is no JSON. */
+/**
+ * Reads JSON, be it written by Python.
+ *
+ * @throws {InputError} If the file cannot be read or is no JSON.
+ */
 export async function readJson(path: string): Promise<unknown> {
   const text = new TextDecoder().decode(await readFile(path));
   try {
-    return JSON.parse(text);
+    return parsePythonJson(text);
   } catch (error) {
     throw new InputError(`Cannot read ${path} as JSON: ${(error as Error).message}`);
   }

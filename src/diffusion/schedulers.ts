@@ -75,6 +75,12 @@ const fixedFields: Readonly<Record<string, readonly [value: unknown, why: string
   timestep_scaling: [10, "lcm scales timesteps by 10"],
 };
 
+/** Fields that are read beside those of our own files. */
+export const foreignScheduleFields: readonly string[] = [
+  ...[...Object.keys(renamed), ...solverFields, ...Object.keys(fixedFields)],
+  ...["use_flow_sigmas", "flow_shift", "predict_epsilon"],
+];
+
 /**
  * Fields of a noise schedule from those of any scheduler of diffusers, or from our own.
  *

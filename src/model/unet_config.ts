@@ -122,6 +122,9 @@ const fixedFields: Readonly<Record<string, (config: UNetConfig) => unknown>> = {
 /** Fields that are for what `time_embedding_type` says in diffusers and is not supported here. */
 const unusedFields = ["num_train_timesteps"];
 
+/** Fields that are read beside those of {@linkcode unetSchema}. */
+export const foreignUNetFields: readonly string[] = [...Object.keys(fixedFields), ...unusedFields];
+
 /** Fields for which null is a value: no middle block, and one head of attention. */
 const nullable = ["mid_block_type", "attention_head_dim"];
 

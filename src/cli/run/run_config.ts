@@ -8,6 +8,7 @@ import { z } from "zod";
 import { parseWith, toSnakeCase } from "../../config.ts";
 import { InputError } from "../../errors.ts";
 import {
+  foreignUNetFields,
   formatUNetConfig,
   parseUNetConfig,
   type UNetConfig,
@@ -19,6 +20,7 @@ import {
   type ScheduleConfig,
   scheduleSchema,
 } from "../../diffusion/schedule.ts";
+import { foreignScheduleFields } from "../../diffusion/schedulers.ts";
 import { parseTraining, type TrainingConfig, trainingSchema } from "../../train/config.ts";
 import { kindOf, readJson } from "../terminal/files.ts";
 import { suggest } from "../terminal/flags.ts";
@@ -149,6 +151,13 @@ export function configSchema(): Record<string, unknown> {
     // Fields that start with an underscore are notes of other tools.
     return { ...rest, patternProperties: { "^_": {} } };
   };
+  /** A section that files of diffusers may be, where null is "not given". */
+  const shared = (schema: z.ZodType, foreign: readonly string[]) => {
+    const { properties = {}, ...rest } = section(schema), names = Object.keys(properties);
+    const fields = names.map((name) => [name, { anyOf: [properties[name], { type: "null" }] }]);
+    const others = foreign.map((name) => [name, {}]);
+    return { ...rest, properties: Object.fromEntries([...fields, ...others]) };
+  };
   return {
     $schema: "https://json-schema.org/draft/2020-12/schema",
     title: "Configuration of ddpm train",
@@ -158,8 +167,8 @@ export function configSchema(): Record<string, unknown> {
       data: { type: "string", description: "a data set's name, a folder or a file" },
       steps: { type: "integer", minimum: 1, maximum: MAX_STEPS },
       images: section(imagesSchema),
-      unet: section(unetSchema),
-      scheduler: section(scheduleSchema),
+      unet: shared(unetSchema, foreignUNetFields),
+      scheduler: shared(scheduleSchema, foreignScheduleFields),
       training: section(trainingSchema),
     },
     additionalProperties: false,

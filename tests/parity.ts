@@ -27,7 +27,7 @@ import { denoiserFrom, limited } from "../src/diffusion/denoiser.ts";
 import { flattenTensors, nameTensors } from "../src/model/model.ts";
 import { type ParameterLayout, sourceOf, viewParameters } from "../src/model/parameters.ts";
 import { type FileTensor, readSafetensors, toFloat32 } from "../src/formats/safetensors.ts";
-import { NoiseSchedule, parseSchedule } from "../src/diffusion/schedule.ts";
+import { type NoiseLevel, NoiseSchedule, parseSchedule } from "../src/diffusion/schedule.ts";
 import "../src/model/unet.ts";
 import { makeDdim } from "../src/sample/solvers/ddim.ts";
 import { makeDeis } from "../src/sample/solvers/deis.ts";
@@ -279,6 +279,8 @@ function methodOf({ scheduler, config, step_kwargs }: Trace): Solver {
     case "LMSDiscreteScheduler":
       return methods.lms;
     case "EulerDiscreteScheduler":
+    case "EDMEulerScheduler":
+    case "FlowMatchEulerDiscreteScheduler":
       return methods.euler;
     case "EulerAncestralDiscreteScheduler":
       return methods.euler_ancestral;
@@ -315,6 +317,7 @@ function methodOf({ scheduler, config, step_kwargs }: Trace): Solver {
 function fieldsOf({ scheduler, config }: Trace): Record<string, unknown> {
   const clips = /^(DDPM|DDIM|Heun)/.test(scheduler), solves = /^(DPM|DEIS|UniPC)/.test(scheduler);
   return {
+    _class_name: scheduler,
     ...(clips ? {} : { clip_sample: false }),
     ...(solves ? { final_sigmas_type: "sigma_min" } : {}),
     ...config,
@@ -332,13 +335,19 @@ async function compareSchedule(device: Device, path: string): Promise<Comparison
   }
   const method = methodOf(trace), config = parseSchedule(fieldsOf(trace));
   const plan = makeUpdateTable(method, new NoiseSchedule(config), trace.num_inference_steps, {
-    spacing: config.timestepSpacing,
+    // Version 0.20 rounds the levels of Karras to timesteps.
+    ...(trace.config.use_karras_sigmas
+      ? { timesteps: trace.timesteps }
+      : trace.config.timestep_spacing
+      ? { spacing: config.timestepSpacing }
+      : {}),
     ...(trace.step_kwargs.eta === undefined ? {} : { eta: trace.step_kwargs.eta }),
-    ...(trace.config.use_karras_sigmas ? { sigmas: "karras" } : {}),
   });
-  // What moves along the probability flow is x_0 + σ ε in diffusers, and here √ᾱ times that.
-  const scaleAfter = (i: number) =>
-    method.kind === "continuous" && plan[i + 1] ? 1 / plan[i + 1].at.alpha : 1;
+  // What moves along the probability flow is x_0 + σ ε in diffusers, and here √ᾱ times that; along a
+  // straight one it is (1 - t) x_0 + t ε.
+  const scaleOf = ({ alpha, sigma }: NoiseLevel) =>
+    method.kind !== "continuous" ? 1 : config.betaSchedule === "flow" ? alpha + sigma : alpha;
+  const scaleAfter = (i: number) => plan[i + 1] ? 1 / scaleOf(plan[i + 1].at) : 1;
   const [n, c, h, w] = trace.shape, shape = [n, h, w, c], size = sizeOf(shape);
   const toLast = (values: number[], scale = 1) => {
     const bytes = new Uint8Array(new Float32Array(values.map((v) => v * scale)).buffer);
@@ -367,8 +376,7 @@ async function compareSchedule(device: Device, path: string): Promise<Comparison
   );
   const graph = makeGraph({}, [...updates, [index, map([index], (i) => e.add(i, 1), "i32")]]);
   using program = await device.compile(graph, { label: name });
-  const start = method.kind === "continuous" ? plan[0].at.alpha : 1;
-  program.buffers.x.write(toLast(trace.x_init, start));
+  program.buffers.x.write(toLast(trace.x_init, scaleOf(plan[0].at)));
   const kept = trace.kept_steps ?? trace.x.map((_, i) => i), pairs = [];
   let done = 0;
   for (const [i, step] of kept.entries()) {

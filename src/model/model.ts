@@ -8,7 +8,7 @@
  */
 
 import { z } from "zod";
-import { parseWith } from "../config.ts";
+import { parsePythonJson, parseWith } from "../config.ts";
 import { InputError } from "../errors.ts";
 import { formatShape, sameShape, sizeOf } from "../shape.ts";
 import { formatNetwork, type Network, parseNetwork } from "./network.ts";
@@ -132,7 +132,7 @@ export function parseModel(bytes: Uint8Array<ArrayBuffer>, what = "the model"): 
 
 function parseJson(text: string, what: string): unknown {
   try {
-    return JSON.parse(text);
+    return parsePythonJson(text);
   } catch (error) {
     throw new InputError(`Cannot read ${what}: ${(error as Error).message}`);
   }

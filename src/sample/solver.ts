@@ -100,6 +100,10 @@ export const ratioOf = ({ alpha, sigma }: NoiseLevel): number => sigma / alpha;
 /** Half the logarithm of the signal-to-noise ratio, λ = log(α / σ). */
 export const lambdaOf = ({ alpha, sigma }: NoiseLevel): number => Math.log(alpha / sigma);
 
+/** The timestep of a level, which networks of EDM and of flows are not told. */
+export const indexOf = (level: NoiseLevel, schedule: NoiseSchedule): number =>
+  Math.round(schedule.timestepOf(ratioOf(level)));
+
 /** ε as it follows from x and the estimate of x_0, which may have been clipped. */
 export const noiseIn = ({ alpha, sigma }: NoiseLevel): Weights => ({
   x: 1 / sigma,

@@ -19,6 +19,9 @@ import { methods } from "./solvers/mod.ts";
 /** Steps of methods that do not say what is usual. */
 export const DEFAULT_STEPS = 50;
 
+/** How far beyond the levels of the timesteps others may lie, by rounding. */
+const MARGIN = 1 + 1e-6;
+
 /** How many steps there are if nobody says: what the method usually does, and T at most. */
 export function usualSteps(method: Solver, { config }: NoiseSchedule): number {
   return Math.min(method.usual?.steps ?? DEFAULT_STEPS, config.numTrainTimesteps);
@@ -64,11 +67,13 @@ export function makeSteps(
   const spacing = options.spacing ?? said ?? config.timestepSpacing;
   const timesteps = byHand ?? schedule.timesteps(steps, { spacing, kind });
   if (kind === "integer") {
+    // Elsewhere steps are even in diffusers, wherever the next one starts.
+    const isChained = byHand || config.betaSchedule === "flow";
+    const after = (t: number, i: number) =>
+      isChained ? timesteps[i + 1] ?? -1 : schedule.previousTimestep(t, steps);
     return timesteps.map((t, i) => ({
       from: schedule.levelAt(t),
-      to: schedule.levelAt(
-        byHand ? byHand[i + 1] ?? -1 : schedule.previousTimestep(t, steps),
-      ),
+      to: schedule.levelAt(after(t, i)),
     }));
   }
   const from = sigmas
@@ -98,12 +103,18 @@ function sigmaLevels(
     polyexponential: () => polyexponentialSigmas(n, min, max),
     vp: () => vpSigmas(n),
   }[spacing]();
-  // Networks were trained at whole timesteps, and at any noise only as EDM's are.
-  if (kind === "continuous" || schedule.config.predictionType === "edm") {
-    return sigmas.map((sigma) => schedule.levelOf(sigma));
+  // Others than vp stay between the timesteps. Beyond is noise that the network never saw.
+  const least = table[0], most = table[table.length - 1];
+  if (!(sigmas[n - 1] >= least / MARGIN && sigmas[0] <= most * MARGIN)) {
+    const range = (from: number, to: number) => `${from.toPrecision(3)} to ${to.toPrecision(3)}`;
+    throw new InputError(
+      `Cannot sample over ${spacing} noise levels: they go from ${
+        range(sigmas[0], sigmas[n - 1])
+      }` +
+        `, but those of the schedule from ${range(most, least)}`,
+    );
   }
-  const whole = new Set(sigmas.map((sigma) => Math.round(schedule.timestepOf(sigma))));
-  return [...whole].map((t) => schedule.levelAt(t));
+  return sigmas.map((sigma) => schedule.levelOf(sigma));
 }
 
 const namesOf = (has: (method: Solver) => boolean) =>

@@ -138,13 +138,13 @@ export function sampleByOracle(
   const random = { seed, first, step: index }, layout = tableLayout(plan);
   const denoiser = limited(denoiserFrom(
     (shown) => {
-      // Networks of EDM see it in another scale.
-      const v = { alpha, sigma, data: config.sigmaData ** 2 };
-      const noisy = config.predictionType === "edm"
-        ? map(
-          [shown, v.alpha, v.sigma],
-          (x, a, s) => e.mul(x, e.sqrt(e.add(e.mul(s, s), e.mul(e.mul(a, a), v.data)))),
-        )
+      // Networks of EDM and of flows see it in another scale.
+      const data = config.sigmaData ** 2, isFlow = config.predictionType === "flow_prediction";
+      const noisy = config.predictionType === "edm" || isFlow
+        ? map([shown, alpha, sigma], (x, a, s) => {
+          const edm = () => e.sqrt(e.add(e.mul(s, s), e.mul(e.mul(a, a), data)));
+          return e.mul(x, isFlow ? e.add(a, s) : edm());
+        })
         : shown;
       const epsilon = map(
         [noisy, known, alpha, sigma],

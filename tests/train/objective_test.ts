@@ -56,11 +56,12 @@ function targetsOf(model: Model, i: number): { target: number[]; snr: number; sl
     sample: { target: x, slope: 1 },
     v_prediction: { target: x.map((x, k) => a * eps[k] - s * x), slope: s },
     edm: { target: edm, slope: sigma * data / Math.sqrt(power) },
+    flow_prediction: { target: x.map((x, k) => eps[k] - x), slope: s / (a + s) },
   };
   return { ...answers[model.schedule.predictionType], snr: bar / (1 - bar) };
 }
 
-const kinds = ["epsilon", "sample", "v_prediction", "edm"];
+const kinds = ["epsilon", "sample", "v_prediction", "edm", "flow_prediction"];
 
 for (const prediction_type of kinds) {
   Deno.test(`a network that predicts zero has the target for a difference: ${prediction_type}`, () => {

@@ -20,7 +20,7 @@ import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/devic
 import { loadModel } from "../terminal/files.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { parseImages } from "./image_options.ts";
-import { formatTime, print, Progress } from "../terminal/progress.ts";
+import { formatLeft, print, Progress } from "../terminal/progress.ts";
 
 /** Images that are computed together at most. */
 const MAX_BATCH = 32;
@@ -112,8 +112,8 @@ export async function evalCommand(args: readonly string[]): Promise<void> {
     return {
       ...settings,
       onProgress(done, total) {
-        const left = (performance.now() - began) / 1000 / done * (total - done);
-        progress.update(`${name}: evaluation ${done} of ${total}, ${formatTime(left)} left`);
+        const left = formatLeft(done, total, (performance.now() - began) / 1000);
+        progress.update(`${name}: evaluation ${done} of ${total}${left}`);
       },
     };
   };

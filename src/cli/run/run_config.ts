@@ -8,13 +8,14 @@ import { z } from "zod";
 import { parseWith, toSnakeCase } from "../../config.ts";
 import { InputError } from "../../errors.ts";
 import { type Fields, formatNetwork, type Network, parseNetwork } from "../../model/network.ts";
-import { unetSchema } from "../../model/unet_config.ts";
+import { foreignUNetFields, unetSchema } from "../../model/unet_config.ts";
 import {
   formatSchedule,
   parseSchedule,
   type ScheduleConfig,
   scheduleSchema,
 } from "../../diffusion/schedule.ts";
+import { foreignScheduleFields } from "../../diffusion/schedulers.ts";
 import { parseTraining, type TrainingConfig, trainingSchema } from "../../train/config.ts";
 import { kindOf, readJson } from "../terminal/files.ts";
 import { suggest } from "../terminal/flags.ts";
@@ -144,6 +145,13 @@ export function configSchema(): Record<string, unknown> {
     // Fields that start with an underscore are notes of other tools.
     return { ...rest, patternProperties: { "^_": {} } };
   };
+  /** A section that files of diffusers may be, where null is "not given". */
+  const shared = (schema: z.ZodType, foreign: readonly string[]) => {
+    const { properties = {}, ...rest } = section(schema), names = Object.keys(properties);
+    const fields = names.map((name) => [name, { anyOf: [properties[name], { type: "null" }] }]);
+    const others = foreign.map((name) => [name, {}]);
+    return { ...rest, properties: Object.fromEntries([...fields, ...others]) };
+  };
   return {
     $schema: "https://json-schema.org/draft/2020-12/schema",
     title: "Configuration of ddpm train",
@@ -154,9 +162,9 @@ export function configSchema(): Record<string, unknown> {
       steps: { type: "integer", minimum: 1, maximum: MAX_STEPS },
       images: section(imagesSchema),
       // Editors know the fields of the default class only.
-      network: section(unetSchema),
-      unet: section(unetSchema),
-      scheduler: section(scheduleSchema),
+      network: shared(unetSchema, foreignUNetFields),
+      unet: shared(unetSchema, foreignUNetFields),
+      scheduler: shared(scheduleSchema, foreignScheduleFields),
       training: section(trainingSchema),
     },
     additionalProperties: false,

@@ -24,7 +24,13 @@ import { INTERRUPTED, Interruption } from "./interruption.ts";
 import { describeMemory, residentBytes } from "./memory.ts";
 import { drawGrid, encodePng } from "../media/picture_files.ts";
 import { debugProgram } from "./profile.ts";
-import { formatBytes, formatTime, type Progress } from "../terminal/progress.ts";
+import {
+  formatBytes,
+  formatLeft,
+  formatRate,
+  formatTime,
+  type Progress,
+} from "../terminal/progress.ts";
 import { formatRunConfig, type RunConfig } from "./run_config.ts";
 import type { RunFolder } from "./run_folder.ts";
 import { createSampler } from "../commands/sample.ts";
@@ -217,14 +223,14 @@ async function trainUntil(run: Run): Promise<number> {
   };
   const log = async (heldOut: number | undefined) => {
     const { step } = trainer, records = await readRecords(run), now = seconds();
-    const speed = batch * (step - Math.max(first, folder.lastLogged)) / (now - loggedAt);
+    const done = batch * (step - Math.max(first, folder.lastLogged)), took = now - loggedAt;
     const line = {
       step,
       ...summarize(records),
       ...(config.training.precision === "f32" ? {} : scaling(records)),
       ...(heldOut === undefined ? {} : { held_out: shorten(heldOut) }),
       learning_rate: shorten(learningRateAt(config.training, step - 1)),
-      images_per_second: Number(speed.toPrecision(4)),
+      images_per_second: took > 0 ? Number((done / took).toPrecision(4)) : 0,
       seconds: Number((before + now).toFixed(3)),
       rss_mb: Number((Deno.memoryUsage().rss / 1e6).toFixed(1)),
     };
@@ -232,7 +238,7 @@ async function trainUntil(run: Run): Promise<number> {
     loss = `, loss ${line.loss.toFixed(4)}`;
     await folder.log(line);
     if (!Deno.stderr.isTerminal()) {
-      progress.say(`step ${step} of ${last}${loss}, ${speed.toFixed(1)} images/s`);
+      progress.say(`step ${step} of ${last}${loss}, ${formatRate(done, took)} images/s`);
     }
     if (now - reportedAt > REPORT_SECONDS) await report(true);
   };
@@ -243,10 +249,10 @@ async function trainUntil(run: Run): Promise<number> {
     const steps = pace.begin(left);
     for (let i = 0; i < steps; i++) await trainer.run();
     await device.idle();
-    const { step } = trainer, perStep = seconds() / (step - first);
+    const { step } = trainer, done = step - first;
     progress.update(
-      `step ${step} of ${last}${loss}, ${(batch / perStep).toFixed(1)} images/s, ` +
-        `${formatTime(perStep * (last - step))} left`,
+      `step ${step} of ${last}${loss}, ${formatRate(batch * done, seconds())} images/s` +
+        formatLeft(done, last - first, seconds()),
     );
     const isDue = step % saveEvery === 0 || step === last, from = seconds();
     const heldOut = isDue && config.training.heldOut ? await trainer.evaluate() : undefined;

@@ -5,13 +5,15 @@
  */
 
 import { basename, dirname, join, resolve } from "@std/path";
+import { parsePythonJson } from "../../config.ts";
 import { InputError } from "../../errors.ts";
 import { DeviceError } from "../../gpu/device.ts";
 import { parseNetwork } from "../../model/network.ts";
 import { assembleModel, type Model, parseModel } from "../../model/model.ts";
 import { readSafetensors } from "../../formats/safetensors.ts";
-import { parseSchedule } from "../../diffusion/schedule.ts";
+import { parseSchedule, type ScheduleConfig } from "../../diffusion/schedule.ts";
 import { fetchModel, type ShippedModel, shippedModels } from "../../model/pretrained.ts";
+import { printError } from "./progress.ts";
 
 /** What is wrong with a path, in words. */
 export function explain(error: unknown): string {
@@ -33,11 +35,15 @@ export async function readFile(path: string): Promise<Uint8Array<ArrayBuffer>> {
   }
 }
 
-/** @throws {InputError} If the file cannot be read or is no JSON. */
+/**
+ * Reads JSON, be it written by Python.
+ *
+ * @throws {InputError} If the file cannot be read or is no JSON.
+ */
 export async function readJson(path: string): Promise<unknown> {
   const text = new TextDecoder().decode(await readFile(path));
   try {
-    return JSON.parse(text);
+    return parsePythonJson(text);
   } catch (error) {
     throw new InputError(`Cannot read ${path} as JSON: ${(error as Error).message}`);
   }
@@ -248,14 +254,33 @@ async function loadDiffusers(folder: string): Promise<Model> {
           "diffusion_pytorch_model.safetensors",
     );
   }
-  const places = [join(folder, "scheduler"), folder].map((f) => join(f, "scheduler_config.json"));
-  const kinds = await Promise.all(places.map(kindOf));
-  const schedule = places.find((_, i) => kinds[i] === "file");
   const { tensors } = readSafetensors(await readFile(weights), weights);
   return assembleModel(
     parseNetwork(await readJson(join(unet, "config.json"))),
-    parseSchedule(schedule ? await readJson(schedule) : {}),
+    await readSchedule(folder),
     tensors,
     folder,
   );
+}
+
+/**
+ * The noise schedule of a folder in the layout of diffusers. Scripts of training write it once, beside
+ * the folders of their checkpoints; where it is not the folder's own, that is said.
+ */
+async function readSchedule(folder: string): Promise<ScheduleConfig> {
+  const above = [resolve(folder, ".."), resolve(folder, "..", "..")];
+  const own = [join(folder, "scheduler"), folder], beside = above.map((f) => join(f, "scheduler"));
+  for (const place of [...own, ...beside].map((f) => join(f, "scheduler_config.json"))) {
+    if (await kindOf(place) !== "file") continue;
+    const schedule = parseSchedule(await readJson(place));
+    if (beside.includes(dirname(place))) printError(`the noise schedule is that of ${place}`);
+    return schedule;
+  }
+  const guess = parseSchedule({});
+  printError(
+    `${folder} has no scheduler/scheduler_config.json, nor is there one beside it: guessing ` +
+      `${guess.numTrainTimesteps} timesteps of ${guess.betaSchedule} betas and a network that ` +
+      `predicts ${guess.predictionType}`,
+  );
+  return guess;
 }

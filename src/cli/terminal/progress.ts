@@ -71,12 +71,32 @@ export function writeTerminal(text: string): void {
   } catch { /* Nobody reads any more. */ }
 }
 
-/** A time in words, "1 h 5 min". */
+/** Whether this can be a time or a speed. */
+const isSensible = (x: number) => x >= 0 && x <= Number.MAX_SAFE_INTEGER;
+
+/** A time in words, "1 h 5 min"; "–" for what is none. */
 export function formatTime(seconds: number): string {
+  if (!isSensible(seconds)) return "–";
   if (seconds < 60) return `${Math.round(seconds)} s`;
   const minutes = Math.round(seconds / 60);
   if (minutes < 60) return `${minutes} min`;
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+/**
+ * What is left of a loop at the pace so far, ", 5 s left"; nothing as long as that cannot be told.
+ *
+ * @param seconds What the part that is done took.
+ */
+export function formatLeft(done: number, total: number, seconds: number): string {
+  const left = seconds / done * Math.max(total - done, 0);
+  return isSensible(left) ? `, ${formatTime(left)} left` : "";
+}
+
+/** How many of something a second, "12.3"; "–" as long as that cannot be told. */
+export function formatRate(count: number, seconds: number): string {
+  const rate = count / seconds;
+  return isSensible(rate) ? rate.toFixed(1) : "–";
 }
 
 /** Bytes in words, "12.3 MB". */

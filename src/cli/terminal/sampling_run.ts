@@ -12,7 +12,7 @@ import { environment } from "./environment.ts";
 import { Interruption } from "../run/interruption.ts";
 import type { OutputKind } from "../media/picture_files.ts";
 import { Preview, protocolOf } from "../media/preview.ts";
-import { formatTime, type Progress, writeTerminal } from "./progress.ts";
+import { formatLeft, type Progress, writeTerminal } from "./progress.ts";
 
 /** Frames of an animation, and pictures of a preview, at most. */
 const MAX_FRAMES = 60;
@@ -46,17 +46,20 @@ export async function watch(
     ? new Preview(protocolOf(environment), Deno.consoleSize().columns, writeTerminal)
     : undefined;
   const frames = new Map<number, Samples[]>();
+  let logged = 0;
   using interruption = new Interruption(progress, "writing what is done");
   const stream = sampler.stream({
     ...options,
     every: isAnimated || preview ? Math.ceil(steps / MAX_FRAMES) : steps,
     signal: interruption.signal,
     onProgress(done, total) {
-      const left = (performance.now() - began) / 1000 / done * (total - done);
-      const text = `step ${done} of ${total}, ${formatTime(left)} left`;
-      // A log gets a line a batch.
-      if (!Deno.stderr.isTerminal() && done % steps === 0 && done < total) progress.say(text);
-      else progress.update(text);
+      const left = formatLeft(done, total, (performance.now() - began) / 1000);
+      const text = `step ${done} of ${total}${left}`;
+      // A log gets a line a batch, of whose next one the first step may take several evaluations.
+      if (!Deno.stderr.isTerminal() && done % steps === 0 && done > logged && done < total) {
+        progress.say(text);
+        logged = done;
+      } else progress.update(text);
     },
   });
   let next = await stream.next();

@@ -67,19 +67,12 @@ export interface FolderOptions {
   readonly keep?: number;
 }
 
-/** A state as it was saved, and how long the training took until then. */
-export interface SavedState {
-  readonly state: TrainingState;
-  readonly seconds: number;
-}
-
 /** The folder of a training. Disposing of it lets other processes write to it. */
 export class RunFolder implements Disposable {
   readonly path: string;
   readonly #options: Required<FolderOptions>;
   #lock: FolderLock | undefined;
   #history = new History();
-  #seconds = 0;
   #saved = -1;
 
   constructor(path: string, options: FolderOptions = {}) {
@@ -161,8 +154,8 @@ export class RunFolder implements Disposable {
    * Goes on where a training was saved last, or from the beginning: drops what was logged since, and
    * what a killed process left.
    */
-  async goOn(saved: SavedState | undefined): Promise<void> {
-    const step = saved?.state.step ?? 0;
+  async goOn(saved: TrainingState | undefined): Promise<void> {
+    const step = saved?.step ?? 0;
     await this.#lock?.sign();
     await makeFolder(this.#at("samples"));
     for (const folder of [this.path, this.#at("samples")]) await removeTemporary(folder);
@@ -171,7 +164,6 @@ export class RunFolder implements Disposable {
     for (const line of lines) this.#history.add(line);
     const text = lines.map((line) => JSON.stringify(line) + "\n").join("");
     await writeWhole(this.#at("log.jsonl"), text);
-    this.#seconds = saved?.seconds ?? 0;
     this.#saved = saved ? step : -1;
   }
 
@@ -180,11 +172,9 @@ export class RunFolder implements Disposable {
    * under another name.
    *
    * @param buffers What the state consists of.
-   * @param seconds How long the training took so far.
    */
   async save(
     { step, buffers }: Pick<Trainer, "step" | "buffers">,
-    seconds: number,
     config: RunConfig,
     model: Model,
   ): Promise<void> {
@@ -207,12 +197,10 @@ export class RunFolder implements Disposable {
     file = undefined;
     await writeSealed(this.#at(STATE), buffers, {
       step: String(step),
-      seconds: seconds.toFixed(3),
       unet: JSON.stringify(architectureOf(config.unet)),
       layout: LAYOUT,
     });
     this.#saved = step;
-    this.#seconds = seconds;
     // Those of later steps are of a time that was gone back from.
     const older = (await this.#older()).filter((other) => other < step);
     const kept = older.slice(0, this.#options.keep - 1);
@@ -233,7 +221,7 @@ export class RunFolder implements Disposable {
    * @throws {InputError} If the file is damaged or of another network; it names an older one that is
    * not.
    */
-  async readState(config: RunConfig): Promise<SavedState | undefined> {
+  async readState(config: RunConfig): Promise<TrainingState | undefined> {
     const path = this.#at(STATE);
     if (await kindOf(path) === "file") {
       try {
@@ -242,7 +230,7 @@ export class RunFolder implements Disposable {
         const older = error instanceof InputError && await this.#findOlder(config);
         if (!older) throw error;
         throw new InputError(
-          `${error.message}. ${older.path}, of step ${older.saved.state.step}, is whole: delete ` +
+          `${error.message}. ${older.path}, of step ${older.saved.step}, is whole: delete ` +
             `${path}, and --resume goes on from there`,
         );
       }
@@ -255,7 +243,7 @@ export class RunFolder implements Disposable {
   }
 
   /** The latest of the older states that is whole. */
-  async #findOlder(config: RunConfig): Promise<{ path: string; saved: SavedState } | undefined> {
+  async #findOlder(config: RunConfig): Promise<{ path: string; saved: TrainingState } | undefined> {
     for (const step of await this.#older()) {
       const path = this.#at(olderName(step));
       try {
@@ -266,13 +254,13 @@ export class RunFolder implements Disposable {
     }
   }
 
-  async #readState(path: string, config: RunConfig): Promise<SavedState> {
+  async #readState(path: string, config: RunConfig): Promise<TrainingState> {
     const bytes = await readFile(path), { tensors, metadata } = readSafetensors(bytes, path);
     if (!isIntact(bytes)) {
       throw new InputError(`Cannot go on: ${path} is damaged, its checksum does not match`);
     }
-    const step = Number(metadata.step ?? NaN), seconds = Number(metadata.seconds ?? NaN);
-    if (!Number.isSafeInteger(step) || step < 0 || !(seconds >= 0)) {
+    const step = Number(metadata.step ?? NaN);
+    if (!Number.isSafeInteger(step) || step < 0) {
       throw new InputError(`Cannot go on: ${path} does not tell how far the training was`);
     }
     const saved = parseFields(metadata.unet), here = architectureOf(config.unet);
@@ -287,10 +275,7 @@ export class RunFolder implements Disposable {
       const values = toFloat32(tensor);
       return [name, layout && FLAT.has(name) ? fromFormerLayout(layout, values) : values];
     }));
-    return {
-      state: { step, arrays: arrays as Record<StateName, Float32Array<ArrayBuffer>> },
-      seconds,
-    };
+    return { step, arrays: arrays as Record<StateName, Float32Array<ArrayBuffer>> };
   }
 
   /** The lines of the log, up to one that was cut off by whatever ended the training. */
@@ -329,9 +314,9 @@ export class RunFolder implements Disposable {
     return this.#saved;
   }
 
-  /** Seconds that the training took until it was saved. */
+  /** Seconds that the training took, up to the last line of the log. */
   get seconds(): number {
-    return this.#seconds;
+    return this.#history.last?.seconds ?? 0;
   }
 
   /** Writes a picture of samples. */

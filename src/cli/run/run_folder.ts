@@ -34,6 +34,7 @@ import {
 } from "../terminal/files.ts";
 import { History, type LogLine } from "./training_log.ts";
 import { FolderLock } from "./lock.ts";
+import { type Fingerprint, formatFingerprint, parseFingerprint } from "../data/fingerprint.ts";
 import { formatBytes } from "../terminal/progress.ts";
 import { renderReport, type Report } from "./report.ts";
 import {
@@ -45,6 +46,7 @@ import {
   type RunConfig,
 } from "./run_config.ts";
 import { isIntact, writeSealed } from "./state_file.ts";
+import type { Task } from "./train_loop.ts";
 
 /** Files of a training, of which none may be there when one starts. */
 const FILES = ["config.json", "model.safetensors", "state.safetensors", "log.jsonl"];
@@ -65,6 +67,11 @@ export interface FolderOptions {
   readonly dtype?: "F32" | "F16";
   /** How many states are kept, the newest included. @default {2} */
   readonly keep?: number;
+}
+
+/** A state as it was saved, and what the pictures were like; older states do not tell. */
+export interface SavedState extends TrainingState {
+  readonly fingerprint: Fingerprint | undefined;
 }
 
 /** The folder of a training. Disposing of it lets other processes write to it. */
@@ -175,7 +182,7 @@ export class RunFolder implements Disposable {
    */
   async save(
     { step, buffers }: Pick<Trainer, "step" | "buffers">,
-    config: RunConfig,
+    { config, fingerprint }: Pick<Task, "config" | "fingerprint">,
     model: Model,
   ): Promise<void> {
     let file: Uint8Array | undefined = serializeModel(model, this.#options.dtype);
@@ -199,6 +206,7 @@ export class RunFolder implements Disposable {
       step: String(step),
       unet: JSON.stringify(architectureOf(config.unet)),
       layout: LAYOUT,
+      pictures: formatFingerprint(fingerprint),
     });
     this.#saved = step;
     // Those of later steps are of a time that was gone back from.
@@ -221,7 +229,7 @@ export class RunFolder implements Disposable {
    * @throws {InputError} If the file is damaged or of another network; it names an older one that is
    * not.
    */
-  async readState(config: RunConfig): Promise<TrainingState | undefined> {
+  async readState(config: RunConfig): Promise<SavedState | undefined> {
     const path = this.#at(STATE);
     if (await kindOf(path) === "file") {
       try {
@@ -243,7 +251,7 @@ export class RunFolder implements Disposable {
   }
 
   /** The latest of the older states that is whole. */
-  async #findOlder(config: RunConfig): Promise<{ path: string; saved: TrainingState } | undefined> {
+  async #findOlder(config: RunConfig): Promise<{ path: string; saved: SavedState } | undefined> {
     for (const step of await this.#older()) {
       const path = this.#at(olderName(step));
       try {
@@ -254,7 +262,7 @@ export class RunFolder implements Disposable {
     }
   }
 
-  async #readState(path: string, config: RunConfig): Promise<TrainingState> {
+  async #readState(path: string, config: RunConfig): Promise<SavedState> {
     const bytes = await readFile(path), { tensors, metadata } = readSafetensors(bytes, path);
     if (!isIntact(bytes)) {
       throw new InputError(`Cannot go on: ${path} is damaged, its checksum does not match`);
@@ -275,7 +283,10 @@ export class RunFolder implements Disposable {
       const values = toFloat32(tensor);
       return [name, layout && FLAT.has(name) ? fromFormerLayout(layout, values) : values];
     }));
-    return { step, arrays: arrays as Record<StateName, Float32Array<ArrayBuffer>> };
+    return {
+      ...{ step, arrays: arrays as Record<StateName, Float32Array<ArrayBuffer>> },
+      fingerprint: parseFingerprint(metadata.pictures),
+    };
   }
 
   /** The lines of the log, up to one that was cut off by whatever ended the training. */

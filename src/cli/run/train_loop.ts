@@ -15,6 +15,7 @@ import { defaultMethod, methods } from "../../sample/solvers/mod.ts";
 import type { Sampler } from "../../sample/sampler.ts";
 import { usualSteps } from "../../sample/timesteps.ts";
 import { learningRateAt, type TrainingConfig } from "../../train/config.ts";
+import { comparePictures, type Fingerprint } from "../data/fingerprint.ts";
 import type { Dataset } from "../../data/dataset.ts";
 import { isExhausted } from "../../train/loss_scale.ts";
 import type { StepRecord } from "../../train/records.ts";
@@ -36,6 +37,7 @@ export interface Task {
   readonly isNew: boolean;
   readonly config: RunConfig;
   readonly data: Dataset;
+  readonly fingerprint: Fingerprint;
   readonly folder: RunFolder;
   readonly plan: Plan;
   readonly progress: Progress;
@@ -90,6 +92,11 @@ export async function runTraining(task: Task): Promise<number> {
     const { step } = saved;
     throw new InputError(`The training has done ${step} steps; give more --steps to go on`);
   }
+  const changed = saved?.fingerprint && comparePictures(
+    ...[saved.fingerprint, task.fingerprint, task.data.name] as const,
+    config.unet.numClassEmbeds !== null,
+  );
+  if (changed) progress.say(changed);
   using interruption = new Interruption(progress, "saving");
   let kind: Device["kind"] | undefined;
   for (let failures = 0, before = -1;;) {
@@ -329,7 +336,7 @@ const diverged = (what: string, folder: RunFolder) =>
 
 /** Writes a checkpoint, unless the training went wrong. */
 async function save(run: Run): Promise<void> {
-  const { trainer, folder, config } = run;
+  const { trainer, folder } = run;
   await readRecords(run);
   for (const [name, buffer] of Object.entries(trainer.buffers)) {
     // The history tells of gradients that overflowed.
@@ -339,7 +346,7 @@ async function save(run: Run): Promise<void> {
       throw diverged(`Weights are no longer finite after step ${trainer.step}`, folder);
     }
   }
-  await folder.save(trainer, config, await trainer.model(makeCard(run)));
+  await folder.save(trainer, run, await trainer.model(makeCard(run)));
 }
 
 /** Draws samples from the moving average of the weights. */

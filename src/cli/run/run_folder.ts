@@ -3,9 +3,11 @@
  *
  * - `config.json`: data, network, schedule, settings
  * - `model.safetensors`: the moving average of the weights; what `sample` takes
- * - `state.safetensors`: everything that is needed to go on, with a checksum; and `state-STEP`, the
- *   ones before it
+ * - `state.safetensors`: everything that is needed to go on, a fingerprint of the pictures, and a
+ *   checksum; and `state-STEP`, the ones before it
  * - `log.jsonl`, `samples/`, `report.html`
+ *
+ * Only the log and the report tell of time: all else is the same when the same is trained again.
  *
  * @module
  */

@@ -48,8 +48,13 @@ export class Progress implements Disposable {
 
 /** Writes a result, to stdout. */
 export function print(text: string): void {
-  // deno-lint-ignore no-console -- the one place that does
-  console.log(harmless(text));
+  try {
+    // deno-lint-ignore no-console -- the one place that does
+    console.log(harmless(text));
+  } catch (error) {
+    // So a terminal answers that was closed.
+    if ((error as { code?: unknown }).code !== "EIO") throw error;
+  }
 }
 
 /** Writes what went wrong, to stderr. */

@@ -67,6 +67,30 @@ const listOf = (files: Readonly<Record<string, Uint8Array>> | readonly Packed[])
     ? files as readonly Packed[]
     : Object.entries(files).map(([name, data]): Packed => ({ name, data }));
 
+/** A PNG or JPEG file with a color profile put into it. */
+export async function withProfile(
+  file: Uint8Array<ArrayBuffer>,
+  profile: Uint8Array<ArrayBuffer>,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const ascii = (text: string) => new TextEncoder().encode(text), isPng = file[0] === 0x89;
+  const put = (at: number, ...parts: Uint8Array[]) => {
+    const bytes = [...file.subarray(0, at), ...parts.flatMap((part) => [...part])];
+    return new Uint8Array([...bytes, ...file.subarray(at)]);
+  };
+  if (isPng) {
+    const zlib = new Blob([profile]).stream().pipeThrough(new CompressionStream("deflate"));
+    const packed = new Uint8Array(await new Response(zlib).arrayBuffer());
+    const data = new Uint8Array([...ascii("iCCPx\0\0"), ...packed]), ends = new Uint8Array(8);
+    new DataView(ends.buffer).setUint32(0, data.length - 4);
+    new DataView(ends.buffer).setUint32(4, crc32(data));
+    // Behind the header, which takes 33 bytes.
+    return put(33, ends.subarray(0, 4), data, ends.subarray(4));
+  }
+  const data = new Uint8Array([...ascii("ICC_PROFILE\0"), 1, 1, ...profile]);
+  const length = data.length + 2;
+  return put(2, new Uint8Array([0xff, 0xe2, length >> 8, length & 255]), data);
+}
+
 /** A tar archive, as CIFAR's are. */
 export function makeTar(
   files: Readonly<Record<string, Uint8Array>> | readonly Packed[],

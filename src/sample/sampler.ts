@@ -255,9 +255,9 @@ export class Sampler implements Disposable {
    * console.log(data.length); // 2 * 8 * 8 * 3
    * ```
    *
-   * @throws {InputError} If labels are missing, superfluous or out of range, or other settings are;
-   * or if the network predicts what is no number.
+   * @throws {InputError} If labels are missing, superfluous or out of range, or other settings are.
    * @throws {DeviceError} If the device fails.
+   * @throws {Error} If the network predicts NaN or infinity.
    * @returns The images; those that are done and what the network takes the others of their batch
    * for, if the signal stops it, which may be none.
    */
@@ -288,8 +288,9 @@ export class Sampler implements Disposable {
    * }
    * ```
    *
-   * @throws {InputError} If settings are wrong, or the network predicts what is no number.
+   * @throws {InputError} If settings are wrong.
    * @throws {DeviceError} If the device fails.
+   * @throws {Error} If the network predicts NaN or infinity.
    */
   stream(options: StreamOptions = {}): AsyncGenerator<SamplingStep, Samples> {
     const { every = 1 } = options;
@@ -456,12 +457,12 @@ function methodOf(name: MethodName = defaultMethod): Solver {
   );
 }
 
-/** @throws {InputError} If there is what is no number, or what the program wrote in its place. */
+/** @throws {Error} If there is NaN or infinity, or what the program wrote in its place. */
 function checkNumbers(values: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>) {
   if (values.every((value) => Math.abs(value) < BROKEN / 10)) {
     return values as Float32Array<ArrayBuffer>;
   }
-  throw new InputError(
+  throw new Error(
     "Cannot sample: the network predicts what is no number (NaN, or infinite); its weights are " +
       "damaged, its training diverged, or the sampler's noise levels are not those it knows",
   );

@@ -1,13 +1,22 @@
-import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
 import { openDataset, type ReadOptions } from "../../src/cli/data/data.ts";
 import { parseImages } from "../../src/cli/commands/image_options.ts";
 import { Progress } from "../../src/cli/terminal/progress.ts";
 import { InputError } from "../../src/errors.ts";
+import { parseTraining } from "../../src/train/config.ts";
+import { trainValidationSplit } from "../../src/train/step_inputs.ts";
 import { readSafetensors } from "../../src/formats/safetensors.ts";
 import { openBatches } from "../../src/data/batches.ts";
 import type { Dataset } from "../../src/data/dataset.ts";
 import { gzip, join, makeBmp, makeNpy, makeTar, makeZip, pictureFile } from "../pictures.ts";
 import { encodeIdx, Folder, imagesFile, labelsFile, tinyUNet } from "./cli.ts";
+import { makeFolder, readLog, readState, train } from "./training.ts";
 
 /** What is said, instead of on stderr. */
 class Quiet extends Progress {
@@ -21,14 +30,12 @@ const open = (path: string, images: object = {}, options?: ReadOptions, progress
   openDataset(path, parseImages(images), progress, options);
 
 /** Images of one color each, so that a batch tells what is in it: 30, 40, 50... */
-async function makePhotos(folder: Folder, count: number): Promise<void> {
+async function makePhotos(folder: Folder, count: number, within = "."): Promise<void> {
   for (let i = 0; i < count; i++) {
-    const [name, level] = [
-      `${i % 2 ? "odd" : "even"}/${String(i).padStart(3, "0")}.bmp`,
-      30 + 10 * i,
-    ];
-    await Deno.mkdir(folder.at(i % 2 ? "odd" : "even"), { recursive: true });
-    await folder.write(name, makeBmp(9, 7, [level, level, level]));
+    const level = 30 + 10 * i, parent = `${within}/${i % 2 ? "odd" : "even"}`;
+    await Deno.mkdir(folder.at(parent), { recursive: true });
+    const bmp = makeBmp(9, 7, [level, level, level]);
+    await folder.write(`${parent}/${String(i).padStart(3, "0")}.bmp`, bmp);
   }
 }
 
@@ -475,6 +482,43 @@ Deno.test("training on photos is resumed exactly, with workers, flips and bad fi
   assertMatch(strict.stderr, /error: .*1 of 13 images are bad, but --max-bad is 0; the last one: /);
 });
 
+Deno.test("a training that finds too many bad files keeps what it learnt until then", async () => {
+  await using folder = await makeFolder();
+  await makePhotos(folder, 60, "photos");
+  await folder.write("photos/odd/029.bmp", "no image");
+  const photos = (out: string, steps: number, ...more: string[]) => [
+    ...train(out, steps, "--data", "photos", "--size", "8", "--batch-size", "2", ...more),
+    ...["--device", "cpu", "--micro-batch", "1", "--save-every", "1000"],
+  ];
+  const { code, stderr } = await folder.run(...photos("a", 30, "--max-bad", "0"));
+  assertEquals(code, 2, stderr);
+  assertMatch(stderr, /\nerror: .*1 of 60 images are bad, but --max-bad is 0; the last one: .*\n$/);
+  const { step } = await readState(folder, "a");
+  assertStringIncludes(stderr, `saved after step ${step}; --resume goes on\n`);
+  assert(step > 0 && step < 30, `it ended after step ${step}`);
+
+  await folder.succeed(...photos("a", 30, "--max-bad", "1", "--resume"));
+  await folder.succeed(...photos("b", 30, "--max-bad", "1"));
+  assertEquals(await readState(folder, "a"), await readState(folder, "b"));
+  assertEquals(await readLog(folder, "a"), await readLog(folder, "b"));
+});
+
+Deno.test("a bad file among those that are held out costs no step either", async () => {
+  await using folder = await makeFolder();
+  await makePhotos(folder, 20, "photos");
+  const split = trainValidationSplit(20, parseTraining({ held_out: 0.1 }));
+  // Those with even numbers come first.
+  const [bad] = split.heldOut, number = bad < 10 ? 2 * bad : 2 * bad - 19;
+  const name = `photos/${number % 2 ? "odd" : "even"}/${String(number).padStart(3, "0")}.bmp`;
+  await Deno.stat(folder.at(name));
+  await folder.write(name, "no image");
+  const flags = ["--data", "photos", "--size", "8", "--held-out", "0.1", "--max-bad", "0"];
+  const { code, stderr } = await folder.run(...train("a", 9, ...flags, "--device", "cpu"));
+  assertEquals(code, 2, stderr);
+  assertMatch(stderr, /\nsaved after step 4; --resume goes on\nerror: .*1 of 20 images are bad/);
+  assertEquals((await readState(folder, "a")).step, 4);
+});
+
 Deno.test("what a training is to make of images is checked before they are read", async () => {
   await using folder = await Folder.make();
   await folder.write("rgb.png", await pictureFile("rgb.png"));
@@ -524,6 +568,7 @@ Deno.test("workers end with a training that is interrupted, or fails", async () 
   }
   await other.stdout.cancel();
   assertEquals((await other.status).code, 2, told);
+  assertMatch(told, /^saved after step (?!0;)\d+; --resume goes on\nerror: /m);
   assertMatch(
     told,
     /error: .*1 of 12 images are bad, but --max-bad is 1%; the last one: .*005\.bmp/,

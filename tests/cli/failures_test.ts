@@ -6,7 +6,8 @@ import { sizeOf } from "../../src/shape.ts";
 import { parseNetwork } from "../../src/model/network.ts";
 import { readSafetensors, toFloat32 } from "../../src/formats/safetensors.ts";
 import { Random } from "../random.ts";
-import { Folder, tinyUNet } from "./cli.ts";
+import { serializeModel } from "../../src/model/model.ts";
+import { Folder, tinyModel, tinyUNet } from "./cli.ts";
 import { makeFolder, readLog, readState, train } from "./training.ts";
 
 /** A training that is told what to do when it says something. */
@@ -272,6 +273,33 @@ Deno.test("a loss that explodes ends the training, which tells where", async () 
   )!;
   assert(Number(step) > Number(saved) && Number(step) <= Number(saved) + 2);
   assertEquals((await readState(folder, "a")).step, Number(saved));
+});
+
+Deno.test("a network that predicts NaN is a failure at work, not bad input", async () => {
+  await using folder = await makeFolder();
+  const model = tinyModel(), parameters = model.parameters.map((x) => 1e25 * x);
+  await folder.write("wild.safetensors", serializeModel({ ...model, parameters }));
+  const wild = ["--model", "wild.safetensors", ...cpu];
+  for (
+    const [message, ...args] of [
+      ["Cannot sample: the network predicts what is no number", "sample", "--steps", "2"],
+      [
+        "Cannot sample: the network",
+        "interpolate",
+        "--seeds",
+        "1,2",
+        "--count",
+        "3",
+        "--steps",
+        "4",
+      ],
+      ["its bits per", "eval", "--data", "data", "--count", "2", "--by", "ode", "--steps", "2"],
+    ]
+  ) {
+    const { code, stderr } = await folder.run(...args, ...wild);
+    assertEquals(code, 1, stderr);
+    assertStringIncludes(stderr, message);
+  }
 });
 
 Deno.test("a training goes on where gradients in 16-bit floats overflow, and logs it", async () => {

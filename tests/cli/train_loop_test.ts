@@ -5,7 +5,7 @@ import {
   assertRejects,
   assertStringIncludes,
 } from "@std/assert";
-import { openDataset } from "../../src/cli/data/data.ts";
+import { openTrainingData } from "../../src/cli/data/data.ts";
 import { kindOf } from "../../src/cli/terminal/files.ts";
 import { parseImages } from "../../src/cli/commands/image_options.ts";
 import { Progress } from "../../src/cli/terminal/progress.ts";
@@ -54,12 +54,12 @@ async function trainOn(
   const sizes = { in_channels: 1, out_channels: 1, sample_size: 8 };
   using to = new RunFolder(folder.at(run));
   using progress = new Listener();
-  const data = await openDataset(folder.at("data"), images, progress);
+  const opened = await openTrainingData(folder.at("data"), images, progress);
   const code = await runTraining({
     isNew: true,
     folder: to,
     command: "a test",
-    ...{ data, progress, plan: { last: 8, logEvery: 2, saveEvery: 4, ...plan } },
+    ...{ ...opened, progress, plan: { last: 8, logEvery: 2, saveEvery: 4, ...plan } },
     config: {
       ...{ data: "data", steps: 8, images },
       network: parseNetwork({ ...tinyUNet, ...sizes }),

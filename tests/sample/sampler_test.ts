@@ -275,7 +275,8 @@ Deno.test("a network that predicts what is no number is an error, not a clipped 
   for (const device of [new ReferenceDevice(), await openGpu(), await openCpuAs(2, {})]) {
     using _ = device;
     using sampler = await Sampler.create(device, damaged, { steps: 3, batchSize: 1 });
-    await assertRejects(() => sampler.sample(), InputError, "predicts what is no number (NaN");
+    const error = await assertRejects(() => sampler.sample(), Error, "predicts what is no number");
+    assert(!(error instanceof InputError), "it is no fault of the settings");
     using good = await Sampler.create(device, tiny, { steps: 3, batchSize: 1 });
     assertEquals((await good.sample()).count, 1);
   }

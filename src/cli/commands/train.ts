@@ -7,7 +7,7 @@
 import { InputError } from "../../errors.ts";
 import type { Device } from "../../gpu/device.ts";
 import { Trainer } from "../../train/trainer.ts";
-import { openDataset, type ReadOptions } from "../data/data.ts";
+import { openDataset, openTrainingData, type ReadOptions } from "../data/data.ts";
 import { checkDeviceFlags, openForCommand } from "../terminal/device.ts";
 import { parseFlags } from "../terminal/flags.ts";
 import { parseImages } from "./image_options.ts";
@@ -61,7 +61,7 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
   using progress = new Progress();
   const fields = overlay(recorded, given);
   const images = parseImages((recorded ?? fields).images ?? {});
-  const data = await openDataset(place, images, progress, readOptions(flags));
+  const { data, fingerprint } = await openTrainingData(place, images, progress, readOptions(flags));
   const wanted = assembleConfig(fields, flags, place, data);
   const config = recorded ? assembleConfig(recorded, {}, place, data) : wanted;
   if (recorded) {
@@ -81,7 +81,7 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
   };
   const command = ["ddpm train", ...args.map(quote)].join(" ");
   return await runTraining({
-    ...{ isNew: !recorded, config, data, folder, plan, progress, command, open },
+    ...{ isNew: !recorded, config, data, fingerprint, folder, plan, progress, command, open },
   });
 }
 

@@ -10,6 +10,7 @@ import type { Dataset } from "../../data/dataset.ts";
 import { readImageHeader } from "../../data/datasets/image.ts";
 import { pictureDataset, type Pictures } from "../../data/pictures.ts";
 import type { Raster } from "../../data/raster.ts";
+import { type Fingerprint, takeFingerprint } from "./fingerprint.ts";
 import {
   type ImageOptions,
   type Look,
@@ -47,11 +48,50 @@ export async function openDataset(
   place: string,
   images: ImageOptions,
   progress: Progress,
-  { cache = false, maxBad = "1%", workers = usualWorkers() }: ReadOptions = {},
+  options: ReadOptions = {},
 ): Promise<Dataset> {
-  parseMaxBad(maxBad, 0);
+  const found = await find(place, images, progress, options);
+  return await prepare(found, place, images, progress, options);
+}
+
+/**
+ * Opens a data set, and takes its fingerprint.
+ *
+ * @throws {InputError} If there is none, or it cannot be read.
+ */
+export async function openTrainingData(
+  place: string,
+  images: ImageOptions,
+  progress: Progress,
+  options: ReadOptions = {},
+): Promise<{ readonly data: Dataset; readonly fingerprint: Fingerprint }> {
+  const found = await find(place, images, progress, options);
+  const data = await prepare(found, place, images, progress, options);
+  progress.update(`looking at the pictures of ${place}`);
+  return { data, fingerprint: await takeFingerprint(found) };
+}
+
+/** The pictures at a place. */
+async function find(
+  place: string,
+  { classes }: ImageOptions,
+  progress: Progress,
+  { maxBad }: ReadOptions,
+): Promise<Pictures | ImageFiles> {
+  // Before anything is downloaded.
+  if (maxBad !== undefined) parseMaxBad(maxBad, 0);
   const known = Object.hasOwn(knownData, place) ? await knownData[place](progress) : place;
-  const found = typeof known === "string" ? await openPath(known, images.classes, progress) : known;
+  return typeof known === "string" ? await openPath(known, classes, progress) : known;
+}
+
+/** Pictures as a data set. */
+async function prepare(
+  found: Pictures | ImageFiles,
+  place: string,
+  images: ImageOptions,
+  progress: Progress,
+  { cache = false, maxBad = "1%", workers = usualWorkers() }: ReadOptions,
+): Promise<Dataset> {
   const look = "picture" in found
     ? { ...await found.picture(0), isOneSize: true }
     : await lookAt(found);

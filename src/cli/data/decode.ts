@@ -24,7 +24,7 @@ export async function decodeImage(bytes: Uint8Array<ArrayBuffer>, what: string):
     );
   let bitmap: ImageBitmap;
   try {
-    bitmap = await createImageBitmap(new Blob([bytes], { type: `image/${kind}` }));
+    bitmap = await openBitmap(new Blob([bytes], { type: `image/${kind}` }), header);
   } catch (error) {
     throw bad(`its data are damaged (${reasonOf(error)})`);
   }
@@ -37,6 +37,17 @@ export async function decodeImage(bytes: Uint8Array<ArrayBuffer>, what: string):
   } finally {
     bitmap.close();
   }
+}
+
+/**
+ * Decodes a file. Its colors are converted from its color profile to sRGB, unless it is grey or the
+ * profile cannot be used: then the profile is ignored, as browsers do.
+ */
+async function openBitmap(file: Blob, { isGrey }: ImageHeader): Promise<ImageBitmap> {
+  const ignoring = () => createImageBitmap(file, { colorSpaceConversion: "none" });
+  if (isGrey) return await ignoring();
+  // What is wrong with other things than the profile is wrong again.
+  return await createImageBitmap(file).catch(ignoring);
 }
 
 const reasonOf = (error: unknown) =>

@@ -1,10 +1,12 @@
 /**
- * What Ctrl-C does to work that takes long: once asks for an end that keeps what is done, twice is
- * one.
+ * What signals do to work that takes long: one asks for an end that keeps what is done, be it Ctrl-C,
+ * SIGTERM, or the closing of the terminal, unless the program was started by nohup; Ctrl-C or SIGTERM
+ * once more is one.
  *
  * @module
  */
 
+import { outlivesTerminal } from "../terminal/hangup.ts";
 import type { Progress } from "../terminal/progress.ts";
 
 /** The exit code of a program that was interrupted. */
@@ -12,21 +14,30 @@ export const INTERRUPTED = 130;
 
 const SIGNALS: readonly Deno.Signal[] = Deno.build.os === "windows"
   ? ["SIGINT"]
-  : ["SIGINT", "SIGTERM"];
+  : ["SIGINT", "SIGTERM", ...(outlivesTerminal ? [] : ["SIGHUP" as const])];
 
 /** Listens for signals until it is disposed of. */
 export class Interruption implements Disposable {
   readonly #abort = new AbortController();
-  readonly #listen: () => void;
+  readonly #listeners: readonly (readonly [Deno.Signal, () => void])[];
 
   /** @param what What is going to be done with what there is, "saving". */
   constructor(progress: Progress, what: string) {
-    this.#listen = () => {
-      if (this.signal.aborted) Deno.exit(INTERRUPTED);
-      progress.say(`interrupted: ${what}; once more ends at once`);
-      this.#abort.abort();
-    };
-    for (const name of SIGNALS) Deno.addSignalListener(name, this.#listen);
+    this.#listeners = SIGNALS.map((name) => [name, () => this.#take(name, progress, what)]);
+    for (const [name, listen] of this.#listeners) Deno.addSignalListener(name, listen);
+  }
+
+  #take(name: Deno.Signal, progress: Progress, what: string): void {
+    const isHangup = name === "SIGHUP";
+    if (this.signal.aborted) {
+      // The system and a shell may both tell of a terminal that is closed.
+      if (!isHangup) Deno.exit(INTERRUPTED);
+      return;
+    }
+    progress.say(
+      isHangup ? `terminal closed: ${what}` : `interrupted: ${what}; once more ends at once`,
+    );
+    this.#abort.abort();
   }
 
   /** Aborted by the first signal. */
@@ -35,6 +46,6 @@ export class Interruption implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const name of SIGNALS) Deno.removeSignalListener(name, this.#listen);
+    for (const [name, listen] of this.#listeners) Deno.removeSignalListener(name, listen);
   }
 }

@@ -3,9 +3,11 @@
  *
  * - `config.json`: data, network, schedule, settings
  * - `model.safetensors`: the moving average of the weights; what `sample` takes
- * - `state.safetensors`: everything that is needed to go on, with a checksum; and `state-STEP`, the
- *   ones before it
+ * - `state.safetensors`: everything that is needed to go on, a fingerprint of the pictures, and a
+ *   checksum; and `state-STEP`, the ones before it
  * - `log.jsonl`, `samples/`, `report.html`
+ *
+ * Only the log and the report tell of time: all else is the same when the same is trained again.
  *
  * @module
  */
@@ -33,6 +35,7 @@ import {
 } from "../terminal/files.ts";
 import { History, type LogLine } from "./training_log.ts";
 import { FolderLock } from "./lock.ts";
+import { type Fingerprint, formatFingerprint, parseFingerprint } from "../data/fingerprint.ts";
 import { formatBytes } from "../terminal/progress.ts";
 import { renderReport, type Report } from "./report.ts";
 import {
@@ -44,6 +47,7 @@ import {
   type RunConfig,
 } from "./run_config.ts";
 import { isIntact, writeSealed } from "./state_file.ts";
+import type { Task } from "./train_loop.ts";
 
 /** Files of a training, of which none may be there when one starts. */
 const FILES = ["config.json", "model.safetensors", "state.safetensors", "log.jsonl"];
@@ -66,10 +70,9 @@ export interface FolderOptions {
   readonly keep?: number;
 }
 
-/** A state as it was saved, and how long the training took until then. */
-export interface SavedState {
-  readonly state: TrainingState;
-  readonly seconds: number;
+/** A state as it was saved, and what the pictures were like; older states do not tell. */
+export interface SavedState extends TrainingState {
+  readonly fingerprint: Fingerprint | undefined;
 }
 
 /** The folder of a training. Disposing of it lets other processes write to it. */
@@ -78,7 +81,6 @@ export class RunFolder implements Disposable {
   readonly #options: Required<FolderOptions>;
   #lock: FolderLock | undefined;
   #history = new History();
-  #seconds = 0;
   #saved = -1;
 
   constructor(path: string, options: FolderOptions = {}) {
@@ -160,8 +162,8 @@ export class RunFolder implements Disposable {
    * Goes on where a training was saved last, or from the beginning: drops what was logged since, and
    * what a killed process left.
    */
-  async goOn(saved: SavedState | undefined): Promise<void> {
-    const step = saved?.state.step ?? 0;
+  async goOn(saved: TrainingState | undefined): Promise<void> {
+    const step = saved?.step ?? 0;
     await this.#lock?.sign();
     await makeFolder(this.#at("samples"));
     for (const folder of [this.path, this.#at("samples")]) await removeTemporary(folder);
@@ -170,7 +172,6 @@ export class RunFolder implements Disposable {
     for (const line of lines) this.#history.add(line);
     const text = lines.map((line) => JSON.stringify(line) + "\n").join("");
     await writeWhole(this.#at("log.jsonl"), text);
-    this.#seconds = saved?.seconds ?? 0;
     this.#saved = saved ? step : -1;
   }
 
@@ -179,12 +180,10 @@ export class RunFolder implements Disposable {
    * under another name.
    *
    * @param buffers What the state consists of.
-   * @param seconds How long the training took so far.
    */
   async save(
     { step, buffers }: Pick<Trainer, "step" | "buffers">,
-    seconds: number,
-    config: RunConfig,
+    { config, fingerprint }: Pick<Task, "config" | "fingerprint">,
     model: Model,
   ): Promise<void> {
     let file: Uint8Array | undefined = serializeModel(model, this.#options.dtype);
@@ -206,12 +205,11 @@ export class RunFolder implements Disposable {
     file = undefined;
     await writeSealed(this.#at(STATE), buffers, {
       step: String(step),
-      seconds: seconds.toFixed(3),
       network: JSON.stringify(architectureOf(config.network)),
       layout: LAYOUT,
+      pictures: formatFingerprint(fingerprint),
     });
     this.#saved = step;
-    this.#seconds = seconds;
     // Those of later steps are of a time that was gone back from.
     const older = (await this.#older()).filter((other) => other < step);
     const kept = older.slice(0, this.#options.keep - 1);
@@ -241,7 +239,7 @@ export class RunFolder implements Disposable {
         const older = error instanceof InputError && await this.#findOlder(config);
         if (!older) throw error;
         throw new InputError(
-          `${error.message}. ${older.path}, of step ${older.saved.state.step}, is whole: delete ` +
+          `${error.message}. ${older.path}, of step ${older.saved.step}, is whole: delete ` +
             `${path}, and --resume goes on from there`,
         );
       }
@@ -270,8 +268,8 @@ export class RunFolder implements Disposable {
     if (!isIntact(bytes)) {
       throw new InputError(`Cannot go on: ${path} is damaged, its checksum does not match`);
     }
-    const step = Number(metadata.step ?? NaN), seconds = Number(metadata.seconds ?? NaN);
-    if (!Number.isSafeInteger(step) || step < 0 || !(seconds >= 0)) {
+    const step = Number(metadata.step ?? NaN);
+    if (!Number.isSafeInteger(step) || step < 0) {
       throw new InputError(`Cannot go on: ${path} does not tell how far the training was`);
     }
     const saved = parseFields(metadata.network ?? metadata.unet);
@@ -294,8 +292,8 @@ export class RunFolder implements Disposable {
       return [name, layout && FLAT.has(name) ? fromFormerLayout(layout, values) : values];
     }));
     return {
-      state: { step, arrays: arrays as Record<StateName, Float32Array<ArrayBuffer>> },
-      seconds,
+      ...{ step, arrays: arrays as Record<StateName, Float32Array<ArrayBuffer>> },
+      fingerprint: parseFingerprint(metadata.pictures),
     };
   }
 
@@ -335,9 +333,9 @@ export class RunFolder implements Disposable {
     return this.#saved;
   }
 
-  /** Seconds that the training took until it was saved. */
+  /** Seconds that the training took, up to the last line of the log. */
   get seconds(): number {
-    return this.#seconds;
+    return this.#history.last?.seconds ?? 0;
   }
 
   /** Writes a picture of samples. */

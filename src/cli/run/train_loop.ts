@@ -16,6 +16,7 @@ import { defaultMethod, methods } from "../../sample/solvers/mod.ts";
 import type { Sampler } from "../../sample/sampler.ts";
 import { usualSteps } from "../../sample/timesteps.ts";
 import { learningRateAt, type TrainingConfig } from "../../train/config.ts";
+import { comparePictures, type Fingerprint } from "../data/fingerprint.ts";
 import type { Dataset } from "../../data/dataset.ts";
 import { isExhausted } from "../../train/loss_scale.ts";
 import type { StepRecord } from "../../train/records.ts";
@@ -43,6 +44,7 @@ export interface Task {
   readonly isNew: boolean;
   readonly config: RunConfig;
   readonly data: Dataset;
+  readonly fingerprint: Fingerprint;
   readonly folder: RunFolder;
   readonly plan: Plan;
   readonly progress: Progress;
@@ -93,10 +95,15 @@ export async function runTraining(task: Task): Promise<number> {
   const { folder, config, plan, progress } = task;
   let base = residentBytes();
   let saved = task.isNew ? undefined : await folder.readState(config);
-  if (saved && saved.state.step >= plan.last) {
-    const { step } = saved.state;
+  if (saved && saved.step >= plan.last) {
+    const { step } = saved;
     throw new InputError(`The training has done ${step} steps; give more --steps to go on`);
   }
+  const changed = saved?.fingerprint && comparePictures(
+    ...[saved.fingerprint, task.fingerprint, task.data.name] as const,
+    task.config.network.conditions(task.data.shape).labels !== undefined,
+  );
+  if (changed) progress.say(changed);
   using interruption = new Interruption(progress, "saving");
   let kind: Device["kind"] | undefined;
   for (let failures = 0, before = -1;;) {
@@ -114,10 +121,10 @@ export async function runTraining(task: Task): Promise<number> {
       if (kind === undefined) {
         announce(run, base);
         progress.say(`written to  ${folder.path}`);
-        if (saved?.state.step) progress.say(`going on    after step ${saved.state.step}`);
+        if (saved?.step) progress.say(`going on    after step ${saved.step}`);
       }
-      if (saved) trainer.restore(saved.state);
-      else await save(run, 0);
+      if (saved) trainer.restore(saved);
+      else await save(run);
       kind = device.kind;
       saved = undefined;
       return await trainUntil(run);
@@ -242,12 +249,26 @@ async function trainUntil(run: Run): Promise<number> {
     }
     if (now - reportedAt > REPORT_SECONDS) await report(true);
   };
+  const saveRest = async () => {
+    if (folder.lastSaved < trainer.step) await save(run);
+    await report(false);
+    progress.say(`saved after step ${trainer.step}; --resume goes on`);
+  };
+  // Too many images may turn out to be bad: what was learnt until then is not lost.
+  const reading = async <T>(work: () => Promise<T>): Promise<T> => {
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof DeviceError)) await saveRest();
+      throw error;
+    }
+  };
   const pace = new Pace();
   while (trainer.step < last && !signal.aborted) {
     const next = (every: number) => every - trainer.step % every;
     const left = Math.min(last - trainer.step, next(logEvery), next(saveEvery));
     const steps = pace.begin(left);
-    for (let i = 0; i < steps; i++) await trainer.run();
+    for (let i = 0; i < steps; i++) await reading(() => trainer.run());
     await device.idle();
     const { step } = trainer, done = step - first;
     progress.update(
@@ -255,12 +276,14 @@ async function trainUntil(run: Run): Promise<number> {
         formatLeft(done, last - first, seconds()),
     );
     const isDue = step % saveEvery === 0 || step === last, from = seconds();
-    const heldOut = isDue && config.training.heldOut ? await trainer.evaluate() : undefined;
+    const heldOut = isDue && config.training.heldOut
+      ? await reading(() => trainer.evaluate())
+      : undefined;
     loggedAt += seconds() - from;
     if (step % logEvery === 0 || step === last || heldOut !== undefined) await log(heldOut);
     if (isDue) {
       const from = seconds();
-      await save(run, before + from);
+      await save(run);
       await showSamples(run);
       await report(step < last);
       loggedAt += seconds() - from;
@@ -272,9 +295,7 @@ async function trainUntil(run: Run): Promise<number> {
     progress.say(`done: ${last} steps in ${time}, model in ${folder.path}`);
     return 0;
   }
-  if (folder.lastSaved < trainer.step) await save(run, before + seconds());
-  await report(false);
-  progress.say(`saved after step ${trainer.step}; --resume goes on`);
+  await saveRest();
   return INTERRUPTED;
 }
 
@@ -340,8 +361,8 @@ const diverged = (what: string, folder: RunFolder) =>
   );
 
 /** Writes a checkpoint, unless the training went wrong. */
-async function save(run: Run, seconds: number): Promise<void> {
-  const { trainer, folder, config, device } = run;
+async function save(run: Run): Promise<void> {
+  const { trainer, folder } = run;
   await readRecords(run);
   for (const [name, buffer] of Object.entries(trainer.buffers)) {
     // The history tells of gradients that overflowed.
@@ -351,8 +372,7 @@ async function save(run: Run, seconds: number): Promise<void> {
       throw diverged(`Weights are no longer finite after step ${trainer.step}`, folder);
     }
   }
-  const card = makeCard(config, trainer.step, seconds, device);
-  await folder.save(trainer, seconds, config, await trainer.model(card));
+  await folder.save(trainer, run, await trainer.model(makeCard(run)));
 }
 
 /** Draws samples from the moving average of the weights. */
@@ -372,14 +392,13 @@ async function showSamples(
   await folder.writeSamples(trainer.step, await encodePng(drawGrid(images), provenance));
 }
 
-/** What a model's file says of its making. */
-function makeCard(config: RunConfig, step: number, seconds: number, device: Device) {
+/** What a model's file says of its making: nothing that differs where the same is made again. */
+function makeCard({ config, trainer, device }: Run) {
   return {
     software: `${packageName} ${version}`,
     data: config.data,
-    steps: String(step),
+    steps: String(trainer.step),
     training: JSON.stringify(toSnakeCase(config.training)),
-    seconds: String(Math.round(seconds)),
     device: device.name,
   };
 }

@@ -24,7 +24,7 @@ export class Progress implements Disposable {
   update(text: string): void {
     if (!this.#isTerminal || performance.now() - this.#last < INTERVAL_MS) return;
     this.#last = performance.now();
-    const line = text.slice(0, (Deno.consoleSize().columns || USUAL_COLUMNS) - 1);
+    const line = text.slice(0, terminalColumns() - 1);
     writeTerminal(`\r${line.padEnd(this.#drawn.length)}`);
     this.#drawn = line;
   }
@@ -48,8 +48,13 @@ export class Progress implements Disposable {
 
 /** Writes a result, to stdout. */
 export function print(text: string): void {
-  // deno-lint-ignore no-console -- the one place that does
-  console.log(harmless(text));
+  try {
+    // deno-lint-ignore no-console -- the one place that does
+    console.log(harmless(text));
+  } catch (error) {
+    // So a terminal answers that was closed.
+    if ((error as { code?: unknown }).code !== "EIO") throw error;
+  }
 }
 
 /** Writes what went wrong, to stderr. */
@@ -62,6 +67,15 @@ export function printError(text: string): void {
 const harmless = (text: string) => text.replace(/(?!\n)\p{Cc}/gu, "\ufffd");
 
 const encoder = new TextEncoder();
+
+/** The width of the terminal, be it still there or not. */
+function terminalColumns(): number {
+  try {
+    return Deno.consoleSize().columns || USUAL_COLUMNS;
+  } catch {
+    return USUAL_COLUMNS;
+  }
+}
 
 /** Writes to stderr. A terminal that was closed is no reason to end a training. */
 export function writeTerminal(text: string): void {

@@ -6,6 +6,7 @@
  */
 
 import { environment } from "./environment.ts";
+import { outlivesTerminal } from "./hangup.ts";
 
 /** How V8 is told. */
 const VARIABLE = "DENO_V8_FLAGS";
@@ -25,19 +26,24 @@ export const wideEnvironment = (): Record<string, string> => ({
 
 /** Runs a command in a new process in the wide mode; returns its exit code. */
 export async function runWide(args: readonly string[]): Promise<number> {
-  const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", Deno.mainModule, ...args],
-    env: wideEnvironment(),
-  }).spawn();
+  // It is to outlive its terminal if this one is.
+  const wrapper = outlivesTerminal ? ["sh", "-c", `trap "" HUP; exec "$@"`, "sh"] : [];
+  const [command, ...rest] = [...wrapper, Deno.execPath(), "run", "-A", Deno.mainModule, ...args];
+  const child = new Deno.Command(command, { args: rest, env: wideEnvironment() }).spawn();
   // A terminal's Ctrl-C reaches both; this one stays until the other has saved its work.
-  const stay = () => {};
-  const pass = () => child.kill("SIGTERM");
-  Deno.addSignalListener("SIGINT", stay);
-  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGTERM", pass);
+  const passed = Deno.build.os === "windows" ? [] : ["SIGTERM", "SIGHUP"] as const;
+  const listeners: [Deno.Signal, () => void][] = [["SIGINT", () => {}]];
+  for (const name of passed) listeners.push([name, () => pass(child, name)]);
+  for (const [name, listen] of listeners) Deno.addSignalListener(name, listen);
   try {
     return (await child.status).code;
   } finally {
-    Deno.removeSignalListener("SIGINT", stay);
-    if (Deno.build.os !== "windows") Deno.removeSignalListener("SIGTERM", pass);
+    for (const [name, listen] of listeners) Deno.removeSignalListener(name, listen);
   }
+}
+
+function pass(child: Deno.ChildProcess, name: Deno.Signal): void {
+  try {
+    child.kill(name);
+  } catch { /* It has ended already. */ }
 }

@@ -5,7 +5,14 @@ import { InputError } from "../../../src/errors.ts";
 import { turn } from "../../../src/data/datasets/orientation.ts";
 import { readImageHeader } from "../../../src/data/datasets/image.ts";
 import type { Raster } from "../../../src/data/raster.ts";
-import { type Expected, join, makeBmp, pictureFile, pictureJson } from "../../pictures.ts";
+import {
+  type Expected,
+  join,
+  makeBmp,
+  pictureFile,
+  pictureJson,
+  withProfile,
+} from "../../pictures.ts";
 
 const expected = await pictureJson<Record<string, Expected>>("decoded.json");
 
@@ -148,4 +155,66 @@ Deno.test("an image that says it is huge is refused before it is decoded", async
   for (const file of files) {
     assertThrows(() => readImageHeader(file, "x"), InputError, "are more than 100 million pixels");
   }
+});
+
+/** Whether a file is of grey, or of grey and alpha. */
+const isGrey = (name: string) => expected[name].shape[2] < 3;
+
+Deno.test("a color profile that does not fit a picture is ignored", async () => {
+  const srgb = await pictureFile("srgb.icc"), grey = await pictureFile("grey.icc");
+  const profiles = { srgb, grey, half: srgb.slice(0, 300), noise: srgb.map((x, i) => x ^ i) };
+  for (const name of Object.keys(expected).filter((name) => /\.(png|jpg)$/.test(name))) {
+    const file = await pictureFile(name), plain = await decodeImage(file, name);
+    for (const [kind, profile] of Object.entries(profiles)) {
+      if (kind === "srgb" && !isGrey(name)) continue;
+      const raster = await decodeImage(await withProfile(file, profile), name);
+      assertEquals(raster, plain, `${name} with the profile ${kind}`);
+    }
+  }
+});
+
+Deno.test("the color profile of a picture in color is heeded", async () => {
+  const srgb = await pictureFile("srgb.icc"),
+    mean = ({ data }: Raster, from: number) =>
+      data.reduce((sum, x, i) => i % 3 === from ? sum + x : sum, 0) / (data.length / 3);
+  // A profile of whose primaries the red one is called blue, and the blue one red.
+  const swapped = srgb.slice(), text = new TextDecoder("latin1").decode(srgb);
+  for (const [from, to] of ["rb", "br"]) swapped[text.indexOf(`${from}XYZ`)] = to.charCodeAt(0);
+  for (const name of ["rgb.png", "rgb.jpg", "progressive.jpg"]) {
+    const file = await pictureFile(name), plain = await decodeImage(file, name);
+    const same = await decodeImage(await withProfile(file, srgb), name);
+    same.data.forEach((x, i) => assert(Math.abs(x - plain.data[i]) <= 2));
+    const other = await decodeImage(await withProfile(file, swapped), name);
+    for (const [a, b] of [[0, 2], [2, 0]]) {
+      assert(Math.abs(mean(other, a) - mean(plain, b)) < 3, `${name}, channel ${a}`);
+    }
+  }
+});
+
+Deno.test("a file that is cut off anywhere is refused, unless no pixel is missing", async () => {
+  for (const name of Object.keys(expected)) {
+    const file = await pictureFile(name), { data } = await decodeImage(file, name);
+    let refused = 0;
+    for (let length = 20; length < file.length; length++) {
+      const raster = await decodeImage(file.slice(0, length), name).catch((error) => error);
+      if (raster instanceof InputError) refused++;
+      else assertEquals(raster.data, data, `${name}, the first ${length} of ${file.length} bytes`);
+    }
+    assert(refused > (file.length - 20) / 3, `${name}: ${refused} of ${file.length}`);
+    // With the bytes of another file behind it, it is whole.
+    const more = new Uint8Array([...file, ...await pictureFile("grey.jpg")]);
+    assertEquals((await decodeImage(more, name)).data, data, `${name} with bytes behind it`);
+  }
+});
+
+Deno.test("a thumbnail's end is not the end of a JPEG file", async () => {
+  const [file, thumbnail] = [await pictureFile("rgb.jpg"), await pictureFile("grey.jpg")];
+  const length = 2 + thumbnail.length, head = [0xff, 0xe1, length >> 8, length & 255];
+  const whole = new Uint8Array([...file.slice(0, 2), ...head, ...thumbnail, ...file.slice(2)]);
+  assertEquals((await decodeImage(whole, "x")).width, 13);
+  await assertRejects(
+    () => decodeImage(whole.slice(0, -30), "x"),
+    InputError,
+    "Cannot read x as JPEG: its data are damaged (the file is cut off before its end)",
+  );
 });

@@ -35,6 +35,8 @@ export interface Dataset {
   readonly labels?: ArrayLike<number>;
   /** What the classes are called. */
   readonly classes?: readonly string[];
+  /** Why there are no labels, where there seem to be some. */
+  readonly labelProblem?: string;
   /** What each image is called, or shows. */
   readonly names?: readonly string[];
   /**

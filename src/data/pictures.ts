@@ -21,6 +21,8 @@ export interface Pictures {
   readonly labels?: ArrayLike<number>;
   /** What the classes are called. */
   readonly classes?: readonly string[];
+  /** Why there are no labels, where there seem to be some. */
+  readonly labelProblem?: string;
   /** What each picture is called, or shows. */
   readonly names?: readonly string[];
   /** Where pictures are of one size and in memory: all of them, for other threads to read. */
@@ -113,13 +115,14 @@ export function pictureDataset(pictures: Pictures, preparation: Preparation): Da
 
 /** What a data set says of itself. */
 export function describe(
-  { name, count, labels, classes, names }: Omit<Pictures, "picture" | "array">,
+  { name, count, labels, classes, labelProblem, names }: Omit<Pictures, "picture" | "array">,
   { height, width, channels }: Format,
 ): Omit<Dataset, "read"> {
   return {
     ...{ name, count, shape: [height, width, channels] },
     ...(labels ? { labels } : {}),
     ...(classes ? { classes } : {}),
+    ...(labelProblem ? { labelProblem } : {}),
     ...(names ? { names } : {}),
   };
 }

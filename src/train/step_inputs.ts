@@ -102,7 +102,7 @@ export function checkFits({ network }: Model, data: Dataset, settings: TrainingC
 /** @throws {InputError} If network and data have not the same classes. */
 function checkLabels(
   condition: Condition | undefined,
-  { name, labels }: Dataset,
+  { name, labels, labelProblem }: Dataset,
   { labelDropout }: TrainingConfig,
 ) {
   if (!condition) {
@@ -116,7 +116,10 @@ function checkLabels(
     );
   }
   if (!labels) {
-    throw new InputError(`Cannot train: the network has classes, but ${name} has no labels`);
+    throw new InputError(
+      `Cannot train: the network has classes, but ${name} has no labels` +
+        (labelProblem ? `: ${labelProblem}` : ""),
+    );
   }
   const classes = labelDropout ? condition.below - 1 : condition.below;
   const bad = Array.from(labels).find((c) => !(Number.isInteger(c) && c >= 0 && c < classes));

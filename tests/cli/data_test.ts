@@ -6,7 +6,7 @@ import { InputError } from "../../src/errors.ts";
 import { readSafetensors } from "../../src/formats/safetensors.ts";
 import { openBatches } from "../../src/data/batches.ts";
 import type { Dataset } from "../../src/data/dataset.ts";
-import { gzip, makeBmp, makeTar, pictureFile } from "../pictures.ts";
+import { gzip, join, makeBmp, makeNpy, makeTar, makeZip, pictureFile } from "../pictures.ts";
 import { encodeIdx, Folder, imagesFile, labelsFile, tinyUNet } from "./cli.ts";
 
 /** What is said, instead of on stderr. */
@@ -73,6 +73,94 @@ Deno.test("with --classes folders, an image's class is the folder it is in", asy
     InputError,
     "stray.bmp is in no folder of a class",
   );
+});
+
+Deno.test("links to folders are followed, but not round in circles, and broken ones are named", async () => {
+  await using folder = await Folder.make();
+  await using photos = await Folder.make();
+  await makePhotos(photos, 4);
+  await Deno.symlink(photos.at("odd"), folder.at("uneven"));
+  await Deno.symlink(photos.at("even"), folder.at("even"));
+  await Deno.mkdir(folder.at("more/inner"), { recursive: true });
+  await folder.write("more/9.bmp", makeBmp(9, 7, [1, 2, 200]));
+  await Deno.symlink("../../uneven/001.bmp", folder.at("more/inner/1.bmp"));
+  await Deno.symlink("..", folder.at("more/inner/up"));
+  await Deno.symlink(folder.path, folder.at("more/all"));
+  await Deno.symlink("inner", folder.at("more/again"));
+  await Deno.symlink(folder.at("nowhere"), folder.at("gone"));
+  // By way of another folder back to where it started.
+  await Deno.symlink(folder.path, photos.at("odd/back"));
+  const quiet = new Quiet(), data = await open(folder.path, { classes: "folders" }, {}, quiet);
+  assertEquals(data.classes, ["even", "more", "uneven"]);
+  assertEquals(Array.from(data.labels!), [0, 0, 1, 1, 1, 2, 2]);
+  assertEquals(
+    quiet.said.sort(),
+    [
+      "left out   gone: it is a link to what is not there",
+      ...["all", "again/up", "inner/up"].sort().map((name) =>
+        `left out   more/${name}: it is a link to a folder that it is in`
+      ),
+      "left out   uneven/back: it is a link to a folder that it is in",
+    ].sort(),
+  );
+  await draw(data, 1, 7);
+});
+
+Deno.test("names on a disk that are not UTF-8 are named, for Deno opens none of them", async () => {
+  if (Deno.build.os !== "linux") return;
+  await using folder = await Folder.make();
+  await folder.write("good.bmp", makeBmp(9, 7, [1, 2, 200]));
+  const script = `mkdir "$(printf 'caf\\351')" && cp good.bmp "$(printf 'caf\\351')/1.bmp" &&
+    cp good.bmp "$(printf 'na\\357f.bmp')" && cp good.bmp "$(printf 'caf\\357\\277\\275.bmp')" &&
+    ln -s "$(printf 'caf\\351')" link && ln -s / root`;
+  const shell = new Deno.Command("sh", { args: ["-c", script], cwd: folder.path });
+  assertEquals((await shell.output()).code, 0);
+  const quiet = new Quiet(), data = await open(folder.path, {}, {}, quiet);
+  assertEquals(data.count, 2, "a name that has the character U+FFFD is as good as any");
+  const why = "its name is not UTF-8, and Deno opens no others; rename it, by convmv or mv";
+  assertEquals(quiet.said.sort(), [
+    ...["caf\ufffd", "link", "na\ufffdf.bmp"].map((name) => `left out   ${name}: ${why}`),
+    "left out   root: it is a link to a folder that it is in",
+  ]);
+  await assertRejects(() => open(folder.at("caf\ufffd")), InputError, why);
+});
+
+Deno.test("links in archives are followed, and those that lead nowhere are named", async () => {
+  await using folder = await Folder.make();
+  const files = [
+    { name: "a/1.bmp", data: makeBmp(2, 2, [1, 2, 200]) },
+    { name: "b/2.bmp", kind: "2", target: "../a/1.bmp" },
+    { name: "c", kind: "2", target: "a" },
+    { name: "d/3.bmp", kind: "2", target: "/photos/3.bmp" },
+  ];
+  const hard = { name: "e/4.bmp", kind: "1", target: "a/1.bmp" };
+  await folder.write("x.zip", makeZip(files));
+  await folder.write("x.tar", makeTar([...files, hard]));
+  const lost = "left out   d/3.bmp: it is a link to /photos/3.bmp, which is not there";
+  for (const [name, classes] of [["x.zip", "abc"], ["x.tar", "abce"]]) {
+    const quiet = new Quiet();
+    const data = await open(folder.at(name), { classes: "folders" }, {}, quiet);
+    assertEquals(data.classes?.join(""), classes);
+    assertEquals(quiet.said, [lost]);
+    await draw(data, 1, data.count);
+  }
+  await folder.write("none.tar", makeTar(files.slice(3)));
+  await assertRejects(
+    () => open(folder.at("none.tar")),
+    InputError,
+    "it holds no images, files that end in .png, .jpg, .gif, .webp or .bmp; left out is d/3.bmp",
+  );
+});
+
+Deno.test("a gzipped archive or IDX file may have several members", async () => {
+  await using folder = await Folder.make();
+  const halve = async (bytes: Uint8Array<ArrayBuffer>) =>
+    join(await gzip(bytes.slice(0, 400)), await gzip(bytes.slice(400)), new Uint8Array(100));
+  await folder.write("x.tar.gz", await halve(makeTar({ "1.bmp": makeBmp(2, 2, [1, 2, 3]) })));
+  await folder.write("train-images-idx3-ubyte.gz", await halve(imagesFile()));
+  for (const [name, count] of [["x.tar.gz", 1], ["train-images-idx3-ubyte.gz", 12]] as const) {
+    assertEquals((await open(folder.at(name))).count, count);
+  }
 });
 
 Deno.test("archives hold what folders hold", async () => {
@@ -235,6 +323,116 @@ Deno.test("files and folders are told apart by what is in them", async () => {
   for (const [name, why] of refusals) {
     await assertRejects(() => open(folder.at(name)), InputError, why);
   }
+});
+
+Deno.test("archives of arrays may hold other files, archives of images other arrays", async () => {
+  await using folder = await Folder.make();
+  const array = makeNpy("|u1", [3, 4, 4], new Uint8Array(48).fill(200));
+  const readme = new TextEncoder().encode("Hello"), image = makeBmp(9, 7, [1, 2, 200]);
+  await folder.write("a.npz", makeZip({ "images.npy": array, "README.md": readme }));
+  await folder.write("b.npz", makeZip({ "images.npy": array, "preview.bmp": image }));
+  await folder.write("c.zip", makeZip({ "images.npy": array, "README.md": readme }));
+  await folder.write("d.zip", makeZip({ "features.npy": array, "1.bmp": image }));
+  for (const [name, count, width] of [["a.npz", 3, 4], ["b.npz", 3, 4], ["c.zip", 3, 4]] as const) {
+    const data = await open(folder.at(name));
+    assertEquals([data.count, data.shape[1]], [count, width], name);
+  }
+  const data = await open(folder.at("d.zip"));
+  assertEquals([data.count, data.shape[1]], [1, 9]);
+});
+
+Deno.test("pickles are explained, those of CIFAR with what to take", async () => {
+  await using folder = await Folder.make();
+  const pickle = new Uint8Array([0x80, 2, 0x7d, 0x71, 0]);
+  const ten = ["data_batch_1", "data_batch_2", "test_batch", "batches.meta", "readme.html"];
+  const pack = (top: string, names: string[]) =>
+    Object.fromEntries(names.map((name) => [`${top}/${name}`, pickle]));
+  await folder.write("ten.tar.gz", await gzip(makeTar(pack("cifar-10-batches-py", ten))));
+  await folder.write("ten.zip", makeZip(pack("cifar-10-batches-py", ten)));
+  await folder.write("hundred.tar", makeTar(pack("cifar-100-python", ["meta", "test", "train"])));
+  await folder.write("net.tar", makeTar(pack("imagenet32", ["train_data_batch_1", "val_data"])));
+  for (
+    const [top, names] of [["cifar-10-batches-py", ten], ["cifar-100-python", ["train"]]] as const
+  ) {
+    await Deno.mkdir(folder.at(top));
+    for (const name of names) await folder.write(`${top}/${name}`, pickle);
+  }
+  await folder.write("x.pkl", pickle);
+  const cases: [string, string][] = [
+    ["ten.tar.gz", "cifar-10-batches-py/data_batch_1 is pickled, which only Python reads"],
+    ["ten.zip", "take the binary version, cifar-10-binary.tar.gz, as --data cifar10 does, or save"],
+    ["hundred.tar", "take the binary version, cifar-100-binary.tar.gz, or save its images with"],
+    ["net.tar", "imagenet32/train_data_batch_1 is pickled"],
+    ["cifar-10-batches-py", "take the binary version, cifar-10-binary.tar.gz, as --data cifar10"],
+    ["cifar-100-python", "cifar-100-python/train is pickled"],
+    [".", "is pickled, which only Python reads and which could run any code; take the binary"],
+    ["cifar-10-batches-py/data_batch_2", "take the binary version, cifar-10-binary.tar.gz"],
+    ["cifar-100-python/train", "take the binary version, cifar-100-binary.tar.gz"],
+    [
+      "x.pkl",
+      "it is pickled, which only Python reads and which could run any code; save its arrays",
+    ],
+  ];
+  for (const [name, why] of cases) {
+    await assertRejects(() => open(folder.at(name)), InputError, why);
+  }
+});
+
+Deno.test("a set that is nearly black is told of, and what to do if it is masks", async () => {
+  await using folder = await Folder.make();
+  const masks = Uint8Array.from({ length: 48 }, (_, i) => i % 2);
+  await folder.write("masks.npy", makeNpy("|u1", [3, 4, 4], masks));
+  await folder.write("bool.npy", makeNpy("|b1", [3, 4, 4], masks));
+  await folder.write("classes.npy", makeNpy("|u1", [3, 4, 4], masks.map((x) => 20 * x)));
+  await folder.write("black.npy", makeNpy("|u1", [3, 4, 4], new Uint8Array(48)));
+  await folder.write("last.npy", makeNpy("|u1", [3, 4, 4], new Uint8Array(48).with(47, 99)));
+  await Deno.mkdir(folder.at("files"));
+  for (let i = 0; i < 3; i++) await folder.write(`files/${i}.bmp`, makeBmp(9, 7, [1, 1, 0]));
+  await Deno.mkdir(folder.at("glyphs"));
+  await folder.write("glyphs/a.png", await pictureFile("rgba.png"));
+  const told = async (name: string) => {
+    const quiet = new Quiet();
+    await open(folder.at(name), {}, {}, quiet);
+    return quiet.said;
+  };
+  const notice = (text: string) => [`notice      the images are nearly black: no level is ${text}`];
+  assertEquals(
+    await told("masks.npy"),
+    notice("above 1 of 255; if they are masks, multiply them by 255"),
+  );
+  assertEquals(
+    await told("files"),
+    notice("above 1 of 255; if they are masks, multiply them by 255"),
+  );
+  assertEquals(
+    await told("classes.npy"),
+    notice("above 20 of 255; if they are masks, multiply them by 12"),
+  );
+  assertEquals(await told("black.npy"), notice("above 0 of 255"));
+  for (const name of ["bool.npy", "last.npy", "glyphs"]) assertEquals(await told(name), [], name);
+});
+
+Deno.test("labels that are no classes are no hindrance until classes are asked for", async () => {
+  await using folder = await Folder.make();
+  const images = makeNpy("|u1", [3, 8, 8], new Uint8Array(192).fill(200));
+  const scores = makeNpy("<f8", [3], new Float64Array([0.5, 1, 2]));
+  await folder.write("x.npz", makeZip({ "images.npy": images, "scores.npy": scores }));
+  await folder.write("tiny.json", { unet: tinyUNet, scheduler: { num_train_timesteps: 10 } });
+  const sizes = { sample_size: 8, in_channels: 1, out_channels: 1, num_class_embeds: 3 };
+  await folder.write("classes.json", { unet: { ...tinyUNet, ...sizes } });
+  const train = (config: string, ...more: string[]) => [
+    ...["train", "--config", config, "--out", "run", "--steps", "1", "--batch-size", "2"],
+    ...["--data", "x.npz", "--device", "cpu", ...more],
+  ];
+  await folder.refuse(
+    train("tiny.json", "--label-dropout", "0.1"),
+    /--label-dropout needs classes, but x.npz has no labels: its scores have the number 0.5/,
+  );
+  await folder.refuse(
+    train("classes.json"),
+    /the network has classes, but x.npz has no labels: its scores have the number 0.5/,
+  );
+  await folder.succeed(...train("tiny.json"));
 });
 
 Deno.test("an array becomes what the options say", async () => {

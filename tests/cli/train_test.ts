@@ -163,7 +163,7 @@ Deno.test("a damaged training is not resumed", async () => {
   const wide = ["--config", "wide.json", "--data", "data", "--steps", "2"];
   await folder.succeed("train", ...wide, "--out", "wide");
   await Deno.mkdir(folder.at("large"));
-  await folder.write(`large/${IMAGES}`, encodeIdx([1, 16, 16], new Uint8Array(256)));
+  await folder.write(`large/${IMAGES}`, encodeIdx([1, 16, 16], new Uint8Array(256).fill(200)));
 
   const resume = ["train", "--out", "a", "--resume", "--device", "cpu", "--steps", "4"];
   await folder.refuse([...resume, "--data", "large"], /images are 16x16, but the sample_size/);

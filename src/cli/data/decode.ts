@@ -1,12 +1,13 @@
 /**
  * Decoding of image files, by Deno's own decoders: PNG, JPEG, the first frame of GIF and WebP, BMP.
- * Photographs are turned as their EXIF data say.
+ * Photographs are turned as their EXIF data say, which Deno does but in PNG.
  *
  * @module
  */
 
 import { InputError } from "../../errors.ts";
 import { type ImageHeader, readImageHeader } from "../../data/datasets/image.ts";
+import { pngOrientation, turn } from "../../data/datasets/orientation.ts";
 import type { Raster } from "../../data/raster.ts";
 
 /**
@@ -29,7 +30,8 @@ export async function decodeImage(bytes: Uint8Array<ArrayBuffer>, what: string):
   }
   const { width, height } = bitmap;
   try {
-    return await readBitmap(bitmap, header);
+    const raster = await readBitmap(bitmap, header);
+    return kind === "png" ? turn(raster, pngOrientation(bytes)) : raster;
   } catch (error) {
     throw bad(`${width}x${height} pixels of it cannot be used (${reasonOf(error)})`);
   } finally {

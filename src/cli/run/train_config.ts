@@ -56,13 +56,13 @@ export function assembleConfig(
   given: RunFields,
   flags: TrainFlags,
   place: string,
-  { shape, labels }: Dataset,
+  { shape, labels, labelProblem }: Dataset,
 ): RunConfig {
   const scheduler = parseSchedule(given.scheduler ?? {}), [height, width, channels] = shape;
   const outChannels = outputChannels(scheduler, channels);
   const sizes = {
     ...{ in_channels: channels, out_channels: outChannels },
-    ...(flags["label-dropout"] === undefined ? {} : countClasses(place, labels)),
+    ...(flags["label-dropout"] === undefined ? {} : countClasses(place, labels, labelProblem)),
   };
   const network = parseNetwork({ ...sizes, ...(given.network ?? DEFAULT.network) });
   const [h = height, w = width, inChannels] = network.itemShape.map((n) => n ?? undefined);
@@ -98,8 +98,16 @@ const assembleTraining = (given: RunFields, flags: TrainFlags): TrainingConfig =
   });
 
 /** A class more than the data have, which stands for none. */
-function countClasses(place: string, labels: ArrayLike<number> | undefined): Fields {
-  if (!labels) throw new InputError(`--label-dropout needs classes, but ${place} has no labels`);
+function countClasses(
+  place: string,
+  labels: ArrayLike<number> | undefined,
+  problem: string | undefined,
+): Fields {
+  if (!labels) {
+    throw new InputError(
+      `--label-dropout needs classes, but ${place} has no labels${problem ? `: ${problem}` : ""}`,
+    );
+  }
   return { num_class_embeds: Array.from(labels).reduce((most, c) => Math.max(most, c), 0) + 2 };
 }
 

@@ -43,6 +43,13 @@ export async function readJson(path: string): Promise<unknown> {
   }
 }
 
+/** Whether a path may have had bytes that are not UTF-8, in place of which Deno puts this. */
+export const isMangled = (path: string): boolean => path.includes("\ufffd");
+
+/** What is to be done about such a path, if there is nothing. */
+export const NOT_UTF8 =
+  "its name is not UTF-8, and Deno opens no others; rename it, by convmv or mv";
+
 /** What is at a path. */
 export async function kindOf(path: string): Promise<"file" | "folder" | "nothing"> {
   try {
@@ -50,6 +57,9 @@ export async function kindOf(path: string): Promise<"file" | "folder" | "nothing
   } catch (error) {
     // The second: a part of its path is a file.
     const { NotADirectory, NotFound } = Deno.errors;
+    if (error instanceof NotFound && isMangled(path)) {
+      throw new InputError(`Cannot look at ${path}: ${NOT_UTF8}`);
+    }
     if (error instanceof NotFound || error instanceof NotADirectory) return "nothing";
     throw new InputError(`Cannot look at ${path}: ${explain(error)}`);
   }

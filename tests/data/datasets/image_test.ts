@@ -1,9 +1,11 @@
+import { crc32 } from "node:zlib";
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { decodeImage, readByBmp } from "../../../src/cli/data/decode.ts";
 import { InputError } from "../../../src/errors.ts";
+import { turn } from "../../../src/data/datasets/orientation.ts";
 import { readImageHeader } from "../../../src/data/datasets/image.ts";
 import type { Raster } from "../../../src/data/raster.ts";
-import { type Expected, makeBmp, pictureFile, pictureJson } from "../../pictures.ts";
+import { type Expected, join, makeBmp, pictureFile, pictureJson } from "../../pictures.ts";
 
 const expected = await pictureJson<Record<string, Expected>>("decoded.json");
 
@@ -33,6 +35,71 @@ for (const [name, pixels] of Object.entries(expected)) {
     if (header.isGrey) assert(raster.channels < 3);
   });
 }
+
+/** EXIF data with nothing but an orientation, in either order of bytes. */
+function exif(orientation: number, isLittle = false): Uint8Array {
+  const view = new DataView(new ArrayBuffer(26));
+  view.setUint16(0, isLittle ? 0x4949 : 0x4d4d);
+  [[2, 42], [8, 1], [10, 0x112], [12, 3], [18, orientation]].forEach(([at, value]) =>
+    view.setUint16(at, value, isLittle)
+  );
+  view.setUint32(4, 8, isLittle);
+  view.setUint32(14, 1, isLittle);
+  return new Uint8Array(view.buffer);
+}
+
+const text = (text: string) => new TextEncoder().encode(text);
+const word = (value: number, isLittle = false) => {
+  const view = new DataView(new ArrayBuffer(4));
+  view.setUint32(0, value, isLittle);
+  return new Uint8Array(view.buffer);
+};
+
+/** A PNG with a further chunk, after its header or before its end. */
+async function withChunk(name: string, data: Uint8Array, isLate = false) {
+  const file = await pictureFile(name), at = isLate ? file.length - 12 : 33;
+  const body = join(text("eXIf"), data);
+  const chunk = join(word(data.length), body, word(crc32(body)));
+  return join(file.subarray(0, at), chunk, file.subarray(at));
+}
+
+/** A lossless WebP with EXIF data, which Deno turns by itself. */
+async function webpWith(data: Uint8Array, width: number, height: number) {
+  const sizes = new Uint8Array(10).with(0, 8).with(4, width - 1).with(7, height - 1);
+  const body = join(
+    ...[text("WEBPVP8X"), word(10, true), sizes, (await pictureFile("lossless.webp")).subarray(12)],
+    ...[text("EXIF"), word(data.length, true), data],
+  );
+  return join(text("RIFF"), word(body.length, true), body);
+}
+
+for (let orientation = 1; orientation <= 8; orientation++) {
+  Deno.test(`a PNG of EXIF orientation ${orientation} is turned like a WebP`, async () => {
+    const plain = await decodeImage(await pictureFile("lossless.webp"), "x");
+    const webp = await decodeImage(await webpWith(exif(orientation), 13, 9), "x");
+    assertEquals(turn(plain, orientation), webp);
+    const colors = await decodeImage(await pictureFile("rgb.png"), "x");
+    for (const isLittle of [false, true]) {
+      const png = await withChunk("rgb.png", exif(orientation, isLittle), isLittle);
+      assertEquals(await decodeImage(png, "x"), turn(colors, orientation));
+    }
+    const marked = await withChunk("grey.png", join(text("Exif\0\0"), exif(orientation)));
+    const grey = await decodeImage(await pictureFile("grey.png"), "x");
+    assertEquals(await decodeImage(marked, "x"), turn(grey, orientation));
+  });
+}
+
+Deno.test("EXIF data that are damaged, or say nothing, turn nothing", async () => {
+  const plain = await decodeImage(await pictureFile("rgb.png"), "x");
+  const six = exif(6);
+  const cases = [
+    ...[six.slice(0, 0), six.slice(0, 7), six.slice(0, 9), six.slice(0, 15), exif(9), exif(0)],
+    ...[six.with(3, 43), six.with(7, 200), six.with(11, 0x13), six.with(13, 4)],
+  ];
+  for (const data of cases) {
+    assertEquals(await decodeImage(await withChunk("rgb.png", data), "x"), plain);
+  }
+});
 
 Deno.test("a Deno without its own way to pixels reads them by BMP", async () => {
   for (const name of ["rgb.png", "rgba.png", "grey.png", "rgb.jpg", "lossy.webp", "rgb.gif"]) {

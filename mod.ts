@@ -108,7 +108,7 @@ export {
   measureDensity,
 } from "./src/sample/likelihood.ts";
 export { makeGrid, type Picture } from "./src/sample/pixels.ts";
-export { interpolate, type NoiseOptions, startNoise } from "./src/sample/interpolate.ts";
+export { interpolate, type NoiseOptions, startNoise, vary } from "./src/sample/interpolate.ts";
 export type { MethodOptions, SigmaSpacing } from "./src/sample/options.ts";
 export type {
   SampleOptions,
@@ -119,6 +119,9 @@ export type {
 } from "./src/sample/options.ts";
 export type { Evaluation, Solver, Step, UpdateTable, Weights } from "./src/sample/solver.ts";
 export { type MethodName, methods } from "./src/sample/solvers/mod.ts";
+export { inpaint, type InpaintOptions } from "./src/sample/editing/inpaint.ts";
+export { regions } from "./src/sample/editing/regions.ts";
+export type { Resampling } from "./src/sample/editing/resample.ts";
 export { Sampler } from "./src/sample/sampler.ts";
 export {
   type EmaSchedule,

@@ -57,6 +57,8 @@ export interface Denoised extends Estimates {
    * that of the reverse step lies.
    */
   readonly variance?: Tensor;
+  /** What the noisy items are taken for, where an edit replaces a part of them. */
+  readonly x?: Tensor;
 }
 
 /**

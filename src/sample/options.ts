@@ -9,6 +9,7 @@ import { InputError } from "../errors.ts";
 import type { Precision, TensorBuffer } from "../gpu/device.ts";
 import type { TimestepSpacing } from "../diffusion/schedule.ts";
 import { formatShape, type Shape } from "../shape.ts";
+import type { Resampling } from "./editing/resample.ts";
 import type { MethodName } from "./solvers/mod.ts";
 
 /** Noise levels that are no timesteps: {@linkcode karrasSigmas} and the others. */
@@ -45,6 +46,8 @@ export interface SamplerOptions extends MethodOptions {
   readonly batchSize?: number;
   /** Height and width, or what else an item has before channels; by default the model's. */
   readonly size?: readonly number[];
+  /** Goes back up some noise levels and down again, as inpainting wants it. */
+  readonly resample?: Resampling;
   /** Guidance and edits, the first one next to the network. @default {[]} */
   readonly wrap?: readonly DenoiserWrapper[];
   /**
@@ -71,6 +74,16 @@ export interface SampleOptions {
    * Those that are not given stand for "none", if there is such a value.
    */
   readonly conditions?: Readonly<Record<string, ArrayLike<number>>>;
+  /**
+   * An item, or `count` of them, to begin with instead of noise alone: noise is added up to where
+   * `strength` says that sampling begins (Meng et al., "SDEdit", 2022).
+   */
+  readonly init?: Samples;
+  /**
+   * The share of the steps that are taken with `init`: 0 returns it, 1 ignores it.
+   * @default {0.6}
+   */
+  readonly strength?: number;
   /** `count` items to start from instead of noise: noise of your own, or images to invert. */
   readonly start?: Samples;
   /** Stops between evaluations of the network; what is done so far is returned. */

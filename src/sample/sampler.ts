@@ -33,14 +33,21 @@ import type {
   SamplingStep,
   StreamOptions,
 } from "./options.ts";
-import type { Solver, UpdateTable } from "./solver.ts";
+import type { Solver, Step, UpdateTable } from "./solver.ts";
 import { START_STREAM } from "./interpolate.ts";
 import { defaultMethod, type MethodName, methods } from "./solvers/mod.ts";
-import { BROKEN, encodeTable, samplingStep, type TableLayout, tableLayout } from "./step.ts";
-import { makeUpdateTable } from "./timesteps.ts";
+import {
+  BROKEN,
+  encodeTable,
+  type NoiseName,
+  samplingStep,
+  type TableLayout,
+  tableLayout,
+} from "./step.ts";
+import { makeSteps, tableOf } from "./timesteps.ts";
 
-/** The stream of random numbers that steps add. */
-const STEP_STREAM = 2;
+/** The streams of random numbers that steps add. */
+const STREAMS: Readonly<Record<NoiseName, number>> = { noise: 2, jump: 3 };
 
 /** Everything that a sampler consists of. */
 interface Parts {
@@ -48,6 +55,9 @@ interface Parts {
   readonly method: Solver;
   readonly denoiser: Denoiser;
   readonly wrappers: readonly DenoiserWrapper[];
+  /** The steps of a whole run, and its settings. */
+  readonly walk: readonly Step[];
+  readonly options: SamplerOptions;
   readonly table: UpdateTable;
   readonly layout: TableLayout;
   readonly batchSize: number;
@@ -65,6 +75,16 @@ const activeOf = (
   wrappers: readonly DenoiserWrapper[],
   { at }: UpdateTable[number],
 ): string => wrappers.map(({ isActive }) => isActive?.(at) ?? true ? "1" : "0").join("");
+
+/** What a run starts from, how much of that and of noise it takes, and its evaluations. */
+interface Beginning {
+  readonly table: UpdateTable;
+  readonly from: Samples | undefined;
+  readonly level: readonly [alpha: number, sigma: number];
+}
+
+/** The share of the steps where nobody says what. */
+const DEFAULT_STRENGTH = 0.6;
 
 /** A run that was interrupted by another one, and what it had computed. */
 interface Run {
@@ -133,7 +153,8 @@ export class Sampler implements Disposable {
     const base = "network" in model ? denoiserOf(model, options.size) : model;
     const denoiser = wrapped(base, wrappers), { schedule, conditions } = denoiser;
     const shape = [batchSize, ...denoiser.itemShape];
-    const table = makeUpdateTable(method, schedule, options.steps, options);
+    const walk = makeSteps(method, schedule, options.steps, options);
+    const table = tableOf(method, schedule, walk, options);
     const layout = tableLayout(table);
 
     const x = input("x", shape), index = input("index", [1], "i32");
@@ -151,7 +172,7 @@ export class Sampler implements Disposable {
         (query) => outer.estimate({ ...query, conditions: values, random }),
         layout,
         { x, index, table: rows },
-        () => randomNormal(shape, random, STEP_STREAM),
+        (name) => randomNormal(shape, random, STREAMS[name]),
       );
       return makeGraph({}, [...updates, [index, map([index], (i) => add(i, 1), "i32")]]);
     };
@@ -201,7 +222,8 @@ export class Sampler implements Disposable {
         steps.set(active, await compile(stepGraph(active), "a sampling step"));
       }
       return new Sampler({
-        ...{ device, method, denoiser, wrappers, table, layout, batchSize, start, steps },
+        ...{ device, method, denoiser, wrappers, walk, options, table, layout, batchSize },
+        ...{ start, steps },
         ...{ buffers, states: ["x", ...Object.keys(states)], owned },
       });
     } catch (error) {
@@ -305,12 +327,14 @@ export class Sampler implements Disposable {
     checkInteger(first, 0, "the number of the first image");
     checkConditions(this.#parts.denoiser.conditions, options, count);
     this.#checkStart(start, count);
-    const { device, denoiser: { itemShape: shape }, batchSize, table, wrappers } = this.#parts;
-    const each = sizeOf(shape), batches = Math.ceil(count / batchSize), ends = this.#ends;
+    const begun = this.#begin(options, count), { table } = begun, ends = endsOf(table);
+    const { device, denoiser: { itemShape: shape }, batchSize, wrappers } = this.#parts;
+    const each = sizeOf(shape), batches = Math.ceil(count / batchSize);
     const samples = (data: Float32Array<ArrayBuffer>): Samples => ({
       ...{ count: data.length / each, shape, data },
     });
     const data = new Float32Array(count * each), { x, sample } = this.#parts.buffers;
+    if (!table.length) return samples(repeat(begun.from!, count));
     const active = table.map((row) => activeOf(wrappers, row));
     /** Evaluations from one on that the same program does. */
     const alike = (from: number) => {
@@ -328,9 +352,13 @@ export class Sampler implements Disposable {
         {
           using _ = await this.#mutex.acquire();
           const isNew = await this.#settle(run);
-          if (isNew || !done) this.#write(options, { count, first: at, here }, done);
+          if (isNew || !done) this.#write(options, begun, { count, first: at, here }, done);
           if (!done) {
-            if (start) x.write(start.data.subarray(at * each, (at + here) * each));
+            const { from } = begun;
+            for (let i = 0; from && i < here; i++) {
+              const k = from.count === 1 ? 0 : at + i;
+              x.write(from.data.subarray(k * each, (k + 1) * each), i * each);
+            }
             this.#parts.start.run();
           } else if (isNew) this.#restore(run);
           // Others may have their turn where this run shows something, and only there.
@@ -344,7 +372,7 @@ export class Sampler implements Disposable {
               ends.length,
             );
             const evaluations = pace.begin(Math.min(ends[next - 1] - done, alike(done)));
-            this.#parts.steps.get(active[done])!.run(evaluations);
+            this.#stepFor(active[done]).run(evaluations);
             done += evaluations;
             while (ends[step] <= done) step++;
             if (every < Infinity && done === ends[next - 1]) {
@@ -360,6 +388,16 @@ export class Sampler implements Disposable {
       }
     }
     return samples(data);
+  }
+
+  /** The program for a set of wrappers. */
+  #stepFor(active: string): Program {
+    const program = this.#parts.steps.get(active);
+    if (program) return program;
+    throw new InputError(
+      "Cannot begin in the middle: its noise levels are not those of a whole run, and wrappers are " +
+        "active at some of them only",
+    );
   }
 
   /** Nothing of a run is needed any more. */
@@ -388,18 +426,37 @@ export class Sampler implements Disposable {
     delete run.kept;
   }
 
+  /** What a run starts from, and its evaluations. */
+  #begin({ start, init, strength = DEFAULT_STRENGTH }: SampleOptions, count: number): Beginning {
+    const { table, method, denoiser, walk, options } = this.#parts;
+    if (start) return { table, from: start, level: [1, 0] };
+    if (!init) return { table, from: undefined, level: [0, 1] };
+    checkInit(init, strength, count, denoiser.itemShape);
+    if (method.isInverse) {
+      throw new InputError(`Cannot begin with an image by ${method.name}: it goes to noise`);
+    }
+    const taken = Math.min(walk.length, Math.round(strength * walk.length));
+    const steps = walk.slice(walk.length - taken);
+    if (!taken) return { table: [], from: init, level: [1, 0] };
+    const part = tableOf(method, denoiser.schedule, steps, options), [{ from }] = steps;
+    const level = strength === 1 ? [0, 1] as const : [from.alpha, from.sigma] as const;
+    return { table: part, from: init, level };
+  }
+
   /** Writes what a batch is told. */
   #write(
     options: SampleOptions,
+    { table, level }: Beginning,
     place: { readonly count: number; readonly first: number; readonly here: number },
     done: number,
   ): void {
-    const { buffers, denoiser, layout, table } = this.#parts;
+    const { buffers, denoiser, layout } = this.#parts;
     buffers.seed.write(seedWords(options.seed ?? 0));
     buffers.first.write([(options.first ?? 0) + place.first]);
     buffers.index.write([done]);
+    // A table that is shorter than the compiled one leaves its last rows alone.
     buffers.table.write(encodeTable(layout, table));
-    buffers.startLevel.write(options.start ? [1, 0] : [0, 1]);
+    buffers.startLevel.write(level);
     writeConditions(buffers, denoiser.conditions, options, place);
   }
 
@@ -448,6 +505,24 @@ function startGraph(
     [input(name, shape), broadcastTo(constant([0]), shape)] as const
   );
   return makeGraph({}, [[x, started], ...zeros]);
+}
+
+/** As many items as are wanted, of one or of so many. */
+function repeat({ count: given, data }: Samples, count: number): Float32Array<ArrayBuffer> {
+  const each = data.length / given;
+  return Float32Array.from({ length: count * each }, (_, i) => data[i % data.length]);
+}
+
+/** @throws {InputError} If it cannot be begun with. */
+function checkInit(init: Samples, strength: number, count: number, item: Shape): void {
+  if (!(strength >= 0 && strength <= 1)) {
+    throw new InputError(`Cannot sample with strength ${strength}: it lies between 0 and 1`);
+  }
+  if ((init.count === 1 || init.count === count) && sameShape(init.shape, item)) return;
+  throw new InputError(
+    `Cannot begin with ${init.count} images of ${init.shape.join("x")}: 1 or ${count} of ` +
+      `${item.join("x")} are needed`,
+  );
 }
 
 function methodOf(name: MethodName = defaultMethod): Solver {

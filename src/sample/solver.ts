@@ -14,7 +14,8 @@ import type { MethodOptions } from "./options.ts";
 
 /**
  * Weights of a sum, by what they weigh: `x`, the noisy images; `sample` and `epsilon`, what the
- * network says that x_0 and ε are; `noise`, standard normals; and names of memories.
+ * network says that x_0 and ε are; `noise` and `jump`, standard normals, of which a network that
+ * learns variances scales the first; and names of memories.
  */
 export type Weights = Readonly<Record<string, number>>;
 

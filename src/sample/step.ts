@@ -18,6 +18,9 @@ import { broadcastTo, reshape, slice } from "../gpu/ops/view.ts";
 import { constant, input, type Tensor } from "../gpu/tensor.ts";
 import type { UpdateTable, Weights } from "./solver.ts";
 
+/** The noise of steps, and that of jumps back up. */
+export type NoiseName = "noise" | "jump";
+
 /** What x becomes when the network says what is no number; clipping would hide it. */
 export const BROKEN = 3e38;
 
@@ -118,13 +121,13 @@ export interface StepInputs {
  * `health` `[1]`, a sum that is no number any more if what was estimated is none.
  *
  * @param estimate What is said of noisy items.
- * @param noise Standard normals of the shape of `x`; only asked for if the table draws any.
+ * @param noise Standard normals of the shape of `x`; only asked for what the table draws.
  */
 export function samplingStep(
   estimate: (query: Pick<Query, "x" | "level">) => Denoised,
   { shown, sums, columns }: TableLayout,
   { x, index, table }: StepInputs,
-  noise: () => Tensor,
+  noise: (name: NoiseName) => Tensor,
 ): Graph["updates"] {
   const row = gather(table, index), rank = x.shape.length - 1;
   const column = (name: string) => slice(row, 1, columns.indexOf(name), 1);
@@ -132,8 +135,9 @@ export function samplingStep(
   const memories = sums.map(({ name }) => name).filter((name) => name !== "x");
   const states = Object.fromEntries(memories.map((name) => [name, input(name, x.shape)]));
   const known: Record<string, Tensor> = { ...states, x };
-  if ([...(shown ? [shown] : []), ...sums].some(({ terms }) => terms.includes("noise"))) {
-    known.noise = noise();
+  for (const name of ["noise", "jump"] as const) {
+    const isDrawn = [...(shown ? [shown] : []), ...sums].some(({ terms }) => terms.includes(name));
+    if (isDrawn) known[name] = noise(name);
   }
   const evaluate = ({ name, terms }: Sum): Tensor => {
     if (!terms.length) return broadcastTo(constant([0]), x.shape);
@@ -145,7 +149,7 @@ export function samplingStep(
   };
 
   if (shown) known.x = evaluate(shown);
-  const { sample, epsilon, variance } = estimate({
+  const { sample, epsilon, variance, x: taken = known.x } = estimate({
     x: known.x,
     level: {
       time: broadcastTo(reshape(column("time"), [1]), [x.shape[0]]),
@@ -153,7 +157,7 @@ export function samplingStep(
       sigma: value("sigma"),
     },
   });
-  Object.assign(known, { sample, epsilon });
+  Object.assign(known, { sample, epsilon, x: taken });
   if (variance && known.noise) {
     // The logarithm of the variance lies where the network says between the two.
     known.noise = map(

@@ -12,6 +12,7 @@ import {
   polyexponentialSigmas,
   vpSigmas,
 } from "../diffusion/sigmas.ts";
+import { resampled, type Resampling } from "./editing/resample.ts";
 import type { MethodOptions, SigmaSpacing } from "./options.ts";
 import type { Solver, Step, UpdateTable } from "./solver.ts";
 import { methods } from "./solvers/mod.ts";
@@ -37,10 +38,21 @@ export function makeUpdateTable(
   method: Solver,
   schedule: NoiseSchedule,
   steps: number | undefined,
-  options: MethodOptions,
+  options: MethodOptions & { readonly resample?: Resampling },
 ): UpdateTable {
-  return method.plan(makeSteps(method, schedule, steps, options), schedule, options);
+  return tableOf(method, schedule, makeSteps(method, schedule, steps, options), options);
 }
+
+/** The evaluations of some steps. */
+export const tableOf = (
+  method: Solver,
+  schedule: NoiseSchedule,
+  steps: readonly Step[],
+  options: MethodOptions & { readonly resample?: Resampling },
+): UpdateTable =>
+  options.resample
+    ? resampled(method, steps, schedule, options, options.resample)
+    : method.plan(steps, schedule, options);
 
 /**
  * The steps of a run, from the noisiest level to the image.

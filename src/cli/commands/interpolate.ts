@@ -5,17 +5,15 @@
  */
 
 import { InputError } from "../../errors.ts";
-import type { Device } from "../../gpu/device.ts";
-import type { Model } from "../../model/model.ts";
 import { interpolate, startNoise } from "../../sample/interpolate.ts";
-import type { SampleOptions, Samples } from "../../sample/options.ts";
-import { Sampler } from "../../sample/sampler.ts";
+import type { Samples } from "../../sample/options.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
 import { loadModel, readFile } from "../terminal/files.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED } from "../run/interruption.ts";
 import { checkFits, checkOutput, readPicture, writeImages } from "../media/picture_files.ts";
 import { print, Progress } from "../terminal/progress.ts";
+import { invert } from "./invert.ts";
 import { checkLabel, createSampler, sampleFlags, shapeOf } from "./sample.ts";
 import { checkPreview, watch } from "../terminal/sampling_run.ts";
 
@@ -93,24 +91,6 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
   progress.clear();
   print(`${written}: ${images.count} images from ${from} to ${to}`);
   return watched.isStopped ? INTERRUPTED : 0;
-}
-
-/** The noise that ddim would make two images of. */
-async function invert(
-  device: Device,
-  model: Model,
-  steps: number,
-  [from, to]: readonly Samples[],
-  options: SampleOptions,
-): Promise<Samples[]> {
-  const settings = { method: "ddim_inverse", steps, batchSize: 2 } as const;
-  using sampler = await Sampler.create(device, model, settings);
-  const data = new Float32Array([...from.data, ...to.data]);
-  const noise = await sampler.sample({ ...options, count: 2, start: { ...from, count: 2, data } });
-  return [0, 1].map((i) => ({
-    ...from,
-    data: noise.data.slice(i * from.data.length, (i + 1) * from.data.length),
-  }));
 }
 
 function readPair(text: string, name: string): [string, string] {

@@ -25,6 +25,9 @@ import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED } from "../run/interruption.ts";
 import { checkFits, checkOutput, writeImages } from "../media/picture_files.ts";
 import { debugProgram } from "../run/profile.ts";
+import { editFlags, readEdit } from "./edit.ts";
+import { invert } from "./invert.ts";
+import { vary } from "../../sample/interpolate.ts";
 import { describeOptions, listMethods, readOptions, samplerFlags } from "./sampler_flags.ts";
 import { checkPreview, watch } from "../terminal/sampling_run.ts";
 import { print, Progress } from "../terminal/progress.ts";
@@ -54,6 +57,7 @@ export const sampleFlags = {
     help:
       ".png (a grid), .gif or .apng (the denoising), .safetensors, or a folder; default samples.png",
   },
+  ...editFlags,
   precision: precisionFlag,
   preview: { kind: "switch", help: "draw in the terminal what the network takes the images for" },
   ...deviceFlags,
@@ -70,47 +74,73 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   checkDeviceFlags(flags);
   checkPreview(flags.preview);
   const { count = 16, seed = 0, out = "samples.png", model: place = "mnist" } = flags;
-  const method = (flags.sampler ?? defaultMethod) as MethodName;
-  const options = readOptions(flags);
   const kind = await checkOutput(out);
-  const model = await loadModel(place);
-  const shape = shapeOf(model, place);
+  const loaded = await loadModel(place);
+  const shape = shapeOf(loaded, place);
+  using progress = new Progress();
+  const edit = await readEdit(flags, shape, flags.sampler as MethodName | undefined, progress);
+  const { variation } = edit;
+  const method = edit.sampler.method ?? (variation ? "ddim" : undefined) ??
+    (flags.sampler ?? defaultMethod) as MethodName;
+  if (variation && flags.sampler && flags.sampler !== "ddim") {
+    throw new InputError(
+      "--variation goes back to noise and on again by ddim; leave out --sampler",
+    );
+  }
+  // What is clipped on the way does not lead back.
+  const model = variation
+    ? { ...loaded, schedule: { ...loaded.schedule, clipSample: false, thresholding: false } }
+    : loaded;
+  const options = { ...readOptions(flags), ...edit.sampler };
+  const asked = flags.steps ?? edit.sampler.steps;
   checkFits(kind, { count, shape });
   checkLabel(flags.label, model.network.conditions(shape).labels?.below ?? null);
   // What the schedule does not allow is refused here and not behind what a device says.
   const plan = makeUpdateTable(
     methods[method],
     new NoiseSchedule(model.schedule),
-    flags.steps,
+    asked,
     options,
   );
   const steps = plan.filter(({ endsStep = true }) => endsStep).length;
 
-  using progress = new Progress();
   using device = await openForCommand(flags, progress);
   progress.update(`compiling for ${device.name}`);
   const batchSize = Math.ceil(count / Math.ceil(count / MAX_BATCH));
   const began = performance.now();
   using sampler = await createSampler(device, model, {
     ...options,
-    ...(options.timesteps ? {} : { steps }),
-    ...{ method, batchSize, precision: (flags.precision ?? "f32") as Precision },
+    ...(asked === undefined ? {} : { steps: asked }),
+    ...{ method, batchSize, wrap: edit.wrap },
+    precision: (flags.precision ?? "f32") as Precision,
   });
   debugProgram(progress, sampler.describe());
+  const labels = (n: number) =>
+    flags.label === undefined ? {} : { labels: new Array(n).fill(flags.label) };
+  const start = variation && vary(
+    (await invert(device, model, steps, [variation.of], {
+      ...labels(1),
+      onProgress: (done, total) => progress.update(`back to noise: step ${done} of ${total}`),
+    }))[0],
+    variation.amount,
+    { seed, count },
+  );
   const { images, frames, isStopped } = await watch(
     sampler,
     kind,
     flags.preview ?? false,
     progress,
     {
-      ...{ count, seed },
-      ...(flags.label === undefined ? {} : { labels: new Array(count).fill(flags.label) }),
+      ...{ count, seed, ...edit.sample },
+      ...(start ? { start } : {}),
+      ...labels(count),
     },
   );
   if (!images.count) return INTERRUPTED;
-  const written = await writeImages(out, kind, images, frames, {
+  const written = await writeImages(out, kind, edit.finish(images), frames, {
     ...{ model: place, seed, steps, sampler: method },
-    ...describeOptions(options),
+    ...describeOptions(readOptions(flags)),
+    ...edit.provenance,
     ...(isStopped ? { interrupted: "yes" } : {}),
   });
   progress.clear();

@@ -102,7 +102,8 @@ export function writeConditions(
   { count, first, here }: { readonly count: number; readonly first: number; readonly here: number },
 ): void {
   const values = given(options);
-  for (const [name, { shape, none, default: usual = none ?? 0 }] of Object.entries(conditions)) {
+  for (const [name, condition] of Object.entries(conditions)) {
+    const { shape } = condition, usual = condition.default ?? condition.none ?? 0;
     const buffer = buffers[inputOf(name)], each = sizeOf(shape), all = values[name];
     if (!buffer) continue;
     const row = new Float64Array(buffer.length).fill(usual);

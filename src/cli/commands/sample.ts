@@ -20,17 +20,21 @@ import {
   openForCommand,
   precisionFlag,
 } from "../terminal/device.ts";
-import { loadModel } from "../terminal/files.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED } from "../run/interruption.ts";
+import { openModel } from "../run/open_model.ts";
 import { checkFits, checkOutput, writeImages } from "../media/picture_files.ts";
 import { debugProgram } from "../run/profile.ts";
+import { classesOf, classFlags, planClasses } from "./class_flags.ts";
+import { guidanceFlags, planGuidance } from "./guidance_flags.ts";
 import { describeOptions, listMethods, readOptions, samplerFlags } from "./sampler_flags.ts";
 import { checkPreview, watch } from "../terminal/sampling_run.ts";
 import { print, Progress } from "../terminal/progress.ts";
 
 /** Images that are computed together at most. */
 const MAX_BATCH = 64;
+/** Images where nobody says how many. */
+const USUAL_COUNT = 16;
 
 /** What `sample` understands. */
 export const sampleFlags = {
@@ -39,7 +43,12 @@ export const sampleFlags = {
     value: "MODEL",
     help: `a name (${shippedModels.join(", ")}), a .safetensors file, or a folder; default mnist`,
   },
-  count: { kind: "integer", min: 1, max: 1_000_000, help: "images; default 16" },
+  count: {
+    kind: "integer",
+    min: 1,
+    max: 1_000_000,
+    help: `images; default ${USUAL_COUNT}, more for more classes`,
+  },
   ...samplerFlags,
   seed: {
     kind: "integer",
@@ -47,7 +56,8 @@ export const sampleFlags = {
     max: Number.MAX_SAFE_INTEGER,
     help: "image k of a seed is always the same; default 0",
   },
-  label: { kind: "integer", min: 0, help: "the class, for models that have classes" },
+  ...classFlags,
+  ...guidanceFlags,
   out: {
     kind: "text",
     value: "PATH",
@@ -69,32 +79,40 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   }
   checkDeviceFlags(flags);
   checkPreview(flags.preview);
-  const { count = 16, seed = 0, out = "samples.png", model: place = "mnist" } = flags;
+  const { seed = 0, out = "samples.png", model: place = "mnist" } = flags;
   const method = (flags.sampler ?? defaultMethod) as MethodName;
   const options = readOptions(flags);
   const kind = await checkOutput(out);
-  const model = await loadModel(place);
-  const shape = shapeOf(model, place);
-  checkFits(kind, { count, shape });
-  checkLabel(flags.label, model.network.conditions(shape).labels?.below ?? null);
+  const model = await openModel(place);
+  const shape = shapeOf(model, place), classes = classesOf(model, shape);
+  const plan = planClasses(flags, classes, place, { count: flags.count, usual: USUAL_COUNT, seed });
+  const { count, labels, names, columns } = plan;
+  checkFits(kind, { count, shape }, columns);
+  const guidance = await planGuidance(flags, { place, shape, classes, plan });
   // What the schedule does not allow is refused here and not behind what a device says.
-  const plan = makeUpdateTable(
+  const table = makeUpdateTable(
     methods[method],
     new NoiseSchedule(model.schedule),
     flags.steps,
     options,
   );
-  const steps = plan.filter(({ endsStep = true }) => endsStep).length;
+  const steps = table.filter(({ endsStep = true }) => endsStep).length;
 
   using progress = new Progress();
   using device = await openForCommand(flags, progress);
+  if (plan.notice) progress.say(`class: ${plan.notice}`);
   progress.update(`compiling for ${device.name}`);
   const batchSize = Math.ceil(count / Math.ceil(count / MAX_BATCH));
   const began = performance.now();
   using sampler = await createSampler(device, model, {
     ...options,
     ...(options.timesteps ? {} : { steps }),
-    ...{ method, batchSize, precision: (flags.precision ?? "f32") as Precision },
+    ...{
+      method,
+      batchSize,
+      wrap: guidance.wrap,
+      precision: (flags.precision ?? "f32") as Precision,
+    },
   });
   debugProgram(progress, sampler.describe());
   const { images, frames, isStopped } = await watch(
@@ -103,16 +121,17 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     flags.preview ?? false,
     progress,
     {
-      ...{ count, seed },
-      ...(flags.label === undefined ? {} : { labels: new Array(count).fill(flags.label) }),
+      ...{ count, seed, conditions: guidance.conditions },
+      ...(labels ? { labels } : {}),
     },
   );
   if (!images.count) return INTERRUPTED;
   const written = await writeImages(out, kind, images, frames, {
     ...{ model: place, seed, steps, sampler: method },
     ...describeOptions(options),
+    ...guidance.facts,
     ...(isStopped ? { interrupted: "yes" } : {}),
-  });
+  }, { columns, classes: names });
   progress.clear();
   const seconds = ((performance.now() - began) / 1000).toFixed(1);
   const made = isStopped ? `${images.count} of ${count}` : `${count}`;
@@ -143,17 +162,5 @@ export async function createSampler(
     if (!(error instanceof LimitError) || options.batchSize === 1) throw error;
     const batchSize = Math.ceil(options.batchSize / 2);
     return await createSampler(device, model, { ...options, batchSize });
-  }
-}
-
-/** @throws {InputError} If a label is missing, superfluous, or no class of the model. */
-export function checkLabel(label: number | undefined, classes: number | null): void {
-  if (classes === null) {
-    if (label !== undefined) throw new InputError("--label is for models with classes");
-  } else if (label === undefined || label >= classes) {
-    throw new InputError(
-      `The model has ${classes} classes: give a --label from 0 to ${classes - 1}` +
-        (label === undefined ? "" : `, not ${label}`),
-    );
   }
 }

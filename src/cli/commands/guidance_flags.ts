@@ -7,6 +7,7 @@
 import type { DenoiserWrapper } from "../../diffusion/denoiser.ts";
 import { InputError } from "../../errors.ts";
 import { denoiserOf } from "../../model/denoiser.ts";
+import type { Model } from "../../model/model.ts";
 import { autoguided } from "../../sample/guidance/autoguided.ts";
 import type { GuidanceOptions } from "../../sample/guidance/extrapolate.ts";
 import { guided } from "../../sample/guidance/guided.ts";
@@ -67,7 +68,8 @@ export interface GuidancePlan {
  */
 export async function planGuidance(
   flags: Flags<typeof guidanceFlags>,
-  { place, shape, classes, plan }: {
+  { model, place, shape, classes, plan }: {
+    readonly model: Model;
     readonly place: string;
     readonly shape: Shape;
     readonly classes: Classes | undefined;
@@ -100,8 +102,11 @@ export async function planGuidance(
       throw new InputError("--negative-class is for guidance by classes, and --guide by a model");
     }
     if (scale === 1) return { wrap: [], conditions: {}, facts };
-    const weak = denoiserOf(await openModel(guide), shape.slice(0, -1), "weak");
-    return { wrap: [autoguided(weak, options)], conditions: {}, facts };
+    const size = shape.slice(0, -1), weak = denoiserOf(await openModel(guide), size, "weak");
+    const wrapper = autoguided(weak, options);
+    // What does not go together is refused before a device is opened.
+    wrapper(denoiserOf(model, size));
+    return { wrap: [wrapper], conditions: {}, facts };
   }
   const labels = negativeLabels(negative, classes, place, plan);
   if (scale === 1) return { wrap: [], conditions: {}, facts };

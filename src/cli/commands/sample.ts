@@ -88,7 +88,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const plan = planClasses(flags, classes, place, { count: flags.count, usual: USUAL_COUNT, seed });
   const { count, labels, names, columns } = plan;
   checkFits(kind, { count, shape }, columns);
-  const guidance = await planGuidance(flags, { place, shape, classes, plan });
+  const guidance = await planGuidance(flags, { model, place, shape, classes, plan });
   // What the schedule does not allow is refused here and not behind what a device says.
   const table = makeUpdateTable(
     methods[method],

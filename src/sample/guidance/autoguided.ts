@@ -74,12 +74,10 @@ function checkWeak(weak: Denoiser, denoiser: Denoiser): void {
   for (const [name, { shape, dtype, below }] of Object.entries(weak.conditions)) {
     const own = denoiser.conditions[name];
     if (!own) throw refuse(`it is told ${name}, and the model is not`);
-    if (sameShape(own.shape, shape) && own.dtype === dtype && own.below === below) continue;
-    throw refuse(
-      own.below !== below
-        ? `it knows ${below ?? "no"} ${name}, the model ${own.below ?? "none"}`
-        : `it takes other ${name} than the model`,
-    );
+    if (!sameShape(own.shape, shape) || own.dtype !== dtype) {
+      throw refuse(`it takes other ${name} than the model`);
+    }
+    if (own.below !== below) throw refuse(`it knows ${below} ${name}, and the model ${own.below}`);
   }
 }
 

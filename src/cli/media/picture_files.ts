@@ -67,7 +67,11 @@ const MAX_BYTES = 2 ** 31;
  *
  * @throws {InputError} If not.
  */
-export function checkFits(kind: OutputKind, images: Omit<Samples, "data">): void {
+export function checkFits(
+  kind: OutputKind,
+  images: Omit<Samples, "data">,
+  columns?: number,
+): void {
   const { count, shape } = images, channels = shape[shape.length - 1];
   const refuse = (why: string) => new InputError(`Cannot make ${count} images: ${why}`);
   if (4 * count * sizeOf(shape) > MAX_BYTES) {
@@ -81,7 +85,7 @@ export function checkFits(kind: OutputKind, images: Omit<Samples, "data">): void
   if (kind === "animation" && count > MAX_ANIMATED) {
     throw refuse(`an animation shows ${MAX_ANIMATED} at most`);
   }
-  if (kind === "grid" && gridSide(images) > MAX_SIDE) {
+  if (kind === "grid" && gridSide(images, columns) > MAX_SIDE) {
     throw refuse("one .png cannot hold them; give a folder, or a name that ends in .safetensors");
   }
   if (kind !== "tensors" && channels !== 1 && channels !== 3) {
@@ -92,16 +96,19 @@ export function checkFits(kind: OutputKind, images: Omit<Samples, "data">): void
 }
 
 /** Pixels on the longer side of a grid that is not enlarged, about. */
-function gridSide(images: Omit<Samples, "data">): number {
-  const { height, width } = pictureSize(images);
-  return Math.ceil(Math.sqrt(images.count)) * (Math.max(height, width) + 1) + 1;
+function gridSide(
+  images: Omit<Samples, "data">,
+  columns = Math.ceil(Math.sqrt(images.count)),
+): number {
+  const { height, width } = pictureSize(images), rows = Math.ceil(images.count / columns);
+  return Math.max(columns * (width + 1), rows * (height + 1)) + 1;
 }
 
 /** The images in a grid, small ones enlarged so that they can be seen. */
-export function drawGrid(images: Samples): Picture {
+export function drawGrid(images: Samples, columns?: number): Picture {
   const { height, width } = pictureSize(images);
-  const enough = Math.min(128 / Math.max(height, width), GOOD_SIDE / gridSide(images));
-  return makeGrid(images, Math.max(1, Math.floor(enough)));
+  const enough = Math.min(128 / Math.max(height, width), GOOD_SIDE / gridSide(images, columns));
+  return makeGrid(images, Math.max(1, Math.floor(enough)), 1, columns);
 }
 
 /** A picture as PNG, with what made it in its text chunks. */
@@ -158,20 +165,31 @@ async function encodeGif(frames: readonly Picture[]): Promise<Uint8Array> {
   return await new GIF(made, 0).encode(95);
 }
 
+/** How images are shown beside each other, and what each is of. */
+export interface Arrangement {
+  /** Columns of grids; by default those that make them as square as can be. */
+  readonly columns?: number | undefined;
+  /** The name of each image's class. */
+  readonly classes?: readonly string[] | undefined;
+}
+
 /** Writes images in the way that an output path asks for; returns what was written, in words. */
 export async function writeImages(
   path: string,
   kind: OutputKind,
   images: Samples,
   frames: readonly Samples[],
-  provenance: Provenance,
+  about: Provenance,
+  { columns, classes }: Arrangement = {},
 ): Promise<string> {
+  const provenance = classes ? { ...about, class: nameClasses(classes) } : about;
+  const draw = (images: Samples) => drawGrid(images, columns);
   switch (kind) {
     case "grid":
-      await writeWhole(path, await encodePng(drawGrid(images), provenance));
+      await writeWhole(path, await encodePng(draw(images), provenance));
       return path;
     case "animation": {
-      const pictures = [...frames, images].map(drawGrid);
+      const pictures = [...frames, images].map(draw);
       if (extname(path).toLowerCase() === ".apng") {
         const frames = await Promise.all(pictures.map((p) => encodePng(p, provenance)));
         await writeWhole(path, animatePng(frames, durationsOf(frames.length)));
@@ -196,12 +214,22 @@ export async function writeImages(
       await makeFolder(path);
       const digits = Math.max(4, String(images.count - 1).length);
       for (let i = 0; i < images.count; i++) {
-        const png = await encodePng(makePicture(images, i), { ...provenance, image: i });
+        const png = await encodePng(makePicture(images, i), {
+          ...{ ...about, image: i },
+          ...(classes ? { class: classes[i] } : {}),
+        });
         await writeWhole(join(path, `${String(i).padStart(digits, "0")}.png`), png);
       }
       return `${path} (${images.count} files)`;
     }
   }
+}
+
+/** The classes of images, in a text: of many that take turns, those of the first turn. */
+function nameClasses(classes: readonly string[]): string {
+  const again = classes.indexOf(classes[0], 1), period = again < 0 ? classes.length : again;
+  const takeTurns = classes.every((name, i) => name === classes[i % period]);
+  return (takeTurns ? classes.slice(0, period) : classes).join(",");
 }
 
 /** `[count, ..., channels]` as `[count, channels, ...]`. */

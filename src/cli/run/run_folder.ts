@@ -57,7 +57,8 @@ const STATE = "state.safetensors", OLDER = /^state-(\d{7,})\.safetensors$/;
 const olderName = (step: number) => `state-${String(step).padStart(7, "0")}.safetensors`;
 
 /** How parameters lie in a state; one that does not tell has them as the first states did. */
-const LAYOUT = "2", FLAT = new Set(["parameters", "moment1", "moment2", "ema"]);
+export const LAYOUT = "2";
+const FLAT = new Set(["parameters", "moment1", "moment2", "ema"]);
 
 /** Pictures of samples, and how many of them a report shows. */
 const SAMPLES = /^step-(\d+)\.png$/, SHOWN_SAMPLES = 12;

@@ -5,6 +5,7 @@
  */
 
 import { InputError } from "../errors.ts";
+import { formatBytes } from "../units.ts";
 
 /** Bytes of which parts can be read. */
 export interface Bytes {
@@ -56,7 +57,9 @@ export async function unpack(
     const name = format === "gzip" ? "gzip" : "compressed";
     throw new InputError(`${what}: its ${name} data are damaged (${(error as Error).message})`);
   }
-  if (length > limit) throw new InputError(`${what}: it unpacks to more than ${limit} bytes`);
+  if (length > limit) {
+    throw new InputError(`${what}: it unpacks to more than ${formatBytes(limit)}`);
+  }
   const whole = new Uint8Array(length);
   parts.reduce((at, part) => (whole.set(part, at), at + part.length), 0);
   return whole;

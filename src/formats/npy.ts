@@ -9,6 +9,7 @@ import { InputError } from "../errors.ts";
 import { sizeOf } from "../shape.ts";
 import { type Bytes, inMemory, viewOf } from "./bytes.ts";
 import { extract, readZip } from "./zip.ts";
+import { formatBytePair, formatBytes } from "../units.ts";
 
 /** An array in a file: a shape, and its elements as bytes or as floats of whatever range. */
 export interface StoredArray {
@@ -53,14 +54,14 @@ const MAX_HEADER = 65536;
 export function readNpy(bytes: Bytes, what: string, name = "images"): StoredArray {
   const bad = (why: string) => new InputError(`Cannot read ${what} as npy: ${why}`);
   const start = bytes.read(0, 12), view = viewOf(start);
-  if (start.length < 10) throw bad(`${start.length} bytes are too few`);
+  if (start.length < 10) throw bad(`${formatBytes(start.length)} are too few`);
   if (String.fromCharCode(...start.subarray(0, 6)) !== MAGIC) {
     throw bad("it does not start as npy files do");
   }
   const version = start[6], at = version === 1 ? 10 : 12;
   if (version < 1 || version > 3 || start.length < at) throw bad(`its version is ${version}`);
   const length = version === 1 ? view.getUint16(8, true) : view.getUint32(8, true);
-  if (length > MAX_HEADER) throw bad(`a header of ${length} bytes is too long`);
+  if (length > MAX_HEADER) throw bad(`a header of ${formatBytes(length)} is too long`);
   const header = new TextDecoder("latin1").decode(bytes.read(at, at + length));
   const descr = header.match(/'descr'\s*:\s*'([<>|=])([a-zA-Z])(\d+)'/);
   const order = header.match(/'fortran_order'\s*:\s*(True|False)/);
@@ -73,8 +74,8 @@ export function readNpy(bytes: Bytes, what: string, name = "images"): StoredArra
   const count = sizeOf(shape), size = Number(descr[3]), offset = at + length;
   if (!Number.isSafeInteger(count * size)) throw bad(`its shape ${shape.join("x")} is too large`);
   if (bytes.length - offset !== count * size) {
-    const there = Math.max(0, bytes.length - offset);
-    throw bad(`${shape.join("x")} of ${type} are ${count * size} bytes, but there are ${there}`);
+    const [needed, there] = formatBytePair(count * size, Math.max(0, bytes.length - offset));
+    throw bad(`${shape.join("x")} of ${type} are ${needed}, but there are ${there}`);
   }
   if (order[1] === "True" && shape.filter((n) => n > 1).length > 1) {
     throw bad("it is in Fortran's order; save it with numpy.ascontiguousarray");

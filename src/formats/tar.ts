@@ -8,6 +8,7 @@
 import { InputError } from "../errors.ts";
 import type { Bytes } from "./bytes.ts";
 import type { ArchiveEntry } from "./zip.ts";
+import { formatBytes } from "../units.ts";
 
 const BLOCK = 512;
 /** Longer names, and other facts about a file, than this are taken for damage. */
@@ -55,7 +56,7 @@ export function readTar(bytes: Bytes, what: string): ArchiveEntry[] {
     }
     at = from + Math.ceil(size / BLOCK) * BLOCK;
     if (isFact) {
-      if (size > MAX_FACTS) throw bad(`a name of ${size} bytes is too long`);
+      if (size > MAX_FACTS) throw bad(`a name of ${formatBytes(size)} is too long`);
       const facts = bytes.read(from, from + size);
       if (kind === "L") longName = textOf(facts);
       if (kind === "x") {

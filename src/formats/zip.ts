@@ -6,6 +6,7 @@
 
 import { InputError } from "../errors.ts";
 import { type Bytes, streamOf, unpack, viewOf } from "./bytes.ts";
+import { formatBytePair, formatBytes } from "../units.ts";
 
 /** A file in an archive. */
 export interface ArchiveEntry {
@@ -109,7 +110,9 @@ export async function extract(
   what: string,
 ): Promise<Uint8Array<ArrayBuffer>> {
   const bad = (why: string) => new InputError(`Cannot read ${name} in ${what}: ${why}`);
-  if (size > MAX_FILE) throw bad(`${size} bytes are too many`);
+  if (size > MAX_FILE) {
+    throw bad(`${formatBytes(size)} are too many`);
+  }
   if (!packed) {
     const file = bytes.read(offset, offset + size);
     if (file.length < size) throw bad("the archive ends before");
@@ -126,6 +129,9 @@ export async function extract(
   const file = packed.method === STORED
     ? data
     : await unpack(streamOf(data), "deflate-raw", bad("").message.replace(/: $/, ""), size);
-  if (file.length !== size) throw bad(`it has ${file.length} bytes, not ${size}`);
+  if (file.length !== size) {
+    const [has, should] = formatBytePair(file.length, size);
+    throw bad(`it has ${has}, not ${should}`);
+  }
   return file;
 }

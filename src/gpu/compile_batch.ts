@@ -1,5 +1,5 @@
 /**
- * Programs for as many images at a time as one likes: where those do not fit, how many would.
+ * Compiles for a batch size; if it does not fit, reports the largest that does.
  *
  * @module
  */

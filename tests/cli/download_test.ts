@@ -145,12 +145,18 @@ Deno.test("a connection that breaks again and again is an error, and what came i
 const refusals: readonly [string, Behaviour, Partial<Published>, RegExp, number][] = [
   ["404", { status: 404 }, {}, /^Cannot download http.*set\.bin: the server answers 404$/, 1],
   ["500", { status: 500 }, {}, /: the server answers 500; the same command goes on after/, 4],
-  ["a wrong size", { body: content.slice(1) }, {}, /it has 299999 bytes, but 300000 were publ/, 1],
+  [
+    "a wrong size",
+    { body: content.slice(1) },
+    {},
+    /it has 299,999 bytes, but 300,000 bytes were publ/,
+    1,
+  ],
   [
     "a wrong size, unannounced",
     { body: new Uint8Array(400_000), isChunked: true },
     {},
-    /it has more than the 300000 bytes published/,
+    /it has more than the 300 kB published/,
     1,
   ],
   ["wrong bytes", { body: content.with(9, 1) }, {}, /SHA-256 is [0-9a-f]{64}, but .* was pub/, 1],

@@ -8,11 +8,13 @@ import { InputError } from "../../errors.ts";
 import type { Model } from "../../model/model.ts";
 import { parseTraining } from "../../train/config.ts";
 import { Trainer } from "../../train/trainer.ts";
+import { describeExcess } from "../../gpu/describe.ts";
 import { GpuDevice } from "../../gpu/wgsl/device.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
 import { loadModel } from "../terminal/files.ts";
 import { type Flag, type Flags, parseFlags } from "../terminal/flags.ts";
-import { formatBytes, print, Progress } from "../terminal/progress.ts";
+import { print, Progress } from "../terminal/progress.ts";
+import { formatBytes } from "../../units.ts";
 import { readChoices, tuningFile } from "../terminal/tuning.ts";
 import { packageName, version } from "../terminal/version.ts";
 
@@ -59,8 +61,8 @@ async function planTraining(model: Model, flags: Flags<typeof infoFlags>): Promi
   const [height, width] = sampleSize;
   try {
     const { bytes, excess } = Trainer.plan(device, model, { height, width, channels }, training);
-    const allowed = excess ? `, but ${device.name} allows ${excess.limit} ${excess.unit}` : "";
-    return `${formatBytes(bytes)} in batches of ${training.batchSize}${allowed}`;
+    const trouble = excess ? `; ${describeExcess(excess, device.name)}` : "";
+    return `${formatBytes(bytes)} in batches of ${training.batchSize}${trouble}`;
   } catch (error) {
     if (error instanceof InputError) return error.message;
     throw error;

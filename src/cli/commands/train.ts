@@ -6,7 +6,7 @@
 
 import { InputError } from "../../errors.ts";
 import type { Device } from "../../gpu/device.ts";
-import { Trainer } from "../../train/trainer.ts";
+import { createTrainer } from "../run/fit.ts";
 import { openDataset, type ReadOptions } from "../data/data.ts";
 import { checkDeviceFlags, openForCommand } from "../terminal/device.ts";
 import { parseFlags } from "../terminal/flags.ts";
@@ -102,7 +102,12 @@ async function profile(flags: TrainFlags, steps: number): Promise<number> {
   using device = await openForCommand(flags.wide ? { ...flags, device: "cpu" } : flags, progress);
   const base = residentBytes();
   progress.update(`compiling for ${device.name}`);
-  using trainer = await Trainer.create(device, initialModel(config), data, config.training);
+  using trainer = await createTrainer(
+    device,
+    initialModel(config),
+    data,
+    config.training,
+  );
   announce({ trainer, data, device, progress }, base);
   print(await profileTraining(trainer, device, steps, progress));
   return 0;

@@ -8,7 +8,8 @@
 import { createHash } from "node:crypto";
 import { dirname, join } from "@std/path";
 import { explain, kindOf, makeFolder } from "../terminal/files.ts";
-import { formatBytes, type Progress } from "../terminal/progress.ts";
+import type { Progress } from "../terminal/progress.ts";
+import { formatBytePair, formatBytes } from "../../units.ts";
 
 /** A file that somebody published. */
 export interface Published {
@@ -120,7 +121,8 @@ async function fetchRest(
     const length = response.headers.get("content-length");
     const isEncoded = response.headers.has("content-encoding");
     if (length !== null && !isEncoded && Number(length) !== size - from) {
-      throw await refuse(`it has ${from + Number(length)} bytes, but ${size} were published`);
+      const [has, published] = formatBytePair(from + Number(length), size);
+      throw await refuse(`it has ${has}, but ${published} were published`);
     }
     using file = await Deno.open(part, { write: true, create: true });
     await file.truncate(from);
@@ -131,13 +133,18 @@ async function fetchRest(
       timer = setTimeout(stop, SILENCE_MS);
       if (at + chunk.length > size) {
         await Deno.remove(part);
-        throw new Refusal(`Cannot download ${url}: it has more than the ${size} bytes published`);
+        throw new Refusal(
+          `Cannot download ${url}: it has more than the ${formatBytes(size)} published`,
+        );
       }
       for (let from = 0; from < chunk.length;) from += await file.write(chunk.subarray(from));
       at += chunk.length;
       onProgress(at);
     }
-    if (at < size) throw new Error(`the connection ended after ${at} of ${size} bytes`);
+    if (at < size) {
+      const [came, all] = formatBytePair(at, size);
+      throw new Error(`the connection ended after ${came} of ${all}`);
+    }
     await file.sync();
   } finally {
     clearTimeout(timer);

@@ -8,7 +8,7 @@ import type { Device } from "../../gpu/device.ts";
 import { GpuDevice } from "../../gpu/wgsl/device.ts";
 import type { Sampler } from "../../sample/sampler.ts";
 import type { Trainer } from "../../train/trainer.ts";
-import { formatBytes } from "../terminal/progress.ts";
+import { formatBytes } from "../../units.ts";
 
 /** What compiling a training leaves in V8's heap and as machine code, 80 to 110 MB. */
 const COMPILED = 100e6;

@@ -9,7 +9,8 @@ import type { Device } from "../../gpu/device.ts";
 import type { ProgramDescription, StageDescription } from "../../gpu/describe.ts";
 import type { Trainer } from "../../train/trainer.ts";
 import { environment } from "../terminal/environment.ts";
-import { columns, formatBytes, type Progress } from "../terminal/progress.ts";
+import { columns, type Progress } from "../terminal/progress.ts";
+import { formatBytes } from "../../units.ts";
 
 /** Rows of the second table of a profile. */
 const SHOWN = 30;

@@ -34,7 +34,7 @@ import {
 } from "../terminal/files.ts";
 import { History, type LogLine } from "./training_log.ts";
 import { FolderLock } from "./lock.ts";
-import { formatBytes } from "../terminal/progress.ts";
+import { formatBytePair } from "../../units.ts";
 import { renderReport, type Report } from "./report.ts";
 import {
   architectureOf,
@@ -125,11 +125,10 @@ export class RunFolder implements Disposable {
     const needed = 4 * model * (this.#options.keep + 1) + 2 * model;
     const free = await freeSpace(await nearestFolder(this.path));
     if (free === undefined || free >= needed) return;
+    const [wanted, left] = formatBytePair(needed, free);
     throw new InputError(
-      `Cannot train into ${this.path}: it takes ${
-        formatBytes(needed)
-      } with ${this.#options.keep} ` +
-        `checkpoints, and the disk has ${formatBytes(free)} left`,
+      `Cannot train into ${this.path}: it takes ${wanted} with ${this.#options.keep} ` +
+        `checkpoints, and the disk has ${left} left`,
     );
   }
 
@@ -192,9 +191,9 @@ export class RunFolder implements Disposable {
     const state = Object.values(buffers).reduce((sum, { length }) => sum + 4 * length, 0);
     const needed = file.length + state, free = await freeSpace(this.path);
     if (free !== undefined && free < needed) {
+      const [wanted, left] = formatBytePair(needed, free);
       throw new Error(
-        `Cannot save to ${this.path}: it takes ${formatBytes(needed)}, and the disk has ` +
-          `${formatBytes(free)} left`,
+        `Cannot save to ${this.path}: it takes ${wanted}, and the disk has ${left} left`,
       );
     }
     await syncPath(this.#at("log.jsonl"));

@@ -18,12 +18,15 @@ import { learningRateAt, type TrainingConfig } from "../../train/config.ts";
 import type { Dataset } from "../../data/dataset.ts";
 import { isExhausted } from "../../train/loss_scale.ts";
 import type { StepRecord } from "../../train/records.ts";
-import { Trainer } from "../../train/trainer.ts";
+import type { Trainer } from "../../train/trainer.ts";
+import { createTrainer, withAdvice } from "./fit.ts";
+import { partOf } from "../../train/step_inputs.ts";
 import { INTERRUPTED, Interruption } from "./interruption.ts";
 import { describeMemory, residentBytes } from "./memory.ts";
 import { drawGrid, encodePng } from "../media/picture_files.ts";
 import { debugProgram } from "./profile.ts";
-import { formatBytes, formatTime, type Progress } from "../terminal/progress.ts";
+import { formatTime, type Progress } from "../terminal/progress.ts";
+import { formatBytes } from "../../units.ts";
 import { formatRunConfig, type RunConfig } from "./run_config.ts";
 import type { RunFolder } from "./run_folder.ts";
 import { createSampler } from "../commands/sample.ts";
@@ -140,9 +143,10 @@ export async function runTraining(task: Task): Promise<number> {
 async function compile({ config, data }: Task, device: Device) {
   const model = initialModel(config), { scheduler, training } = config;
   const steps = usualSteps(methods[defaultMethod], new NoiseSchedule(scheduler));
+  let free = 0;
   const tryWith = async (training: TrainingConfig) => {
     using stack = new DisposableStack();
-    const trainer = stack.use(await Trainer.create(device, model, data, training));
+    const trainer = stack.use(await createTrainer(device, model, data, training));
     const { precision } = training;
     const options = { method: defaultMethod, steps, parameters: trainer.average, precision };
     try {
@@ -151,11 +155,19 @@ async function compile({ config, data }: Task, device: Device) {
       const owned = stack.move();
       return { trainer, sampler, [Symbol.dispose]: () => owned.dispose() };
     } catch (error) {
-      if (!(error instanceof LimitError) || trainer.recomputes) throw error;
+      if (!(error instanceof LimitError)) throw error;
+      if (!trainer.recomputes) return undefined;
+      free = trainer.memory + error.limit;
+      throw error;
     }
   };
-  const programs = await tryWith(training);
-  return programs ?? (await tryWith({ ...training, gradientCheckpointing: true }))!;
+  try {
+    return await tryWith(training) ??
+      (await tryWith({ ...training, gradientCheckpointing: true }))!;
+  } catch (error) {
+    if (!(error instanceof LimitError) || !free || device.kind === "gpu") throw error;
+    throw withAdvice(error, device, model, data, training, free, partOf(training) >> 1);
+  }
 }
 
 /** The model that a training starts with. */

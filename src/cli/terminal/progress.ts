@@ -79,14 +79,6 @@ export function formatTime(seconds: number): string {
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-/** Bytes in words, "12.3 MB". */
-export function formatBytes(bytes: number): string {
-  const units = ["bytes", "kB", "MB", "GB", "TB"];
-  let i = 0;
-  for (; bytes >= 1000 && i < units.length - 1; i++) bytes /= 1000;
-  return `${i ? bytes.toPrecision(3) : bytes} ${units[i]}`;
-}
-
 /** Rows as lines, their cells aligned: texts to the left, from column `texts` on to the right. */
 export function columns(rows: readonly (readonly string[])[], texts: number): string[] {
   const widths = rows[0].map((_, i) => Math.max(...rows.map((row) => row[i].length)));

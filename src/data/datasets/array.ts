@@ -10,6 +10,7 @@ import type { Pictures } from "../pictures.ts";
 import type { Raster } from "../raster.ts";
 import { type Bytes, inMemory } from "../../formats/bytes.ts";
 import type { StoredArray } from "../../formats/npy.ts";
+import { formatBytePair } from "../../units.ts";
 
 /** How pictures of one size lie in an array of bytes. */
 export interface ArrayLayout {
@@ -65,7 +66,8 @@ export function arrayPictures(
   if (channels > 4) throw bad(`its images have ${channels} channels, not 1 to 4`);
   const needed = offset + (count - 1) * stride + size;
   if (source.length < needed) {
-    throw bad(`${count} images need ${needed} bytes, but there are ${source.length}`);
+    const [wanted, there] = formatBytePair(needed, source.length);
+    throw bad(`${count} images need ${wanted}, but there are ${there}`);
   }
   if (labels.labels && labels.labels.length !== count) {
     throw bad(`${count} images have ${labels.labels.length} labels`);

@@ -84,6 +84,6 @@ Deno.test("unpack() stops at its limit", async () => {
   await assertRejects(
     () => unpack(streamOf(bomb), "gzip", "Cannot read x", 1e6),
     InputError,
-    "Cannot read x: it unpacks to more than 1000000 bytes",
+    "Cannot read x: it unpacks to more than 1.00 MB",
   );
 });

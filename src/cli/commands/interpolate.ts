@@ -15,7 +15,7 @@ import { loadModel, readFile } from "../terminal/files.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED } from "../run/interruption.ts";
 import { checkFits, checkOutput, readPicture, writeImages } from "../media/picture_files.ts";
-import { print, Progress } from "../terminal/progress.ts";
+import { print, printError, Progress } from "../terminal/progress.ts";
 import { checkLabel, createSampler, sampleFlags } from "./sample.ts";
 import { checkPreview, watch } from "../terminal/sampling_run.ts";
 
@@ -49,14 +49,14 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
     throw new InputError("Give what to go from and to: --seeds A,B or --images A,B");
   }
   const ends = readPair(flags.seeds ?? flags.images!, flags.seeds ? "seeds" : "images");
-  const kind = await checkOutput(out), loaded = await loadModel(place);
+  const output = await checkOutput(out), loaded = await loadModel(place);
   // What is clipped on the way does not lead back.
   const unclipped = { ...loaded.schedule, clipSample: false, thresholding: false };
   const model = flags.images === undefined ? loaded : { ...loaded, schedule: unclipped };
   const { sampleSize, inChannels: channels, numClassEmbeds: classes } = model.config;
   if (!sampleSize) throw new InputError(`Cannot sample from ${place}: it has no sample_size`);
   const [height, width] = sampleSize;
-  checkFits(kind, { count, height, width, channels });
+  await checkFits(output, { count, height, width, channels });
   checkLabel(flags.label, classes);
   const shape = [height, width, channels] as const;
   const given: Images[] | undefined = flags.images === undefined
@@ -90,11 +90,12 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
     ...images,
     ...{ count: 1, data: images.data.slice(i * each, (i + 1) * each) },
   }));
-  const written = kind === "animation"
-    ? await writeImages(out, kind, frames[frames.length - 1], frames.slice(0, -1), provenance)
-    : await writeImages(out, kind, images, [], provenance);
+  const written = output.kind === "animation"
+    ? await writeImages(output, frames[frames.length - 1], frames.slice(0, -1), provenance)
+    : await writeImages(output, images, [], provenance);
   progress.clear();
-  print(`${written}: ${images.count} images from ${from} to ${to}`);
+  const tell = output.isStream ? printError : print;
+  tell(`${written}: ${images.count} images from ${from} to ${to}`);
   return watched.isStopped ? INTERRUPTED : 0;
 }
 

@@ -26,7 +26,7 @@ import { checkFits, checkOutput, writeImages } from "../media/picture_files.ts";
 import { debugProgram } from "../run/profile.ts";
 import { describeOptions, listMethods, readOptions, samplerFlags } from "./sampler_flags.ts";
 import { checkPreview, watch } from "../terminal/sampling_run.ts";
-import { print, Progress } from "../terminal/progress.ts";
+import { print, printError, Progress } from "../terminal/progress.ts";
 
 /** Images that are computed together at most. */
 const MAX_BATCH = 64;
@@ -71,13 +71,13 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const { count = 16, seed = 0, out = "samples.png", model: place = "mnist" } = flags;
   const method = (flags.sampler ?? defaultMethod) as MethodName;
   const options = readOptions(flags);
-  const kind = await checkOutput(out);
+  const output = await checkOutput(out);
   const model = await loadModel(place);
   if (!model.config.sampleSize) {
     throw new InputError(`Cannot sample from ${place}: its configuration has no sample_size`);
   }
   const [height, width] = model.config.sampleSize;
-  checkFits(kind, { count, height, width, channels: model.config.inChannels });
+  await checkFits(output, { count, height, width, channels: model.config.inChannels });
   checkLabel(flags.label, model.config.numClassEmbeds);
   // What the schedule does not allow is refused here and not behind what a device says.
   const plan = makeUpdateTable(
@@ -101,7 +101,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   debugProgram(progress, sampler.describe());
   const { images, frames, isStopped } = await watch(
     sampler,
-    kind,
+    output.kind,
     flags.preview ?? false,
     progress,
     {
@@ -110,7 +110,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     },
   );
   if (!images.count) return INTERRUPTED;
-  const written = await writeImages(out, kind, images, frames, {
+  const written = await writeImages(output, images, frames, {
     ...{ model: place, seed, steps, sampler: method },
     ...describeOptions(options),
     ...(isStopped ? { interrupted: "yes" } : {}),
@@ -119,7 +119,8 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const seconds = ((performance.now() - began) / 1000).toFixed(1);
   const made = isStopped ? `${images.count} of ${count}` : `${count}`;
   const end = isStopped ? ", interrupted" : "";
-  print(`${written}: ${made} ${count === 1 ? "image" : "images"} in ${seconds} s${end}`);
+  const tell = output.isStream ? printError : print;
+  tell(`${written}: ${made} ${count === 1 ? "image" : "images"} in ${seconds} s${end}`);
   return isStopped ? INTERRUPTED : 0;
 }
 

@@ -9,6 +9,7 @@ import type { Device } from "../../gpu/device.ts";
 import { createTrainer } from "../run/fit.ts";
 import { openDataset, type ReadOptions } from "../data/data.ts";
 import { checkDeviceFlags, openForCommand } from "../terminal/device.ts";
+import { STREAM } from "../terminal/files.ts";
 import { parseFlags } from "../terminal/flags.ts";
 import { parseImages } from "./image_options.ts";
 import { knownData } from "../data/builtin_datasets.ts";
@@ -43,6 +44,11 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
     return 0;
   }
   if (!flags.out && !flags.profile) throw new InputError("train needs --out FOLDER");
+  if (flags.out === STREAM) {
+    throw new InputError(
+      "train writes a folder of files, not to standard output: give --out a name",
+    );
+  }
   checkDeviceFlags(flags);
   if (flags.wide && !isWide()) return await runWide(["train", ...args]);
   if (flags.profile) return await profile(flags, flags.profile);

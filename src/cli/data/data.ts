@@ -18,7 +18,7 @@ import type { Dataset } from "../../data/dataset.ts";
 import { pictureDataset, type Pictures } from "../../data/pictures.ts";
 import { decodedDataset, usualWorkers } from "./decode_pool.ts";
 import { decodeImage } from "./decode.ts";
-import { explain, kindOf, readFile } from "../terminal/files.ts";
+import { explain, kindOf, readFile, refuseStdin } from "../terminal/files.ts";
 import { suggest } from "../terminal/flags.ts";
 import {
   type ImageOptions,
@@ -62,6 +62,7 @@ export async function openDataset(
   { cache = false, maxBad = "1%", workers = usualWorkers() }: ReadOptions = {},
 ): Promise<Dataset> {
   parseMaxBad(maxBad, 0);
+  refuseStdin(place, "a data set");
   const known = Object.hasOwn(knownData, place) ? await knownData[place](progress) : place;
   const found = typeof known === "string" ? await openPath(known, images.classes, progress) : known;
   const look = "picture" in found

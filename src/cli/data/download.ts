@@ -7,7 +7,7 @@
 
 import { createHash } from "node:crypto";
 import { dirname, join } from "@std/path";
-import { explain, kindOf, makeFolder } from "../terminal/files.ts";
+import { explain, followLink, kindOf, makeFolder } from "../terminal/files.ts";
 import type { Progress } from "../terminal/progress.ts";
 import { formatBytePair, formatBytes } from "../../units.ts";
 
@@ -37,7 +37,7 @@ export async function obtain(
   progress: Progress,
   retryMs = 1000,
 ): Promise<string> {
-  const path = join(folder, file.file), part = `${path}.part`;
+  const path = followLink(join(folder, file.file)), part = `${path}.part`;
   if (await kindOf(path) === "file") {
     // It was checked when it came; a look at its size tells whether the disk filled up since.
     if ((await Deno.stat(path)).size === file.bytes) return path;

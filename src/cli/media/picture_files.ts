@@ -12,7 +12,16 @@ import type { Images } from "../../sample/options.ts";
 import { convert, writeImage } from "../../data/raster.ts";
 import { animatePng } from "./apng.ts";
 import { decodeImage } from "../data/decode.ts";
-import { checkFolder, checkWritable, kindOf, makeFolder, writeWhole } from "../terminal/files.ts";
+import {
+  checkFolder,
+  checkWritable,
+  kindOf,
+  listFolder,
+  makeFolder,
+  STREAM,
+  writeOutput,
+  writeWhole,
+} from "../terminal/files.ts";
 import { packageName, version } from "../terminal/version.ts";
 
 /** The facts that a picture carries along: model, seed, steps. */
@@ -21,30 +30,57 @@ export type Provenance = Readonly<Record<string, string | number>>;
 /** What an output path asks for. */
 export type OutputKind = "grid" | "animation" | "tensors" | "folder";
 
+/** Formats by the ends of file names. */
+const KINDS: Readonly<Record<string, OutputKind>> = {
+  ".png": "grid",
+  ".gif": "animation",
+  ".apng": "animation",
+  ".safetensors": "tensors",
+};
+
+/** Where images go, and in which form. */
+export interface Output {
+  /** A file, a folder, or {@linkcode STREAM}. */
+  readonly path: string;
+  readonly kind: OutputKind;
+  /** How the name of such a file ends. */
+  readonly extension: string;
+  /** Whether it is standard output, which nothing else may be written to. */
+  readonly isStream: boolean;
+}
+
 /**
- * Decides by its name what a path asks for, and checks that it can be written.
+ * Decides by its name what a path asks for, and checks that it can be written. `-` is a PNG on
+ * standard output, and `gif:-` a GIF.
  *
  * @throws {InputError} If the name ends in something unknown, or nothing can be written there.
  */
-export async function checkOutput(path: string): Promise<OutputKind> {
-  const kinds: Record<string, OutputKind> = {
-    ".png": "grid",
-    ".gif": "animation",
-    ".apng": "animation",
-    ".safetensors": "tensors",
-    "": "folder",
-  };
-  const isFolder = /[/\\]$/.test(path) || await kindOf(path) === "folder";
-  const kind = isFolder ? "folder" : kinds[extname(path).toLowerCase()];
+export async function checkOutput(path: string): Promise<Output> {
+  const stream = path.match(/^(?:(\w+):)?-$/), isStream = stream !== null;
+  const isFolder = !isStream && (/[/\\]$/.test(path) || await kindOf(path) === "folder");
+  const extension = isFolder
+    ? ""
+    : isStream
+    ? `.${stream[1] ?? "png"}`
+    : extname(path).toLowerCase();
+  const kind = extension ? KINDS[extension] : "folder";
   if (!kind) {
     throw new InputError(
-      `Cannot write ${path}: give a name that ends in .png (a grid), .gif or .apng (the ` +
-        "denoising) or .safetensors (raw floats), or a folder",
+      `Cannot write ${path}: ` +
+        (isStream
+          ? "give - for a PNG on standard output, or gif:-, apng:- or safetensors:-"
+          : "give a name that ends in .png (a grid), .gif or .apng (the denoising) or " +
+            ".safetensors (raw floats), or a folder"),
     );
   }
-  await (kind === "folder" ? checkFolder(path) : checkWritable(path));
+  if (isStream && Deno.stdout.isTerminal()) {
+    throw new InputError(
+      `Cannot write ${path}: standard output is a terminal; redirect it to a file or a program`,
+    );
+  }
+  if (!isStream) await (kind === "folder" ? checkFolder(path) : checkWritable(path));
   if (kind !== "tensors") await preparePictures();
-  return kind;
+  return { path: isStream ? STREAM : path, kind, extension, isStream };
 }
 
 /** Loads what writes pictures. It wants permissions of its own: better now than after the work. */
@@ -64,9 +100,12 @@ const MAX_BYTES = 2 ** 31;
 /**
  * Checks that so many images fit into the output, before anything is computed.
  *
- * @throws {InputError} If not.
+ * @throws {InputError} If they do not, or would end up among those of an earlier run.
  */
-export function checkFits(kind: OutputKind, images: Omit<Images, "data">): void {
+export async function checkFits(
+  { path, kind }: Output,
+  images: Omit<Images, "data">,
+): Promise<void> {
   const { count, height, width, channels } = images;
   const refuse = (why: string) => new InputError(`Cannot make ${count} images: ${why}`);
   if (4 * count * height * width * channels > MAX_BYTES) {
@@ -83,6 +122,27 @@ export function checkFits(kind: OutputKind, images: Omit<Images, "data">): void 
       `Cannot draw images of ${channels} channels; give a name that ends in .safetensors`,
     );
   }
+  const others = kind === "folder" ? await numberedBeyond(path, count) : undefined;
+  if (others) {
+    throw new InputError(
+      `Cannot write ${count} images to ${path}: it holds more of an earlier run, ${others}; delete ` +
+        "them, or give another folder",
+    );
+  }
+}
+
+/** Names of pictures in a folder. */
+const nameOf = (i: number, count: number): string =>
+  `${String(i).padStart(Math.max(4, String(count - 1).length), "0")}.png`;
+
+/** Numbered pictures in a folder that the next `count` do not replace, in words. */
+async function numberedBeyond(folder: string, count: number): Promise<string | undefined> {
+  const replaced = new Set(Array.from({ length: count }, (_, i) => nameOf(i, count)));
+  const others = (await listFolder(folder)).filter((name) =>
+    /^\d{4,}\.png$/.test(name) && !replaced.has(name)
+  );
+  if (others.length < 2) return others[0];
+  return `${others[0]} to ${others[others.length - 1]} (${others.length} files)`;
 }
 
 /** Pixels on the longer side of a grid that is not enlarged, about. */
@@ -150,48 +210,51 @@ async function encodeGif(frames: readonly Picture[]): Promise<Uint8Array> {
   return await new GIF(made, 0).encode(95);
 }
 
-/** Writes images in the way that an output path asks for; returns what was written, in words. */
+/** Writes images in the form that an output asks for; returns what was written, in words. */
 export async function writeImages(
-  path: string,
-  kind: OutputKind,
+  { path, kind, extension, isStream }: Output,
   images: Images,
   frames: readonly Images[],
   provenance: Provenance,
 ): Promise<string> {
+  const place = isStream ? "standard output" : path;
   switch (kind) {
     case "grid":
-      await writeWhole(path, await encodePng(drawGrid(images), provenance));
-      return path;
+      await writeOutput(path, await encodePng(drawGrid(images), provenance));
+      return place;
     case "animation": {
       const pictures = [...frames, images].map(drawGrid);
-      if (extname(path).toLowerCase() === ".apng") {
+      if (extension === ".apng") {
         const frames = await Promise.all(pictures.map((p) => encodePng(p, provenance)));
-        await writeWhole(path, animatePng(frames, durationsOf(frames.length)));
-      } else await writeWhole(path, await encodeGif(pictures));
-      return path;
+        await writeOutput(path, animatePng(frames, durationsOf(frames.length)));
+      } else await writeOutput(path, await encodeGif(pictures));
+      return place;
     }
     case "tensors": {
       const { count, height, width, channels } = images;
       const shape = [count, channels, height, width];
       const tensors = [{ name: "images", shape, values: channelsFirst(images) }];
       const texts = Object.entries(provenance).map(([k, v]) => [k, String(v)]);
-      await writeWhole(
+      await writeOutput(
         path,
         writeSafetensors(tensors, {
           software: `${packageName} ${version}`,
           ...Object.fromEntries(texts),
         }),
       );
-      return path;
+      return place;
     }
     case "folder": {
       await makeFolder(path);
-      const digits = Math.max(4, String(images.count - 1).length);
       for (let i = 0; i < images.count; i++) {
         const png = await encodePng(makePicture(images, i), { ...provenance, image: i });
-        await writeWhole(join(path, `${String(i).padStart(digits, "0")}.png`), png);
+        await writeWhole(join(path, nameOf(i, images.count)), png);
       }
-      return `${path} (${images.count} files)`;
+      // After an interruption there are fewer than was checked.
+      const others = await numberedBeyond(path, images.count);
+      return `${path} (${images.count} files${
+        others ? `, beside ${others} of an earlier run` : ""
+      })`;
     }
   }
 }

@@ -20,7 +20,7 @@ import {
   scheduleSchema,
 } from "../../diffusion/schedule.ts";
 import { parseTraining, type TrainingConfig, trainingSchema } from "../../train/config.ts";
-import { kindOf, readJson } from "../terminal/files.ts";
+import { kindOf, readJson, refuseStdin } from "../terminal/files.ts";
 import { suggest } from "../terminal/flags.ts";
 import { type ImageOptions, imagesSchema, parseImages } from "../commands/image_options.ts";
 import cifar10 from "./presets/cifar10.json" with { type: "json" };
@@ -82,6 +82,7 @@ export const presets: Readonly<Record<string, RunFields>> = {
  * @throws {InputError} If it cannot be read or is no such file.
  */
 export async function readRunFields(place: string): Promise<RunFields> {
+  refuseStdin(place, "a configuration");
   if (Object.hasOwn(presets, place)) return presets[place];
   if (!/[./\\]/.test(place) && await kindOf(place) === "nothing") {
     const names = Object.keys(presets);

@@ -47,7 +47,7 @@ import {
 import { isIntact, writeSealed } from "./state_file.ts";
 
 /** Files of a training, of which none may be there when one starts. */
-const FILES = ["config.json", "model.safetensors", "state.safetensors", "log.jsonl"];
+const FILES = ["model.safetensors", "state.safetensors", "log.jsonl", "report.html"];
 
 /** The newest state, and the names of older ones. */
 const STATE = "state.safetensors", OLDER = /^state-(\d{7,})\.safetensors$/;
@@ -93,14 +93,22 @@ export class RunFolder implements Disposable {
 
   /** @throws {InputError} If a training is there already, or nothing can be written there. */
   async checkNew(): Promise<void> {
-    for (const file of FILES) {
-      if (await kindOf(this.#at(file)) === "nothing") continue;
+    const names = await listFolder(this.path), samples = await listFolder(this.#at("samples"));
+    if (names.includes("config.json")) {
       throw new InputError(
-        file === "config.json"
-          ? `${this.path} holds a training already: --resume goes on with it, another --out starts ` +
-            "a new one"
-          : `Cannot train into ${this.path}: it holds a ${file} already`,
+        `${this.path} holds a training already: --resume goes on with it, another --out starts a ` +
+          "new one",
       );
+    }
+    // What an earlier training left would end up among the files of this one.
+    const left = [
+      ...names.filter((name) => FILES.includes(name) || OLDER.test(name)),
+      ...samples.filter((name) => SAMPLES.test(name)).map((name) => `samples/${name}`),
+    ];
+    for (const name of left) {
+      // A link to a file that does not exist is a place for one.
+      if (await kindOf(this.#at(name)) === "nothing") continue;
+      throw new InputError(`Cannot train into ${this.path}: it holds a ${name} already`);
     }
     await checkFolder(this.path, true);
   }

@@ -55,10 +55,50 @@ export async function kindOf(path: string): Promise<"file" | "folder" | "nothing
   }
 }
 
+/** The path that stands for standard output, or standard input. */
+export const STREAM = "-";
+
+/** @throws {InputError} If a path stands for standard input, which is not read from. */
+export function refuseStdin(path: string, what: string): void {
+  if (path !== STREAM) return;
+  throw new InputError(
+    `Cannot read ${what} from standard input: give the path of a file or folder`,
+  );
+}
+
 /** @throws {InputError} If no file could be written at this path. */
 export async function checkWritable(path: string): Promise<void> {
   if (await kindOf(path) === "folder") throw new InputError(`Cannot write ${path}: it is a folder`);
-  await probe(dirname(path), path);
+  const target = followLink(path);
+  if (!await isSpecial(target)) await probe(dirname(target), path);
+}
+
+/** Links in a row that are followed, as many as Linux does. */
+const MAX_LINKS = 40;
+
+/**
+ * Where a path leads: what a symbolic link points to, whether that exists or not.
+ *
+ * @throws {InputError} If links lead in circles.
+ */
+export function followLink(path: string): string {
+  let at = path;
+  for (let links = 0; links <= MAX_LINKS; links++) {
+    try {
+      if (!Deno.lstatSync(at).isSymlink) return at;
+      at = resolve(Deno.realPathSync(dirname(at)), Deno.readLinkSync(at));
+    } catch {
+      // Nothing is there yet, or Deno may not look.
+      return at;
+    }
+  }
+  throw new InputError(`Cannot write ${path}: its symbolic links lead in circles`);
+}
+
+/** Whether a path is a device or a pipe, which can be written to but not replaced. */
+async function isSpecial(path: string): Promise<boolean> {
+  const info = await Deno.stat(path).catch(() => undefined);
+  return info !== undefined && !info.isFile && !info.isDirectory;
 }
 
 /**
@@ -93,10 +133,13 @@ async function probe(folder: string, path: string): Promise<void> {
   }
 }
 
+/** Temporary names, and the name that each stands for. */
+const TEMPORARY = /^\.(.*)\.\d+\.part$/;
 const temporaryName = (path: string) => join(dirname(path), `.${basename(path)}.${Deno.pid}.part`);
 
 /**
- * Writes a file under another name, and gives it its own when all of it is on the disk.
+ * Writes a file under a temporary name and renames it once all of it is on the disk. Where the path
+ * is a symbolic link, its target is replaced and the link stays.
  *
  * @param content What is in it, or what writes that.
  */
@@ -104,19 +147,31 @@ export async function writeWhole(
   path: string,
   content: Uint8Array | string | ((file: Deno.FsFile) => Promise<void>),
 ): Promise<void> {
-  const temporary = temporaryName(path);
+  const target = followLink(path), isReplaced = !await isSpecial(target);
+  const written = isReplaced ? temporaryName(target) : target;
   try {
     {
-      using file = await Deno.open(temporary, { write: true, create: true, truncate: true });
+      using file = await Deno.open(written, { write: true, create: true, truncate: true });
       await (typeof content === "function" ? content(file) : writeAll(file, content));
-      await file.sync();
+      if (isReplaced) await file.sync();
     }
-    await Deno.rename(temporary, path);
-    await syncPath(dirname(path));
+    if (!isReplaced) return;
+    await Deno.rename(written, target);
+    await syncPath(dirname(target));
   } catch (error) {
-    await Deno.remove(temporary).catch(() => {});
+    if (isReplaced) await Deno.remove(written).catch(() => {});
     if (error instanceof DeviceError) throw error;
     throw new Error(`Cannot write ${path}: ${explain(error)}`, { cause: error });
+  }
+}
+
+/** Writes a file as {@linkcode writeWhole} does, or to standard output. */
+export async function writeOutput(path: string, bytes: Uint8Array): Promise<void> {
+  if (path !== STREAM) return await writeWhole(path, bytes);
+  try {
+    await writeAll(Deno.stdout, bytes);
+  } catch (error) {
+    throw new Error(`Cannot write to standard output: ${explain(error)}`, { cause: error });
   }
 }
 
@@ -131,7 +186,10 @@ export async function appendText(path: string, text: string): Promise<void> {
 }
 
 /** Writes all bytes, or all of a text, where the file is. */
-export async function writeAll(file: Deno.FsFile, data: Uint8Array | string): Promise<void> {
+export async function writeAll(
+  file: Pick<Deno.FsFile, "write">,
+  data: Uint8Array | string,
+): Promise<void> {
   const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
   for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
 }
@@ -144,20 +202,30 @@ export async function syncPath(path: string): Promise<void> {
   } catch { /* Windows opens no folders. */ }
 }
 
-/** Gives a file a second name, in place of whatever had it; a copy where there are no links. */
+/** Gives a file a second name, in place of whatever had it; a copy where there are no hard links. */
 export async function linkFile(path: string, other: string): Promise<void> {
   try {
     await Deno.remove(other).catch(() => {});
-    await Deno.link(path, other).catch(() => Deno.copyFile(path, other));
+    await Deno.link(followLink(path), other).catch(() => Deno.copyFile(path, other));
   } catch (error) {
     throw new Error(`Cannot write ${other}: ${explain(error)}`, { cause: error });
   }
 }
 
-/** Takes away what {@linkcode writeWhole} left in a folder when its process was killed. */
+/**
+ * Removes what {@linkcode writeWhole} left behind when its process was killed: in a folder, and beside
+ * the targets of symbolic links in it.
+ */
 export async function removeTemporary(folder: string): Promise<void> {
   for (const name of await listFolder(folder)) {
-    if (/^\..*\.\d+\.part$/.test(name)) await Deno.remove(join(folder, name)).catch(() => {});
+    const path = join(folder, name), target = followLink(path);
+    if (TEMPORARY.test(name)) await Deno.remove(path).catch(() => {});
+    if (target === path) continue;
+    const above = dirname(target);
+    for (const other of await listFolder(above)) {
+      if (TEMPORARY.exec(other)?.[1] !== basename(target)) continue;
+      await Deno.remove(join(above, other)).catch(() => {});
+    }
   }
 }
 
@@ -210,6 +278,7 @@ export async function makeFolder(path: string): Promise<void> {
  * @throws {InputError} If there is none, or it is damaged.
  */
 export async function loadModel(place: string): Promise<Model> {
+  refuseStdin(place, "a model");
   if (shippedModels.some((name) => name === place)) return await fetchModel(place as ShippedModel);
   const kind = await kindOf(place);
   if (kind === "nothing") {

@@ -62,11 +62,11 @@ export function parseFlags<const T extends Record<string, Flag>>(
   return { flags: flags as Flags<T>, rest: parsed._.map(String) };
 }
 
-/** `--seed -1` as `--seed=-1`: what looks like a negative number is a value, not a flag. */
+/** `--seed -1` as `--seed=-1`: a negative number and a lone `-` are values, not flags. */
 function joinNegatives(args: readonly string[], valued: readonly string[]): string[] {
   const joined: string[] = [];
   for (const [i, arg] of args.entries()) {
-    const isValue = /^-[\d.]/.test(arg) && valued.some((name) => args[i - 1] === `--${name}`);
+    const isValue = /^-([\d.]|$)/.test(arg) && valued.some((name) => args[i - 1] === `--${name}`);
     if (isValue) joined[joined.length - 1] += `=${arg}`;
     else joined.push(arg);
   }

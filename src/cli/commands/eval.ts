@@ -25,7 +25,7 @@ import { formatTime, print, Progress } from "../terminal/progress.ts";
 /** Images that are computed together at most. */
 const MAX_BATCH = 32;
 /** Images where nobody says how many. */
-const USUAL_COUNT = 64;
+const DEFAULT_COUNT = 64;
 /** Steps of the ODE, of four evaluations each, where nobody says how many. */
 const DEFAULT_STEPS = 64;
 /** Rows of the table of timesteps. */
@@ -37,41 +37,49 @@ export const evalFlags = {
     kind: "text",
     choices: ["bpd"],
     value: "NAME",
-    help: "bpd: bits per dimension, what an image takes to store, per value; the default",
+    default: "bpd",
+    help: "what to measure; bpd is bits per dimension",
   },
   model: {
     kind: "text",
     value: "MODEL",
-    help: "a name, a .safetensors file, or a folder; default mnist",
+    default: "mnist",
+    help: "as for sample",
   },
   data: {
     kind: "text",
     value: "DATA",
-    help: "as for train; the part that is held back (of IDX folders t10k-*), or else all of it",
+    help:
+      "as for train; the test split where there is one (t10k-* of IDX folders), otherwise all of it",
   },
   count: {
     kind: "integer",
     min: 1,
     max: 10_000_000,
-    help: `images, evenly picked from the data; default ${USUAL_COUNT}`,
+    default: DEFAULT_COUNT,
+    help: "number of images, spread evenly over the data",
   },
   by: {
     kind: "text",
     choices: ["vlb", "ode", "both"],
     value: "HOW",
-    help: "vlb: the variational bound; ode: the density of the probability flow; default both",
+    default: "both",
+    help:
+      "vlb (the variational bound), ode (the exact likelihood of the probability-flow ODE), or both",
   },
   steps: {
     kind: "integer",
     min: 1,
     max: 100_000,
-    help: `steps of the ODE, of four evaluations each; default ${DEFAULT_STEPS}`,
+    default: DEFAULT_STEPS,
+    help: "ODE steps, of four evaluations each",
   },
   seed: {
     kind: "integer",
     min: 0,
     max: Number.MAX_SAFE_INTEGER,
-    help: "of the noise; default 0",
+    default: 0,
+    help: "random seed",
   },
   json: { kind: "switch", help: "print JSON, with every timestep and every image" },
   ...deviceFlags,
@@ -97,7 +105,7 @@ export async function evalCommand(args: readonly string[]): Promise<void> {
   if (flags.count !== undefined && flags.count > data.count) {
     throw new InputError(`--count is ${flags.count}, but ${from} has ${data.count} images`);
   }
-  const count = flags.count ?? Math.min(USUAL_COUNT, data.count);
+  const count = flags.count ?? Math.min(DEFAULT_COUNT, data.count);
   const { images, labels } = await pick(data, count);
   const settings: LikelihoodOptions = {
     ...{ seed, batchSize: Math.ceil(count / Math.ceil(count / MAX_BATCH)) },

@@ -14,25 +14,54 @@ import type { Flag, Flags } from "../terminal/flags.ts";
 
 /** Flags about pictures. */
 export const imageFlags = {
-  size: { kind: "text", value: "N", help: "pixels on a side of images, or WIDTHxHEIGHT" },
-  channels: { kind: "integer", min: 1, max: 3, help: "1 for grey, 3 for color" },
+  size: {
+    kind: "text",
+    value: "N",
+    default: "that of the images, up to 256",
+    help: "image size in pixels, 64 or 64x48 (width x height)",
+  },
+  channels: {
+    kind: "integer",
+    min: 1,
+    max: 3,
+    default: "that of the images",
+    help: "1 for grey, 3 for color",
+  },
   crop: {
     kind: "text",
     value: "WHERE",
     choices: ["center", "random"],
-    help: "where images of other proportions are cut: center or random; default center",
+    default: "center",
+    help: "center or random crop of images of other proportions",
   },
-  flip: { kind: "switch", help: "mirror every other image, by chance" },
-  shift: { kind: "integer", min: 0, max: 64, help: "pixels to move images by at most; default 0" },
-  background: { kind: "text", value: "COLOR", help: "behind transparency; default #ffffff" },
+  flip: { kind: "switch", help: "random horizontal flips" },
+  shift: {
+    kind: "integer",
+    min: 0,
+    max: 64,
+    default: 0,
+    help: "random translation by up to N pixels",
+  },
+  background: {
+    kind: "text",
+    value: "COLOR",
+    default: "#ffffff",
+    help: "color behind transparent pixels",
+  },
   classes: {
     kind: "text",
     value: "SOURCE",
     choices: ["none", "folders"],
-    help: "folders: the folder an image is in is its class; default none",
+    default: "none",
+    help: "none, or folders: the top-level folder of an image is its class",
   },
-  cache: { kind: "switch", help: "keep decoded images in memory, half of what is free at most" },
-  "max-bad": { kind: "text", value: "N|N%", help: "images that may be unreadable; default 1%" },
+  cache: { kind: "switch", help: "keep decoded images in memory, up to half of what is free" },
+  "max-bad": {
+    kind: "text",
+    value: "N|N%",
+    default: "1%",
+    help: "unreadable images to tolerate, as a number or a percentage",
+  },
 } as const satisfies Record<string, Flag>;
 
 const side = z.int().min(1).max(4096);

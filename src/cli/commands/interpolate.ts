@@ -22,17 +22,33 @@ import { checkPreview, watch } from "../terminal/sampling_run.ts";
 /** What `interpolate` understands. */
 export const interpolateFlags = {
   model: sampleFlags.model,
-  seeds: { kind: "text", value: "A,B", help: "from the image of a seed to that of another" },
-  images: { kind: "text", value: "A,B", help: "from a picture to another, files both" },
-  count: { kind: "integer", min: 2, max: 10_000, help: "images, both ends included; default 8" },
-  steps: { kind: "integer", min: 1, max: 100_000, help: "steps of ddim; default 50, images 100" },
+  seeds: { kind: "text", value: "A,B", help: "interpolate between the images of two seeds" },
+  images: {
+    kind: "text",
+    value: "A,B",
+    help: "interpolate between two image files, through the noise that DDIM inversion finds",
+  },
+  count: {
+    kind: "integer",
+    min: 2,
+    max: 10_000,
+    default: 8,
+    help: "number of images, both ends included",
+  },
+  steps: {
+    kind: "integer",
+    min: 1,
+    max: 100_000,
+    default: "50; 100 with --images",
+    help: "DDIM steps",
+  },
   label: sampleFlags.label,
   out: {
     kind: "text",
     value: "PATH",
+    default: "interpolation.png",
     help:
-      ".png (a grid), .gif or .apng (one after the other), .safetensors, or a folder; default " +
-      "interpolation.png",
+      "what to write: .png (a grid), .gif or .apng (one after the other), .safetensors (raw floats), a folder (one PNG per image), or - (a PNG on standard output)",
   },
   preview: sampleFlags.preview,
   ...deviceFlags,

@@ -36,25 +36,33 @@ export const sampleFlags = {
   model: {
     kind: "text",
     value: "MODEL",
-    help: `a name (${shippedModels.join(", ")}), a .safetensors file, or a folder; default mnist`,
+    default: "mnist",
+    help: `a pretrained model (${
+      shippedModels.join(", ")
+    }), a .safetensors file, or the folder of a training or of a diffusers checkpoint`,
   },
-  count: { kind: "integer", min: 1, max: 1_000_000, help: "images; default 16" },
+  count: { kind: "integer", min: 1, max: 1_000_000, default: 16, help: "number of images" },
   ...samplerFlags,
   seed: {
     kind: "integer",
     min: 0,
     max: Number.MAX_SAFE_INTEGER,
-    help: "image k of a seed is always the same; default 0",
+    default: 0,
+    help: "random seed; image k of a seed does not depend on --count",
   },
-  label: { kind: "integer", min: 0, help: "the class, for models that have classes" },
+  label: { kind: "integer", min: 0, help: "class to generate, for class-conditional models" },
   out: {
     kind: "text",
     value: "PATH",
+    default: "samples.png",
     help:
-      ".png (a grid), .gif or .apng (the denoising), .safetensors, or a folder; default samples.png",
+      "what to write: .png (a grid), .gif or .apng (the denoising), .safetensors (raw floats), a folder (one PNG per image), or - (a PNG on standard output; also gif:-, apng:-, safetensors:-)",
   },
   precision: precisionFlag,
-  preview: { kind: "switch", help: "draw in the terminal what the network takes the images for" },
+  preview: {
+    kind: "switch",
+    help: "preview the current x₀ estimate in the terminal while sampling",
+  },
   ...deviceFlags,
 } as const satisfies Record<string, Flag>;
 

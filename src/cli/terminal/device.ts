@@ -21,15 +21,20 @@ export const deviceFlags = {
     kind: "text",
     choices: ["auto", "gpu", "cpu"],
     value: "KIND",
-    help: "gpu (WebGPU), cpu (WebAssembly), or auto, the default: a GPU if there is one",
+    default: "auto",
+    help: "gpu (WebGPU), cpu (WebAssembly), or auto: a GPU if there is one",
   },
   threads: {
     kind: "integer",
     min: 1,
     max: MAX_THREADS,
-    help: "threads of the CPU; default as many as there are cores",
+    default: "one per core",
+    help: "CPU threads",
   },
-  "no-tune": { kind: "switch", help: "on a GPU, choose kernels by rules instead of measuring" },
+  "no-tune": {
+    kind: "switch",
+    help: "on a GPU, choose kernels by heuristics instead of by measuring",
+  },
 } as const satisfies Record<string, Flag>;
 
 /** The flag of commands that compute with networks on GPUs. */
@@ -37,7 +42,8 @@ export const precisionFlag = {
   kind: "text",
   choices: ["f32", "f16"] satisfies Precision[],
   value: "NAME",
-  help: "f32, the default, or f16: half the memory for activations, on a GPU with shader-f16",
+  default: "f32",
+  help: "f32, or f16: activations in half the memory, on a GPU with the feature shader-f16",
 } as const satisfies Flag;
 
 /** Refuses flags that contradict each other; `wide` and `precision` are not of all commands. */

@@ -8,8 +8,15 @@
 /** How often the line is drawn anew. */
 const INTERVAL_MS = 100;
 
-/** The width of terminals that do not tell theirs. */
-const USUAL_COLUMNS = 80;
+/** The width of a terminal that does not report one. */
+const DEFAULT_COLUMNS = 80;
+/** The width of text that goes to a file or a pipe. */
+const FILE_COLUMNS = 100;
+
+/** Columns of a terminal, or of what stands in its place. */
+export function terminalWidth(stream: { isTerminal(): boolean }): number {
+  return stream.isTerminal() ? Deno.consoleSize().columns || DEFAULT_COLUMNS : FILE_COLUMNS;
+}
 
 /**
  * A status line on a terminal; elsewhere only what is said with {@linkcode Progress.say}. Disposing
@@ -24,7 +31,7 @@ export class Progress implements Disposable {
   update(text: string): void {
     if (!this.#isTerminal || performance.now() - this.#last < INTERVAL_MS) return;
     this.#last = performance.now();
-    const line = text.slice(0, (Deno.consoleSize().columns || USUAL_COLUMNS) - 1);
+    const line = text.slice(0, terminalWidth(Deno.stderr) - 1);
     writeTerminal(`\r${line.padEnd(this.#drawn.length)}`);
     this.#drawn = line;
   }

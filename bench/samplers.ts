@@ -47,8 +47,8 @@ const wanted = String(flags.methods ?? METHODS).split(",") as MethodName[];
 const columns = String(flags.steps ?? STEPS).split(",").map(Number);
 const part = /^(\d+)\/(\d+)$/.exec(String(flags.part ?? ""))?.slice(1).map(Number);
 const home = Deno.env.get("HOME") ?? ".";
-const usualCache = join(Deno.env.get("XDG_CACHE_HOME") ?? join(home, ".cache"), "ddpm-bench");
-const cache = String(flags.cache ?? usualCache);
+const defaultCache = join(Deno.env.get("XDG_CACHE_HOME") ?? join(home, ".cache"), "ddpm-bench");
+const cache = String(flags.cache ?? defaultCache);
 
 /** What is kept of an array under a name; it is made, and kept, if it is not there. */
 async function keep(

@@ -46,7 +46,7 @@ export interface UNetInputs {
   readonly random?: RandomState;
   /** The first stream of random numbers that dropout may use. */
   readonly firstStream?: number;
-  /** Is told of parts that can be computed again from where they begin. */
+  /** Called for each segment eligible for gradient checkpointing. */
   readonly onSegment?: (kind: SegmentKind, segment: Segment) => void;
 }
 

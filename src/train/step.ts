@@ -87,7 +87,7 @@ function decayMask({ specs, offsets, size }: ParameterLayout): Tensor | number {
   return constant(mask);
 }
 
-/** What a batch is learnt by: a network, the noise it sees, where its parameters are, the batch. */
+/** Everything a training step is traced from. */
 export interface StepSpec {
   readonly config: UNetConfig;
   readonly schedule: ScheduleConfig;

@@ -116,7 +116,7 @@ Deno.test("a model that cannot be read is refused", async () => {
   await folder.refuse(["info", "weights.safetensors/x"], /there is no such file or folder/);
   await folder.refuse(["info", "."], /it holds neither model\.safetensors nor diffusion_pytorch/);
   await folder.write("diffusion_pytorch_model.bin", "anything");
-  await folder.refuse(["info", "."], /its weights are pickled/);
+  await folder.refuse(["info", "."], /its weights are a pickle/);
 });
 
 Deno.test("a model without colours can only be written as numbers", async () => {

@@ -269,7 +269,7 @@ Deno.test("training on photos is resumed exactly, with workers, flips and bad fi
   assertEquals(await arrays("b"), await arrays("a"));
   await folder.refuse(
     train("b", 12, "--resume", "--shift", "2"),
-    /Cannot go on: shift is 1 in b and 2 in what is asked for now/,
+    /Cannot resume: shift is 1 in b and 2 in this command/,
   );
   // Until it is found again, a bad file is no error; with none allowed it is.
   const strict = await folder.run(...train("c", 9, ...images, "--max-bad", "0"));

@@ -1,5 +1,5 @@
 /**
- * `ddpm eval`: how good a model is, in numbers.
+ * `ddpm eval`: the likelihood of images under a model.
  *
  * @module
  */
@@ -22,16 +22,16 @@ import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { parseImages } from "./image_options.ts";
 import { formatTime, print, Progress } from "../terminal/progress.ts";
 
-/** Images that are computed together at most. */
+/** The largest batch. */
 const MAX_BATCH = 32;
-/** Images where nobody says how many. */
+/** The default number of images. */
 const DEFAULT_COUNT = 64;
-/** Steps of the ODE, of four evaluations each, where nobody says how many. */
+/** The default number of ODE steps, of four evaluations each. */
 const DEFAULT_STEPS = 64;
-/** Rows of the table of timesteps. */
+/** Rows in the table of timesteps. */
 const ROWS = 10;
 
-/** What `eval` understands. */
+/** The flags of `eval`. */
 export const evalFlags = {
   metric: {
     kind: "text",
@@ -140,7 +140,7 @@ export async function evalCommand(args: readonly string[]): Promise<void> {
   print(flags.json ? JSON.stringify(facts) : describe(facts, data, bound, density));
 }
 
-/** Some of the images, evenly picked. */
+/** Evenly spaced images of a data set. */
 async function pick(set: Dataset, count: number) {
   const { height, width, channels, labels } = set;
   const each = height * width * channels, data = new Float32Array(count * each);

@@ -1,6 +1,6 @@
 /**
- * What `train` makes of pictures: the flags, the section `images` of a configuration, and what is
- * decided by the pictures themselves.
+ * How `train` prepares images: flags, the section `images` of a configuration, and defaults taken from
+ * the images themselves.
  *
  * @module
  */
@@ -12,7 +12,7 @@ import type { Color, Raster } from "../../data/raster.ts";
 import type { Preparation } from "../../data/pictures.ts";
 import type { Flag, Flags } from "../terminal/flags.ts";
 
-/** Flags about pictures. */
+/** Flags about images. */
 export const imageFlags = {
   size: {
     kind: "text",
@@ -65,7 +65,7 @@ export const imageFlags = {
 } as const satisfies Record<string, Flag>;
 
 const side = z.int().min(1).max(4096);
-/** Of the fields as they are in files. */
+/** Schema of the section in files. */
 export const imagesSchema = z.strictObject({
   size: z.union([side.transform((n) => [n, n]), z.tuple([side, side])]).nullable().default(null),
   channels: z.union([z.literal(1), z.literal(3)]).nullable().default(null),
@@ -117,7 +117,7 @@ function parseSize(text: string): [height: number, width: number] {
   return [height, width];
 }
 
-/** Images that may be unreadable, of so many. */
+/** Parses --max-bad for a number of images. */
 export function parseMaxBad(text: string, count: number): number {
   const match = text.match(/^(\d+(?:\.\d+)?)(%?)$/), value = Number(match?.[1]);
   const isGood = match && (match[2] ? value <= 100 : Number.isInteger(value));
@@ -127,24 +127,25 @@ export function parseMaxBad(text: string, count: number): number {
   return match[2] ? Math.floor(value / 100 * count) : value;
 }
 
-/** Pictures with longer sides are not trained on unless `--size` says so. */
-const USUAL_SIDE = 256;
+/** Images with longer sides need an explicit `--size`. */
+const DEFAULT_MAX_SIDE = 256;
 
-/** What is known of a set's pictures. */
+/** Size and channels of the images of a set. */
 export type Look = Pick<Raster, "width" | "height" | "channels"> & {
-  /** Whether those that were looked at are of one size. */
+  /** Whether all inspected images have one size. */
   readonly isOneSize: boolean;
 };
 
 /**
- * What becomes of pictures, by the options, or by what they are.
+ * How images are prepared, by the options, or else by what they are.
  *
- * @throws {InputError} If they need a size and there is none.
+ * @throws {InputError} If they need a --size and none is given.
  */
 export function preparationOf(name: string, options: ImageOptions, look: Look): Preparation {
   const { crop, flip, shift, background } = options;
   if (
-    options.size === null && (!look.isOneSize || Math.max(look.width, look.height) > USUAL_SIDE)
+    options.size === null &&
+    (!look.isOneSize || Math.max(look.width, look.height) > DEFAULT_MAX_SIDE)
   ) {
     const what = look.isOneSize ? `are ${look.width}x${look.height}` : "are of different sizes";
     throw new InputError(

@@ -1,5 +1,5 @@
 /**
- * `ddpm info`: a model's card, or the machine.
+ * `ddpm info`: describes a model, or this machine.
  *
  * @module
  */
@@ -18,7 +18,7 @@ import { formatBytes } from "../../units.ts";
 import { readChoices, tuningFile } from "../terminal/tuning.ts";
 import { packageName, version } from "../terminal/version.ts";
 
-/** What `info` understands. */
+/** The flags of `info`. */
 export const infoFlags = {
   json: { kind: "switch", help: "print JSON" },
   ...deviceFlags,
@@ -53,7 +53,7 @@ async function describeModel(
   };
 }
 
-/** What a training of this network would take on this machine. */
+/** The memory that training this network takes on this machine. */
 async function planTraining(model: Model, flags: Flags<typeof infoFlags>): Promise<string> {
   const { sampleSize, inChannels: channels } = model.config, training = parseTraining({});
   if (!sampleSize) return "depends on the size of the images";
@@ -84,7 +84,7 @@ async function describeMachine(flags: Flags<typeof infoFlags>): Promise<Record<s
     .filter(([key]) => key.startsWith(`${device.name}: `));
   return {
     ...facts,
-    software: device.isSoftware ? "yes: a CPU poses as a GPU" : "no",
+    software: device.isSoftware ? "yes: emulated on the CPU" : "no",
     "largest buffer": formatBytes(limits.maxBufferSize),
     "largest binding": formatBytes(limits.maxStorageBufferBindingSize),
     "workgroup memory": formatBytes(limits.maxComputeWorkgroupStorageSize),

@@ -1,5 +1,5 @@
 /**
- * `ddpm interpolate`: pictures on the way from one to another.
+ * `ddpm interpolate`: images between two seeds or two pictures.
  *
  * @module
  */
@@ -19,7 +19,7 @@ import { print, printError, Progress } from "../terminal/progress.ts";
 import { checkLabel, createSampler, sampleFlags } from "./sample.ts";
 import { checkPreview, watch } from "../terminal/sampling_run.ts";
 
-/** What `interpolate` understands. */
+/** The flags of `interpolate`. */
 export const interpolateFlags = {
   model: sampleFlags.model,
   seeds: { kind: "text", value: "A,B", help: "interpolate between the images of two seeds" },
@@ -62,11 +62,11 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
   checkPreview(flags.preview);
   const { count = 8, out = "interpolation.png", model: place = "mnist" } = flags;
   if ((flags.seeds === undefined) === (flags.images === undefined)) {
-    throw new InputError("Give what to go from and to: --seeds A,B or --images A,B");
+    throw new InputError("Give two ends to interpolate between: --seeds A,B or --images A,B");
   }
   const ends = readPair(flags.seeds ?? flags.images!, flags.seeds ? "seeds" : "images");
   const output = await checkOutput(out), loaded = await loadModel(place);
-  // What is clipped on the way does not lead back.
+  // Clipping cannot be inverted.
   const unclipped = { ...loaded.schedule, clipSample: false, thresholding: false };
   const model = flags.images === undefined ? loaded : { ...loaded, schedule: unclipped };
   const { sampleSize, inChannels: channels, numClassEmbeds: classes } = model.config;
@@ -115,7 +115,7 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
   return watched.isStopped ? INTERRUPTED : 0;
 }
 
-/** The noise that ddim would make two images of. */
+/** DDIM inversion of two images. */
 async function invert(
   device: Device,
   model: Model,

@@ -1,5 +1,5 @@
 /**
- * `ddpm sample`: pictures from a model.
+ * `ddpm sample`: generates images.
  *
  * @module
  */
@@ -28,10 +28,10 @@ import { describeOptions, listMethods, readOptions, samplerFlags } from "./sampl
 import { checkPreview, watch } from "../terminal/sampling_run.ts";
 import { print, printError, Progress } from "../terminal/progress.ts";
 
-/** Images that are computed together at most. */
+/** The largest batch. */
 const MAX_BATCH = 64;
 
-/** What `sample` understands. */
+/** The flags of `sample`. */
 export const sampleFlags = {
   model: {
     kind: "text",
@@ -87,7 +87,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const [height, width] = model.config.sampleSize;
   await checkFits(output, { count, height, width, channels: model.config.inChannels });
   checkLabel(flags.label, model.config.numClassEmbeds);
-  // What the schedule does not allow is refused here and not behind what a device says.
+  // Invalid options are reported before the device is opened and prints its notes.
   const plan = makeUpdateTable(
     methods[method],
     new NoiseSchedule(model.schedule),
@@ -132,7 +132,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   return isStopped ? INTERRUPTED : 0;
 }
 
-/** A sampler that computes no more images together than fit the device. */
+/** Compiles a sampler, halving the batch until it fits the device. */
 export async function createSampler(
   device: Device,
   model: Model,
@@ -147,10 +147,12 @@ export async function createSampler(
   }
 }
 
-/** @throws {InputError} If a label is missing, superfluous, or no class of the model. */
+/** @throws {InputError} If a label is missing, superfluous, or not a class of the model. */
 export function checkLabel(label: number | undefined, classes: number | null): void {
   if (classes === null) {
-    if (label !== undefined) throw new InputError("--label is for models with classes");
+    if (label !== undefined) {
+      throw new InputError("--label is for models with classes, and this one has none");
+    }
   } else if (label === undefined || label >= classes) {
     throw new InputError(
       `The model has ${classes} classes: give a --label from 0 to ${classes - 1}` +

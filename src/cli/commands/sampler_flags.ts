@@ -1,5 +1,5 @@
 /**
- * The flags that choose and set a sampler.
+ * The flags that select and configure a sampler.
  *
  * @module
  */
@@ -16,7 +16,7 @@ import { columns } from "../terminal/progress.ts";
 /** Samplers that make images. */
 const forward = Object.values(methods).filter((m) => !m.isInverse).map(({ name }) => name);
 
-/** What commands that sample understand. */
+/** Flags of commands that sample. */
 export const samplerFlags = {
   steps: {
     kind: "integer",
@@ -64,7 +64,7 @@ export const samplerFlags = {
   },
 } as const satisfies Record<string, Flag>;
 
-/** The settings of the sampler that were given. */
+/** Sampler options from flags. */
 export function readOptions(flags: Flags<typeof samplerFlags>): MethodOptions {
   const { eta, churn, spacing, sigmas, timesteps } = flags;
   return {
@@ -82,22 +82,22 @@ function readTimesteps(text: string): number[] {
   throw new InputError(`--timesteps must be numbers with commas, as 999,800,500, not ${text}`);
 }
 
-/** All samplers, a line each. */
+/** A table of all samplers. */
 export function listMethods(): string {
   const rows = Object.values(methods).filter((m) => !m.isInverse).map((m: Solver) => [
     m.name,
     String(m.order),
     String(m.evaluations),
-    String(m.usual?.steps ?? DEFAULT_STEPS),
+    String(m.defaults?.steps ?? DEFAULT_STEPS),
     m.isStochastic ? "yes" : m.takes.includes("eta") ? "with eta" : "no",
     m.kind === "integer" ? m.isUneven ? "timesteps" : "even timesteps" : "timesteps, sigmas",
     m.summary,
   ]);
-  rows.unshift(["sampler", "order", "evaluations", "steps", "noise", "walks", "what it is"]);
+  rows.unshift(["sampler", "order", "evaluations", "steps", "noise", "visits", "description"]);
   return columns(rows, rows[0].length).join("\n");
 }
 
-/** The settings as a file's texts say them. */
+/** Sampler options as metadata of a file. */
 export const describeOptions = (options: MethodOptions): Record<string, string | number> =>
   Object.fromEntries(
     Object.entries(options).map(([name, value]) => [

@@ -1,5 +1,5 @@
 /**
- * `ddpm train`: a model from pictures.
+ * `ddpm train`: trains a model on images.
  *
  * @module
  */
@@ -80,9 +80,9 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
     saveEvery: flags["save-every"] ?? DEFAULTS.saveEvery,
   };
   await preparePictures();
-  const usual = flags.wide ? "cpu" : flags.device;
+  const preferred = flags.wide ? "cpu" : flags.device;
   const open = (kind?: Device["kind"]) => {
-    const device = kind ?? usual;
+    const device = kind ?? preferred;
     return openForCommand(device ? { ...flags, device } : flags, progress);
   };
   const command = ["ddpm train", ...args.map(quote)].join(" ");
@@ -91,11 +91,11 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
   });
 }
 
-/** An argument as a shell takes it. */
+/** Quotes an argument for a shell. */
 const quote = (text: string) =>
   /^[\w./:=,+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
-/** Does some steps of a new training, and prints where their time went. */
+/** Profiles some steps of a new training. */
 async function profile(flags: TrainFlags, steps: number): Promise<number> {
   const superfluous = (["out", "resume", "steps"] as const).find((name) => flags[name]);
   if (superfluous) throw new InputError(`--profile writes nothing: leave out --${superfluous}`);
@@ -122,7 +122,7 @@ async function profile(flags: TrainFlags, steps: number): Promise<number> {
 const needsData = () =>
   new InputError(`train needs --data: ${Object.keys(knownData).join(", ")}, or a folder`);
 
-/** How the data are read; it does not change what is learned. */
+/** How the data are read; this does not affect the result. */
 const readOptions = (flags: TrainFlags): ReadOptions => ({
   ...(flags.cache ? { cache: true } : {}),
   ...(flags["max-bad"] === undefined ? {} : { maxBad: flags["max-bad"] }),

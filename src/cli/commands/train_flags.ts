@@ -1,5 +1,5 @@
 /**
- * What `train` understands.
+ * The flags of `train`.
  *
  * @module
  */
@@ -11,10 +11,10 @@ import type { Flag, Flags } from "../terminal/flags.ts";
 import { imageFlags } from "./image_options.ts";
 import { DEFAULT_STEPS, MAX_STEPS, presets } from "../run/run_config.ts";
 
-/** Steps where nobody says how many: between lines of the log, between checkpoints. */
+/** Default intervals in steps: of log lines and of checkpoints. */
 export const DEFAULTS = { logEvery: 50, saveEvery: 500 };
 
-/** What `train` understands. */
+/** The flags of `train`. */
 export const trainFlags = {
   data: {
     kind: "text",

@@ -1,5 +1,5 @@
 /**
- * Where training data come from: what is at a place, and how it becomes a data set.
+ * Opening data sets: detects what a path holds, and reads it.
  *
  * @module
  */
@@ -16,7 +16,7 @@ import { tensorPictures } from "../../data/datasets/array_files.ts";
 import { type ArchiveEntry, extract, readZip } from "../../formats/zip.ts";
 import type { Dataset } from "../../data/dataset.ts";
 import { pictureDataset, type Pictures } from "../../data/pictures.ts";
-import { decodedDataset, usualWorkers } from "./decode_pool.ts";
+import { decodedDataset, defaultWorkers } from "./decode_pool.ts";
 import { decodeImage } from "./decode.ts";
 import { explain, kindOf, readFile, refuseStdin } from "../terminal/files.ts";
 import { suggest } from "../terminal/flags.ts";
@@ -39,19 +39,19 @@ import {
 import { IDX_IMAGES, knownData, readEmojiFolder } from "./builtin_datasets.ts";
 import type { Progress } from "../terminal/progress.ts";
 
-/** How a data set is read, apart from what becomes of its pictures. */
+/** How a data set is read. */
 export interface ReadOptions {
-  /** Whether decoded pictures are kept. */
+  /** Whether to cache decoded images. */
   readonly cache?: boolean;
-  /** Images that may be unreadable. @default {"1%"} */
+  /** How many images may be unreadable. @default {"1%"} */
   readonly maxBad?: string;
-  /** Threads that decode. */
+  /** Number of decoding threads. */
   readonly workers?: number;
 }
 
 /**
- * Opens a data set: one known by name, or a file or folder. As with models, a name is no path: a
- * folder called mnist is `./mnist`.
+ * Opens a data set by name, or a file or folder. Names take precedence: a folder called mnist is
+ * `./mnist`.
  *
  * @throws {InputError} If there is none, or it cannot be read.
  */
@@ -59,7 +59,7 @@ export async function openDataset(
   place: string,
   images: ImageOptions,
   progress: Progress,
-  { cache = false, maxBad = "1%", workers = usualWorkers() }: ReadOptions = {},
+  { cache = false, maxBad = "1%", workers = defaultWorkers() }: ReadOptions = {},
 ): Promise<Dataset> {
   parseMaxBad(maxBad, 0);
   refuseStdin(place, "a data set");
@@ -98,7 +98,7 @@ export async function openDataset(
   );
 }
 
-/** Half of the memory that is free, or 1 GiB where Deno was not allowed to see that. */
+/** Half of the free memory, or 1 GiB if Deno may not query it. */
 function cacheLimit(): number {
   try {
     return Math.min(2 ** 36, Math.floor(Deno.systemMemoryInfo().available / 2));
@@ -109,8 +109,8 @@ function cacheLimit(): number {
 }
 
 /**
- * Where the pictures are that a data set holds back from training: of MNIST and its kin those of the
- * files t10k-*; `undefined` if it holds none back.
+ * The test split of a data set: for MNIST and data sets in its format, the files t10k-*; `undefined`
+ * if there is none.
  */
 export async function heldBack(place: string): Promise<string | undefined> {
   if (place === "mnist") return "mnist-test";
@@ -121,10 +121,10 @@ export async function heldBack(place: string): Promise<string | undefined> {
   return undefined;
 }
 
-/** Pictures that are looked at to see what a set is like. */
+/** How many images are inspected to find size and channels of a data set. */
 const LOOKED_AT = 64;
 
-/** What a set's pictures are like: some of them, evenly chosen. Damaged ones are passed over. */
+/** Size and channels of a data set, from evenly chosen images. Damaged ones are skipped. */
 async function lookAt(files: ImageFiles): Promise<Look> {
   using reader = new ImageReader(files.place);
   const step = Math.max(1, files.count / LOOKED_AT);
@@ -148,7 +148,7 @@ async function lookAt(files: ImageFiles): Promise<Look> {
   return { ...first, channels: isGrey ? 1 : 3, isOneSize };
 }
 
-/** What is at a path. */
+/** Opens a file or folder. */
 async function openPath(
   path: string,
   classes: ClassSource,
@@ -218,9 +218,9 @@ async function openIdx(path: string, name: string): Promise<Pictures> {
   return idxPictures(name, images, undefined, isTransposed);
 }
 
-/** Larger files are read bit by bit. */
+/** Larger files are read in parts. */
 const IN_MEMORY = 2 ** 30;
-/** Images in a compressed tar take more memory than this only unpacked by hand. */
+/** Larger compressed tar archives must be unpacked by the user. */
 const MAX_TAR = 2 ** 32;
 
 async function openFile(

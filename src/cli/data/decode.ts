@@ -1,6 +1,6 @@
 /**
- * Decoding of image files, by Deno's own decoders: PNG, JPEG, the first frame of GIF and WebP, BMP.
- * Photographs are turned as their EXIF data say.
+ * Decoding of image files with Deno's decoders: PNG, JPEG, the first frame of GIF and WebP, BMP. The
+ * EXIF orientation is applied.
  *
  * @module
  */

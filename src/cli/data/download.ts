@@ -1,6 +1,5 @@
 /**
- * Downloads that may be cut off: they go on where they were, and what comes out is what was
- * published, byte for byte, or an error.
+ * Resumable downloads, verified by SHA-256.
  *
  * @module
  */
@@ -11,9 +10,9 @@ import { explain, followLink, kindOf, makeFolder } from "../terminal/files.ts";
 import type { Progress } from "../terminal/progress.ts";
 import { formatBytePair, formatBytes } from "../../units.ts";
 
-/** A file that somebody published. */
+/** A published file. */
 export interface Published {
-  /** Where it is, without its name. */
+  /** Its URL without the file name. */
   readonly base: string;
   readonly file: string;
   readonly bytes: number;
@@ -21,15 +20,15 @@ export interface Published {
   readonly sha256: string;
 }
 
-/** How often a connection may break before it is an error, if no byte arrives in between. */
+/** Attempts without progress before giving up. */
 const TRIES = 4;
-/** A connection that is silent for so long is given up. */
+/** A connection without data for this long is aborted. */
 const SILENCE_MS = 60_000;
 
 /**
- * The path of a published file in a folder, after it was downloaded if it was not there yet.
+ * Downloads a published file to a folder unless it is there already; returns its path.
  *
- * @throws {Error} If it cannot be had, or is not what was published.
+ * @throws {Error} If it cannot be downloaded, or its checksum does not match.
  */
 export async function obtain(
   file: Published,
@@ -48,7 +47,7 @@ export async function obtain(
   let had = await sizeOf(part);
   if (had > file.bytes) await Deno.remove(part), had = 0;
   progress.say(
-    `downloading ${url}, ${size}${had ? ` (${formatBytes(had)} are there)` : ""}, to ${folder}`,
+    `downloading ${url}, ${size}${had ? ` (${formatBytes(had)} done)` : ""}, to ${folder}`,
   );
   for (let failures = 0; had < file.bytes;) {
     const before = had;
@@ -62,7 +61,7 @@ export async function obtain(
       failures = had > before ? 1 : failures + 1;
       if (failures >= TRIES) {
         throw new Error(
-          `Cannot download ${url}: ${explain(error)}; the same command goes on after ` +
+          `Cannot download ${url}: ${explain(error)}; the same command resumes after ` +
             formatBytes(had),
           { cause: error },
         );
@@ -85,13 +84,13 @@ export async function obtain(
   return path;
 }
 
-/** What no second try mends. */
+/** An error that retrying does not fix. */
 class Refusal extends Error {}
 
 const sizeOf = async (path: string) =>
   await kindOf(path) === "file" ? (await Deno.stat(path)).size : 0;
 
-/** Fetches what is missing of a file, to its end; servers that know no ranges send all of it. */
+/** Fetches the rest of a file; servers without range requests send all of it. */
 async function fetchRest(
   url: string,
   part: string,
@@ -100,7 +99,7 @@ async function fetchRest(
   onProgress: (bytes: number) => void,
 ): Promise<void> {
   const silence = new AbortController();
-  const stop = () => silence.abort(new Error(`nothing came for ${SILENCE_MS / 1000} s`));
+  const stop = () => silence.abort(new Error(`no data for ${SILENCE_MS / 1000} s`));
   let timer = setTimeout(stop, SILENCE_MS);
   try {
     const headers = had ? { range: `bytes=${had}-` } : {};
@@ -117,7 +116,9 @@ async function fetchRest(
     if (status !== 200 && status !== 206) throw await refuse(`the server answers ${status}`);
     const isRest = status === 206, from = isRest ? had : 0;
     const start = Number(response.headers.get("content-range")?.match(/^bytes (\d+)-/)?.[1]);
-    if (isRest && start !== had) throw await refuse("the server sends another part than asked for");
+    if (isRest && start !== had) {
+      throw await refuse("the server sends another range than requested");
+    }
     const length = response.headers.get("content-length");
     const isEncoded = response.headers.has("content-encoding");
     if (length !== null && !isEncoded && Number(length) !== size - from) {

@@ -1,5 +1,5 @@
 /**
- * Pictures as files.
+ * Reading and writing image files.
  *
  * @module
  */
@@ -24,10 +24,10 @@ import {
 } from "../terminal/files.ts";
 import { packageName, version } from "../terminal/version.ts";
 
-/** The facts that a picture carries along: model, seed, steps. */
+/** Metadata of an image: model, seed, steps. */
 export type Provenance = Readonly<Record<string, string | number>>;
 
-/** What an output path asks for. */
+/** The kind of output that a path selects. */
 export type OutputKind = "grid" | "animation" | "tensors" | "folder";
 
 /** Formats by the ends of file names. */
@@ -50,7 +50,7 @@ export interface Output {
 }
 
 /**
- * Decides by its name what a path asks for, and checks that it can be written. `-` is a PNG on
+ * Selects the output by the name of a path, and checks that it can be written. `-` is a PNG on
  * standard output, and `gif:-` a GIF.
  *
  * @throws {InputError} If the name ends in something unknown, or nothing can be written there.
@@ -83,18 +83,18 @@ export async function checkOutput(path: string): Promise<Output> {
   return { path: isStream ? STREAM : path, kind, extension, isStream };
 }
 
-/** Loads what writes pictures. It wants permissions of its own: better now than after the work. */
+/** Loads the image encoder. It needs permissions of its own: better asked for now than at the end. */
 export async function preparePictures(): Promise<void> {
   await import("imagescript");
 }
 
-/** Pixels on a side of a grid at most: 268 MB, and more than anybody looks at. */
+/** The longest side of a grid in pixels: 268 MB. */
 const MAX_SIDE = 8192;
-/** Pixels on a side that enlarging does not go beyond. */
+/** Grids are not enlarged beyond this side. */
 const GOOD_SIDE = 2048;
-/** Images in an animation at most: it holds every frame of every image. */
+/** The most images in an animation: it holds every frame of every image. */
 const MAX_ANIMATED = 64;
-/** Bytes of all images together at most. */
+/** The most bytes of all images together. */
 const MAX_BYTES = 2 ** 31;
 
 /**
@@ -131,11 +131,11 @@ export async function checkFits(
   }
 }
 
-/** Names of pictures in a folder. */
+/** The file name of image `i` of `count` in a folder. */
 const nameOf = (i: number, count: number): string =>
   `${String(i).padStart(Math.max(4, String(count - 1).length), "0")}.png`;
 
-/** Numbered pictures in a folder that the next `count` do not replace, in words. */
+/** Numbered images in a folder that writing `count` images does not replace, as text. */
 async function numberedBeyond(folder: string, count: number): Promise<string | undefined> {
   const replaced = new Set(Array.from({ length: count }, (_, i) => nameOf(i, count)));
   const others = (await listFolder(folder)).filter((name) =>
@@ -145,18 +145,18 @@ async function numberedBeyond(folder: string, count: number): Promise<string | u
   return `${others[0]} to ${others[others.length - 1]} (${others.length} files)`;
 }
 
-/** Pixels on the longer side of a grid that is not enlarged, about. */
+/** The longer side of a grid before enlarging, approximately. */
 const gridSide = ({ count, height, width }: Omit<Images, "data">): number =>
   Math.ceil(Math.sqrt(count)) * (Math.max(height, width) + 1) + 1;
 
-/** The images in a grid, small ones enlarged so that they can be seen. */
+/** The images in a grid, small ones enlarged. */
 export function drawGrid(images: Images): Picture {
   const { height, width } = images;
   const enough = Math.min(128 / Math.max(height, width), GOOD_SIDE / gridSide(images));
   return makeGrid(images, Math.max(1, Math.floor(enough)));
 }
 
-/** A picture as PNG, with what made it in its text chunks. */
+/** Encodes a PNG, with metadata in text chunks. */
 export async function encodePng(
   { width, height, rgba }: Picture,
   provenance: Provenance,
@@ -171,11 +171,11 @@ export async function encodePng(
   return withoutTime(await image.encode(3, texts));
 }
 
-/** Text chunks are Latin-1 by their standard; JSON knows these escapes. */
+/** Text chunks are Latin-1; other characters become JSON escapes. */
 const plain = (text: string) =>
   text.replace(/[^ -~]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
-/** A PNG without its time of making, so that the same seed gives the same bytes. */
+/** Removes the creation time of a PNG, so that the same seed gives the same bytes. */
 function withoutTime(png: Uint8Array): Uint8Array {
   const view = new DataView(png.buffer, png.byteOffset, png.byteLength),
     parts = [png.subarray(0, 8)];
@@ -191,7 +191,7 @@ function withoutTime(png: Uint8Array): Uint8Array {
   return out;
 }
 
-/** Milliseconds of each frame; an animation stays with the last one for a while. */
+/** Milliseconds of each frame; the last one is shown longer. */
 const durationsOf = (frames: number): number[] =>
   Array.from(
     { length: frames },
@@ -210,7 +210,7 @@ async function encodeGif(frames: readonly Picture[]): Promise<Uint8Array> {
   return await new GIF(made, 0).encode(95);
 }
 
-/** Writes images in the form that an output asks for; returns what was written, in words. */
+/** Writes images to an output; returns a description of what was written. */
 export async function writeImages(
   { path, kind, extension, isStream }: Output,
   images: Images,
@@ -273,9 +273,9 @@ function channelsFirst(
 }
 
 /**
- * A picture as a network sees it: in [-1, 1], with as many channels, over white if transparent.
+ * Decodes an image for a network: in [-1, 1], with its number of channels, white behind transparency.
  *
- * @throws {InputError} If it is no picture, or of another size.
+ * @throws {InputError} If it is not an image, or of another size.
  */
 export async function readPicture(
   bytes: Uint8Array<ArrayBuffer>,

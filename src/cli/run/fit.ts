@@ -6,6 +6,7 @@
 
 import { toSnakeCase } from "../../config.ts";
 import { InputError } from "../../errors.ts";
+import { largestThat } from "../../gpu/compile_batch.ts";
 import { type Device, LimitError } from "../../gpu/device.ts";
 import type { Model } from "../../model/model.ts";
 import type { Dataset } from "../../data/dataset.ts";
@@ -82,13 +83,12 @@ function flagsThatFit(
     return 1.5 * device.plan(evaluationStep(makeStepSpec(model, size, training, sizes))).bytes;
   };
   const flags: string[] = [], { batchSize, microBatch } = training;
-  // A larger batch takes more memory, so that those that fit are found by halving.
-  const halves = Array.from({ length: 17 }, (_, i) => Math.floor(most / 2 ** i)).filter((n) => n);
   if (microBatch === null) {
-    const batch = halves.find((n) => fits({ batchSize: n }));
+    const batch = largestThat((n) => fits({ batchSize: n }), most + 1);
     if (batch) flags.push(`--batch-size ${batch}`);
   }
-  const part = halves.map((n) => divisorOf(batchSize, n)).find((n) => fits({ microBatch: n }));
+  const parts = Array.from({ length: most }, (_, i) => most - i).filter((n) => batchSize % n === 0);
+  const part = parts.find((n) => fits({ microBatch: n }));
   if (part) flags.push(`--micro-batch ${part}`);
   for (let n = 2; Math.min(image.height, image.width) / n >= SMALLEST; n *= 2) {
     const [height, width] = [image.height, image.width].map((side) => Math.floor(side / n));
@@ -97,11 +97,4 @@ function flagsThatFit(
     break;
   }
   return flags;
-}
-
-/** The largest divisor of a number up to a limit. */
-function divisorOf(n: number, limit: number): number {
-  let divisor = limit;
-  while (n % divisor) divisor--;
-  return divisor;
 }

@@ -1,13 +1,12 @@
 /**
- * What Ctrl-C does to work that takes long: once asks for an end that keeps what is done, twice is
- * one.
+ * Ctrl-C during long work. First: finish gracefully and save. Second: exit now.
  *
  * @module
  */
 
 import type { Progress } from "../terminal/progress.ts";
 
-/** The exit code of a program that was interrupted. */
+/** The exit code after an interruption. */
 export const INTERRUPTED = 130;
 
 const SIGNALS: readonly Deno.Signal[] = Deno.build.os === "windows"
@@ -19,17 +18,17 @@ export class Interruption implements Disposable {
   readonly #abort = new AbortController();
   readonly #listen: () => void;
 
-  /** @param what What is going to be done with what there is, "saving". */
+  /** @param what What happens before the end, for the message: "saving". */
   constructor(progress: Progress, what: string) {
     this.#listen = () => {
       if (this.signal.aborted) Deno.exit(INTERRUPTED);
-      progress.say(`interrupted: ${what}; once more ends at once`);
+      progress.say(`interrupted: ${what}; press Ctrl-C again to exit at once`);
       this.#abort.abort();
     };
     for (const name of SIGNALS) Deno.addSignalListener(name, this.#listen);
   }
 
-  /** Aborted by the first signal. */
+  /** Aborts at the first signal. */
   get signal(): AbortSignal {
     return this.#abort.signal;
   }

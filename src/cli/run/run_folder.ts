@@ -1,10 +1,10 @@
 /**
- * The folder of a training: what it was started with, where it is, and how it went.
+ * The folder of a training: its configuration, checkpoints, log and samples.
  *
  * - `config.json`: data, network, schedule, settings
- * - `model.safetensors`: the moving average of the weights; what `sample` takes
- * - `state.safetensors`: everything that is needed to go on, with a checksum; and `state-STEP`, the
- *   ones before it
+ * - `model.safetensors`: the EMA of the weights, which `sample` loads
+ * - `state.safetensors`: everything that resuming needs, with a checksum; older ones are
+ *   `state-STEP.safetensors`
  * - `log.jsonl`, `samples/`, `report.html`
  *
  * @module
@@ -46,34 +46,34 @@ import {
 } from "./run_config.ts";
 import { isIntact, writeSealed } from "./state_file.ts";
 
-/** Files of a training, of which none may be there when one starts. */
+/** Files of a training, none of which may exist when a new one starts. */
 const FILES = ["model.safetensors", "state.safetensors", "log.jsonl", "report.html"];
 
-/** The newest state, and the names of older ones. */
+/** File names of the newest state and of older ones. */
 const STATE = "state.safetensors", OLDER = /^state-(\d{7,})\.safetensors$/;
 const olderName = (step: number) => `state-${String(step).padStart(7, "0")}.safetensors`;
 
-/** How parameters lie in a state; one that does not tell has them as the first states did. */
+/** Version of the parameter layout in a state; states without one have the first layout. */
 const LAYOUT = "2", FLAT = new Set(["parameters", "moment1", "moment2", "ema"]);
 
-/** Pictures of samples, and how many of them a report shows. */
+/** Sample grids, and how many of them the report shows. */
 const SAMPLES = /^step-(\d+)\.png$/, SHOWN_SAMPLES = 12;
 
 /** Settings of {@linkcode RunFolder}. */
 export interface FolderOptions {
-  /** How the model is written. @default {"F32"} */
+  /** The data type of the model file. @default {"F32"} */
   readonly dtype?: "F32" | "F16";
-  /** How many states are kept, the newest included. @default {2} */
+  /** How many states to keep, the newest included. @default {2} */
   readonly keep?: number;
 }
 
-/** A state as it was saved, and how long the training took until then. */
+/** A saved state, and the training time until then. */
 export interface SavedState {
   readonly state: TrainingState;
   readonly seconds: number;
 }
 
-/** The folder of a training. Disposing of it lets other processes write to it. */
+/** The folder of a training. Disposing of it releases its lock. */
 export class RunFolder implements Disposable {
   readonly path: string;
   readonly #options: Required<FolderOptions>;
@@ -91,13 +91,12 @@ export class RunFolder implements Disposable {
     return join(this.path, name);
   }
 
-  /** @throws {InputError} If a training is there already, or nothing can be written there. */
+  /** @throws {InputError} If the folder holds a training already, or is not writable. */
   async checkNew(): Promise<void> {
     const names = await listFolder(this.path), samples = await listFolder(this.#at("samples"));
     if (names.includes("config.json")) {
       throw new InputError(
-        `${this.path} holds a training already: --resume goes on with it, another --out starts a ` +
-          "new one",
+        `${this.path} holds a training already: continue it with --resume, or give another --out`,
       );
     }
     // What an earlier training left would end up among the files of this one.
@@ -117,19 +116,19 @@ export class RunFolder implements Disposable {
   async readConfig(): Promise<RunConfig> {
     const path = this.#at("config.json");
     if (await kindOf(path) !== "file") {
-      throw new InputError(`Cannot go on: ${this.path} holds no training`);
+      throw new InputError(`Cannot resume: ${this.path} holds no training`);
     }
     return await readRunConfig(path);
   }
 
   /**
-   * Checks, where the system tells, that the disk has room for what a training will write.
+   * Checks that the disk has room for what a training will write, if its free space is known.
    *
    * @param model Bytes of the model's weights; a state has four times as many.
    * @throws {InputError} If it has not.
    */
   async checkSpace(model: number): Promise<void> {
-    // One state more than are kept, since a file is written before another one goes.
+    // One state more than are kept: a new one is written before an old one is removed.
     const needed = 4 * model * (this.#options.keep + 1) + 2 * model;
     const free = await freeSpace(await nearestFolder(this.path));
     if (free === undefined || free >= needed) return;
@@ -141,9 +140,9 @@ export class RunFolder implements Disposable {
   }
 
   /**
-   * Makes the folder if need be, and keeps other processes from writing to it.
+   * Creates the folder if necessary, and locks it.
    *
-   * @throws {InputError} If another one trains there.
+   * @throws {InputError} If another process is training there.
    */
   async lock(): Promise<void> {
     await makeFolder(this.path);
@@ -151,12 +150,12 @@ export class RunFolder implements Disposable {
   }
 
   /**
-   * Starts afresh. The configuration alone is enough to go on: where there is nothing else, the
-   * training starts from the beginning.
+   * Starts a new training. The configuration alone is enough to resume: without a state, the training
+   * starts from the beginning.
    */
   async create(config: RunConfig): Promise<void> {
     await this.lock();
-    // Another process may have been here since.
+    // Another process may have started one in the meantime.
     await this.checkNew();
     await this.#lock?.sign();
     const text = JSON.stringify(formatRunConfig(config), null, 2) + "\n";
@@ -165,8 +164,8 @@ export class RunFolder implements Disposable {
   }
 
   /**
-   * Goes on where a training was saved last, or from the beginning: drops what was logged since, and
-   * what a killed process left.
+   * Resumes from the last saved state, or from the beginning: drops later lines of the log, and
+   * temporary files of a killed process.
    */
   async goOn(saved: SavedState | undefined): Promise<void> {
     const step = saved?.state.step ?? 0;
@@ -183,11 +182,10 @@ export class RunFolder implements Disposable {
   }
 
   /**
-   * Saves everything that is needed to go on, and the model as it is. The state before it is kept
-   * under another name.
+   * Saves a checkpoint: the state and the model. The previous state is kept under another name.
    *
-   * @param buffers What the state consists of.
-   * @param seconds How long the training took so far.
+   * @param buffers The buffers of the state.
+   * @param seconds Training time so far.
    */
   async save(
     { step, buffers }: Pick<Trainer, "step" | "buffers">,
@@ -208,7 +206,7 @@ export class RunFolder implements Disposable {
     if (this.#options.keep > 1 && await kindOf(this.#at(STATE)) === "file") {
       await linkFile(this.#at(STATE), this.#at(olderName(this.#saved)));
     }
-    // The state is the truth; the model comes first, so that it is never missing.
+    // Resuming needs the state; the model is written first, so that it is never missing.
     await writeWhole(this.#at("model.safetensors"), file);
     // It is as large as the weights.
     file = undefined;
@@ -220,7 +218,7 @@ export class RunFolder implements Disposable {
     });
     this.#saved = step;
     this.#seconds = seconds;
-    // Those of later steps are of a time that was gone back from.
+    // States of later steps are from before the training was taken back to an older one.
     const older = (await this.#older()).filter((other) => other < step);
     const kept = older.slice(0, this.#options.keep - 1);
     for (const other of await this.#older()) {
@@ -228,17 +226,17 @@ export class RunFolder implements Disposable {
     }
   }
 
-  /** Steps of the states before the newest one, the latest first. */
+  /** Steps of the older states, the latest first. */
   async #older(): Promise<number[]> {
     return (await listFolder(this.path)).flatMap((name) => OLDER.exec(name)?.[1] ?? []).map(Number)
       .sort((a, b) => b - a);
   }
 
   /**
-   * Where the training was when it was saved last; `undefined` if it ended before that.
+   * The last saved state; `undefined` if there is none yet.
    *
-   * @throws {InputError} If the file is damaged or of another network; it names an older one that is
-   * not.
+   * @throws {InputError} If the file is damaged or of another network; the message names an older
+   * one that is usable.
    */
   async readState(config: RunConfig): Promise<SavedState | undefined> {
     const path = this.#at(STATE);
@@ -249,19 +247,19 @@ export class RunFolder implements Disposable {
         const older = error instanceof InputError && await this.#findOlder(config);
         if (!older) throw error;
         throw new InputError(
-          `${error.message}. ${older.path}, of step ${older.saved.state.step}, is whole: delete ` +
-            `${path}, and --resume goes on from there`,
+          `${error.message}. ${older.path}, of step ${older.saved.state.step}, is intact: delete ` +
+            `${path}, and --resume continues from there`,
         );
       }
     }
     const older = await this.#findOlder(config);
     if (!older && (await this.#readLog()).length) {
-      throw new InputError(`Cannot go on: ${this.path} holds no ${STATE}`);
+      throw new InputError(`Cannot resume: ${this.path} holds no ${STATE}`);
     }
     return older?.saved;
   }
 
-  /** The latest of the older states that is whole. */
+  /** The latest older state that is intact. */
   async #findOlder(config: RunConfig): Promise<{ path: string; saved: SavedState } | undefined> {
     for (const step of await this.#older()) {
       const path = this.#at(olderName(step));
@@ -276,19 +274,21 @@ export class RunFolder implements Disposable {
   async #readState(path: string, config: RunConfig): Promise<SavedState> {
     const bytes = await readFile(path), { tensors, metadata } = readSafetensors(bytes, path);
     if (!isIntact(bytes)) {
-      throw new InputError(`Cannot go on: ${path} is damaged, its checksum does not match`);
+      throw new InputError(`Cannot resume: ${path} is damaged, its checksum does not match`);
     }
     const step = Number(metadata.step ?? NaN), seconds = Number(metadata.seconds ?? NaN);
     if (!Number.isSafeInteger(step) || step < 0 || !(seconds >= 0)) {
-      throw new InputError(`Cannot go on: ${path} does not tell how far the training was`);
+      throw new InputError(`Cannot resume: ${path} has no valid step or time`);
     }
     const saved = parseFields(metadata.unet), here = architectureOf(config.unet);
     const difference = describeDifference(saved, path, here, this.#at("config.json"));
     if (difference) {
-      throw new InputError(`Cannot go on: the state is of another network: ${difference}`);
+      throw new InputError(`Cannot resume: the state is of another network: ${difference}`);
     }
     const odd = [...tensors].find(([, tensor]) => tensor.dtype !== "F32");
-    if (odd) throw new InputError(`Cannot go on: ${odd[0]} in ${path} is ${odd[1].dtype}, not F32`);
+    if (odd) {
+      throw new InputError(`Cannot resume: ${odd[0]} in ${path} is ${odd[1].dtype}, not F32`);
+    }
     const layout = metadata.layout === LAYOUT ? undefined : parameterLayout(config.unet);
     const arrays = Object.fromEntries([...tensors].map(([name, tensor]) => {
       const values = toFloat32(tensor);
@@ -300,7 +300,7 @@ export class RunFolder implements Disposable {
     };
   }
 
-  /** The lines of the log, up to one that was cut off by whatever ended the training. */
+  /** The lines of the log, up to one that was cut off when the training was killed. */
   async #readLog(): Promise<LogLine[]> {
     const path = this.#at("log.jsonl"), found: LogLine[] = [];
     if (await kindOf(path) !== "file") return found;
@@ -315,7 +315,7 @@ export class RunFolder implements Disposable {
     return found;
   }
 
-  /** Adds a line to the log. */
+  /** Appends a line to the log. */
   async log(line: LogLine): Promise<void> {
     this.#history.add(line);
     await appendText(this.#at("log.jsonl"), JSON.stringify(line) + "\n");
@@ -331,27 +331,27 @@ export class RunFolder implements Disposable {
     return this.#history.last?.step ?? 0;
   }
 
-  /** The step that was saved last; -1 before the first. */
+  /** The step of the last checkpoint; -1 before the first. */
   get lastSaved(): number {
     return this.#saved;
   }
 
-  /** Seconds that the training took until it was saved. */
+  /** Training time in seconds at the last checkpoint. */
   get seconds(): number {
     return this.#seconds;
   }
 
-  /** Writes a picture of samples. */
+  /** Writes a sample grid. */
   async writeSamples(step: number, png: Uint8Array): Promise<void> {
     const name = `step-${String(step).padStart(7, "0")}.png`;
     await writeWhole(join(this.#at("samples"), name), png);
   }
 
-  /** Writes the report, of which the folder knows the log and the samples. */
+  /** Writes the report; log and samples are those of the folder. */
   async writeReport(report: Omit<Report, "history" | "samples" | "title">): Promise<void> {
     const names = (await listFolder(this.#at("samples"))).filter((name) => SAMPLES.test(name));
     const count = Math.min(names.length, SHOWN_SAMPLES);
-    // The first, the last, and some in between.
+    // The first, the last, and evenly spaced ones in between.
     const shown = Array.from(
       { length: count },
       (_, i) => names[Math.round(i * (names.length - 1) / Math.max(1, count - 1))],
@@ -364,7 +364,7 @@ export class RunFolder implements Disposable {
     await writeWhole(this.#at("report.html"), page);
   }
 
-  /** Lets other processes write to the folder. */
+  /** Releases the lock. */
   [Symbol.dispose](): void {
     this.#lock?.[Symbol.dispose]();
   }

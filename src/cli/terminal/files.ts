@@ -1,5 +1,5 @@
 /**
- * Files: reading with messages that help, writing whole or not at all, and where models are.
+ * Reading files with readable errors, writing them atomically, and loading models.
  *
  * @module
  */
@@ -13,13 +13,13 @@ import { readSafetensors } from "../../formats/safetensors.ts";
 import { parseSchedule } from "../../diffusion/schedule.ts";
 import { fetchModel, type ShippedModel, shippedModels } from "../../model/pretrained.ts";
 
-/** What is wrong with a path, in words. */
+/** A readable reason for a file-system error. */
 export function explain(error: unknown): string {
   if (error instanceof Deno.errors.NotFound) return "it does not exist";
-  if (error instanceof Deno.errors.PermissionDenied) return "reading or writing it is not allowed";
+  if (error instanceof Deno.errors.PermissionDenied) return "permission denied";
   if (error instanceof Deno.errors.NotCapable) return "Deno was not given permission for it";
   if (error instanceof Deno.errors.IsADirectory) return "it is a folder";
-  if (error instanceof Deno.errors.NotADirectory) return "a part of its path is no folder";
+  if (error instanceof Deno.errors.NotADirectory) return "a part of its path is not a folder";
   // Without the call and the path, which Deno appends.
   return (error as Error).message.replace(/ \(os error \d+\).*/s, "");
 }
@@ -33,7 +33,7 @@ export async function readFile(path: string): Promise<Uint8Array<ArrayBuffer>> {
   }
 }
 
-/** @throws {InputError} If the file cannot be read or is no JSON. */
+/** @throws {InputError} If the file cannot be read or is not JSON. */
 export async function readJson(path: string): Promise<unknown> {
   const text = new TextDecoder().decode(await readFile(path));
   try {
@@ -43,7 +43,7 @@ export async function readJson(path: string): Promise<unknown> {
   }
 }
 
-/** What is at a path. */
+/** Whether a path is a file, a folder, or does not exist. */
 export async function kindOf(path: string): Promise<"file" | "folder" | "nothing"> {
   try {
     return (await Deno.stat(path)).isDirectory ? "folder" : "file";
@@ -66,7 +66,7 @@ export function refuseStdin(path: string, what: string): void {
   );
 }
 
-/** @throws {InputError} If no file could be written at this path. */
+/** @throws {InputError} If a file cannot be written to this path. */
 export async function checkWritable(path: string): Promise<void> {
   if (await kindOf(path) === "folder") throw new InputError(`Cannot write ${path}: it is a folder`);
   const target = followLink(path);
@@ -102,10 +102,10 @@ async function isSpecial(path: string): Promise<boolean> {
 }
 
 /**
- * Checks that files could be written to a folder, be it there or yet to be made.
+ * Checks that files can be written to a folder, which need not exist yet.
  *
- * @param isDeep Whether folders above it may be missing too.
- * @throws {InputError} If not.
+ * @param isDeep Whether its parent folders may be missing too.
+ * @throws {InputError} If they cannot.
  */
 export async function checkFolder(path: string, isDeep = false): Promise<void> {
   const here = resolve(path), isThere = await kindOf(here) !== "nothing";
@@ -113,7 +113,7 @@ export async function checkFolder(path: string, isDeep = false): Promise<void> {
   await probe(above, path);
 }
 
-/** Writes an empty file to `folder` and takes it away. */
+/** Writes an empty file to `folder` and removes it. */
 async function probe(folder: string, path: string): Promise<void> {
   const kind = await kindOf(folder);
   if (kind !== "folder") {
@@ -141,7 +141,7 @@ const temporaryName = (path: string) => join(dirname(path), `.${basename(path)}.
  * Writes a file under a temporary name and renames it once all of it is on the disk. Where the path
  * is a symbolic link, its target is replaced and the link stays.
  *
- * @param content What is in it, or what writes that.
+ * @param content The content, or a function that writes it.
  */
 export async function writeWhole(
   path: string,
@@ -175,7 +175,7 @@ export async function writeOutput(path: string, bytes: Uint8Array): Promise<void
   }
 }
 
-/** Adds text to the end of a file. */
+/** Appends text to a file. */
 export async function appendText(path: string, text: string): Promise<void> {
   try {
     using file = await Deno.open(path, { append: true, create: true });
@@ -185,7 +185,7 @@ export async function appendText(path: string, text: string): Promise<void> {
   }
 }
 
-/** Writes all bytes, or all of a text, where the file is. */
+/** Writes all bytes at the current position of a file. */
 export async function writeAll(
   file: Pick<Deno.FsFile, "write">,
   data: Uint8Array | string,
@@ -194,7 +194,7 @@ export async function writeAll(
   for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
 }
 
-/** Waits until a file, or the names in a folder, are on the disk; some systems cannot tell. */
+/** Flushes a file, or the entries of a folder, to the disk, where the system can. */
 export async function syncPath(path: string): Promise<void> {
   try {
     using file = await Deno.open(path);
@@ -202,7 +202,7 @@ export async function syncPath(path: string): Promise<void> {
   } catch { /* Windows opens no folders. */ }
 }
 
-/** Gives a file a second name, in place of whatever had it; a copy where there are no hard links. */
+/** Makes a hard link to a file, replacing what is there; a copy where there are no hard links. */
 export async function linkFile(path: string, other: string): Promise<void> {
   try {
     await Deno.remove(other).catch(() => {});
@@ -229,7 +229,7 @@ export async function removeTemporary(folder: string): Promise<void> {
   }
 }
 
-/** The names in a folder in alphabetical order, none if there is no such folder. */
+/** The entries of a folder in alphabetical order; none if it does not exist. */
 export async function listFolder(folder: string): Promise<string[]> {
   if (await kindOf(folder) !== "folder") return [];
   const names: string[] = [];
@@ -238,8 +238,8 @@ export async function listFolder(folder: string): Promise<string[]> {
 }
 
 /**
- * Bytes that can still be written to the disk of a folder; `undefined` where the system does not
- * tell, or Deno was not given `--allow-sys=statfs`.
+ * Free bytes on the disk of a folder; `undefined` if unknown, or without Deno's permission
+ * `--allow-sys=statfs`.
  */
 export async function freeSpace(folder: string): Promise<number | undefined> {
   const permission = await Deno.permissions.query({ name: "sys", kind: "statfs" });
@@ -253,27 +253,27 @@ export async function freeSpace(folder: string): Promise<number | undefined> {
   }
 }
 
-/** The nearest folder at or above a path that is there. */
+/** The nearest existing folder at or above a path. */
 export async function nearestFolder(path: string): Promise<string> {
   let above = resolve(path);
   while (await kindOf(above) === "nothing") above = dirname(above);
   return above;
 }
 
-/** @throws {InputError} If the folder cannot be made. */
+/** @throws {InputError} If the folder cannot be created. */
 export async function makeFolder(path: string): Promise<void> {
   try {
     await Deno.mkdir(path, { recursive: true });
   } catch (error) {
     if (await kindOf(path) === "folder") return;
-    throw new InputError(`Cannot make the folder ${path}: ${explain(error)}`);
+    throw new InputError(`Cannot create the folder ${path}: ${explain(error)}`);
   }
 }
 
 /**
- * Loads a model: the name of one that comes with the package, a file, or a folder: of a training, or
- * as diffusers writes them. A name is no path, so that a folder of this name, of data perhaps, does
- * not change what `sample` does without flags.
+ * Loads a model: a pretrained one by name, a file, or a folder of a training or of a diffusers
+ * checkpoint. Names take precedence over paths, so that a folder called mnist does not change what
+ * `sample` does without flags.
  *
  * @throws {InputError} If there is none, or it is damaged.
  */
@@ -283,8 +283,8 @@ export async function loadModel(place: string): Promise<Model> {
   const kind = await kindOf(place);
   if (kind === "nothing") {
     throw new InputError(
-      `Cannot load the model ${place}: there is no such file or folder, and the models that come ` +
-        `with the package are: ${shippedModels.join(", ")}`,
+      `Cannot load the model ${place}: there is no such file or folder, and no pretrained model of ` +
+        `this name (there is: ${shippedModels.join(", ")})`,
     );
   }
   if (kind === "file") return parseModel(await readFile(place), place);
@@ -293,7 +293,7 @@ export async function loadModel(place: string): Promise<Model> {
   return await loadDiffusers(place);
 }
 
-/** A checkpoint in the layout of diffusers, its parts in one folder or in folders of their own. */
+/** A checkpoint of diffusers: all in one folder, or in folders `unet` and `scheduler`. */
 async function loadDiffusers(folder: string): Promise<Model> {
   const unet = await kindOf(join(folder, "unet")) === "folder" ? join(folder, "unet") : folder;
   const weights = join(unet, "diffusion_pytorch_model.safetensors");
@@ -301,8 +301,8 @@ async function loadDiffusers(folder: string): Promise<Model> {
     const pickled = await kindOf(weights.replace(/\.safetensors$/, ".bin")) === "file";
     throw new InputError(
       pickled
-        ? `Cannot load ${folder}: its weights are pickled, which could run any code; convert them ` +
-          "to safetensors"
+        ? `Cannot load ${folder}: its weights are a pickle, which can run arbitrary code; convert ` +
+          "them to safetensors"
         : `Cannot load ${folder}: it holds neither model.safetensors nor ` +
           "diffusion_pytorch_model.safetensors",
     );

@@ -1,11 +1,11 @@
 /**
- * A line on stderr that tells how far things are. It is drawn by the loop that does the work: timers
- * do not run while Deno waits for a GPU.
+ * A progress line on stderr, and other output. The loop that does the work draws the line: timers do
+ * not run while Deno waits for a GPU.
  *
  * @module
  */
 
-/** How often the line is drawn anew. */
+/** The least time between two updates. */
 const INTERVAL_MS = 100;
 
 /** The width of a terminal that does not report one. */
@@ -19,15 +19,15 @@ export function terminalWidth(stream: { isTerminal(): boolean }): number {
 }
 
 /**
- * A status line on a terminal; elsewhere only what is said with {@linkcode Progress.say}. Disposing
- * of it takes the line away, so that an error does not end up behind it.
+ * A status line on a terminal; without one, only lines of {@linkcode Progress.say} are written.
+ * Disposing of it clears the line, so that an error message starts on an empty one.
  */
 export class Progress implements Disposable {
   readonly #isTerminal = Deno.stderr.isTerminal();
   #drawn = "";
   #last = 0;
 
-  /** Draws the line, if it is time. */
+  /** Draws the line, if the last one is old enough. */
   update(text: string): void {
     if (!this.#isTerminal || performance.now() - this.#last < INTERVAL_MS) return;
     this.#last = performance.now();
@@ -36,13 +36,13 @@ export class Progress implements Disposable {
     this.#drawn = line;
   }
 
-  /** Writes a line that stays. */
+  /** Writes a permanent line. */
   say(text: string): void {
     this.clear();
     writeTerminal(`${text}\n`);
   }
 
-  /** Takes the status line away. */
+  /** Clears the status line. */
   clear(): void {
     if (this.#drawn) writeTerminal(`\r${" ".repeat(this.#drawn.length)}\r`);
     this.#drawn = "";
@@ -53,32 +53,32 @@ export class Progress implements Disposable {
   }
 }
 
-/** Writes a result, to stdout. */
+/** Writes a result to stdout. */
 export function print(text: string): void {
   // deno-lint-ignore no-console -- the one place that does
   console.log(harmless(text));
 }
 
-/** Writes what went wrong, to stderr. */
+/** Writes an error to stderr. */
 export function printError(text: string): void {
   // deno-lint-ignore no-console
   console.error(harmless(text));
 }
 
-/** Without control characters, which texts out of files could use to repaint a terminal. */
+/** Replaces control characters, with which text from files could manipulate the terminal. */
 const harmless = (text: string) => text.replace(/(?!\n)\p{Cc}/gu, "\ufffd");
 
 const encoder = new TextEncoder();
 
-/** Writes to stderr. A terminal that was closed is no reason to end a training. */
+/** Writes to stderr. A closed terminal does not end a training. */
 export function writeTerminal(text: string): void {
   const bytes = encoder.encode(text);
   try {
     for (let at = 0; at < bytes.length;) at += Deno.stderr.writeSync(bytes.subarray(at));
-  } catch { /* Nobody reads any more. */ }
+  } catch { /* Nobody is reading. */ }
 }
 
-/** A time in words, "1 h 5 min". */
+/** A duration as text, "1 h 5 min". */
 export function formatTime(seconds: number): string {
   if (seconds < 60) return `${Math.round(seconds)} s`;
   const minutes = Math.round(seconds / 60);
@@ -86,7 +86,7 @@ export function formatTime(seconds: number): string {
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-/** Rows as lines, their cells aligned: texts to the left, from column `texts` on to the right. */
+/** A table as lines: columns before `texts` are aligned left, the others right. */
 export function columns(rows: readonly (readonly string[])[], texts: number): string[] {
   const widths = rows[0].map((_, i) => Math.max(...rows.map((row) => row[i].length)));
   return rows.map((row) =>

@@ -1,5 +1,5 @@
 /**
- * Choices of kernels, which the program keeps from run to run in the user's folder for caches.
+ * The kernel tuning cache: choices of kernels that are kept between runs in the user's cache folder.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import { z } from "zod";
 import type { Tuning } from "../../gpu/wgsl/tuner.ts";
 import { cacheFolder } from "./environment.ts";
 
-/** Where they are kept; `undefined` if the system does not say where caches belong. */
+/** The path of the cache; `undefined` if the system names no cache folder. */
 export function tuningFile(): string | undefined {
   const folder = cacheFolder();
   return folder && join(folder, "tuning.json");
@@ -17,7 +17,7 @@ export function tuningFile(): string | undefined {
 
 const schema = z.record(z.string(), z.string());
 
-/** The choices in a file; none if it is missing or damaged. */
+/** The choices in a file; empty if it is missing or damaged. */
 export async function readChoices(path: string): Promise<Record<string, string>> {
   try {
     return schema.parse(JSON.parse(await Deno.readTextFile(path)));
@@ -26,7 +26,7 @@ export async function readChoices(path: string): Promise<Record<string, string>>
   }
 }
 
-/** Tuning with choices that are read from a file and kept there. */
+/** Tuning that reads its choices from a file and saves them there. */
 export async function keepTuning(path: string): Promise<Tuning> {
   const choices = await readChoices(path);
   return {

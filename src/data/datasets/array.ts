@@ -105,22 +105,22 @@ function interleave(
   return out;
 }
 
-/** What arrays of pictures and of labels are called, the usual first. */
+/** What arrays of pictures and of labels are called, the most common first. */
 const PICTURES = ["images", "x_train", "train_images", "data", "x", "arr_0"];
 const LABELS = ["labels", "y_train", "train_labels", "label", "y", "arr_1"];
 
 /**
  * Pictures and labels among the arrays of a file: the array of rank 3 or 4, and the one of rank 1
- * with as many elements; among several those that have the usual names.
+ * with as many elements; among several those with such names.
  *
  * @throws {InputError} If there are no pictures, or several arrays could be them.
  */
 export function picturesAmong(what: string, arrays: readonly StoredArray[]): Pictures {
   const bad = (why: string) => new InputError(`Cannot use ${what}: ${why}`);
   const shapes = arrays.map(({ name, shape }) => `${name} ${shape.join("x") || "of one number"}`);
-  const pick = (found: readonly StoredArray[], usual: readonly string[]) => {
+  const pick = (found: readonly StoredArray[], known: readonly string[]) => {
     if (found.length < 2) return found[0];
-    const named = usual.flatMap((name) => found.filter((a) => a.name.toLowerCase() === name));
+    const named = known.flatMap((name) => found.filter((a) => a.name.toLowerCase() === name));
     return named[0];
   };
   const candidates = arrays.filter(({ shape }) => shape.length === 3 || shape.length === 4);

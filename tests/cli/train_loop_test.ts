@@ -87,7 +87,7 @@ Deno.test("a training goes on where it was saved when its device is lost", async
   const told = await outlive(folder, "b", [3, 1, 7]);
   assertEquals(await readState(folder, "b"), await readState(folder, "a"));
   assertEquals(await readLog(folder, "b"), await readLog(folder, "a"));
-  const notes = told.split("\n").filter((line) => line.includes("Opening it anew"));
+  const notes = told.split("\n").filter((line) => line.includes("Reopening it"));
   assertEquals(notes.map((line) => line.match(/after step (\d)$/)?.[1]), ["0", "0", "4"]);
   assertMatch(notes[0], /lost|reading back/);
 });

@@ -91,7 +91,7 @@ export async function runTraining(task: Task): Promise<number> {
   let saved = task.isNew ? undefined : await folder.readState(config);
   if (saved && saved.state.step >= plan.last) {
     const { step } = saved.state;
-    throw new InputError(`The training has done ${step} steps; give a larger --steps to continue`);
+    throw new InputError(`The training has done ${step} steps; give more --steps to continue`);
   }
   using interruption = new Interruption(progress, "saving");
   let kind: Device["kind"] | undefined;

@@ -43,16 +43,39 @@ export type {
 export { type DeviceKind, openDevice, type OpenOptions } from "./src/gpu/open.ts";
 export type { Tuning } from "./src/gpu/wgsl/tuner.ts";
 export type { DType } from "./src/gpu/tensor.ts";
+export type {
+  Condition,
+  Conditions,
+  Denoised,
+  Denoiser,
+  DenoiserWrapper,
+  Level,
+  Query,
+} from "./src/diffusion/denoiser.ts";
+export type { Estimates, LevelTensors } from "./src/diffusion/prediction.ts";
+export { denoiserOf } from "./src/model/denoiser.ts";
 export {
-  type ActivationName,
-  type DownBlockType,
-  formatUNetConfig,
-  parseUNetConfig,
-  type UNetConfig,
-  type UpBlockType,
-} from "./src/model/unet_config.ts";
+  type ClassifierNetwork,
+  type ClassifierParts,
+  defineNetwork,
+  type DenoisingNetwork,
+  type DenoisingParts,
+  type Fields,
+  formatNetwork,
+  type Forward,
+  type ItemShape,
+  type Network,
+  type NetworkBase,
+  type NetworkClass,
+  type NetworkInputs,
+  type NetworkMaker,
+  type NoisyItemsParts,
+  parseNetwork,
+  registerNetwork,
+  type SegmentKind,
+} from "./src/model/network.ts";
 export { initializeModel, type Model, parseModel, serializeModel } from "./src/model/model.ts";
-export type { ParameterLayout, ParameterSpec } from "./src/model/parameters.ts";
+export type { ParameterLayout, ParameterSource, ParameterSpec } from "./src/model/parameters.ts";
 export {
   type FileDType,
   type FileTensor,
@@ -77,7 +100,6 @@ export {
   vpSigmas,
 } from "./src/diffusion/sigmas.ts";
 export { fetchModel, type ShippedModel } from "./src/model/pretrained.ts";
-export { parameterLayout } from "./src/model/unet.ts";
 export {
   type Bound,
   type Density,
@@ -86,16 +108,20 @@ export {
   measureDensity,
 } from "./src/sample/likelihood.ts";
 export { makeGrid, type Picture } from "./src/sample/pixels.ts";
-export { interpolate, type NoiseOptions, startNoise } from "./src/sample/interpolate.ts";
-export type { Images, MethodOptions, SigmaSpacing } from "./src/sample/options.ts";
+export { interpolate, type NoiseOptions, startNoise, vary } from "./src/sample/interpolate.ts";
+export type { MethodOptions, SigmaSpacing } from "./src/sample/options.ts";
 export type {
   SampleOptions,
   SamplerOptions,
+  Samples,
   SamplingStep,
   StreamOptions,
 } from "./src/sample/options.ts";
 export type { Evaluation, Solver, Step, UpdateTable, Weights } from "./src/sample/solver.ts";
 export { type MethodName, methods } from "./src/sample/solvers/mod.ts";
+export { inpaint, type InpaintOptions } from "./src/sample/editing/inpaint.ts";
+export { regions } from "./src/sample/editing/regions.ts";
+export type { Resampling } from "./src/sample/editing/resample.ts";
 export { Sampler } from "./src/sample/sampler.ts";
 export {
   type EmaSchedule,
@@ -121,7 +147,7 @@ export type { Color, Format, Raster } from "./src/data/raster.ts";
 export type { LossWeighting, ObjectiveConfig, ObjectiveName } from "./src/train/objective.ts";
 export type { OptimizerConfig } from "./src/train/step.ts";
 export type { TimestepConfig, TimestepSampling } from "./src/train/timesteps.ts";
-export { type ImageSize, Trainer } from "./src/train/trainer.ts";
+export { type ItemSize, Trainer } from "./src/train/trainer.ts";
 export type { Quartile, StepRecord } from "./src/train/records.ts";
 export type { StateArrays, StateName, TrainingState } from "./src/train/state.ts";
 

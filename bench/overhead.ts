@@ -17,14 +17,13 @@ import { makeGraph } from "../src/gpu/graph.ts";
 import { type DeviceKind, openDevice } from "../src/gpu/open.ts";
 import { map } from "../src/gpu/ops/map.ts";
 import { randomNormal, type RandomState } from "../src/gpu/ops/random.ts";
-import { input, type Tensor } from "../src/gpu/tensor.ts";
+import { constant, input } from "../src/gpu/tensor.ts";
 import type { Model } from "../src/model/model.ts";
-import { sourceOf, viewParameters } from "../src/model/parameters.ts";
-import { NoiseSchedule } from "../src/diffusion/schedule.ts";
 import { fetchModel } from "../src/model/pretrained.ts";
-import { unet } from "../src/model/unet.ts";
+import { denoiserFrom, limited } from "../src/diffusion/denoiser.ts";
+import { denoiserOf } from "../src/model/denoiser.ts";
 import { type MethodName, methods } from "../src/sample/solvers/mod.ts";
-import { samplingStep } from "../src/sample/step.ts";
+import { encodeTable, samplingStep, tableLayout } from "../src/sample/step.ts";
 import { makeUpdateTable } from "../src/sample/timesteps.ts";
 
 /** Steps of a run, and how often each program is measured. */
@@ -38,16 +37,18 @@ async function compile(
   batch: number,
   whole: boolean,
 ) {
-  const { config, schedule, layout } = model, [height, width] = config.sampleSize!;
-  const shape = [batch, height, width, config.inChannels], x = input("x", shape);
+  const denoiser = denoiserOf(model), shape = [batch, ...denoiser.itemShape], x = input("x", shape);
   const index = input("index", [1], "i32"), first = input("first", [1], "i32");
   const random: RandomState = { seed: input("seed", [2], "i32"), first, step: index };
-  const views = viewParameters(layout, input("parameters", [layout.size]));
-  const network = (sample: Tensor, timestep: Tensor) =>
-    whole ? unet(config, sourceOf(views), { sample, timestep }) : sample;
-  const plan = makeUpdateTable(methods[method], new NoiseSchedule(schedule), STEPS, {});
-  const noise = () => randomNormal(shape, random, 2);
-  const updates = samplingStep(schedule, plan, x, index, network, noise);
+  const { schedule } = denoiser;
+  const asked = whole ? denoiser : denoiserFrom((x) => x, denoiser);
+  const plan = makeUpdateTable(methods[method], schedule, STEPS, {}), layout = tableLayout(plan);
+  const updates = samplingStep(
+    (query) => limited(asked).estimate({ ...query, random, conditions: {} }),
+    layout,
+    { x, index, table: constant(encodeTable(layout, plan), [STEPS, layout.columns.length]) },
+    () => randomNormal(shape, random, 2),
+  );
   const next = map([index], (i) => add(i, 1), "i32");
   const program = await device.compile(makeGraph({}, [...updates, [index, next]]), {
     constant: ["parameters"],

@@ -16,6 +16,7 @@
  * @module
  */
 
+import { sizeOf } from "../src/shape.ts";
 import { parseArgs } from "@std/cli/parse-args";
 import { join } from "@std/path";
 import { openDataset } from "../src/cli/data/data.ts";
@@ -102,7 +103,7 @@ async function paint(
 
 /** Images of a data set in an order of chance: those of MNIST are not alike from end to end. */
 async function read(data: Dataset, count: number) {
-  const size = data.height * data.width, images = new Float32Array(count * size);
+  const size = sizeOf(data.shape), images = new Float32Array(count * size);
   const order = new ImageOrder(data.count, 1);
   const picked = Array.from({ length: count }, (_, i) => order.at(i));
   for (const [i, index] of picked.entries()) await data.read(index, images, i * size);

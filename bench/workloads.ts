@@ -18,11 +18,12 @@ import { GpuDevice } from "../src/gpu/wgsl/device.ts";
 import { type Candidate, candidatesOf } from "../src/gpu/wgsl/tuner.ts";
 import * as e from "../src/gpu/expression.ts";
 import { input, type Tensor } from "../src/gpu/tensor.ts";
-import { parseUNetConfig, type UNetConfig } from "../src/model/unet_config.ts";
+import { type DenoisingNetwork, type Fields, parseNetwork } from "../src/model/network.ts";
+import { denoisingNetwork } from "../src/model/denoiser.ts";
 import { initializeModel } from "../src/model/model.ts";
 import { sourceOf, viewParameters } from "../src/model/parameters.ts";
 import { parseSchedule } from "../src/diffusion/schedule.ts";
-import { parameterLayout, unet } from "../src/model/unet.ts";
+import "../src/model/unet.ts";
 import { parseTraining } from "../src/train/config.ts";
 import { LossScale } from "../src/train/loss_scale.ts";
 import { trainingStep } from "../src/train/step.ts";
@@ -40,15 +41,16 @@ export interface Workload extends Disposable {
 }
 
 /** The networks that peers are measured on, 32 × 32 each. */
-const networks: Record<string, UNetConfig> = {
-  small: parseUNetConfig({
+const networkOf = (fields: Fields) => denoisingNetwork({ network: parseNetwork(fields) });
+const networks: Record<string, DenoisingNetwork> = {
+  small: networkOf({
     ...{ sample_size: 32, in_channels: 1, out_channels: 1, block_out_channels: [32, 64, 64] },
     ...{ layers_per_block: 1, norm_num_groups: 8, attention_head_dim: null },
     down_block_types: ["DownBlock2D", "DownBlock2D", "AttnDownBlock2D"],
     up_block_types: ["AttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
     ...{ freq_shift: 1, flip_sin_to_cos: false },
   }),
-  cifar: parseUNetConfig({
+  cifar: networkOf({
     ...{
       sample_size: 32,
       in_channels: 3,
@@ -83,26 +85,27 @@ const attentionInputs = ([batch, length, channels]: number[]) =>
   ["q", "k", "v"].map((name) => input(name, [batch, length, channels])) as [Tensor, Tensor, Tensor];
 
 function sampling([batch]: number[], network: string): Graph {
-  const config = networks[network], layout = parameterLayout(config);
-  const x = input("x", [batch, 32, 32, config.inChannels]);
+  const { layout, forward, itemShape } = networks[network];
+  const x = input("x", [batch, 32, 32, itemShape[2]!]);
   const parameters = viewParameters(layout, input("parameters", [layout.size]));
-  const epsilon = unet(config, sourceOf(parameters), {
+  const epsilon = forward({ parameter: sourceOf(parameters) }, {
     sample: x,
     timestep: input("timestep", [batch]),
+    conditions: {},
   });
   return makeGraph({}, [[x, map([x, epsilon], (x, n) => e.sub(x, e.mul(n, 0.01)))]]);
 }
 
 function training([batch]: number[], network: string, precision: Precision): Graph {
-  const config = networks[network], shape = [batch, 32, 32, config.inChannels];
-  const schedule = parseSchedule({}), layout = parameterLayout(config);
+  const { [network]: net } = networks, shape = [batch, 32, 32, net.itemShape[2]!];
+  const schedule = parseSchedule({});
   const batches = {
     images: input("images", shape),
     noise: input("noise", shape),
     timesteps: input("timesteps", [batch], "i32"),
   };
   const settings = parseTraining({ precision });
-  const spec = { config, schedule, layout, objective: settings, batch: batches, images: batch };
+  const spec = { network: net, schedule, objective: settings, batch: batches, images: batch };
   return trainingStep(spec, settings);
 }
 
@@ -224,7 +227,10 @@ function variantsOf(graph: Graph, program: Program, { target }: GpuDevice): stri
   const flops = (node: Tensor) => node.op.flops?.(node) ?? 0;
   const mostOf = (simple: Graph) =>
     nodesOf(simple).filter((node) => node.op.variants).sort((a, b) => flops(b) - flops(a))[0];
-  const candidates = [simplify(graph), simplify(graph, (x) => candidatesOf(x, target).length > 0)]
+  const candidates = [
+    simplify(graph),
+    simplify(graph, { computes: (x) => candidatesOf(x, target).length > 0 }),
+  ]
     .map(mostOf).filter((node, i, all) => node && node.op !== all[i - 1]?.op)
     .flatMap((node) => candidatesOf(node, target));
   const text = (kernels: readonly { code?: string }[]) => kernels.map(({ code }) => code).join();

@@ -8,6 +8,37 @@
 import type { z } from "zod";
 import { InputError } from "./errors.ts";
 
+/** Strings, whose insides stay, and the values that JSON of Python may hold beside those of JSON. */
+const PYTHON_TOKEN = /"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)(?!\s*:)/g;
+
+/**
+ * Parses JSON as Python's `json` writes it, with `NaN`, `Infinity` and `-Infinity` among the numbers.
+ *
+ * @throws {SyntaxError} If it is no JSON in Python either.
+ */
+export function parsePythonJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    // JSON has numbers too large for a double, which are infinite, but nothing that is NaN.
+    let nan = "NaN";
+    while (text.includes(nan)) nan += "_";
+    const standard = text.replace(
+      PYTHON_TOKEN,
+      (token) => token === "NaN" ? `"${nan}"` : token.replace(/^(-?)Infinity$/, "$11e999"),
+    );
+    if (standard === text) throw error;
+    return JSON.parse(standard, (_, value) => value === nan ? NaN : value);
+  }
+}
+
+/** The fields that say something: null is "not given", and names with `_` are other tools' notes. */
+export function givenFields(fields: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(fields).filter(([key, value]) => !key.startsWith("_") && value !== null),
+  );
+}
+
 /** A snake_case name in camelCase. */
 type Camel<S extends string> = S extends `${infer A}_${infer B}` ? `${A}${Capitalize<Camel<B>>}`
   : S;

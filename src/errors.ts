@@ -9,10 +9,10 @@
  *
  * @example
  * ```ts
- * import { InputError, parseUNetConfig } from "@x/ddpm";
+ * import { InputError, parseNetwork } from "@x/ddpm";
  *
  * try {
- *   parseUNetConfig({ block_out_channels: "many" });
+ *   parseNetwork({ block_out_channels: "many" });
  * } catch (error) {
  *   if (error instanceof InputError) console.log(error.message);
  * }

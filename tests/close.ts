@@ -5,6 +5,8 @@
  */
 
 import { AssertionError } from "@std/assert";
+import type { ParameterLayout } from "../src/model/parameters.ts";
+import { sizeOf } from "../src/shape.ts";
 
 /** Throws if an element is farther off than `tolerance` times the largest expected magnitude. */
 export function assertClose(
@@ -28,4 +30,28 @@ export function assertClose(
         `${(worst / scale).toExponential(1)} of the largest and more than ${tolerance}`,
     );
   }
+}
+
+/**
+ * Compares what a flat array holds of every parameter, each by its own largest magnitude: one with
+ * small gradients has to be as right as one with large gradients.
+ *
+ * @param floor Part of the largest of all by which smaller ones are compared: gradients that cancel
+ * to nothing in exact arithmetic, as that of a bias of keys, are rounding.
+ */
+export function assertParametersClose(
+  { specs, offsets }: ParameterLayout,
+  actual: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  tolerance: number,
+  what: string,
+  floor = 1e-3,
+): void {
+  const least = floor * Array.from(expected).reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+  specs.forEach(({ name, shape }, i) => {
+    const [a, b] = [actual, expected].map((flat) =>
+      Array.from({ length: sizeOf(shape) }, (_, k) => flat[offsets[i] + k])
+    );
+    assertClose([...a, least], [...b, least], tolerance, `${what} of ${name}`);
+  });
 }

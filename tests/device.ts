@@ -49,6 +49,11 @@ export const devices: Readonly<Record<string, () => Promise<Device>>> = {
     openGpuAs({ subgroup: 0, tile: "64x64", lanes: 64, steps: 8, workgroups: 64 }),
   "a GPU with few buffers": () => openGpuAs({ maxStorageBuffers: 8 }),
   "a CPU with one thread": () => openCpuAs(1, {}),
-  "a CPU with three threads": () => openCpuAs(3, {}),
+  "a CPU with three threads, above 2 GiB": async () => {
+    const device = await openCpuAs(3, {});
+    // Memory that nobody touches, so that all other addresses are negative as signed integers.
+    device.buffer(2 ** 29);
+    return device;
+  },
   "a CPU with wide vectors": () => openCpuAs(2, { pair: 2 }),
 };

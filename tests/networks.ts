@@ -4,24 +4,26 @@
  * @module
  */
 
-import { parseUNetConfig, type UNetConfig } from "../src/model/unet_config.ts";
 import { initializeModel, type Model } from "../src/model/model.ts";
+import { type DenoisingNetwork, type Network, parseNetwork } from "../src/model/network.ts";
+import { denoisingNetwork } from "../src/model/denoiser.ts";
 import { Random } from "./random.ts";
 
 /** A network of two resolutions with attention, for grey images of 8 x 8; fields as in files. */
-export function smallConfig(fields: Readonly<Record<string, unknown>> = {}): UNetConfig {
-  return parseUNetConfig({
+export function smallNetwork(fields: Readonly<Record<string, unknown>> = {}): DenoisingNetwork {
+  const network = parseNetwork({
     ...{ sample_size: 8, in_channels: 1, out_channels: 1, layers_per_block: 1 },
     ...{ block_out_channels: [8, 16], norm_num_groups: 4 },
     down_block_types: ["DownBlock2D", "AttnDownBlock2D"],
     up_block_types: ["AttnUpBlock2D", "UpBlock2D"],
     ...fields,
   });
+  return denoisingNetwork({ network });
 }
 
 /** The smallest network there is: one resolution, no attention, few kernels to compile. */
-export function tinyConfig(fields: Readonly<Record<string, unknown>> = {}): UNetConfig {
-  return smallConfig({
+export function tinyNetwork(fields: Readonly<Record<string, unknown>> = {}): DenoisingNetwork {
+  return smallNetwork({
     ...{ block_out_channels: [8], add_attention: false },
     ...{ down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] },
     ...fields,
@@ -29,8 +31,8 @@ export function tinyConfig(fields: Readonly<Record<string, unknown>> = {}): UNet
 }
 
 /** A model that does not predict zero, as a fresh one would: all weights are random. */
-export function randomModel(config: UNetConfig, schedule: unknown = {}): Model {
-  const model = initializeModel(config, schedule, 1), random = new Random("weights");
+export function randomModel(network: Network, schedule: unknown = {}): Model {
+  const model = initializeModel(network, schedule, 1), random = new Random("weights");
   const parameters = model.parameters.map((x) => x + random.between(-0.2, 0.2));
   return { ...model, parameters };
 }

@@ -80,6 +80,30 @@ Deno.test("imports go one way: formats, gpu, data, diffusion, model, train and s
   }
 });
 
+/** What knows both targets: where devices are opened, and the types of what an operation has for each. */
+const joints = ["src/gpu/open.ts", "src/gpu/op.ts"];
+
+Deno.test("what is the same for all targets imports nothing of WebGPU's or WebAssembly's", async () => {
+  for (const [path, source] of await readSources("src/gpu")) {
+    // An operation's file is where its kernels for each target are named.
+    if (/^src\/gpu\/(wgsl|wasm|ops)\//.test(path) || joints.includes(path)) continue;
+    const own = importsOf(source).filter((specifier) => /\/(wgsl|wasm)\//.test(specifier));
+    assertEquals(own, [], path);
+  }
+  const contract = await Deno.readTextFile(join(root, "src/gpu/op.ts"));
+  const values = withoutComments(contract).replace(/^import type .*$/gm, "");
+  assertEquals(importsOf(values), [], "the contract of operations imports types only");
+});
+
+Deno.test("targets know nothing of each other", async () => {
+  for (const [target, other] of [["wgsl", "wasm"], ["wasm", "wgsl"]]) {
+    for (const [path, source] of await readSources(`src/gpu/${target}`)) {
+      const foreign = importsOf(source).filter((specifier) => specifier.includes(`/${other}/`));
+      assertEquals(foreign, [], path);
+    }
+  }
+});
+
 Deno.test("the check of imports sees imports of every kind", () => {
   const source = `
     import { a } from "./a.ts";
@@ -122,11 +146,11 @@ Deno.test("the library is one file for the browser", async () => {
     join(folder.path, "page.js"),
     `delete globalThis.Deno;
     const library = await import("./library.js");
-    const { initializeModel, makeGrid, openDevice, parseUNetConfig, Sampler } = library;
-    const config = parseUNetConfig({ sample_size: 8, block_out_channels: [8], norm_num_groups: 4,
+    const { initializeModel, makeGrid, openDevice, parseNetwork, Sampler } = library;
+    const network = parseNetwork({ sample_size: 8, block_out_channels: [8], norm_num_groups: 4,
       down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
     const device = await openDevice("cpu");
-    const sampler = await Sampler.create(device, initializeModel(config, {}, 0), { steps: 1 });
+    const sampler = await Sampler.create(device, initializeModel(network, {}, 0), { steps: 1 });
     const { width } = makeGrid(await sampler.sample({ count: 1 }));
     console.log(JSON.stringify({ width, names: Object.keys(library) }));`,
   );
@@ -169,11 +193,14 @@ Deno.test("the package works from a registry, as a program and as a library", as
 
   await Deno.writeTextFile(
     join(folder.path, "program.ts"),
-    `import { fetchModel, type Model, parseUNetConfig } from "jsr:${manifest.name}";
+    `import { fetchModel, type Model, parseNetwork } from "jsr:${manifest.name}";
     const model: Model = await fetchModel("mnist");
-    console.log(parseUNetConfig({}).outChannels, model.config.sampleSize);`,
+    console.log(parseNetwork({}).itemShape, model.network.itemShape);`,
   );
-  assertEquals(await deno(["run", "-A", "--check", "program.ts"], options), "3 [ 28, 28 ]\n");
+  assertEquals(
+    await deno(["run", "-A", "--check", "program.ts"], options),
+    "[ null, null, 3 ] [ 28, 28, 1 ]\n",
+  );
 });
 
 const ascii = (text: string) => new TextEncoder().encode(text);

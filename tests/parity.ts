@@ -17,23 +17,25 @@ import { makeGraph } from "../src/gpu/graph.ts";
 import { gather } from "../src/gpu/ops/gather.ts";
 import { map, square, sub } from "../src/gpu/ops/map.ts";
 import { mean } from "../src/gpu/ops/sum.ts";
-import { reshape } from "../src/gpu/ops/view.ts";
+import { reshape, slice } from "../src/gpu/ops/view.ts";
 import { type DeviceKind, openDevice } from "../src/gpu/open.ts";
 import { sizeOf } from "../src/shape.ts";
 import { constant, input } from "../src/gpu/tensor.ts";
-import { parseUNetConfig, type UNetConfig } from "../src/model/unet_config.ts";
+import { parseNetwork } from "../src/model/network.ts";
+import { denoisingNetwork } from "../src/model/denoiser.ts";
+import { denoiserFrom, limited } from "../src/diffusion/denoiser.ts";
 import { flattenTensors, nameTensors } from "../src/model/model.ts";
 import { type ParameterLayout, sourceOf, viewParameters } from "../src/model/parameters.ts";
 import { type FileTensor, readSafetensors, toFloat32 } from "../src/formats/safetensors.ts";
-import { NoiseSchedule, parseSchedule } from "../src/diffusion/schedule.ts";
-import { parameterLayout, unet } from "../src/model/unet.ts";
+import { type NoiseLevel, NoiseSchedule, parseSchedule } from "../src/diffusion/schedule.ts";
+import "../src/model/unet.ts";
 import { makeDdim } from "../src/sample/solvers/ddim.ts";
 import { makeDeis } from "../src/sample/solvers/deis.ts";
 import { makeDpm } from "../src/sample/solvers/dpmpp.ts";
 import type { Solver } from "../src/sample/solver.ts";
 import { makePndm } from "../src/sample/solvers/pndm.ts";
 import { methods } from "../src/sample/solvers/mod.ts";
-import { samplingStep } from "../src/sample/step.ts";
+import { encodeTable, samplingStep, tableLayout } from "../src/sample/step.ts";
 import { makeUniPc } from "../src/sample/solvers/unipc.ts";
 import { makeUpdateTable } from "../src/sample/timesteps.ts";
 import { SIMPLE } from "../src/train/objective.ts";
@@ -114,20 +116,21 @@ function byName(layout: ParameterLayout, flat: Float32Array<ArrayBuffer>) {
 const NOISE = 1e-6;
 
 async function compareUNet(device: Device, folder: string): Promise<Comparison[]> {
-  const config = parseUNetConfig(await readJson(join(folder, "config.json")));
+  const network = parseNetwork(await readJson(join(folder, "config.json")));
   const io = await readTensors(join(folder, "io.safetensors"));
   const golden = await readTensors(join(folder, "grads.safetensors"));
   const weights = await readTensors(join(folder, "diffusion_pytorch_model.safetensors"));
-  const layout = parameterLayout(config), flat = flattenTensors(layout, weights, folder);
+  const { layout } = network, flat = flattenTensors(layout, weights, folder);
   const sample = channelsLast(io.get("sample")!), output = channelsLast(io.get("output")!);
   const target = channelsLast(golden.get("target")!), labels = io.get("class_labels");
 
   const parameters = input("parameters", [layout.size]);
-  const labelType = config.classEmbedType === null ? "i32" : "f32";
-  const prediction = unet(config, sourceOf(viewParameters(layout, parameters)), {
+  const parameter = sourceOf(viewParameters(layout, parameters));
+  const { labels: condition } = network.conditions(sample.shape.slice(1));
+  const prediction = network.forward({ parameter }, {
     sample: input("sample", sample.shape),
     timestep: input("timestep", [sample.shape[0]]),
-    ...(labels ? { classLabels: input("labels", labels.shape, labelType) } : {}),
+    conditions: labels ? { labels: input("labels", labels.shape, condition.dtype) } : {},
   });
   const loss = mean(square(sub(prediction, input("target", target.shape))));
   const [gradient] = grad(loss, [parameters]);
@@ -174,10 +177,12 @@ interface TrainLog {
 }
 
 async function compareTraining(device: Device, folder: string): Promise<Comparison[]> {
-  const config: UNetConfig = parseUNetConfig(await readJson(join(folder, "config.json")));
+  const network = denoisingNetwork({
+    network: parseNetwork(await readJson(join(folder, "config.json"))),
+  });
   const log: TrainLog = await readJson(join(folder, "log.json"));
   const batches = await readTensors(join(folder, "batches.safetensors"));
-  const layout = parameterLayout(config);
+  const { layout } = network;
   const flat = flattenTensors(
     layout,
     await readTensors(join(folder, "initial.safetensors")),
@@ -193,13 +198,12 @@ async function compareTraining(device: Device, folder: string): Promise<Comparis
     images: input("images", shape),
     noise: input("noise", shape),
     timesteps: input("timesteps", [n], "i32"),
-    ...(labels ? { labels: input("labels", [n], "i32") } : {}),
+    ...(labels ? { conditions: { labels: input("labels", [n], "i32") } } : {}),
   };
   const spec = {
     objective: SIMPLE,
-    config,
+    network,
     schedule: parseSchedule({}),
-    layout,
     batch,
     images: n,
   };
@@ -275,6 +279,8 @@ function methodOf({ scheduler, config, step_kwargs }: Trace): Solver {
     case "LMSDiscreteScheduler":
       return methods.lms;
     case "EulerDiscreteScheduler":
+    case "EDMEulerScheduler":
+    case "FlowMatchEulerDiscreteScheduler":
       return methods.euler;
     case "EulerAncestralDiscreteScheduler":
       return methods.euler_ancestral;
@@ -311,6 +317,7 @@ function methodOf({ scheduler, config, step_kwargs }: Trace): Solver {
 function fieldsOf({ scheduler, config }: Trace): Record<string, unknown> {
   const clips = /^(DDPM|DDIM|Heun)/.test(scheduler), solves = /^(DPM|DEIS|UniPC)/.test(scheduler);
   return {
+    _class_name: scheduler,
     ...(clips ? {} : { clip_sample: false }),
     ...(solves ? { final_sigmas_type: "sigma_min" } : {}),
     ...config,
@@ -328,13 +335,19 @@ async function compareSchedule(device: Device, path: string): Promise<Comparison
   }
   const method = methodOf(trace), config = parseSchedule(fieldsOf(trace));
   const plan = makeUpdateTable(method, new NoiseSchedule(config), trace.num_inference_steps, {
-    spacing: config.timestepSpacing,
+    // Version 0.20 rounds the levels of Karras to timesteps.
+    ...(trace.config.use_karras_sigmas
+      ? { timesteps: trace.timesteps }
+      : trace.config.timestep_spacing
+      ? { spacing: config.timestepSpacing }
+      : {}),
     ...(trace.step_kwargs.eta === undefined ? {} : { eta: trace.step_kwargs.eta }),
-    ...(trace.config.use_karras_sigmas ? { sigmas: "karras" } : {}),
   });
-  // What moves along the probability flow is x_0 + σ ε in diffusers, and here √ᾱ times that.
-  const scaleAfter = (i: number) =>
-    method.kind === "continuous" && plan[i + 1] ? 1 / plan[i + 1].at.alpha : 1;
+  // What moves along the probability flow is x_0 + σ ε in diffusers, and here √ᾱ times that; along a
+  // straight one it is (1 - t) x_0 + t ε.
+  const scaleOf = ({ alpha, sigma }: NoiseLevel) =>
+    method.kind !== "continuous" ? 1 : config.betaSchedule === "flow" ? alpha + sigma : alpha;
+  const scaleAfter = (i: number) => plan[i + 1] ? 1 / scaleOf(plan[i + 1].at) : 1;
   const [n, c, h, w] = trace.shape, shape = [n, h, w, c], size = sizeOf(shape);
   const toLast = (values: number[], scale = 1) => {
     const bytes = new Uint8Array(new Float32Array(values.map((v) => v * scale)).buffer);
@@ -345,22 +358,25 @@ async function compareSchedule(device: Device, path: string): Promise<Comparison
   const draws = plan.filter(({ next }) => next.x.noise !== undefined);
   const drawn = plan.map((e) => toLast(trace.noise[draws.indexOf(e)] ?? new Array(size).fill(0)));
   const noise = constant(Float32Array.from(drawn.flatMap((d) => [...d])), [plan.length, size]);
-  const updates = samplingStep(
-    config,
-    plan,
-    x,
-    index,
+  const layout = tableLayout(plan), zero = constant(new Int32Array(2));
+  const random = { seed: zero, first: slice(zero, 0, 0, 1), step: index };
+  const denoiser = limited(denoiserFrom(
     (x, t) =>
       map(
         [x, reshape(t, [n, 1, 1, 1])],
         (x, t) => e.add(e.mul(e.tanh(x), e.cos(e.div(t, 300))), e.mul(x, 0.1)),
       ),
+    { schedule: new NoiseSchedule(config), itemShape: shape.slice(1) },
+  ));
+  const updates = samplingStep(
+    (query) => denoiser.estimate({ ...query, random, conditions: {} }),
+    layout,
+    { x, index, table: constant(encodeTable(layout, plan), [plan.length, layout.columns.length]) },
     () => reshape(gather(noise, index), shape),
   );
   const graph = makeGraph({}, [...updates, [index, map([index], (i) => e.add(i, 1), "i32")]]);
   using program = await device.compile(graph, { label: name });
-  const start = method.kind === "continuous" ? plan[0].at.alpha : 1;
-  program.buffers.x.write(toLast(trace.x_init, start));
+  program.buffers.x.write(toLast(trace.x_init, scaleOf(plan[0].at)));
   const kept = trace.kept_steps ?? trace.x.map((_, i) => i), pairs = [];
   let done = 0;
   for (const [i, step] of kept.entries()) {

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { crc32 } from "node:zlib";
+
 const folder = new URL("./fixtures/pictures/", import.meta.url);
 
 /** Where the files are. */
@@ -32,24 +34,127 @@ export async function gzip(bytes: Uint8Array<ArrayBuffer>): Promise<Uint8Array<A
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-/** A tar archive of files, as CIFAR's are. */
-export function makeTar(files: Readonly<Record<string, Uint8Array>>): Uint8Array<ArrayBuffer> {
+/** All bytes in one array. */
+export const join = (...parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> =>
+  new Uint8Array(parts.flatMap((part) => [...part]));
+
+/** A .npy file, its header as NumPy writes it or with `fields` in place of that. */
+export function makeNpy(
+  descr: string,
+  shape: readonly number[],
+  data: Uint8Array | Float32Array | Float64Array | BigInt64Array | Uint32Array,
+  fields = `{'descr': '${descr}', 'fortran_order': False, 'shape': (${shape.join(", ")},), }`,
+): Uint8Array<ArrayBuffer> {
+  const header = bytesOf(fields.padEnd(117) + "\n"), { buffer, byteOffset, byteLength } = data;
+  const start = new Uint8Array([0x93, ...bytesOf("NUMPY"), 1, 0, header.length, 0]);
+  return join(start, header, new Uint8Array(buffer, byteOffset, byteLength));
+}
+
+/** What an archive is made of: files, or links that lead to a target. */
+export interface Packed {
+  readonly name: string | Uint8Array;
+  readonly data?: Uint8Array;
+  /** In a tar, the kind of the entry; `2` makes a symbolic link of one in a zip as well. */
+  readonly kind?: string;
+  readonly target?: string | Uint8Array;
+}
+
+const bytesOf = (text: string | Uint8Array) =>
+  typeof text === "string" ? new TextEncoder().encode(text) : text;
+
+const listOf = (files: Readonly<Record<string, Uint8Array>> | readonly Packed[]) =>
+  Array.isArray(files)
+    ? files as readonly Packed[]
+    : Object.entries(files).map(([name, data]): Packed => ({ name, data }));
+
+/** A PNG or JPEG file with a color profile put into it. */
+export async function withProfile(
+  file: Uint8Array<ArrayBuffer>,
+  profile: Uint8Array<ArrayBuffer>,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const ascii = (text: string) => new TextEncoder().encode(text), isPng = file[0] === 0x89;
+  const put = (at: number, ...parts: Uint8Array[]) => {
+    const bytes = [...file.subarray(0, at), ...parts.flatMap((part) => [...part])];
+    return new Uint8Array([...bytes, ...file.subarray(at)]);
+  };
+  if (isPng) {
+    const zlib = new Blob([profile]).stream().pipeThrough(new CompressionStream("deflate"));
+    const packed = new Uint8Array(await new Response(zlib).arrayBuffer());
+    const data = new Uint8Array([...ascii("iCCPx\0\0"), ...packed]), ends = new Uint8Array(8);
+    new DataView(ends.buffer).setUint32(0, data.length - 4);
+    new DataView(ends.buffer).setUint32(4, crc32(data));
+    // Behind the header, which takes 33 bytes.
+    return put(33, ends.subarray(0, 4), data, ends.subarray(4));
+  }
+  const data = new Uint8Array([...ascii("ICC_PROFILE\0"), 1, 1, ...profile]);
+  const length = data.length + 2;
+  return put(2, new Uint8Array([0xff, 0xe2, length >> 8, length & 255]), data);
+}
+
+/** A tar archive, as CIFAR's are. */
+export function makeTar(
+  files: Readonly<Record<string, Uint8Array>> | readonly Packed[],
+): Uint8Array<ArrayBuffer> {
   const parts: Uint8Array[] = [], encoder = new TextEncoder();
-  for (const [name, data] of Object.entries(files)) {
+  for (const { name, data = new Uint8Array(), kind = "0", target = "" } of listOf(files)) {
     const header = new Uint8Array(512), octal = (n: number) => n.toString(8).padStart(11, "0");
-    header.set(encoder.encode(name));
+    header.set(bytesOf(name));
     header.set(encoder.encode("0000644\0"), 100);
     header.set(encoder.encode(octal(data.length)), 124);
-    header.set(encoder.encode("0ustar  \0"), 156);
+    header.set(encoder.encode(kind), 156);
+    header.set(bytesOf(target), 157);
+    header.set(encoder.encode("ustar  \0"), 257);
     header.fill(0x20, 148, 156);
     const sum = header.reduce((a, b) => a + b, 0);
     header.set(encoder.encode(`${sum.toString(8).padStart(6, "0")}\0 `), 148);
     parts.push(header, data, new Uint8Array((512 - data.length % 512) % 512));
   }
-  parts.push(new Uint8Array(1024));
-  const out = new Uint8Array(parts.reduce((n, part) => n + part.length, 0));
-  parts.reduce((at, part) => (out.set(part, at), at + part.length), 0);
-  return out;
+  return join(...parts, new Uint8Array(1024));
+}
+
+/** A zip archive of stored files, as Unix makes them. */
+export function makeZip(
+  files: Readonly<Record<string, Uint8Array>> | readonly Packed[],
+  comment: string | Uint8Array = "",
+): Uint8Array<ArrayBuffer> {
+  const parts: Uint8Array[] = [], directory: Uint8Array[] = [];
+  let offset = 0;
+  for (const { name, target, data = bytesOf(target ?? ""), kind } of listOf(files)) {
+    const named = bytesOf(name), mode = kind === "2" ? 0xa1ff : 0x81a4;
+    const common = fields(
+      26,
+      [0, 2, 20],
+      [10, 4, crc32(data)],
+      [14, 4, data.length],
+      [18, 4, data.length],
+      [22, 2, named.length],
+    );
+    const local = join(bytesOf("PK\x03\x04"), common, named, data);
+    const own = fields(14, [8, 2, mode], [10, 4, offset]);
+    directory.push(join(bytesOf("PK\x01\x02"), new Uint8Array([20, 3]), common, own, named));
+    parts.push(local);
+    offset += local.length;
+  }
+  const list = join(...directory), text = bytesOf(comment), count = directory.length;
+  const numbers = fields(
+    18,
+    [4, 2, count],
+    [6, 2, count],
+    [8, 4, list.length],
+    [12, 4, offset],
+    [16, 2, text.length],
+  );
+  return join(...parts, list, bytesOf("PK\x05\x06"), numbers, text);
+}
+
+/** Little-endian numbers of two or four bytes, at places among zeros. */
+function fields(size: number, ...numbers: [at: number, size: 2 | 4, value: number][]) {
+  const view = new DataView(new ArrayBuffer(size));
+  for (const [at, size, value] of numbers) {
+    if (size === 2) view.setUint16(at, value, true);
+    else view.setUint32(at, value, true);
+  }
+  return new Uint8Array(view.buffer);
 }
 
 /** An uncompressed BMP of one color. */

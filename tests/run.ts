@@ -9,6 +9,7 @@
  * @module
  */
 
+import { stripVTControlCharacters } from "node:util";
 import { wideEnvironment } from "../src/cli/terminal/v8_simd.ts";
 
 /** Tests of the CPU device, in which V8's flags make a difference. */
@@ -17,8 +18,10 @@ const CPU_TESTS = ["tests/gpu/cpu_test.ts", "tests/gpu/ops_test.ts", "tests/pari
 /** Debian's packages that make an adapter of the CPU. */
 const PACKAGES = ["libvulkan1", "mesa-vulkan-drivers"];
 
-/** Where Mesa looks for sockets that nobody needs here; without it, it complains. */
-const env = { XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp" };
+/** Of Mesa's drivers only those of Vulkan: one that ends with a thread may take the process along. */
+const env: Record<string, string> = Deno.build.os === "linux"
+  ? { DENO_WEBGPU_BACKEND: Deno.env.get("DENO_WEBGPU_BACKEND") ?? "vulkan" }
+  : {};
 
 /** Runs a program in silence; returns what it said if it failed, `undefined` if it did not. */
 async function failureOf(command: string, ...args: string[]): Promise<string | undefined> {
@@ -58,37 +61,89 @@ function say(text: string): void {
   console.error(text);
 }
 
+/** How a run of `deno test` went. */
+export interface Outcome {
+  readonly passed: number;
+  readonly failed: number;
+  /** What its own last lines do not say. */
+  readonly note?: string;
+}
+
+/** The line that `deno test` ends with: `ok | 5 passed (2 steps) | 0 failed | 1 ignored (3s)`. */
+const SUMMARY = /^(?:ok|FAILED) \| (\d+) passed[^|]*\| (\d+) failed/;
+
+/**
+ * Judges a run by what it printed and how it ended. Deno is forgiven for aborting once it has told
+ * that all tests passed (see CONTRIBUTING.md); every other signal is a failure.
+ */
+export function judge(output: string, { code, signal }: Deno.CommandStatus): Outcome {
+  const lines = stripVTControlCharacters(output).trimEnd().split("\n");
+  const summary = lines.at(-1)!.match(SUMMARY);
+  const [passed, failed] = summary ? summary.slice(1).map(Number) : [0, 0];
+  if (!code) return { passed, failed };
+  if (summary && !failed && signal === "SIGABRT") {
+    return { passed, failed, note: "Deno aborted as it ended, after all tests had passed" };
+  }
+  const note = signal
+    ? `Deno was ended by ${signal} ${summary ? "after" : "before"} the last test had run`
+    : failed
+    ? undefined
+    : `Deno ended with code ${code}, without a test that failed`;
+  return { passed, failed: Math.max(1, failed), ...(note ? { note } : {}) };
+}
+
+/** Runs a program, shows what it prints, and judges it. */
+export async function observe(
+  program: string,
+  args: readonly string[],
+  env: Record<string, string>,
+): Promise<Outcome> {
+  const child = new Deno.Command(program, { args: [...args], env, stdout: "piped" }).spawn();
+  const decoder = new TextDecoder();
+  let output = "";
+  for await (const chunk of child.stdout) {
+    output += decoder.decode(chunk, { stream: true });
+    for (let at = 0; at < chunk.length;) at += Deno.stdout.writeSync(chunk.subarray(at));
+  }
+  return judge(output, await child.status);
+}
+
+/** Runs `deno test`. */
+const test = (args: readonly string[], more: Record<string, string> = {}) =>
+  observe(Deno.execPath(), ["test", "-A", "--parallel", ...args], {
+    // Mesa's software adapter takes all cores by itself.
+    ...{ ...env, DENO_JOBS: Deno.env.get("DENO_JOBS") ?? "2", ...more },
+  });
+
 async function main(args: readonly string[]): Promise<number> {
   if (!await hasAdapter()) {
     say(`There is no WebGPU adapter: installing ${PACKAGES.join(" and ")}`);
     const failure = Deno.build.os === "linux" ? await install() : "this is not Debian";
     if (failure !== undefined) say(`That failed: ${failure.trim()}`);
     if (!await hasAdapter()) {
-      say("error: The tests need a WebGPU adapter, be it in software, and there is none");
-      return 1;
+      const note = "error: The tests need a WebGPU adapter, be it in software, and there is none";
+      return report([{ passed: 0, failed: 1, note }]);
     }
   }
   // Not the folder `tests` by name: Deno finds nothing there, since it holds workspace members.
-  const code = await test(["--doc", ...args], {});
-  if (code || args.length) return code;
-  say("once more on the CPU, in V8's wide mode");
-  return await test(["--filter", "CPU", ...CPU_TESTS], wideEnvironment());
+  const outcomes = [await test(["--doc", ...args])];
+  if (!outcomes[0].failed && !args.length) {
+    say("once more on the CPU, in V8's wide mode");
+    outcomes.push(await test(["--filter", "CPU", ...CPU_TESTS], wideEnvironment()));
+  }
+  return report(outcomes);
 }
 
-/**
- * Runs `deno test`; returns its exit code. Rarely, once in some ten runs of everything, the C library
- * aborts Deno as it ends, after all tests have passed. It is given a second try, and no third.
- */
-async function test(args: readonly string[], more: Record<string, string>): Promise<number> {
-  const command = new Deno.Command(Deno.execPath(), {
-    args: ["test", "-A", "--parallel", ...args],
-    // Mesa's software adapter takes all cores by itself.
-    env: { ...env, DENO_JOBS: Deno.env.get("DENO_JOBS") ?? "2", ...more },
-  });
-  const { code, signal } = await command.spawn().status;
-  if (!signal) return code;
-  say(`Deno was ended by ${signal}: once more from the start`);
-  return (await command.spawn().status).code;
+/** Closes with what is remarkable, and a line for machines; returns the exit code. */
+export function report(
+  outcomes: readonly Outcome[],
+  // deno-lint-ignore no-console
+  print: (line: string) => void = console.log,
+): number {
+  for (const { note } of outcomes) if (note) print(note);
+  const sum = (key: "passed" | "failed") => outcomes.reduce((n, outcome) => n + outcome[key], 0);
+  print(`${sum("passed")} passed, ${sum("failed")} failed`);
+  return sum("failed") ? 1 : 0;
 }
 
-Deno.exitCode = await main(Deno.args);
+if (import.meta.main) Deno.exitCode = await main(Deno.args);

@@ -4,11 +4,12 @@
  * @module
  */
 
+import { sizeOf } from "../shape.ts";
 import type { Dataset } from "./dataset.ts";
 
 /** What a step learns from. It is good until the next one is asked for. */
 export interface Batch {
-  /** `[size, height, width, channels]` in [-1, 1]. */
+  /** `[size, ...shape]`, pictures in [-1, 1]. */
   readonly images: Float32Array<ArrayBuffer>;
   /** The class of each image, 0 where there are none. */
   readonly labels: Int32Array<ArrayBuffer>;
@@ -46,11 +47,10 @@ class DirectBatches implements Batches {
   readonly #batch: Batch;
 
   constructor(data: Dataset, plan: BatchPlan) {
-    const { height, width, channels } = data;
     this.#data = data;
     this.#plan = plan;
     this.#batch = {
-      images: new Float32Array(plan.size * height * width * channels),
+      images: new Float32Array(plan.size * sizeOf(data.shape)),
       labels: new Int32Array(plan.size),
     };
   }

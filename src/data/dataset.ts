@@ -5,17 +5,18 @@
  */
 
 import { philox, seedWords, toInteger } from "../gpu/philox.ts";
+import type { Shape } from "../shape.ts";
 import type { Batches, BatchPlan } from "./batches.ts";
 
 /**
- * Images of one size, by number.
+ * Items of one shape, by number: pictures mostly.
  *
  * @example
  * ```ts
  * import type { Dataset } from "@x/ddpm";
  *
  * const ramps: Dataset = {
- *   ...{ name: "ramps", count: 100, height: 8, width: 8, channels: 1 },
+ *   ...{ name: "ramps", count: 100, shape: [8, 8, 1] },
  *   read(index, out, offset) {
  *     for (let i = 0; i < 64; i++) out[offset + i] = (i * index) % 64 / 31.5 - 1;
  *   },
@@ -26,22 +27,20 @@ import type { Batches, BatchPlan } from "./batches.ts";
 export interface Dataset {
   /** What it is called, in logs. */
   readonly name: string;
-  /** Number of images. */
+  /** Number of items. */
   readonly count: number;
-  /** Rows of each. */
-  readonly height: number;
-  /** Columns of each. */
-  readonly width: number;
-  /** Numbers a pixel: 1 for grey, 3 for red, green and blue. */
-  readonly channels: number;
+  /** Shape of each: `[height, width, channels]` for pictures, 1 channel for grey, 3 for colour. */
+  readonly shape: Shape;
   /** The class of each image, if there are classes, from 0. */
   readonly labels?: ArrayLike<number>;
   /** What the classes are called. */
   readonly classes?: readonly string[];
+  /** Why there are no labels, where there seem to be some. */
+  readonly labelProblem?: string;
   /** What each image is called, or shows. */
   readonly names?: readonly string[];
   /**
-   * Writes image `index` as `[height, width, channels]` in [-1, 1] to `out` from `offset` on, at
+   * Writes item `index`, pictures in [-1, 1], channels last, to `out` from `offset` on, at
    * once or by the time that what it returns is fulfilled.
    */
   read(index: number, out: Float32Array<ArrayBuffer>, offset: number): void | Promise<void>;

@@ -21,6 +21,8 @@ export interface Pictures {
   readonly labels?: ArrayLike<number>;
   /** What the classes are called. */
   readonly classes?: readonly string[];
+  /** Why there are no labels, where there seem to be some. */
+  readonly labelProblem?: string;
   /** What each picture is called, or shows. */
   readonly names?: readonly string[];
   /** Where pictures are of one size and in memory: all of them, for other threads to read. */
@@ -95,7 +97,7 @@ export function centered({ width, height }: Raster, format: Format): Placement {
  * const pictures = arrayPictures("ramps", layout, Uint8Array.from({ length: 32 }, (_, i) => 8 * i));
  * const data = pictureDataset(pictures, { height: 2, width: 2, channels: 1, background: [0, 0, 0],
  *   crop: "center", flip: true, shift: 0 });
- * console.log(data.count, data.height);
+ * console.log(data.count, data.shape);
  * ```
  */
 export function pictureDataset(pictures: Pictures, preparation: Preparation): Dataset {
@@ -113,13 +115,14 @@ export function pictureDataset(pictures: Pictures, preparation: Preparation): Da
 
 /** What a data set says of itself. */
 export function describe(
-  { name, count, labels, classes, names }: Omit<Pictures, "picture" | "array">,
+  { name, count, labels, classes, labelProblem, names }: Omit<Pictures, "picture" | "array">,
   { height, width, channels }: Format,
 ): Omit<Dataset, "read"> {
   return {
-    ...{ name, count, height, width, channels },
+    ...{ name, count, shape: [height, width, channels] },
     ...(labels ? { labels } : {}),
     ...(classes ? { classes } : {}),
+    ...(labelProblem ? { labelProblem } : {}),
     ...(names ? { names } : {}),
   };
 }

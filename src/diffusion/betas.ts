@@ -4,7 +4,6 @@
  * @module
  */
 
-import { karrasSigmas } from "./sigmas.ts";
 import type { ScheduleConfig } from "./schedule.ts";
 
 type Table = Float64Array<ArrayBuffer>;
@@ -17,8 +16,9 @@ export interface BetaTables {
 
 /** Tables of a schedule, rounded to 32-bit floats where diffusers keeps them so. */
 export function makeTables(config: ScheduleConfig): BetaTables {
+  const sigmas = Array.from({ length: config.numTrainTimesteps }, (_, t) => sigmaAt(t, config));
   // The smallest of these noises are less than 32-bit floats resolve near ᾱ = 1.
-  if (config.betaSchedule === "edm" && !config.trainedBetas) return karrasTables(config);
+  if (sigmas.every((sigma) => sigma !== undefined)) return tablesOf(Float64Array.from(sigmas));
   const tables = accumulate(Float64Array.from(config.trainedBetas ?? namedBetas(config)));
   return config.rescaleBetasZeroSnr ? rescaleToZeroSnr(tables.alphasCumprod) : tables;
 }
@@ -37,6 +37,9 @@ function namedBetas(config: ScheduleConfig): Table {
   const each = (f: (t: number) => number) => Float64Array.from({ length: T }, (_, t) => f(t));
   const line = (from: number, to: number) =>
     each((t) => Math.fround(T === 1 ? from : from + t * (to - from) / (T - 1)));
+  /** From ᾱ as a function of time in [0, 1]. */
+  const fromBars = (bar: (time: number) => number) =>
+    each((t) => Math.min(1 - bar((t + 1) / T) / bar(t / T), 0.999));
   switch (betaSchedule) {
     case "linear":
       return line(betaStart, betaEnd);
@@ -47,19 +50,46 @@ function namedBetas(config: ScheduleConfig): Table {
       return line(-6, 6).map((x) => betaStart + (betaEnd - betaStart) / (1 + Math.exp(-x)));
     case "exponential":
       return each((t) => Math.min(-Math.expm1(-betaStart * (t + 1)), betaEnd));
-    case "squaredcos_cap_v2": {
-      const alphaBar = (time: number) => Math.cos((time + 0.008) / 1.008 * Math.PI / 2) ** 2;
-      return each((t) => Math.min(1 - alphaBar((t + 1) / T) / alphaBar(t / T), 0.999));
-    }
+    case "squaredcos_cap_v2":
+      return fromBars((time) => Math.cos((time + 0.008) / 1.008 * Math.PI / 2) ** 2);
+    case "laplace":
+      return fromBars((time) => {
+        const half = 0.5 - time, log = Math.log(1 - 2 * Math.abs(half) + 1e-6) / 2;
+        return 1 / Math.sqrt(1 + Math.exp(half < 0 ? -log : log));
+      });
+    case "exp":
+      return fromBars((time) => Math.exp(-12 * time));
     case "edm":
-      return karrasTables(config).betas;
+    case "flow":
+      throw new RangeError(`The schedule ${betaSchedule} is told by its noise levels`);
   }
 }
 
-/** Noise levels of Karras et al. 2022, x_0 + σ ε, written as √ᾱ x_0 + √(1 - ᾱ) ε. */
-function karrasTables({ numTrainTimesteps, sigmaMin, sigmaMax, rho }: ScheduleConfig): BetaTables {
-  const sigmas = karrasSigmas(numTrainTimesteps, sigmaMin, sigmaMax, rho).reverse();
-  const alphasCumprod = Float64Array.from(sigmas, (sigma) => 1 / (1 + sigma ** 2));
+/** The times of a flow, moved to more noise. */
+export const shiftTime = (time: number, shift: number): number =>
+  time / (time + (1 - time) / shift);
+
+/**
+ * σ of x_0 + σ ε at any timestep from 0 to T - 1, for the schedules that are told so: those of Karras
+ * et al. 2022, and t / (1 - t) of a flow (1 - t) x_0 + t ε. Others are told by β.
+ */
+export function sigmaAt(timestep: number, config: ScheduleConfig): number | undefined {
+  const { betaSchedule, numTrainTimesteps: T, sigmaMin: min, sigmaMax: max } = config;
+  if (config.trainedBetas) return undefined;
+  if (betaSchedule === "flow") {
+    const time = shiftTime((timestep + 1) / T, config.shift);
+    return time / (1 - time);
+  }
+  if (betaSchedule !== "edm") return undefined;
+  const place = T === 1 ? 1 : timestep / (T - 1);
+  if (config.sigmaSchedule === "exponential") return min * (max / min) ** place;
+  const [from, to] = [min, max].map((sigma) => sigma ** (1 / config.rho));
+  return (from + place * (to - from)) ** config.rho;
+}
+
+/** x_0 + σ ε written as √ᾱ x_0 + √(1 - ᾱ) ε. */
+function tablesOf(sigmas: Table): BetaTables {
+  const alphasCumprod = sigmas.map((sigma) => 1 / (1 + sigma ** 2));
   return { alphasCumprod, betas: alphasCumprod.map((bar, t, all) => 1 - bar / (all[t - 1] ?? 1)) };
 }
 

@@ -6,12 +6,12 @@
  */
 
 import * as e from "../gpu/expression.ts";
-import { map } from "../gpu/ops/map.ts";
+import { map, sub } from "../gpu/ops/map.ts";
 import { broadcastTo, slice } from "../gpu/ops/view.ts";
 import { constant, type Tensor } from "../gpu/tensor.ts";
-import type { ScheduleConfig } from "./schedule.ts";
+import type { PredictionType, ScheduleConfig } from "./schedule.ts";
 
-/** α and σ as tensors that broadcast to the images: of shape `[1 or batch, 1, 1, 1]`. */
+/** α and σ as tensors that broadcast to the items: `[1 or batch, 1, ...]`, of their rank. */
 export interface LevelTensors {
   readonly alpha: Tensor;
   readonly sigma: Tensor;
@@ -61,7 +61,8 @@ const power = (sigmaData: number) => (a: e.Expression, s: e.Expression) =>
 /**
  * Asks a network about noisy images.
  *
- * @param network What it makes of them; with `edm` they have unit variance.
+ * @param network What it makes of them; with `edm` they have unit variance, with `flow_prediction` they
+ * are (1 - t) x_0 + t ε.
  */
 export function askNetwork(
   config: ScheduleConfig,
@@ -70,11 +71,15 @@ export function askNetwork(
   network: (x: Tensor) => Tensor,
 ): Prediction {
   const variance = power(config.sigmaData);
-  const scale: Three = (x, a, s) => e.div(x, e.sqrt(variance(a, s)));
-  const output = network(config.predictionType === "edm" ? map([x, alpha, sigma], scale) : x);
+  const scales: Partial<Record<PredictionType, Three>> = {
+    edm: (x, a, s) => e.div(x, e.sqrt(variance(a, s))),
+    flow_prediction: (x, a, s) => e.div(x, e.add(a, s)),
+  };
+  const scale = scales[config.predictionType];
+  const output = network(scale ? map([x, alpha, sigma], scale) : x);
   if (config.varianceType !== "learned_range") return { output };
-  const channels = output.shape[3] / 2;
-  const [mean, range] = [0, 1].map((i) => slice(output, 3, i * channels, channels));
+  const axis = output.shape.length - 1, channels = output.shape[axis] / 2;
+  const [mean, range] = [0, 1].map((i) => slice(output, axis, i * channels, channels));
   return { output: mean, variance: range };
 }
 
@@ -118,6 +123,12 @@ export function estimatesOf(
           );
         }),
       };
+    case "flow_prediction":
+      // ε - x_0 and (1 - t) x_0 + t ε, with t = σ / (α + σ), are two equations for both.
+      return {
+        sample: from((x, out, a, s) => e.div(e.sub(x, e.mul(s, out)), e.add(a, s))),
+        epsilon: from((x, out, a, s) => e.div(e.add(x, e.mul(a, out)), e.add(a, s))),
+      };
   }
 }
 
@@ -142,6 +153,8 @@ export function targetOf(
           e.sqrt(variance(a, s)),
         )
       );
+    case "flow_prediction":
+      return sub(epsilon, sample);
   }
 }
 
@@ -160,5 +173,7 @@ export function slopeOf(
       return from((_, s) => e.neg(s));
     case "edm":
       return from((a, s) => e.div(e.mul(s, sigmaData), e.sqrt(power(sigmaData)(a, s))));
+    case "flow_prediction":
+      return from((a, s) => e.neg(e.div(s, e.add(a, s))));
   }
 }

@@ -12,10 +12,11 @@
 import { z } from "zod";
 import { parseWith, toCamelCase, toSnakeCase } from "../config.ts";
 import { InputError } from "../errors.ts";
-import { makeTables } from "./betas.ts";
+import { makeTables, shiftTime, sigmaAt } from "./betas.ts";
+import { readScheduler } from "./schedulers.ts";
 
 /** What a network predicts of x_t = √ᾱ x_0 + √(1-ᾱ) ε. */
-export type PredictionType = "epsilon" | "sample" | "v_prediction" | "edm";
+export type PredictionType = "epsilon" | "sample" | "v_prediction" | "edm" | "flow_prediction";
 /** Which timesteps a sampler with fewer than T steps visits. */
 export type TimestepSpacing = "leading" | "linspace" | "trailing";
 
@@ -32,16 +33,18 @@ export interface ScheduleConfig {
    * called `quadratic`, linear in √β as in latent diffusion (its own files call it linear);
    * `sigmoid`; `exponential`, min(1 - e^(-β_start t), β_end) for t from 1. `squaredcos_cap_v2` is
    * the cosine of Nichol and Dhariwal 2021, and `edm` has the T noise levels from `sigmaMin` to
-   * `sigmaMax` of Karras et al. 2022. @default {"linear"}
+   * `sigmaMax` of Karras et al. 2022. `flow` goes straight from the image to noise, (1 - t) x_0 + t ε
+   * at T times up to 1, moved by `shift` (Liu et al. 2023; Esser et al. 2024). `laplace` and `exp`
+   * are those of diffusers. @default {"linear"}
    */
   readonly betaSchedule:
-    | ("linear" | "scaled_linear" | "quadratic" | "squaredcos_cap_v2" | "sigmoid")
-    | ("exponential" | "edm");
+    | ("linear" | "scaled_linear" | "quadratic" | "squaredcos_cap_v2" | "sigmoid" | "laplace")
+    | ("exponential" | "exp" | "edm" | "flow");
   /** T explicit βs, instead of a named schedule. @default {null} */
   readonly trainedBetas: readonly number[] | null;
   /**
    * Whether the schedule is stretched until nothing is left of the image at the last timestep (Lin
-   * et al. 2023); only with `v_prediction` and `sample`, others say nothing there.
+   * et al. 2023); not with `epsilon` and `edm`, which say nothing there.
    * @default {false}
    */
   readonly rescaleBetasZeroSnr: boolean;
@@ -51,11 +54,16 @@ export interface ScheduleConfig {
   readonly sigmaMax: number;
   /** The exponent of `edm` schedules. @default {7} */
   readonly rho: number;
+  /** How `edm` spaces them: in σ^(1/ρ), or in log σ. @default {"karras"} */
+  readonly sigmaSchedule: "karras" | "exponential";
+  /** How far `flow` moves times to more noise, t to s t / (1 + (s - 1) t). @default {1} */
+  readonly shift: number;
   /** Standard deviation of the images, for `edm` predictions. @default {0.5} */
   readonly sigmaData: number;
   /**
-   * What the network predicts: ε, x_0, v = √ᾱ ε - √(1-ᾱ) x_0, or what the preconditioning of Karras
-   * et al. 2022 leaves to it (`edm`). @default {"epsilon"}
+   * What the network predicts: ε, x_0, v = √ᾱ ε - √(1-ᾱ) x_0, what the preconditioning of Karras et
+   * al. 2022 leaves to it (`edm`), or ε - x_0 of (1 - t) x_0 + t ε, told T t (`flow_prediction`).
+   * @default {"epsilon"}
    */
   readonly predictionType: PredictionType;
   /** Whether predictions of x_0 are clipped. @default {true} */
@@ -90,42 +98,48 @@ export interface ScheduleConfig {
 }
 
 const flag = (value: boolean) => z.boolean().default(value);
-/** Of the fields as they are in files. */
-export const scheduleSchema = z.object({
+/** Of the fields as they are in our own files; {@linkcode readScheduler} knows those of diffusers. */
+export const scheduleSchema = z.strictObject({
   num_train_timesteps: z.int().min(1).max(100_000).nullable().default(null),
   beta_start: z.number().gt(0).lt(1).default(0.0001),
   beta_end: z.number().gt(0).lt(1).default(0.02),
   beta_schedule: z.enum([
-    ...["linear", "scaled_linear", "quadratic", "squaredcos_cap_v2", "sigmoid"] as const,
-    ...["exponential", "edm"] as const,
+    ...["linear", "scaled_linear", "quadratic", "squaredcos_cap_v2", "sigmoid", "laplace"] as const,
+    ...["exponential", "exp", "edm", "flow"] as const,
   ]).default("linear"),
   trained_betas: z.array(z.number().gt(0).lt(1)).min(1).max(100_000).nullable().default(null),
   rescale_betas_zero_snr: flag(false),
   sigma_min: z.number().positive().default(0.002),
   sigma_max: z.number().positive().default(80),
   rho: z.number().positive().default(7),
+  sigma_schedule: z.enum(["karras", "exponential"]).default("karras"),
+  shift: z.number().positive().default(1),
   sigma_data: z.number().positive().default(0.5),
-  prediction_type: z.enum(["epsilon", "sample", "v_prediction", "edm"]).default("epsilon"),
+  prediction_type: z.enum(["epsilon", "sample", "v_prediction", "edm", "flow_prediction"])
+    .default("epsilon"),
   clip_sample: flag(true),
   clip_sample_range: z.number().positive().default(1),
   thresholding: flag(false),
   dynamic_thresholding_ratio: z.number().gt(0).max(1).default(0.995),
   sample_max_value: z.number().min(1).default(1),
-  // Solvers write null for the variance that they do not have.
   variance_type: z.enum([
     ...["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"] as const,
     "learned_range",
-  ]).nullable().default(null).transform((v) => v ?? "fixed_small"),
+  ]).default("fixed_small"),
   timestep_spacing: z.enum(["leading", "linspace", "trailing"]).default("leading"),
   steps_offset: z.int().min(0).default(0),
   set_alpha_to_one: flag(true),
   final_sigmas_type: z.enum(["zero", "sigma_min"]).default("zero"),
 });
 
+const anyFields = z.record(z.string(), z.unknown());
+
 /**
- * Reads a schedule as diffusers writes it. Fields of other schedulers are ignored.
+ * Reads a schedule as any scheduler of diffusers writes it. What is null is not given, fields that
+ * start with an underscore are ignored, and so are those that set a solver of diffusers.
  *
- * @throws {InputError} If a field is out of range, or contradicts another one.
+ * @throws {InputError} If the scheduler or a field is unknown, out of range or not supported, or if
+ * fields contradict each other.
  *
  * @example
  * ```ts
@@ -135,7 +149,8 @@ export const scheduleSchema = z.object({
  * ```
  */
 export function parseSchedule(json: unknown): ScheduleConfig {
-  const fields = parseWith(scheduleSchema, json, "noise schedule");
+  const what = "noise schedule", given = readScheduler(parseWith(anyFields, json, what));
+  const fields = parseWith(scheduleSchema, given, what);
   const { trained_betas } = fields;
   const num_train_timesteps = fields.num_train_timesteps ?? trained_betas?.length ?? 1000;
   const refuse = (why: string) => new InputError(`Bad noise schedule: ${why}`);
@@ -146,14 +161,19 @@ export function parseSchedule(json: unknown): ScheduleConfig {
     );
   }
   const { prediction_type: predicted } = fields;
-  if (fields.rescale_betas_zero_snr && (predicted === "epsilon" || predicted === "edm")) {
+  const zeroSnr = fields.rescale_betas_zero_snr
+    ? "rescale_betas_zero_snr"
+    : fields.beta_schedule === "flow" && !trained_betas
+    ? "the beta_schedule flow"
+    : undefined;
+  if (zeroSnr && (predicted === "epsilon" || predicted === "edm")) {
     throw refuse(
-      `with rescale_betas_zero_snr a prediction_type of ${predicted} says nothing at the last ` +
-        "timestep; v_prediction and sample do",
+      `with ${zeroSnr} a prediction_type of ${predicted} says nothing at the last timestep; ` +
+        "v_prediction, sample and flow_prediction do",
     );
   }
-  if (fields.rescale_betas_zero_snr && num_train_timesteps < 2) {
-    throw refuse("rescale_betas_zero_snr needs at least 2 num_train_timesteps");
+  if (zeroSnr && num_train_timesteps < 2) {
+    throw refuse(`${zeroSnr} needs at least 2 num_train_timesteps`);
   }
   if (fields.sigma_min >= fields.sigma_max) {
     throw refuse(`sigma_min ${fields.sigma_min} is not below sigma_max ${fields.sigma_max}`);
@@ -163,12 +183,17 @@ export function parseSchedule(json: unknown): ScheduleConfig {
 
 /** The schedule as diffusers reads it. */
 export function formatSchedule(config: ScheduleConfig): Record<string, unknown> {
-  return { _class_name: "DDPMScheduler", ...toSnakeCase(config) };
+  const isFlow = config.betaSchedule === "flow" && config.predictionType === "flow_prediction";
+  const name = isFlow ? "FlowMatchEulerDiscreteScheduler" : "DDPMScheduler";
+  return { _class_name: name, ...toSnakeCase(config) };
 }
 
 /** How much noise there is: x = α x_0 + σ ε, with α² + σ² = 1. */
 export interface NoiseLevel {
-  /** What the network is told: the timestep, or log(σ/α)/4 if it predicts as `edm`. */
+  /**
+   * What the network is told: the timestep; log(σ/α)/4 if it predicts as `edm`; T σ/(α+σ) if it
+   * predicts as `flow_prediction`. Negative for the image itself.
+   */
   readonly time: number;
   /** √ᾱ. */
   readonly alpha: number;
@@ -243,7 +268,7 @@ export class NoiseSchedule {
     const below = Math.floor(t), share = t - below;
     if (share && t > 0) {
       const [from, to] = [below, below + 1].map((i) => this.#sigma(i));
-      return this.#level(t, from + share * (to - from));
+      return this.#level(t, sigmaAt(t, this.config) ?? from + share * (to - from));
     }
     const bar = this.alphaCumprod(t);
     const alpha = Math.sqrt(bar), sigma = Math.sqrt(1 - bar);
@@ -277,7 +302,14 @@ export class NoiseSchedule {
   }
 
   #time(t: number, sigma: number): number {
-    return this.config.predictionType === "edm" ? Math.log(sigma) / 4 : t;
+    switch (this.config.predictionType) {
+      case "edm":
+        return Math.log(sigma) / 4;
+      case "flow_prediction":
+        return t < 0 ? t : this.config.numTrainTimesteps / (1 + 1 / sigma);
+      default:
+        return t;
+    }
   }
 
   /**
@@ -297,16 +329,28 @@ export class NoiseSchedule {
     const last = kind === "continuous" || steps + open > 1 ? steps + open - 1 : 0;
     const round = kind === "continuous" ? (t: number) => t : roundHalfEven;
     switch (spacing) {
-      case "leading":
-        return each.map((i) => Math.min(i * stride + stepsOffset, T - 1));
-      case "linspace":
+      case "leading": {
+        // Solvers that look back need levels that differ.
+        const offset = kind === "integer"
+          ? stepsOffset
+          : Math.min(stepsOffset, T - 1 - each[0] * stride);
+        return each.map((i) => Math.min(i * stride + offset, T - 1));
+      }
+      case "linspace": {
         // A single one is 0 in diffusers, and the last where that would make no sense at all.
-        return each.map((i) =>
-          last ? round(i * (T - 1) / last) : kind === "continuous" ? T - 1 : 0
-        );
+        if (!last) return [kind === "continuous" ? T - 1 : 0];
+        const least = kind === "continuous" ? this.#leastTimestep : 0;
+        return each.map((i) => Math.min(round(least + i * (T - 1 - least) / last), T - 1));
+      }
       case "trailing":
         return each.map((i) => roundHalfEven((i + 1 - open) * T / steps) - 1);
     }
+  }
+
+  /** Where even steps of no rounding end: diffusers shifts the last one of flows twice. */
+  get #leastTimestep(): number {
+    const { betaSchedule, shift, numTrainTimesteps: T } = this.config;
+    return betaSchedule === "flow" ? T * shiftTime(1 / T, shift) - 1 : 0;
   }
 
   /** The timestep that a step from t goes to; negative after the last one. */

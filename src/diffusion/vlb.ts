@@ -10,9 +10,9 @@
 import * as e from "../gpu/expression.ts";
 import { gather } from "../gpu/ops/gather.ts";
 import { map } from "../gpu/ops/map.ts";
-import { mean } from "../gpu/ops/sum.ts";
 import { reshape, slice } from "../gpu/ops/view.ts";
 import { constant, type Tensor } from "../gpu/tensor.ts";
+import { meanPerItem, perItem } from "./items.ts";
 import type { NoiseSchedule } from "./schedule.ts";
 
 /** What a network made of noisy images. */
@@ -65,12 +65,12 @@ export function boundTerms(
   schedule: NoiseSchedule,
   { images, timesteps, error, variance }: Reconstruction,
 ): Tensor {
-  const rows = makeTable(schedule), batch = images.shape[0];
+  const rows = makeTable(schedule), batch = images.shape[0], rank = images.shape.length - 1;
   const row = gather(constant(rows.flat(), [rows.length, rows[0].length]), timesteps);
   const [weight, range, fixedRatio, fixedOffset, inverse] = rows[0].map((_, i) =>
-    reshape(slice(row, 1, i, 1), [batch, 1, 1, 1])
+    perItem(reshape(slice(row, 1, i, 1), [batch]), rank)
   );
-  const t = reshape(timesteps, [batch, 1, 1, 1]);
+  const t = perItem(timesteps, rank);
   const ratio = variance
     ? map([variance, range], (v, range) => e.mul(e.mul(0.5, e.add(v, 1)), range))
     : fixedRatio;
@@ -86,7 +86,7 @@ export function boundTerms(
       return e.div(e.select(isLast, code, divergence), Math.LN2);
     },
   );
-  return reshape(mean(values, [1, 2, 3]), [batch]);
+  return meanPerItem(values);
 }
 
 /** The code length of the byte at x, in nats, for a normal at x + error with deviation 1 / scale. */

@@ -30,23 +30,25 @@ export const viewOf = (bytes: Uint8Array<ArrayBuffer>): DataView<ArrayBuffer> =>
 /** More unpacked bytes than this are taken for a trap. */
 export const MAX_UNPACKED: number = 2 ** 32;
 
-/** Whether a file starts as gzip files do. */
-export const isGzip = (bytes: Uint8Array): boolean => bytes[0] === 0x1f && bytes[1] === 0x8b;
+/** Data that do not unpack. */
+export class DamageError extends InputError {}
 
 /**
  * Unpacks a stream.
  *
- * @param limit How many bytes it may give.
- * @throws {InputError} If it gives more, or its data are damaged. `what` starts the message.
+ * @param limit How many bytes it may give, with those that were unpacked `before`.
+ * @throws {DamageError} If its data are damaged, or others follow them. `what` starts the message.
+ * @throws {InputError} If it gives more.
  */
 export async function unpack(
   packed: ReadableStream<Uint8Array<ArrayBuffer>>,
   format: CompressionFormat,
   what: string,
   limit: number = MAX_UNPACKED,
+  before = 0,
 ): Promise<Uint8Array<ArrayBuffer>> {
   const parts: Uint8Array<ArrayBuffer>[] = [];
-  let length = 0;
+  let length = before;
   try {
     for await (const part of packed.pipeThrough(new DecompressionStream(format))) {
       length += part.length;
@@ -55,21 +57,52 @@ export async function unpack(
     }
   } catch (error) {
     const name = format === "gzip" ? "gzip" : "compressed";
-    throw new InputError(`${what}: its ${name} data are damaged (${(error as Error).message})`);
+    throw new DamageError(`${what}: its ${name} data are damaged (${(error as Error).message})`);
   }
   if (length > limit) {
     throw new InputError(`${what}: it unpacks to more than ${formatBytes(limit)}`);
   }
-  const whole = new Uint8Array(length);
+  return concat(parts);
+}
+
+/** All bytes in one array. */
+export function concat(parts: readonly Uint8Array<ArrayBuffer>[]): Uint8Array<ArrayBuffer> {
+  if (parts.length === 1) return parts[0];
+  const whole = new Uint8Array(parts.reduce((n, part) => n + part.length, 0));
   parts.reduce((at, part) => (whole.set(part, at), at + part.length), 0);
   return whole;
 }
 
-/** Bytes as a stream. */
-export const streamOf = (bytes: Uint8Array<ArrayBuffer>): ReadableStream<Uint8Array<ArrayBuffer>> =>
-  new ReadableStream({
-    start(controller) {
-      controller.enqueue(bytes);
-      controller.close();
+/** Bytes that are read at a time where all are gone through. */
+export const CHUNK = 65536;
+
+/** Bytes, or a part of them, as a stream. */
+export function streamOf(
+  bytes: Bytes,
+  from = 0,
+  to = bytes.length,
+): ReadableStream<Uint8Array<ArrayBuffer>> {
+  return new ReadableStream({
+    pull(controller) {
+      const part = bytes.read(from, Math.min(from + CHUNK, to));
+      from += part.length;
+      if (part.length) controller.enqueue(part);
+      else controller.close();
     },
   });
+}
+
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+const latin = new TextDecoder("latin1");
+
+/**
+ * The name of a file: UTF-8, or else a character for each byte, so that different names in an
+ * encoding that is not told remain different.
+ */
+export function decodeName(bytes: Uint8Array): string {
+  try {
+    return utf8.decode(bytes);
+  } catch {
+    return latin.decode(bytes);
+  }
+}

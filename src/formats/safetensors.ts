@@ -8,21 +8,20 @@
 import { InputError } from "../errors.ts";
 import { formatShape, sizeOf } from "../shape.ts";
 import { formatBytePair, formatBytes } from "../units.ts";
+import {
+  decodeElements,
+  elementSize,
+  type FileDType,
+  fileDTypes,
+  isFileDType,
+} from "./elements.ts";
 
-/** Element types that files may hold. */
-export type FileDType =
-  | ("BOOL" | "U8" | "I8" | "U16" | "I16" | "F16" | "BF16")
-  | ("U32" | "I32" | "F32" | "U64" | "I64" | "F64");
-
-const elementSizes: Readonly<Record<FileDType, number>> = {
-  ...{ BOOL: 1, U8: 1, I8: 1, U16: 2, I16: 2, F16: 2, BF16: 2 },
-  ...{ U32: 4, I32: 4, F32: 4, U64: 8, I64: 8, F64: 8 },
-};
+export type { FileDType };
 
 /** A tensor in a file. */
 export interface FileTensor {
-  /** Type of its elements. */
-  readonly dtype: FileDType;
+  /** Type of its elements: a {@linkcode FileDType}, or another, whose numbers cannot be read. */
+  readonly dtype: string;
   /** Its sizes, the slowest axis first; `[]` for a single number. */
   readonly shape: readonly number[];
   /** Its part of the file, little-endian. */
@@ -85,21 +84,25 @@ export function readSafetensors(bytes: Uint8Array<ArrayBuffer>, what = "file"): 
   let metadata: Record<string, string> = {};
   for (const [name, entry] of Object.entries(header)) {
     if (name === METADATA_KEY) {
-      if (!isStringRecord(entry)) throw bad("its metadata are not all strings");
-      metadata = entry;
+      if (entry !== null && !isStringRecord(entry)) throw bad("its metadata are not all strings");
+      metadata = entry ?? {};
       continue;
     }
     const { dtype, shape, data_offsets: range } = Object(entry);
-    if (!isDType(dtype)) throw bad(`${name} has the unknown type ${JSON.stringify(dtype)}`);
+    if (typeof dtype !== "string") {
+      throw bad(`${name} has the type ${JSON.stringify(dtype)}, not the name of one`);
+    }
     if (!isCounts(shape)) throw bad(`${name} has no proper shape`);
     if (!isCounts(range) || range.length !== 2 || range[0] > range[1]) {
       throw bad(`${name} has no proper data_offsets`);
     }
-    const [from, to] = range, size = sizeOf(shape) * elementSizes[dtype];
+    const [from, to] = range;
     if (start + to > bytes.length) {
       const [needed, there] = formatBytePair(start + to, bytes.length);
       throw bad(`${name} ends after ${needed}, but the file after ${there}; is it truncated?`);
     }
+    // How large elements of other types are is not known: nobody has to read them.
+    const size = isFileDType(dtype) ? sizeOf(shape) * elementSize(dtype) : to - from;
     if (to - from !== size) {
       const [needed, there] = formatBytePair(size, to - from);
       throw bad(`${name} of ${dtype} ${formatShape(shape)} needs ${needed}, not ${there}`);
@@ -118,9 +121,6 @@ export function readSafetensors(bytes: Uint8Array<ArrayBuffer>, what = "file"): 
   }
   return { tensors, metadata };
 }
-
-const isDType = (x: unknown): x is FileDType =>
-  typeof x === "string" && Object.hasOwn(elementSizes, x);
 
 const isCounts = (x: unknown): x is number[] =>
   Array.isArray(x) && x.every((n) => Number.isSafeInteger(n) && n >= 0);
@@ -148,33 +148,21 @@ function findDuplicateKey(json: string): string | undefined {
   }
 }
 
-/** A tensor's numbers as 32-bit floats. */
-export function toFloat32({ dtype, shape, bytes }: FileTensor): Float32Array<ArrayBuffer> {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const read: Record<FileDType, (at: number) => number> = {
-    BOOL: (at) => view.getUint8(at),
-    U8: (at) => view.getUint8(at),
-    I8: (at) => view.getInt8(at),
-    U16: (at) => view.getUint16(at, true),
-    I16: (at) => view.getInt16(at, true),
-    F16: (at) => view.getFloat16(at, true),
-    BF16: (at) => bfloat16(view.getUint16(at, true)),
-    U32: (at) => view.getUint32(at, true),
-    I32: (at) => view.getInt32(at, true),
-    F32: (at) => view.getFloat32(at, true),
-    U64: (at) => Number(view.getBigUint64(at, true)),
-    I64: (at) => Number(view.getBigInt64(at, true)),
-    F64: (at) => view.getFloat64(at, true),
-  };
-  if (dtype === "F32" && isLittleEndian) return new Float32Array(bytes.slice().buffer);
-  const get = read[dtype], size = elementSizes[dtype];
-  return Float32Array.from({ length: sizeOf(shape) }, (_, i) => get(i * size));
+/**
+ * A tensor's numbers as 32-bit floats, in an array of their own.
+ *
+ * @param what What it is called, for messages.
+ * @throws {InputError} If its elements are of a type that cannot be read.
+ */
+export function toFloat32(
+  { dtype, bytes }: FileTensor,
+  what = "a tensor",
+): Float32Array<ArrayBuffer> {
+  if (isFileDType(dtype)) return decodeElements(dtype, bytes);
+  throw new InputError(
+    `Cannot read ${what}: its elements are of type ${dtype}, not one of ${fileDTypes.join(", ")}`,
+  );
 }
-
-const isLittleEndian = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
-
-/** The upper half of a 32-bit float. */
-const bfloat16 = (bits: number) => new Float32Array(new Uint32Array([bits << 16]).buffer)[0];
 
 /** A tensor to write. */
 export interface NamedTensor {
@@ -218,21 +206,12 @@ export function writeSafetensors(
   }));
   const head = encodeHeader(described, metadata);
   const size = tensors.reduce((sum, { values }) => sum + values.byteLength, 0);
-  const bytes = new Uint8Array(head.length + size), view = new DataView(bytes.buffer);
+  const bytes = new Uint8Array(head.length + size);
   bytes.set(head);
   let at = head.length;
   for (const { values } of tensors) {
-    if (isLittleEndian) {
-      bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength), at);
-      at += values.byteLength;
-      continue;
-    }
-    for (const value of values) {
-      if (values instanceof Int32Array) view.setInt32(at, value, true);
-      else if (values instanceof Float32Array) view.setFloat32(at, value, true);
-      else view.setFloat16(at, value, true);
-      at += values.BYTES_PER_ELEMENT;
-    }
+    bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength), at);
+    at += values.byteLength;
   }
   return bytes;
 }
@@ -244,7 +223,7 @@ export function writeSafetensors(
  * @throws {RangeError} If a name is taken.
  */
 export function encodeHeader(
-  tensors: readonly (Pick<NamedTensor, "name" | "shape"> & Pick<FileTensor, "dtype">)[],
+  tensors: readonly (Pick<NamedTensor, "name" | "shape"> & { readonly dtype: FileDType })[],
   metadata: Readonly<Record<string, string>> = {},
 ): Uint8Array<ArrayBuffer> {
   const header = new Map<string, unknown>();
@@ -254,7 +233,7 @@ export function encodeHeader(
     if (name === METADATA_KEY || header.has(name)) {
       throw new RangeError(`Cannot write ${name}: the name is taken`);
     }
-    const range = [end, end += sizeOf(shape) * elementSizes[dtype]];
+    const range = [end, end += sizeOf(shape) * elementSize(dtype)];
     header.set(name, { dtype, shape, data_offsets: range });
   }
   // Data start at a multiple of eight, so that readers can map them.

@@ -12,29 +12,41 @@ export type Expression = Constant | Argument | Call;
 
 /** A number. */
 export interface Constant {
+  /** Which of the three it is. */
   readonly kind: "constant";
+  /** Equal expressions have the same. */
   readonly id: number;
+  /** The number. */
   readonly value: number;
 }
 
 /** The value of the input with this index at the current element. */
 export interface Argument {
+  /** Which of the three it is. */
   readonly kind: "argument";
+  /** Equal expressions have the same. */
   readonly id: number;
+  /** Of the input. */
   readonly index: number;
 }
 
 /** A primitive applied to other expressions. */
 export interface Call {
+  /** Which of the three it is. */
   readonly kind: "call";
+  /** Equal expressions have the same. */
   readonly id: number;
+  /** What is called. */
   readonly primitive: Primitive;
+  /** With what. */
   readonly operands: readonly Expression[];
 }
 
-type Operand = Expression | number;
+/** What primitives take. */
+export type Operand = Expression | number;
 
-interface Rule {
+/** What a primitive computes, and its derivatives. */
+export interface Rule {
   /** The value for given operands. */
   readonly value: (a: number, b: number, c: number) => number;
   /** Partial derivatives by each operand, given the operands and the expression itself. */
@@ -145,27 +157,46 @@ export function call(primitive: Primitive, ...args: readonly Operand[]): Express
   }));
 }
 
-type Unary = (a: Operand) => Expression;
-type Binary = (a: Operand, b: Operand) => Expression;
+/** A function of one operand. */
+export type Unary = (a: Operand) => Expression;
+/** A function of two operands. */
+export type Binary = (a: Operand, b: Operand) => Expression;
 const unary = (name: Primitive): Unary => (a) => call(name, a);
 const binary = (name: Primitive): Binary => (a, b) => call(name, a, b);
 
+/** a + b. */
 export const add: Binary = binary("add");
+/** a - b. */
 export const sub: Binary = binary("sub");
+/** a · b. */
 export const mul: Binary = binary("mul");
+/** a / b. */
 export const div: Binary = binary("div");
+/** The smaller one. */
 export const min: Binary = binary("min");
+/** The larger one. */
 export const max: Binary = binary("max");
+/** 1 where a < b, else 0. */
 export const less: Binary = binary("less");
+/** -a. */
 export const neg: Unary = unary("neg");
+/** e to the power of a. */
 export const exp: Unary = unary("exp");
+/** The natural logarithm. */
 export const log: Unary = unary("log");
+/** The square root. */
 export const sqrt: Unary = unary("sqrt");
+/** The sine. */
 export const sin: Unary = unary("sin");
+/** The cosine. */
 export const cos: Unary = unary("cos");
+/** The hyperbolic tangent. */
 export const tanh: Unary = unary("tanh");
+/** 1 / (1 + exp(-a)). */
 export const sigmoid: Unary = unary("sigmoid");
+/** The error function. */
 export const erf: Unary = unary("erf");
+/** The second where the first is not 0, else the third. */
 export const select = (condition: Operand, yes: Operand, no: Operand): Expression =>
   call("select", condition, yes, no);
 

@@ -81,31 +81,48 @@ function totalOf(x: Tensor, arrived: Arrivals | undefined): Tensor | undefined {
 
 /** Tensors of segments, made again once the gradients have come to them. */
 class Recomputation {
-  /** With the gradient that arrived first, and what was made again. */
+  /** In order, with the gradient that arrived first, and what was made again. */
   readonly #segments: (Segment & { arrived?: Tensor; readonly made: Map<Tensor, Tensor> })[];
 
   constructor(segments: readonly Segment[]) {
-    this.#segments = segments.map((segment) => ({ ...segment, made: new Map() }));
+    this.#segments = segments.map((segment) => ({ ...segment, made: new Map() }))
+      .sort((a, b) => a.from.id - b.from.id);
   }
 
   /** The tensor, as the gradient `g` that arrived at it shall know it. */
   again(node: Tensor, g: Tensor): Tensor {
-    const isWithin = ({ from, to }: Segment, { id }: Tensor) => from.id < id && id <= to.id;
-    const segment = this.#segments.find((s) => isWithin(s, node));
+    const segment = this.#segmentOf(node);
     if (!segment) return node;
-    const arrived = segment.arrived ??= g, { from, made } = segment;
-    const make = (x: Tensor): Tensor => {
-      const known = made.get(x);
-      if (known) return known;
-      const result = isWithin(segment, x)
-        ? apply(x.op, x.inputs.map(make), x.attributes)
+    const arrived = segment.arrived ??= g, { from, made } = segment, open = [node];
+    for (let x = open.at(-1); x; x = open.at(-1)) {
+      const isWithin = from.id < x.id && x.id <= segment.to.id;
+      const missing = isWithin ? x.inputs.filter((input) => !made.has(input)) : [];
+      if (missing.length && !made.has(x)) {
+        open.push(...missing.toReversed());
+        continue;
+      }
+      open.pop();
+      if (made.has(x)) continue;
+      const result = isWithin
+        ? apply(x.op, x.inputs.map((input) => made.get(input)!), x.attributes)
         // Whatever follows from its beginning has to wait; the rest is made once.
         : x === from
         ? after(x, arrived)
         : x;
       made.set(x, result);
-      return result;
-    };
-    return make(node);
+    }
+    return made.get(node)!;
+  }
+
+  /** The segment that a tensor lies within. */
+  #segmentOf({ id }: Tensor) {
+    let low = 0, high = this.#segments.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.#segments[middle].to.id < id) low = middle + 1;
+      else high = middle;
+    }
+    const found = this.#segments[low];
+    return found && found.from.id < id ? found : undefined;
   }
 }

@@ -22,10 +22,15 @@ export type HostArray =
 export interface Tensor<A = unknown> {
   /** Greater than the ids of all inputs. */
   readonly id: number;
+  /** What makes it. @internal */
   readonly op: Op<A>;
+  /** What it is made of. */
   readonly inputs: readonly Tensor[];
+  /** What the operation has to know beside its inputs. */
   readonly attributes: A;
+  /** Its sizes, the fastest axis last. */
   readonly shape: Shape;
+  /** Type of its elements. */
   readonly dtype: DType;
   /** Whether a GPU keeps it in memory as 16-bit floats; a pass of the compiler decides. */
   readonly isHalf?: boolean;

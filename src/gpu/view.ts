@@ -19,8 +19,17 @@ export interface Resolved extends View {
   readonly source: Tensor;
 }
 
+/** What was found before, so that chains of views are walked once. */
+const resolved = new WeakMap<Tensor, Resolved>();
+
 /** Follows views to the tensor whose memory they share. */
 export function resolve(tensor: Tensor): Resolved {
+  let known = resolved.get(tensor);
+  if (!known) resolved.set(tensor, known = follow(tensor));
+  return known;
+}
+
+function follow(tensor: Tensor): Resolved {
   if (!tensor.op.view) return { source: tensor, strides: denseStrides(tensor.shape), offset: 0 };
   const inner = resolve(tensor.inputs[0]);
   const view = tensor.op.view(tensor, inner);

@@ -23,7 +23,7 @@ import { type ParameterSource, type ParameterSpec, wholeOf } from "./parameters.
 type Initializer = ParameterSpec["init"];
 
 /** What all layers of a network share. */
-export interface Network {
+export interface LayerContext {
   readonly parameter: ParameterSource;
   readonly config: UNetConfig;
   /** Random numbers for dropout; without them nothing is dropped. */
@@ -40,7 +40,7 @@ const activations: Record<ActivationName, (x: Tensor) => Tensor> = {
 
 /** Convolutions' weights `[height, width, in, out]`, or dense layers' `[out, in]`. */
 const weights = (
-  net: Network,
+  net: LayerContext,
   name: string,
   shape: readonly number[],
   init: Initializer,
@@ -52,7 +52,7 @@ const weights = (
   });
 
 const vector = (
-  net: Network,
+  net: LayerContext,
   name: string,
   size: number,
   init: "zeros" | "ones" = "zeros",
@@ -65,7 +65,7 @@ const vector = (
 
 /** Convolution with bias from `name.weight` and `name.bias`. */
 export function conv(
-  net: Network,
+  net: LayerContext,
   name: string,
   x: Tensor,
   channels: number,
@@ -78,7 +78,7 @@ export function conv(
 
 /** Weights and bias of a dense layer. */
 function dense(
-  net: Network,
+  net: LayerContext,
   name: string,
   shape: readonly [out: number, in_: number],
   { init = "xavier", family }: { init?: Initializer; family?: string } = {},
@@ -91,7 +91,7 @@ function dense(
 
 /** Dense layer over the last axis. */
 function linear(
-  net: Network,
+  net: LayerContext,
   name: string,
   x: Tensor,
   size: number,
@@ -102,7 +102,7 @@ function linear(
 }
 
 /** Group normalisation. */
-export function norm(net: Network, name: string, x: Tensor): Tensor {
+export function norm(net: LayerContext, name: string, x: Tensor): Tensor {
   const { normNumGroups, normEps } = net.config, channels = x.shape.at(-1)!;
   const scale = vector(net, `${name}.weight`, channels, "ones");
   return groupNorm(
@@ -115,7 +115,7 @@ export function norm(net: Network, name: string, x: Tensor): Tensor {
 }
 
 /** Two dense layers with SiLU between them: vectors of timesteps or classes. */
-export function embeddingMlp(net: Network, name: string, x: Tensor, size: number): Tensor {
+export function embeddingMlp(net: LayerContext, name: string, x: Tensor, size: number): Tensor {
   return linear(net, `${name}.linear_2`, silu(linear(net, `${name}.linear_1`, x, size)), size);
 }
 
@@ -124,7 +124,7 @@ export function embeddingMlp(net: Network, name: string, x: Tensor, size: number
  * serves all blocks, with the sum of some biases.
  */
 function projectTime(
-  net: Network,
+  net: LayerContext,
   embedding: Tensor,
   weight: Tensor,
   biases: readonly Tensor[],
@@ -154,7 +154,7 @@ export interface ResnetOptions {
  * input. The second convolution starts at zero, so that the block starts as the identity.
  */
 export function resnet(
-  net: Network,
+  net: LayerContext,
   name: string,
   x: Tensor,
   embedding: Tensor,
@@ -197,7 +197,7 @@ export function resnet(
 
 /** Self-attention over all pixels, plus the input. The last layer starts at zero. */
 export function attention(
-  net: Network,
+  net: LayerContext,
   name: string,
   x: Tensor,
   { scaleFactor = 1, isNormed = true }: { scaleFactor?: number; isNormed?: boolean } = {},
@@ -229,7 +229,7 @@ export function attention(
 }
 
 /** Halves the resolution by a convolution with stride 2. */
-export function downsample(net: Network, name: string, x: Tensor): Tensor {
+export function downsample(net: LayerContext, name: string, x: Tensor): Tensor {
   // Without padding, diffusers (and TensorFlow's SAME) pads right and bottom.
   const before = net.config.downsamplePadding;
   const window: Window = { stride: 2, padding: [before, 1, before, 1] };
@@ -237,6 +237,6 @@ export function downsample(net: Network, name: string, x: Tensor): Tensor {
 }
 
 /** Doubles the resolution by repeating pixels, then convolves. */
-export function upsample(net: Network, name: string, x: Tensor): Tensor {
+export function upsample(net: LayerContext, name: string, x: Tensor): Tensor {
   return conv(net, `${name}.conv`, upsampleNearest(x), x.shape[3]);
 }

@@ -7,9 +7,12 @@
  * @module
  */
 
+import { z } from "zod";
+import { parsePythonJson, parseWith } from "../config.ts";
 import { InputError } from "../errors.ts";
 import { formatShape, sameShape, sizeOf } from "../shape.ts";
-import { formatUNetConfig, parseUNetConfig, type UNetConfig } from "./unet_config.ts";
+import { formatNetwork, type Network, parseNetwork } from "./network.ts";
+import "./unet.ts";
 import {
   fileShape,
   fromFileOrder,
@@ -18,6 +21,7 @@ import {
   type ParameterSpec,
   toFileOrder,
 } from "./parameters.ts";
+import { floatDTypes, isAllFinite } from "../formats/elements.ts";
 import {
   type FileTensor,
   type NamedTensor,
@@ -26,18 +30,17 @@ import {
   writeSafetensors,
 } from "../formats/safetensors.ts";
 import { formatSchedule, parseSchedule, type ScheduleConfig } from "../diffusion/schedule.ts";
-import { parameterLayout } from "./unet.ts";
 
 /** A network that was trained, or is about to be. */
 export interface Model {
-  /** The architecture. */
-  readonly config: UNetConfig;
+  /** The architecture, and where each parameter lies in `parameters`. */
+  readonly network: Network;
   /** The noise it is trained on, and how sampling walks it. */
   readonly schedule: ScheduleConfig;
-  /** Where each parameter lies in `parameters`. */
-  readonly layout: ParameterLayout;
   /** All parameters, flat. */
   readonly parameters: Float32Array<ArrayBuffer>;
+  /** What its classes are called. Where the network knows one more, that stands for "none". */
+  readonly classes?: readonly string[] | undefined;
   /** What is known of its making: data, steps, seed, as text. */
   readonly card: Readonly<Record<string, string>>;
 }
@@ -50,24 +53,31 @@ export interface Model {
  *
  * @example
  * ```ts
- * import { initializeModel, parseUNetConfig } from "@x/ddpm";
+ * import { initializeModel, parseNetwork } from "@x/ddpm";
  *
- * const config = parseUNetConfig({ block_out_channels: [8], norm_num_groups: 4,
+ * const network = parseNetwork({ block_out_channels: [8], norm_num_groups: 4,
  *   down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
- * console.log(initializeModel(config, { beta_schedule: "linear" }, 42).layout.count);
+ * console.log(initializeModel(network, { beta_schedule: "linear" }, 42).network.layout.count);
  * ```
  */
-export function initializeModel(config: UNetConfig, schedule: unknown, seed: number): Model {
-  const layout = parameterLayout(config);
+export function initializeModel(
+  network: Network,
+  schedule: unknown,
+  seed: number,
+  classes?: readonly string[],
+): Model {
   return {
-    ...{ config, schedule: parseSchedule(schedule), layout },
-    parameters: initializeParameters(layout, seed),
+    ...{ network, schedule: parseSchedule(schedule) },
+    parameters: initializeParameters(network.layout, seed),
+    ...(classes ? { classes } : {}),
     card: {},
   };
 }
 
 /** Keys of the header of our own files. */
-const UNET_KEY = "unet", SCHEDULE_KEY = "scheduler";
+const NETWORK_KEY = "network", SCHEDULE_KEY = "scheduler", CLASSES_KEY = "classes";
+/** Where version 0.1.0 had the network. */
+const FORMER_KEY = "unet";
 
 /**
  * Reads a model from the bytes of one file.
@@ -78,35 +88,51 @@ const UNET_KEY = "unet", SCHEDULE_KEY = "scheduler";
  *
  * @example
  * ```ts
- * import { initializeModel, parseModel, parseUNetConfig, serializeModel } from "@x/ddpm";
+ * import { initializeModel, parseModel, parseNetwork, serializeModel } from "@x/ddpm";
  *
- * const config = parseUNetConfig({ block_out_channels: [8], norm_num_groups: 4,
+ * const network = parseNetwork({ block_out_channels: [8], norm_num_groups: 4,
  *   down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
- * const bytes = serializeModel(initializeModel(config, {}, 0));
- * console.log(parseModel(bytes).config.blockOutChannels);
+ * const bytes = serializeModel(initializeModel(network, {}, 0));
+ * console.log(parseModel(bytes).network.config.block_out_channels);
  * ```
  */
 export function parseModel(bytes: Uint8Array<ArrayBuffer>, what = "the model"): Model {
   const { tensors, metadata } = readSafetensors(bytes, what);
-  const { [UNET_KEY]: unet, [SCHEDULE_KEY]: schedule, ...card } = metadata;
-  if (unet === undefined) {
+  const {
+    [FORMER_KEY]: former,
+    [NETWORK_KEY]: latest,
+    [SCHEDULE_KEY]: schedule,
+    [CLASSES_KEY]: classes,
+    ...card
+  } = metadata;
+  const network = latest ?? former;
+  if (network === undefined) {
     throw new InputError(
       `Cannot load ${what}: its header holds no network; for a diffusers checkpoint give its ` +
         "folder",
     );
   }
   return assembleModel(
-    parseUNetConfig(parseJson(unet, `the network of ${what}`)),
+    parseNetwork(parseJson(network, `the network of ${what}`)),
     parseSchedule(parseJson(schedule ?? "{}", `the schedule of ${what}`)),
     tensors,
     what,
-    card,
+    {
+      card,
+      ...(classes === undefined ? {} : {
+        classes: parseWith(
+          z.array(z.string()),
+          parseJson(classes, `the classes of ${what}`),
+          `classes of ${what}`,
+        ),
+      }),
+    },
   );
 }
 
 function parseJson(text: string, what: string): unknown {
   try {
-    return JSON.parse(text);
+    return parsePythonJson(text);
   } catch (error) {
     throw new InputError(`Cannot read ${what}: ${(error as Error).message}`);
   }
@@ -118,15 +144,14 @@ function parseJson(text: string, what: string): unknown {
  * @throws {InputError} If a tensor is missing, superfluous or wrongly shaped.
  */
 export function assembleModel(
-  config: UNetConfig,
+  network: Network,
   schedule: ScheduleConfig,
   tensors: ReadonlyMap<string, FileTensor>,
   what: string,
-  card: Readonly<Record<string, string>> = {},
+  { card = {}, classes }: Partial<Pick<Model, "card" | "classes">> = {},
 ): Model {
-  const layout = parameterLayout(config);
-  const parameters = flattenTensors(layout, tensors, what);
-  return { config, schedule, layout, parameters, card };
+  const parameters = flattenTensors(network.layout, tensors, what);
+  return { network, schedule, parameters, card, ...(classes ? { classes } : {}) };
 }
 
 /**
@@ -160,7 +185,7 @@ export function flattenTensors(
   const parameters = new Float32Array(layout.size);
   layout.specs.forEach((spec, i) => {
     const values = toFloat32(found[i]);
-    if (!values.every(Number.isFinite)) {
+    if (!isAllFinite(values)) {
       throw new InputError(`Cannot load ${what}: ${spec.name} holds numbers that are not finite`);
     }
     parameters.set(fromFileOrder(spec, values), layout.offsets[i]);
@@ -190,9 +215,10 @@ function checkParameter(spec: ParameterSpec, tensor: FileTensor, what: string): 
         `wants ${formatShape(shape)}`,
     );
   }
-  if (!/^(F|BF)/.test(tensor.dtype)) {
+  if (!floatDTypes.some((dtype) => dtype === tensor.dtype)) {
     throw new InputError(
-      `Cannot load ${what}: ${spec.name} is of type ${tensor.dtype}, not a float`,
+      `Cannot load ${what}: ${spec.name} is of type ${tensor.dtype}, not a float ` +
+        `(${floatDTypes.join(", ")})`,
     );
   }
 }
@@ -216,29 +242,30 @@ export function nameTensors(
  *
  * @example
  * ```ts
- * import { initializeModel, parseUNetConfig, serializeModel } from "@x/ddpm";
+ * import { initializeModel, parseNetwork, serializeModel } from "@x/ddpm";
  *
- * const config = parseUNetConfig({ block_out_channels: [8], norm_num_groups: 4,
+ * const network = parseNetwork({ block_out_channels: [8], norm_num_groups: 4,
  *   down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
- * console.log(serializeModel(initializeModel(config, {}, 0)).length);
+ * console.log(serializeModel(initializeModel(network, {}, 0)).length);
  * ```
  */
 export function serializeModel(
   model: Model,
   dtype: "F32" | "F16" = "F32",
 ): Uint8Array<ArrayBuffer> {
-  const tensors = nameTensors(model.layout, model.parameters);
+  const tensors = nameTensors(model.network.layout, model.parameters);
   return writeSafetensors(dtype === "F32" ? tensors : tensors.map(halve), {
     ...model.card,
-    [UNET_KEY]: JSON.stringify(formatUNetConfig(model.config)),
+    [NETWORK_KEY]: JSON.stringify(formatNetwork(model.network)),
     [SCHEDULE_KEY]: JSON.stringify(formatSchedule(model.schedule)),
+    ...(model.classes ? { [CLASSES_KEY]: JSON.stringify(model.classes) } : {}),
   });
 }
 
 /** The tensor in 16-bit floats. */
 function halve(tensor: NamedTensor): NamedTensor {
   const values = new Float16Array(tensor.values);
-  if (!values.every(Number.isFinite)) {
+  if (!isAllFinite(values)) {
     throw new RangeError(`Cannot write ${tensor.name} as F16: it holds numbers beyond 65504`);
   }
   return { ...tensor, values };

@@ -23,7 +23,7 @@ export const shippedModels: readonly ShippedModel[] = ["mnist"];
  * import { fetchModel } from "@x/ddpm";
  *
  * const model = await fetchModel("mnist");
- * console.log(model.config.sampleSize); // [28, 28]
+ * console.log(model.network.itemShape); // [28, 28, 1]
  * ```
  */
 export async function fetchModel(model: ShippedModel | URL): Promise<Model> {

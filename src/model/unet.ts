@@ -7,48 +7,31 @@
 
 import { InputError } from "../errors.ts";
 import { concat } from "../gpu/ops/concat.ts";
-import type { Segment } from "../gpu/grad.ts";
 import { gather } from "../gpu/ops/gather.ts";
 import { add, div, map, silu } from "../gpu/ops/map.ts";
-import type { RandomState } from "../gpu/ops/random.ts";
 import { reshape } from "../gpu/ops/view.ts";
 import * as e from "../gpu/expression.ts";
-import { input, type Tensor } from "../gpu/tensor.ts";
-import type { UNetConfig } from "./unet_config.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+import type { Conditions } from "../diffusion/denoiser.ts";
+import { formatUNetConfig, parseUNetConfig, type UNetConfig } from "./unet_config.ts";
 import {
   attention,
   conv,
   downsample,
   embeddingMlp,
-  type Network,
+  type LayerContext,
   norm,
   resnet,
   upsample,
 } from "./layers.ts";
-import { collectParameters, type ParameterLayout, type ParameterSource } from "./parameters.ts";
+import {
+  defineNetwork,
+  type Forward,
+  type NetworkInputs,
+  type NetworkMaker,
+  registerNetwork,
+} from "./network.ts";
 import { fourierEmbedding, sinusoidalEmbedding } from "./time_embedding.ts";
-
-/** A block of layers, or the attention in it, which is little work for much memory. */
-export type SegmentKind = "block" | "attention";
-
-/** What a UNet is asked. */
-export interface UNetInputs {
-  /** Noisy images `[batch, height, width, inChannels]`. */
-  readonly sample: Tensor;
-  /** `f32` `[batch]`, in [0, 1000) for a schedule of 1000 steps; need not be whole. */
-  readonly timestep: Tensor;
-  /**
-   * For networks with classes: `i32` `[batch]`; `f32` `[batch]` or `[batch, 4 · channels]` where
-   * `classEmbedType` is `timestep` or `identity`.
-   */
-  readonly classLabels?: Tensor;
-  /** Random numbers for dropout, in training. */
-  readonly random?: RandomState;
-  /** The first stream of random numbers that dropout may use. */
-  readonly firstStream?: number;
-  /** Called for each segment eligible for gradient checkpointing. */
-  readonly onSegment?: (kind: SegmentKind, segment: Segment) => void;
-}
 
 /**
  * The prediction `[batch, height, width, outChannels]`.
@@ -57,12 +40,12 @@ export interface UNetInputs {
  */
 export function unet(
   config: UNetConfig,
-  parameter: ParameterSource,
-  { sample, timestep, classLabels, random, firstStream = 0, onSegment }: UNetInputs,
+  { parameter, random, firstStream = 0, onSegment }: Forward,
+  { sample, timestep, conditions: { labels } }: NetworkInputs,
 ): Tensor {
   checkSize(config, sample);
   let stream = firstStream;
-  const net: Network = {
+  const net: LayerContext = {
     config,
     parameter,
     nextStream: () => stream++,
@@ -71,7 +54,7 @@ export function unet(
   };
   const { blockOutChannels, downBlockTypes, upBlockTypes, layersPerBlock } = config;
   const last = blockOutChannels.length - 1;
-  const time = embed(net, timestep, classLabels);
+  const time = embed(net, timestep, labels);
 
   const x = config.centerInputSample ? map([sample], (x) => e.sub(e.mul(x, 2), 1)) : sample;
   let h = conv(net, "conv_in", x, blockOutChannels[0]), from = h;
@@ -136,7 +119,7 @@ export function unet(
 }
 
 /** The vector of timestep and class, `[batch, 4 · channels]`. */
-function embed(net: Network, timestep: Tensor, labels: Tensor | undefined): Tensor {
+function embed(net: LayerContext, timestep: Tensor, labels: Tensor | undefined): Tensor {
   const { config } = net, channels = config.blockOutChannels[0], size = 4 * channels;
   const frequencies = config.timeEmbeddingType === "fourier"
     ? net.parameter({
@@ -186,29 +169,36 @@ function checkSize({ blockOutChannels, inChannels }: UNetConfig, sample: Tensor)
   }
 }
 
-/**
- * Names, shapes and places of a network's parameters.
- *
- * @example
- * ```ts
- * import { parameterLayout, parseUNetConfig } from "@x/ddpm";
- *
- * const config = parseUNetConfig({ block_out_channels: [32, 64], norm_num_groups: 8,
- *   down_block_types: ["DownBlock2D", "DownBlock2D"],
- *   up_block_types: ["UpBlock2D", "UpBlock2D"] });
- * console.log(parameterLayout(config).count);
- * ```
- */
-export function parameterLayout(config: UNetConfig): ParameterLayout {
-  const side = 2 ** (config.blockOutChannels.length - 1), size = 4 * config.blockOutChannels[0];
-  const labels = config.classEmbedType === "identity"
-    ? input("class_labels", [1, size])
-    : input("class_labels", [1], config.classEmbedType === "timestep" ? "f32" : "i32");
-  return collectParameters((parameter) => {
-    unet(config, parameter, {
-      sample: input("sample", [1, side, side, config.inChannels]),
-      timestep: input("timestep", [1]),
-      classLabels: labels,
-    });
-  }, input);
+/** What the network is told of classes. */
+function conditionsOf(
+  { classEmbedType, numClassEmbeds, blockOutChannels }: UNetConfig,
+): Conditions {
+  switch (classEmbedType) {
+    case "timestep":
+      return { labels: { shape: [], dtype: "f32" } };
+    case "identity":
+      return { labels: { shape: [4 * blockOutChannels[0]], dtype: "f32" } };
+    case null:
+      return numClassEmbeds === null
+        ? {}
+        : { labels: { shape: [], dtype: "i32", below: numClassEmbeds } };
+  }
 }
+
+/** The class of networks. */
+export const unet2d: NetworkMaker<UNetConfig> = defineNetwork({
+  className: "UNet2DModel",
+  parse: parseUNetConfig,
+  format: formatUNetConfig,
+  resize: ([height, width]) => ({ sample_size: height === width ? width : [height, width] }),
+  build: (config) => ({
+    kind: "denoiser",
+    itemShape: [...(config.sampleSize ?? [null, null]), config.inChannels],
+    multiple: 2 ** (config.blockOutChannels.length - 1),
+    outChannels: config.outChannels,
+    hasDropout: config.dropout > 0,
+    conditions: () => conditionsOf(config),
+    forward: (forward, inputs) => unet(config, forward, inputs),
+  }),
+});
+registerNetwork(unet2d);

@@ -6,7 +6,7 @@
  */
 
 import { z } from "zod";
-import { parseWith, toCamelCase, toSnakeCase } from "../config.ts";
+import { givenFields, parseWith, toCamelCase, toSnakeCase } from "../config.ts";
 import { InputError } from "../errors.ts";
 
 /** Blocks on the way down. */
@@ -109,52 +109,71 @@ export const unetSchema = z.strictObject({
   class_embed_type: z.enum(["timestep", "identity"]).nullable().default(null),
   num_class_embeds: count.nullable().default(null),
   dropout: z.number().min(0).lt(1).default(0),
-  attn_norm_num_groups: z.null({ error: "is not supported" }).optional(),
-  num_train_timesteps: z.unknown().optional(),
 });
 
+/** Fields of diffusers that are supported at one value only, which the others decide. */
+const fixedFields: Readonly<Record<string, (config: UNetConfig) => unknown>> = {
+  mid_block_type: () => "UNetMidBlock2D",
+  time_embedding_dim: ({ blockOutChannels }) => 4 * blockOutChannels[0],
+  // With scale_shift there is no normalisation where it would say how.
+  attn_norm_num_groups: (c) => c.resnetTimeScaleShift === "default" ? c.normNumGroups : null,
+};
+
+/** Fields that are for what `time_embedding_type` says in diffusers and is not supported here. */
+const unusedFields = ["num_train_timesteps"];
+
+/** Fields that are read beside those of {@linkcode unetSchema}. */
+export const foreignUNetFields: readonly string[] = [...Object.keys(fixedFields), ...unusedFields];
+
+/** Fields for which null is a value: no middle block, and one head of attention. */
+const nullable = ["mid_block_type", "attention_head_dim"];
+
+/** Types of blocks without the prefix that they have in the oldest files of diffusers. */
+const withoutPrefix = (types: unknown): unknown =>
+  Array.isArray(types)
+    ? types.map((type) => typeof type === "string" ? type.replace(/^UNetRes/, "") : type)
+    : types;
+
 /**
- * Reads a configuration as diffusers writes it.
+ * Reads a configuration as any version of diffusers writes it.
  *
- * @param json The parsed `config.json`; fields that start with an underscore are ignored.
- * @throws {InputError} If a field is unknown, out of range, or contradicts another one.
- *
- * @example
- * ```ts
- * import { parseUNetConfig } from "@x/ddpm";
- *
- * const config = parseUNetConfig({
- *   sample_size: 28,
- *   in_channels: 1,
- *   out_channels: 1,
- *   down_block_types: ["DownBlock2D", "AttnDownBlock2D"],
- *   up_block_types: ["AttnUpBlock2D", "UpBlock2D"],
- *   block_out_channels: [32, 64],
- * });
- * console.log(config.blockOutChannels);
- * ```
+ * @param json The parsed `config.json`. Fields that start with an underscore are ignored, and what is
+ * null is not given.
+ * @throws {InputError} If a field is unknown, out of range or not supported, or contradicts another
+ * one, or if the configuration is of another class than `UNet2DModel`.
  */
 export function parseUNetConfig(json: unknown): UNetConfig {
-  const what = "UNet configuration";
-  const entries = Object.entries(parseWith(anyFields, json, what))
-    .filter(([key]) => !key.startsWith("_"));
+  const what = "UNet configuration", all = parseWith(anyFields, json, what);
+  const name = all._class_name ?? "UNet2DModel";
+  if (name !== "UNet2DModel") {
+    throw new InputError(
+      `Bad ${what}: the network is a ${JSON.stringify(name)}, but what can be read is UNet2DModel`,
+    );
+  }
+  const given = givenFields(all);
+  for (const key of nullable) if (all[key] === null) given[key] = null;
+  const entries = Object.entries(given)
+    .filter(([key]) => !Object.hasOwn(fixedFields, key) && !unusedFields.includes(key))
+    .map((
+      [key, value],
+    ) => [key, /^(down|up)_block_types$/.test(key) ? withoutPrefix(value) : value]);
   const fields = parseWith(unetSchema, Object.fromEntries(entries), what);
-  const { attn_norm_num_groups: _a, num_train_timesteps: _n, sample_size: size, ...rest } = fields;
+  const { sample_size: size, ...rest } = fields;
   const sampleSize = typeof size === "number" ? [size, size] as const : size;
   const config: UNetConfig = { ...toCamelCase(rest), sampleSize };
+  for (const [key, right] of Object.entries(fixedFields)) {
+    if (!(key in given) || given[key] === right(config)) continue;
+    throw new InputError(
+      `Bad ${what}: ${key} ${JSON.stringify(given[key])} is not supported: here it can only be ` +
+        JSON.stringify(right(config)),
+    );
+  }
   checkConsistent(config);
   return config;
 }
 
 /**
  * The configuration as diffusers reads it.
- *
- * @example
- * ```ts
- * import { formatUNetConfig, parseUNetConfig } from "@x/ddpm";
- *
- * console.log(JSON.stringify(formatUNetConfig(parseUNetConfig({})), null, 2));
- * ```
  */
 export function formatUNetConfig(config: UNetConfig): Record<string, unknown> {
   const { dropout, ...rest } = config;

@@ -10,9 +10,9 @@ import { makeGraph } from "../gpu/graph.ts";
 import { randomNormal } from "../gpu/ops/random.ts";
 import { seedWords } from "../gpu/philox.ts";
 import { interpret } from "../gpu/reference.ts";
-import { sizeOf } from "../shape.ts";
+import { type Shape, sizeOf } from "../shape.ts";
 import { constant } from "../gpu/tensor.ts";
-import type { Images } from "./options.ts";
+import type { Samples } from "./options.ts";
 
 /** The stream of random numbers that starts trajectories. */
 export const START_STREAM = 1;
@@ -28,9 +28,9 @@ export interface NoiseOptions {
 }
 
 /**
- * The noise that a sampler starts the images of a seed from.
+ * The noise that a sampler starts the items of a seed from.
  *
- * @param shape Height, width and channels.
+ * @param shape Of one item: height, width and channels.
  *
  * @example
  * ```ts
@@ -40,16 +40,43 @@ export interface NoiseOptions {
  * ```
  */
 export function startNoise(
-  [height, width, channels]: readonly [height: number, width: number, channels: number],
+  shape: Shape,
   { seed = 0, first = 0, count = 1 }: NoiseOptions = {},
-): Images {
-  const noise = randomNormal([count, height, width, channels], {
+): Samples {
+  const noise = randomNormal([count, ...shape], {
     seed: constant(new Int32Array(seedWords(seed))),
     first: constant(new Int32Array([first])),
     step: constant(new Int32Array(1)),
   }, START_STREAM);
   const { values } = interpret(makeGraph({ values: noise }), {}, "single");
-  return { count, height, width, channels, data: new Float32Array(values) };
+  return { count, shape, data: new Float32Array(values) };
+}
+
+/**
+ * Noise near a given one: each a step along a great circle towards fresh noise.
+ *
+ * @param noise One item's noise, as `ddim_inverse` finds it for a picture.
+ * @param amount How far: 0 stays, 1 is fresh noise.
+ * @throws {InputError} If there is more than one item, or `amount` does not lie between 0 and 1.
+ *
+ * @example
+ * ```ts
+ * import { startNoise, vary } from "@x/ddpm";
+ *
+ * console.log(vary(startNoise([28, 28, 1]), 0.2, { seed: 3, count: 4 }).count); // 4
+ * ```
+ */
+export function vary(noise: Samples, amount: number, options: NoiseOptions = {}): Samples {
+  if (!(amount >= 0 && amount <= 1)) {
+    throw new InputError(`Cannot vary noise by ${amount}: it lies between 0 and 1`);
+  }
+  const fresh = startNoise(noise.shape, options), size = sizeOf(noise.shape);
+  const data = new Float32Array(fresh.data.length);
+  for (let i = 0; i < fresh.count; i++) {
+    const to = { ...fresh, count: 1, data: fresh.data.slice(i * size, (i + 1) * size) };
+    data.set(along(noise, to, amount), i * size);
+  }
+  return { ...fresh, data };
 }
 
 /**
@@ -73,29 +100,31 @@ export function startNoise(
  * console.log((await sampler.sample({ count: 5, start })).count);
  * ```
  */
-export function interpolate(from: Images, to: Images, count: number): Images {
-  const sides = ({ count, height, width, channels }: Images) => [count, height, width, channels];
+export function interpolate(from: Samples, to: Samples, count: number): Samples {
+  if (!(Number.isSafeInteger(count) && count >= 2)) {
+    throw new InputError(`Cannot interpolate by ${count} images: it takes 2 at least`);
+  }
+  const size = sizeOf(from.shape), data = new Float32Array(count * size);
+  for (let k = 0; k < count; k++) data.set(along(from, to, k / (count - 1)), k * size);
+  return { ...from, count, data };
+}
+
+/** The item at a share of the way from one to the other. */
+function along(from: Samples, to: Samples, share: number): Float32Array<ArrayBuffer> {
+  const sides = ({ count, shape }: Samples) => [count, ...shape];
   if (from.count !== 1 || sides(from).some((n, i) => n !== sides(to)[i])) {
     throw new InputError(
       `Cannot interpolate between ${sides(from).join("x")} and ${sides(to).join("x")}: they must ` +
         "be one image each, of one size",
     );
   }
-  if (!(Number.isSafeInteger(count) && count >= 2)) {
-    throw new InputError(`Cannot interpolate by ${count} images: it takes 2 at least`);
-  }
-  const a = from.data, b = to.data, size = sizeOf(sides(from));
+  const a = from.data, b = to.data;
   const product = (x: Float32Array, y: Float32Array) => x.reduce((sum, v, i) => sum + v * y[i], 0);
   const cosine = product(a, b) / Math.sqrt(product(a, a) * product(b, b));
-  const angle = Math.acos(Math.min(1, Math.max(-1, cosine)));
-  const data = new Float32Array(count * size);
-  for (let k = 0; k < count; k++) {
-    const u = k / (count - 1), sine = Math.sin(angle);
-    // Of one direction, or opposite ones, there is no arc.
-    const [p, q] = sine > 1e-6
-      ? [Math.sin((1 - u) * angle) / sine, Math.sin(u * angle) / sine]
-      : [1 - u, u];
-    for (let i = 0; i < size; i++) data[k * size + i] = p * a[i] + q * b[i];
-  }
-  return { ...from, count, data };
+  const angle = Math.acos(Math.min(1, Math.max(-1, cosine))), sine = Math.sin(angle);
+  // Of one direction, or opposite ones, there is no arc.
+  const [p, q] = sine > 1e-6
+    ? [Math.sin((1 - share) * angle) / sine, Math.sin(share * angle) / sine]
+    : [1 - share, share];
+  return a.map((x, i) => p * x + q * b[i]);
 }

@@ -10,15 +10,15 @@ import type { Device, TensorBuffer } from "../gpu/device.ts";
 import type { Graph } from "../gpu/graph.ts";
 import { Pace } from "../gpu/step_pacer.ts";
 import { seedWords } from "../gpu/philox.ts";
-import { input } from "../gpu/tensor.ts";
+import { sizeOf } from "../shape.ts";
 import { priorTerm } from "../diffusion/vlb.ts";
 import type { Model } from "../model/model.ts";
-import { sourceOf, viewParameters } from "../model/parameters.ts";
-import { NoiseSchedule } from "../diffusion/schedule.ts";
-import { unet } from "../model/unet.ts";
-import { boundGraph, type Judge } from "./vlb_graph.ts";
+import type { Denoiser } from "../diffusion/denoiser.ts";
+import { denoiserOf } from "../model/denoiser.ts";
+import { checkConditions, conditionInputs, writeConditions } from "./conditions.ts";
+import { boundGraph } from "./vlb_graph.ts";
 import { FLOW_STAGES, flowDensity, flowGraph } from "./probability_flow.ts";
-import type { Images } from "./options.ts";
+import type { Samples } from "./options.ts";
 
 /** Settings of both measurements. */
 export interface LikelihoodOptions {
@@ -28,6 +28,8 @@ export interface LikelihoodOptions {
   readonly batchSize?: number;
   /** A class for each image, for models that have classes. */
   readonly labels?: readonly number[];
+  /** What other conditions are, by name, as in {@linkcode SampleOptions}. */
+  readonly conditions?: Readonly<Record<string, ArrayLike<number>>>;
   /** Stops between evaluations. */
   readonly signal?: AbortSignal;
   /** Is told how many of all evaluations of all batches are done. */
@@ -57,13 +59,6 @@ export interface Density {
   readonly images: readonly number[];
 }
 
-/** A judge with what fills its inputs. */
-export interface FilledJudge extends Judge {
-  readonly values: Readonly<Record<string, Float32Array>>;
-  /** Whether one of its inputs is `labels`, `i32` `[batch]`. */
-  readonly hasLabels: boolean;
-}
-
 /**
  * The variational bound (Ho et al. 2020, equation 5): every timestep of every image with one draw of
  * noise.
@@ -75,12 +70,12 @@ export interface FilledJudge extends Judge {
  *
  * @example
  * ```ts
- * import { initializeModel, measureBound, openDevice, parseUNetConfig } from "@x/ddpm";
+ * import { initializeModel, measureBound, openDevice, parseNetwork } from "@x/ddpm";
  *
- * const config = parseUNetConfig({ in_channels: 1, out_channels: 1, block_out_channels: [8],
+ * const network = parseNetwork({ in_channels: 1, out_channels: 1, block_out_channels: [8],
  *   norm_num_groups: 4, down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
- * const model = initializeModel(config, { num_train_timesteps: 10 }, 0);
- * const images = { count: 2, height: 8, width: 8, channels: 1, data: new Float32Array(128) };
+ * const model = initializeModel(network, { num_train_timesteps: 10 }, 0);
+ * const images = { count: 2, shape: [8, 8, 1], data: new Float32Array(128) };
  * using device = await openDevice("cpu");
  * const { total, prior, terms } = await measureBound(device, model, images);
  * console.log(total, prior, terms.length); // bits a value, of which bits, 10
@@ -89,11 +84,10 @@ export interface FilledJudge extends Judge {
 export async function measureBound(
   device: Device,
   model: Model,
-  images: Images,
+  images: Samples,
   options: LikelihoodOptions = {},
 ): Promise<Bound> {
-  checkImages(model, images, options);
-  return await boundOf(device, judgeOf(model, batchOf(images, options)), images, options);
+  return await boundOf(device, denoiserFor(model, images), images, options);
 }
 
 /**
@@ -110,12 +104,12 @@ export async function measureBound(
  *
  * @example
  * ```ts
- * import { initializeModel, measureDensity, openDevice, parseUNetConfig } from "@x/ddpm";
+ * import { initializeModel, measureDensity, openDevice, parseNetwork } from "@x/ddpm";
  *
- * const config = parseUNetConfig({ in_channels: 1, out_channels: 1, block_out_channels: [8],
+ * const network = parseNetwork({ in_channels: 1, out_channels: 1, block_out_channels: [8],
  *   norm_num_groups: 4, down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
- * const model = initializeModel(config, {}, 0);
- * const images = { count: 2, height: 8, width: 8, channels: 1, data: new Float32Array(128) };
+ * const model = initializeModel(network, {}, 0);
+ * const images = { count: 2, shape: [8, 8, 1], data: new Float32Array(128) };
  * using device = await openDevice("cpu");
  * console.log((await measureDensity(device, model, images, { steps: 8 })).total);
  * ```
@@ -123,30 +117,32 @@ export async function measureBound(
 export async function measureDensity(
   device: Device,
   model: Model,
-  images: Images,
+  images: Samples,
   options: LikelihoodOptions & { readonly steps?: number } = {},
 ): Promise<Density> {
-  checkImages(model, images, options);
-  return await densityOf(device, judgeOf(model, batchOf(images, options)), images, options);
+  return await densityOf(device, denoiserFor(model, images), images, options);
 }
 
-/** {@linkcode measureBound} for any network. */
+/** {@linkcode measureBound} for any denoiser. */
 export async function boundOf(
   device: Device,
-  judge: FilledJudge,
-  images: Images,
+  denoiser: Denoiser,
+  images: Samples,
   options: LikelihoodOptions,
 ): Promise<Bound> {
-  const batch = batchOf(images, options), { betas } = judge.schedule, steps = betas.length;
-  const graph = boundGraph(judge, [batch, images.height, images.width, images.channels]);
+  checkImages(denoiser, images, options);
+  const batch = batchOf(images, options), { betas } = denoiser.schedule, steps = betas.length;
+  const graph = boundGraph(denoiser, batch, conditionInputs(denoiser.conditions, batch));
   const sums = new Float64Array(steps),
     totals: number[] = [],
     each = images.data.length / images.count;
-  for await (const { first, here, buffers } of play(device, graph, steps, judge, images, options)) {
+  for await (
+    const { first, here, buffers } of play(device, graph, steps, denoiser, images, options)
+  ) {
     const terms = await buffers.terms.read();
     for (let i = 0; i < here; i++) {
       const at = (first + i) * each;
-      let total = priorTerm(judge.schedule, images.data.subarray(at, at + each));
+      let total = priorTerm(denoiser.schedule, images.data.subarray(at, at + each));
       for (let t = 0; t < steps; t++) {
         sums[t] += terms[t * batch + i];
         total += terms[t * batch + i];
@@ -154,36 +150,37 @@ export async function boundOf(
       totals.push(total);
     }
   }
-  const prior = priorTerm(judge.schedule, images.data);
+  const prior = priorTerm(denoiser.schedule, images.data);
   const terms = Array.from(sums, (sum) => sum / images.count);
   return { total: terms.reduce((a, b) => a + b, prior), prior, terms, images: totals };
 }
 
-/** {@linkcode measureDensity} for any network. */
+/** {@linkcode measureDensity} for any denoiser. */
 export async function densityOf(
   device: Device,
-  judge: FilledJudge,
-  images: Images,
+  denoiser: Denoiser,
+  images: Samples,
   { steps = 64, ...options }: LikelihoodOptions & { readonly steps?: number },
 ): Promise<Density> {
   if (!(Number.isSafeInteger(steps) && steps >= 1)) {
     throw new InputError(`Cannot solve the ODE in ${steps} steps: give a whole number from 1 on`);
   }
-  const { height, width, channels, count } = images, batch = batchOf(images, options);
-  const each = height * width * channels, totals: number[] = [];
-  const graph = flowGraph(judge, [batch, height, width, channels], steps);
+  checkImages(denoiser, images, options);
+  const { count } = images, batch = batchOf(images, options);
+  const each = images.data.length / count, totals: number[] = [];
+  const graph = flowGraph(denoiser, batch, conditionInputs(denoiser.conditions, batch), steps);
   const runs = FLOW_STAGES * steps + 1;
-  for await (const { here, buffers } of play(device, graph, runs, judge, images, options)) {
+  for await (const { here, buffers } of play(device, graph, runs, denoiser, images, options)) {
     const [ends, traces] = [await buffers.point.read(), await buffers.trace.read()];
     for (let i = 0; i < here; i++) {
       const end = ends.subarray(i * each, (i + 1) * each);
-      totals.push(flowDensity(judge.schedule, end, traces[i]));
+      totals.push(flowDensity(denoiser.schedule, end, traces[i]));
     }
   }
   return { total: totals.reduce((a, b) => a + b) / count, images: totals };
 }
 
-const batchOf = ({ count }: Images, { batchSize = 16 }: LikelihoodOptions) =>
+const batchOf = ({ count }: Samples, { batchSize = 16 }: LikelihoodOptions) =>
   Math.min(batchSize, count);
 
 /** Runs a graph so many times for each batch of images, its counter `step` from 0 on. */
@@ -191,28 +188,28 @@ async function* play(
   device: Device,
   graph: Graph,
   runs: number,
-  { values, hasLabels }: FilledJudge,
-  images: Images,
+  { weights, conditions }: Denoiser,
+  images: Samples,
   options: LikelihoodOptions,
 ): AsyncGenerator<
   { first: number; here: number; buffers: Readonly<Record<string, TensorBuffer>> }
 > {
-  const { seed = 0, labels = [], signal, onProgress } = options, batch = batchOf(images, options);
+  const { seed = 0, signal, onProgress } = options, batch = batchOf(images, options);
   const { count, data } = images,
     each = data.length / count,
     total = runs * Math.ceil(count / batch);
   using program = await device.compile(graph, {
-    ...{ label: "measuring the likelihood", constant: Object.keys(values) },
+    ...{ label: "measuring the likelihood", constant: Object.keys(weights) },
   });
   const { buffers } = program, pace = new Pace();
-  for (const [name, array] of Object.entries(values)) buffers[name].write(array);
+  for (const [name, array] of Object.entries(weights)) buffers[name].write(array);
   buffers.seed.write(seedWords(seed));
   for (let first = 0, done = 0; first < count; first += batch) {
     const here = Math.min(batch, count - first);
     buffers.images.write(data.subarray(first * each, (first + here) * each));
     buffers.first.write([first]);
     buffers.step.write([0]);
-    if (hasLabels) buffers.labels.write(labels.slice(first, first + here));
+    writeConditions(buffers, conditions, options, { count, first, here });
     for (let ran = 0; ran < runs;) {
       signal?.throwIfAborted();
       const now = pace.begin(runs - ran);
@@ -226,42 +223,31 @@ async function* play(
   }
 }
 
-/** A model as a judge of batches of so many images. */
-function judgeOf({ config, schedule, layout, parameters }: Model, batch: number): FilledJudge {
-  const hasLabels = config.numClassEmbeds !== null;
-  const views = viewParameters(layout, input("parameters", [layout.size]));
-  const labels = hasLabels ? { classLabels: input("labels", [batch], "i32") } : {};
-  return {
-    schedule: new NoiseSchedule(schedule),
-    network: (sample, timestep) => unet(config, sourceOf(views), { sample, timestep, ...labels }),
-    values: { parameters },
-    hasLabels,
-  };
+/** A model as a denoiser of images of this size. */
+function denoiserFor(model: Model, images: Samples): Denoiser {
+  const denoiser = denoiserOf(model, images.shape.slice(0, -1));
+  if (denoiser.itemShape.at(-1) === images.shape.at(-1)) return denoiser;
+  throw new InputError(
+    `Cannot measure the likelihood: the images have ${
+      images.shape.at(-1)
+    } channels, but the model ` +
+      `is for ${denoiser.itemShape.at(-1)}`,
+  );
 }
 
-/** @throws {InputError} If images or settings do not fit the model. */
-export function checkImages(
-  { config }: Model,
-  images: Images,
+/** @throws {InputError} If images or settings do not fit the denoiser. */
+function checkImages(
+  { conditions }: Denoiser,
+  { count, shape, data }: Samples,
   options: LikelihoodOptions,
 ): void {
-  const { count, channels, height, width, data } = images, { labels, batchSize = 1 } = options;
+  const { batchSize = 1 } = options;
   const refuse = (why: string) => new InputError(`Cannot measure the likelihood: ${why}`);
-  if (!(count >= 1) || data.length !== count * height * width * channels) {
-    throw refuse(`${count} images of ${height}x${width}x${channels} are not ${data.length} values`);
-  }
-  if (channels !== config.inChannels) {
-    throw refuse(`the images have ${channels} channels, but the model is for ${config.inChannels}`);
+  if (!(count >= 1) || data.length !== count * sizeOf(shape)) {
+    throw refuse(`${count} images of ${shape.join("x")} are not ${data.length} values`);
   }
   if (!(Number.isSafeInteger(batchSize) && batchSize >= 1)) {
     throw refuse(`the batch size is ${batchSize}, but must be a whole number from 1 on`);
   }
-  if (config.classEmbedType !== null) {
-    throw refuse(`networks with class_embed_type ${config.classEmbedType} are not supported`);
-  }
-  const { numClassEmbeds: classes } = config;
-  const isGood = (c: number) => Number.isInteger(c) && c >= 0 && classes !== null && c < classes;
-  if (classes !== null && !(labels?.length === count && labels.every(isGood))) {
-    throw refuse(`the model has classes 0 to ${classes - 1}: each image needs one of them`);
-  }
+  checkConditions(conditions, options, count);
 }

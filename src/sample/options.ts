@@ -4,8 +4,12 @@
  * @module
  */
 
+import type { DenoiserWrapper } from "../diffusion/denoiser.ts";
+import { InputError } from "../errors.ts";
 import type { Precision, TensorBuffer } from "../gpu/device.ts";
 import type { TimestepSpacing } from "../diffusion/schedule.ts";
+import { formatShape, type Shape } from "../shape.ts";
+import type { Resampling } from "./editing/resample.ts";
 import type { MethodName } from "./solvers/mod.ts";
 
 /** Noise levels that are no timesteps: {@linkcode karrasSigmas} and the others. */
@@ -40,8 +44,12 @@ export interface SamplerOptions extends MethodOptions {
   readonly steps?: number;
   /** Images that are computed together; memory grows with it. @default {16} */
   readonly batchSize?: number;
-  /** Height and width; by default those the model was made for. */
-  readonly size?: readonly [height: number, width: number];
+  /** Height and width, or what else an item has before channels; by default the model's. */
+  readonly size?: readonly number[];
+  /** Goes back up some noise levels and down again, as inpainting wants it. */
+  readonly resample?: Resampling;
+  /** Guidance and edits, the first one next to the network. @default {[]} */
+  readonly wrap?: readonly DenoiserWrapper[];
   /**
    * How activations are kept on the device: `f16` takes half the memory for them, and a GPU with
    * 16-bit floats. @default {"f32"}
@@ -53,16 +61,31 @@ export interface SamplerOptions extends MethodOptions {
 
 /** Settings of one call. */
 export interface SampleOptions {
-  /** How many images to make. @default {1} */
+  /** How many items to make. @default {1} */
   readonly count?: number;
   /** Image k of a seed is the same whatever the count and the batch size. @default {0} */
   readonly seed?: number;
   /** The number k of the first image. @default {0} */
   readonly first?: number;
-  /** A class for each image, for models that have classes; integers in [0, classes). */
+  /** A class for each item, for models that have classes; integers in [0, classes). */
   readonly labels?: readonly number[];
-  /** `count` tensors to start from instead of noise: noise of your own, or images to invert. */
-  readonly start?: Images;
+  /**
+   * What conditions are, by name: values of all items one after the other, or of one item for all.
+   * Those that are not given stand for "none", if there is such a value.
+   */
+  readonly conditions?: Readonly<Record<string, ArrayLike<number>>>;
+  /**
+   * An item, or `count` of them, to begin with instead of noise alone: noise is added up to where
+   * `strength` says that sampling begins (Meng et al., "SDEdit", 2022).
+   */
+  readonly init?: Samples;
+  /**
+   * The share of the steps that are taken with `init`: 0 returns it, 1 ignores it.
+   * @default {0.6}
+   */
+  readonly strength?: number;
+  /** `count` items to start from instead of noise: noise of your own, or images to invert. */
+  readonly start?: Samples;
   /** Stops between evaluations of the network; what is done so far is returned. */
   readonly signal?: AbortSignal;
   /** Is told how many of all steps of all batches are done. */
@@ -75,7 +98,7 @@ export interface StreamOptions extends SampleOptions {
   readonly every?: number;
 }
 
-/** How far the images of a batch are. */
+/** How far the items of a batch are. */
 export interface SamplingStep {
   /** Which of all images the first of the batch is, from 0. */
   readonly index: number;
@@ -84,21 +107,30 @@ export interface SamplingStep {
   /** How many steps there are. */
   readonly steps: number;
   /** x_t, in the scale √ᾱ x_0 + √(1-ᾱ) ε. */
-  readonly noisy: Images;
+  readonly noisy: Samples;
   /** What the network took x_0 for. */
-  readonly sample: Images;
+  readonly sample: Samples;
 }
 
-/** Images as a network sees them. */
-export interface Images {
+/** Items as a network sees them, pictures mostly. */
+export interface Samples {
   /** How many there are. */
   readonly count: number;
-  /** Rows of each. */
-  readonly height: number;
-  /** Columns of each. */
-  readonly width: number;
-  /** Numbers a pixel: 1 for grey, 3 for red, green and blue. */
-  readonly channels: number;
-  /** `[count, height, width, channels]`, in [-1, 1]; more where x_t is still noisy. */
+  /** Of each: `[height, width, channels]` for pictures, with 1 channel for grey and 3 for colour. */
+  readonly shape: Shape;
+  /** `[count, ...shape]`, in [-1, 1]; more where x_t is still noisy. */
   readonly data: Float32Array<ArrayBuffer>;
+}
+
+/**
+ * Height, width and channels of items that are pictures.
+ *
+ * @throws {InputError} If they are something else.
+ */
+export function pictureSize(
+  { shape }: Pick<Samples, "shape">,
+): { readonly height: number; readonly width: number; readonly channels: number } {
+  const [height, width, channels] = shape;
+  if (shape.length === 3) return { height, width, channels };
+  throw new InputError(`Items of shape ${formatShape(shape)} are no pictures`);
 }

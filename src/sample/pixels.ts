@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Images } from "./options.ts";
+import { pictureSize, type Samples } from "./options.ts";
 
 /** A picture: four bytes a pixel, red, green, blue and opacity, row by row. */
 export interface Picture {
@@ -24,18 +24,21 @@ const SHOWN = [1, 3];
  *
  * @param scale Side of the square that a pixel becomes. @default {1}
  * @param gap Pixels between the images, before scaling. @default {1}
- * @throws {RangeError} If the images have neither one channel nor three.
+ * @throws {InputError} If the items are no pictures.
+ * @throws {RangeError} If they have neither one channel nor three.
  *
  * @example
  * ```ts
  * import { makeGrid } from "@x/ddpm";
  *
- * const images = { count: 4, height: 8, width: 8, channels: 1, data: new Float32Array(256) };
+ * const images = { count: 4, shape: [8, 8, 1], data: new Float32Array(256) };
  * console.log(makeGrid(images).width); // 2 * 8 + 3 * 1
  * ```
  */
-export function makeGrid(images: Images, scale = 1, gap = 1): Picture {
-  const { count, height, width } = images, columns = Math.ceil(Math.sqrt(count));
+export function makeGrid(images: Samples, scale = 1, gap = 1): Picture {
+  const { count } = images,
+    { height, width } = pictureSize(images),
+    columns = Math.ceil(Math.sqrt(count));
   const rows = Math.ceil(count / columns);
   const outWidth = (columns * (width + gap) + gap) * scale;
   const outHeight = (rows * (height + gap) + gap) * scale;
@@ -56,7 +59,8 @@ export function makeGrid(images: Images, scale = 1, gap = 1): Picture {
 }
 
 /** One of the images. */
-export function makePicture({ height, width, channels, data }: Images, index: number): Picture {
+export function makePicture(samples: Samples, index: number): Picture {
+  const { data } = samples, { height, width, channels } = pictureSize(samples);
   if (!SHOWN.includes(channels)) {
     throw new RangeError(`Cannot show images of ${channels} channels: pictures have 1 or 3`);
   }

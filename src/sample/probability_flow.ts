@@ -16,11 +16,10 @@ import { map, mul } from "../gpu/ops/map.ts";
 import { randomUniform } from "../gpu/ops/random.ts";
 import { sum } from "../gpu/ops/sum.ts";
 import { broadcastTo, reshape, slice } from "../gpu/ops/view.ts";
-import type { Shape } from "../shape.ts";
 import { constant, input } from "../gpu/tensor.ts";
-import { askNetwork, estimatesOf } from "../diffusion/prediction.ts";
+import type { Denoiser, Query } from "../diffusion/denoiser.ts";
+import { perItem } from "../diffusion/items.ts";
 import type { NoiseSchedule } from "../diffusion/schedule.ts";
-import type { Judge } from "./vlb_graph.ts";
 
 /** The streams of random numbers: within bins, and of the signs that estimate the trace. */
 export const BIN_STREAM = 22;
@@ -65,8 +64,14 @@ function makeRows(schedule: NoiseSchedule, steps: number): number[][] {
  * `point`, where the step began, `sum`, where it will have gone, `slope`, and `trace` `[batch]`, the
  * integral of the trace.
  */
-export function flowGraph({ schedule, network }: Judge, shape: Shape, steps: number): Graph {
-  const [batch] = shape, rows = makeRows(schedule, steps), step = input("step", [1], "i32");
+export function flowGraph(
+  { schedule, itemShape, estimate }: Denoiser,
+  batch: number,
+  conditions: Query["conditions"],
+  steps: number,
+): Graph {
+  const shape = [batch, ...itemShape], rank = itemShape.length;
+  const rows = makeRows(schedule, steps), step = input("step", [1], "i32");
   const [images, point, total, slope] = ["images", "point", "sum", "slope"].map((name) =>
     input(name, shape)
   );
@@ -74,19 +79,17 @@ export function flowGraph({ schedule, network }: Judge, shape: Shape, steps: num
   const random = { seed: input("seed", [2], "i32"), first: input("first", [1], "i32"), step: zero };
   const row = gather(constant(rows.flat(), [rows.length, rows[0].length]), step);
   const [time, alpha, sigma, rate, share, weight, isLast, isStart] = rows[0].map((_, i) =>
-    reshape(slice(row, 1, i, 1), [1, 1, 1, 1])
+    perItem(reshape(slice(row, 1, i, 1), [1]), rank)
   );
   const y = map([point, slope, share], (y, slope, share) => e.add(y, e.mul(share, slope)));
-  const x = mul(y, alpha), level = { alpha, sigma };
-  const times = broadcastTo(reshape(time, [1]), [batch]);
-  const { output } = askNetwork(schedule.config, x, level, (x) => network(x, times));
-  const { epsilon } = estimatesOf(schedule.config, x, output, level);
+  const level = { time: broadcastTo(reshape(time, [1]), [batch]), alpha, sigma };
+  const { epsilon } = estimate({ x: mul(y, alpha), level, conditions, random });
   const signs = map(
     [randomUniform(shape, random, SIGN_STREAM)],
     (u) => e.select(e.less(u, 0.5), -1, 1),
   );
   const [pulled] = grad(sum(mul(epsilon, signs)), [y]);
-  const traces = reshape(sum(mul(pulled, signs), [1, 2, 3]), [batch]);
+  const traces = reshape(sum(mul(pulled, signs), itemShape.map((_, i) => i + 1)), [batch]);
 
   const start = map(
     [images, randomUniform(shape, random, BIN_STREAM)],

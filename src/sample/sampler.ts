@@ -4,49 +4,103 @@
  * @module
  */
 
+import { type Denoiser, type DenoiserWrapper, limited, wrapped } from "../diffusion/denoiser.ts";
 import { InputError } from "../errors.ts";
 import type { ProgramDescription } from "../gpu/describe.ts";
 import type { Device, Program, TensorBuffer } from "../gpu/device.ts";
-import { makeGraph } from "../gpu/graph.ts";
+import { add, mul, select } from "../gpu/expression.ts";
+import { type Graph, makeGraph, nodesOf } from "../gpu/graph.ts";
 import { map } from "../gpu/ops/map.ts";
 import { randomNormal, type RandomState } from "../gpu/ops/random.ts";
-import { broadcastTo } from "../gpu/ops/view.ts";
-import { add } from "../gpu/expression.ts";
+import { broadcastTo, slice } from "../gpu/ops/view.ts";
 import { Pace } from "../gpu/step_pacer.ts";
 import { seedWords } from "../gpu/philox.ts";
-import { type Shape, sizeOf } from "../shape.ts";
-import { constant, input } from "../gpu/tensor.ts";
+import { sameShape, type Shape, sizeOf } from "../shape.ts";
+import { constant, input, inputName } from "../gpu/tensor.ts";
+import { denoiserOf } from "../model/denoiser.ts";
 import type { Model } from "../model/model.ts";
-import { sourceOf, viewParameters } from "../model/parameters.ts";
-import { outputChannels } from "../diffusion/prediction.ts";
-import { NoiseSchedule } from "../diffusion/schedule.ts";
-import { unet } from "../model/unet.ts";
+import { Mutex } from "../mutex.ts";
+import {
+  checkConditions,
+  conditionBuffers,
+  conditionInputs,
+  writeConditions,
+} from "./conditions.ts";
 import type {
-  Images,
   SampleOptions,
   SamplerOptions,
+  Samples,
   SamplingStep,
   StreamOptions,
 } from "./options.ts";
-import type { Solver, UpdateTable } from "./solver.ts";
+import type { Solver, Step, UpdateTable } from "./solver.ts";
 import { START_STREAM } from "./interpolate.ts";
 import { defaultMethod, type MethodName, methods } from "./solvers/mod.ts";
-import { BROKEN, memoriesOf, samplingStep } from "./step.ts";
-import { makeUpdateTable } from "./timesteps.ts";
+import {
+  BROKEN,
+  encodeTable,
+  type NoiseName,
+  samplingStep,
+  type TableLayout,
+  tableLayout,
+} from "./step.ts";
+import { makeSteps, tableOf } from "./timesteps.ts";
 
-/** The stream of random numbers that steps add. */
-const STEP_STREAM = 2;
+/** The streams of random numbers that steps add. */
+const STREAMS: Readonly<Record<NoiseName, number>> = { noise: 2, jump: 3 };
+
+/** Everything that a sampler consists of. */
+interface Parts {
+  readonly device: Device;
+  readonly method: Solver;
+  readonly denoiser: Denoiser;
+  readonly wrappers: readonly DenoiserWrapper[];
+  /** The steps of a whole run, and its settings. */
+  readonly walk: readonly Step[];
+  readonly options: SamplerOptions;
+  readonly table: UpdateTable;
+  readonly layout: TableLayout;
+  readonly batchSize: number;
+  readonly start: Program;
+  /** A program for each set of wrappers that are active together. */
+  readonly steps: ReadonlyMap<string, Program>;
+  readonly buffers: Readonly<Record<string, TensorBuffer>>;
+  /** Names of the buffers that evaluations change. */
+  readonly states: readonly string[];
+  readonly owned: readonly Disposable[];
+}
+
+/** Which wrappers do anything in an evaluation, as text. */
+const activeOf = (
+  wrappers: readonly DenoiserWrapper[],
+  { at }: UpdateTable[number],
+): string => wrappers.map(({ isActive }) => isActive?.(at) ?? true ? "1" : "0").join("");
+
+/** What a run starts from, how much of that and of noise it takes, and its evaluations. */
+interface Beginning {
+  readonly table: UpdateTable;
+  readonly from: Samples | undefined;
+  readonly level: readonly [alpha: number, sigma: number];
+}
+
+/** The share of the steps where nobody says what. */
+const DEFAULT_STRENGTH = 0.6;
+
+/** A run that was interrupted by another one, and what it had computed. */
+interface Run {
+  kept?: (readonly [name: string, values: ArrayLike<number>])[];
+}
 
 /**
  * A model, a method and a number of steps, compiled. Dispose of it to free its memory.
  *
  * @example
  * ```ts
- * import { initializeModel, openDevice, parseUNetConfig, Sampler } from "@x/ddpm";
+ * import { initializeModel, openDevice, parseNetwork, Sampler } from "@x/ddpm";
  *
- * const config = parseUNetConfig({ sample_size: 8, block_out_channels: [8], norm_num_groups: 4,
+ * const network = parseNetwork({ sample_size: 8, block_out_channels: [8], norm_num_groups: 4,
  *   down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
- * const model = initializeModel(config, {}, 0);
+ * const model = initializeModel(network, {}, 0);
  * using device = await openDevice("cpu");
  * using sampler = await Sampler.create(device, model, { method: "ddpm", steps: 3, batchSize: 2 });
  * const images = await sampler.sample({
@@ -58,31 +112,16 @@ const STEP_STREAM = 2;
  * ```
  */
 export class Sampler implements Disposable {
-  readonly #device: Device;
-  readonly #method: Solver;
-  readonly #programs: { readonly start: Program; readonly step: Program };
-  readonly #owned: Disposable[];
-  readonly #shape: readonly [number, number, number, number];
+  readonly #parts: Parts;
   /** How many evaluations are done after each step. */
   readonly #ends: readonly number[];
-  readonly #classes: number | undefined;
+  readonly #mutex = new Mutex();
+  /** Whose numbers lie in the buffers. */
+  #resident: Run | undefined;
 
-  private constructor(
-    device: Device,
-    method: Solver,
-    plan: UpdateTable,
-    programs: { readonly start: Program; readonly step: Program },
-    owned: Disposable[],
-    shape: readonly [number, number, number, number],
-    classes: number | undefined,
-  ) {
-    this.#device = device;
-    this.#method = method;
-    this.#programs = programs;
-    this.#owned = owned;
-    this.#shape = shape;
-    this.#ends = plan.flatMap(({ endsStep = true }, i) => endsStep ? [i + 1] : []);
-    this.#classes = classes;
+  private constructor(parts: Parts) {
+    this.#parts = parts;
+    this.#ends = endsOf(parts.table);
   }
 
   /**
@@ -93,101 +132,100 @@ export class Sampler implements Disposable {
    *
    * @example
    * ```ts
-   * import { initializeModel, openDevice, parseUNetConfig, Sampler } from "@x/ddpm";
+   * import { initializeModel, openDevice, parseNetwork, Sampler } from "@x/ddpm";
    *
-   * const config = parseUNetConfig({ sample_size: 8, block_out_channels: [8], norm_num_groups: 4,
+   * const network = parseNetwork({ sample_size: 8, block_out_channels: [8], norm_num_groups: 4,
    *   down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
    * using device = await openDevice("cpu");
-   * using sampler = await Sampler.create(device, initializeModel(config, {}, 0), { steps: 2 });
+   * using sampler = await Sampler.create(device, initializeModel(network, {}, 0), { steps: 2 });
    * const images = await sampler.sample({ count: 1, seed: 1 });
    * console.log(images.data.length); // 8 * 8 * 3
    * ```
    */
   static async create(
     device: Device,
-    model: Model,
+    model: Model | Denoiser,
     options: SamplerOptions = {},
   ): Promise<Sampler> {
-    const { batchSize = 16, size = model.config.sampleSize, precision = "f32" } = options;
-    const { config, layout, schedule } = model, method = methodOf(options.method);
+    const { batchSize = 16, precision = "f32", wrap: wrappers = [] } = options;
+    const method = methodOf(options.method);
     checkInteger(batchSize, 1, "the batch size");
-    if (!size) throw new InputError("The model is for images of any size: give one");
-    for (const side of size) checkInteger(side, 1, "the height or width");
-    if (config.classEmbedType !== null) {
-      throw new InputError(
-        `Cannot sample: networks with class_embed_type ${config.classEmbedType} are not supported`,
-      );
-    }
-    if (config.outChannels !== outputChannels(schedule, config.inChannels)) {
-      throw new InputError(
-        `Cannot sample: the network predicts ${config.outChannels} channels of images that have ` +
-          `${config.inChannels}, with variance_type ${schedule.varianceType}`,
-      );
-    }
-    const shape = [batchSize, ...size, config.inChannels] as const;
-    const plan = makeUpdateTable(method, new NoiseSchedule(schedule), options.steps, options);
+    const base = "network" in model ? denoiserOf(model, options.size) : model;
+    const denoiser = wrapped(base, wrappers), { schedule, conditions } = denoiser;
+    const shape = [batchSize, ...denoiser.itemShape];
+    const walk = makeSteps(method, schedule, options.steps, options);
+    const table = tableOf(method, schedule, walk, options);
+    const layout = tableLayout(table);
 
     const x = input("x", shape), index = input("index", [1], "i32");
+    const rows = input("table", [table.length, layout.columns.length]);
     const random: RandomState = {
       seed: input("seed", [2], "i32"),
       first: input("first", [1], "i32"),
       step: index,
     };
-    const labels = config.numClassEmbeds === null ? undefined : input("labels", [batchSize], "i32");
-    const parameters = viewParameters(layout, input("parameters", [layout.size]));
-    const updates = samplingStep(
-      schedule,
-      plan,
-      x,
-      index,
-      (sample, timestep) =>
-        unet(config, sourceOf(parameters), {
-          ...{ sample, timestep },
-          ...(labels ? { classLabels: labels } : {}),
-        }),
-      () => randomNormal(shape, random, STEP_STREAM),
-    );
+    const values = conditionInputs(conditions, batchSize);
+    const stepGraph = (active: string): Graph => {
+      const inner = wrapped(base, wrappers.filter((_, i) => active[i] === "1"));
+      const outer = limited(inner);
+      const updates = samplingStep(
+        (query) => outer.estimate({ ...query, conditions: values, random }),
+        layout,
+        { x, index, table: rows },
+        (name) => randomNormal(shape, random, STREAMS[name]),
+      );
+      return makeGraph({}, [...updates, [index, map([index], (i) => add(i, 1), "i32")]]);
+    };
+    const memories = layout.sums.map(({ name }) => name).filter((name) => name !== "x");
     const states: Record<string, Shape> = {
-      ...Object.fromEntries(memoriesOf(plan).map((name) => [name, shape])),
+      ...Object.fromEntries(memories.map((name) => [name, shape])),
       ...{ sample: shape, health: [1] },
     };
 
-    const owned: Disposable[] = [];
+    const owned: Disposable[] = [], buffers: Record<string, TensorBuffer> = {};
     const own = <T extends Disposable>(resource: T): T => {
       owned.push(resource);
       return resource;
     };
+    const compile = async (graph: Graph, label: string): Promise<Program> => {
+      const names = new Set(nodesOf(graph).map(inputName));
+      const used = Object.entries(buffers).filter(([name]) => names.has(name));
+      return own(
+        await device.compile(graph, {
+          ...{ label, buffers: Object.fromEntries(used), precision },
+          constant: Object.keys(denoiser.weights).filter((name) => names.has(name)),
+        }),
+      );
+    };
     try {
-      let weights = options.parameters;
-      if (!weights) {
-        weights = own(device.buffer(layout.size));
-        weights.write(model.parameters);
+      for (const [name, array] of Object.entries(denoiser.weights)) {
+        if (name === "parameters" && options.parameters) {
+          buffers[name] = options.parameters;
+        } else {
+          buffers[name] = own(device.buffer(array.length));
+          buffers[name].write(array);
+        }
       }
-      const buffers: Record<string, TensorBuffer> = { parameters: weights };
-      for (const [name, shape] of Object.entries({ ...states, x: x.shape })) {
+      for (const [name, shape] of Object.entries({ ...states, x: x.shape, table: rows.shape })) {
         buffers[name] = own(device.buffer(sizeOf(shape)));
       }
-      for (const { name, length } of [{ name: "seed", length: 2 }, { name: "index", length: 1 }]) {
+      for (const { name, length, dtype } of conditionBuffers(conditions, batchSize)) {
+        buffers[name] = own(device.buffer(length, dtype));
+      }
+      for (const [name, length] of [["seed", 2], ["index", 1], ["first", 1]] as const) {
         buffers[name] = own(device.buffer(length, "i32"));
       }
-      buffers.first = own(device.buffer(1, "i32"));
-      const zeros = Object.entries(states).map(([name, shape]) =>
-        [input(name, shape), broadcastTo(constant([0]), shape)] as const
-      );
-      const start = own(
-        await device.compile(
-          makeGraph({}, [[x, randomNormal(shape, random, START_STREAM)], ...zeros]),
-          { label: "the start of sampling", buffers },
-        ),
-      );
-      const step = own(
-        await device.compile(
-          makeGraph({}, [...updates, [index, map([index], (i) => add(i, 1), "i32")]]),
-          { label: "a sampling step", buffers, constant: ["parameters"], precision },
-        ),
-      );
-      const classes = config.numClassEmbeds ?? undefined;
-      return new Sampler(device, method, plan, { start, step }, owned, shape, classes);
+      buffers.startLevel = own(device.buffer(2));
+      const start = await compile(startGraph(shape, states, random), "the start of sampling");
+      const steps = new Map<string, Program>();
+      for (const active of new Set(table.map((row) => activeOf(wrappers, row)))) {
+        steps.set(active, await compile(stepGraph(active), "a sampling step"));
+      }
+      return new Sampler({
+        ...{ device, method, denoiser, wrappers, walk, options, table, layout, batchSize },
+        ...{ start, steps },
+        ...{ buffers, states: ["x", ...Object.keys(states)], owned },
+      });
     } catch (error) {
       for (const resource of owned.toReversed()) resource[Symbol.dispose]();
       throw error;
@@ -204,43 +242,48 @@ export class Sampler implements Disposable {
     return this.#ends[this.#ends.length - 1];
   }
 
-  /** Floating point operations of an evaluation over a batch. */
+  /** The program that does most. */
+  get #step(): Program {
+    return [...this.#parts.steps.values()].reduce((a, b) => b.flops > a.flops ? b : a);
+  }
+
+  /** Floating point operations of an evaluation over a batch, the most that there are. */
   get flops(): number {
-    return this.#programs.step.flops;
+    return this.#step.flops;
   }
 
   /** What a step consists of. */
   describe(): ProgramDescription {
-    return this.#programs.step.describe();
+    return this.#step.describe();
   }
 
   /** Bytes that the programs took on the device, parameters not counted. */
   get memory(): number {
-    return this.#programs.start.memory + this.#programs.step.memory;
+    return [this.#parts.start, ...this.#parts.steps.values()].reduce((n, p) => n + p.memory, 0);
   }
 
   /**
-   * Makes images. One call at a time: a sampler has one place to compute in.
+   * Makes items. Calls at the same time take turns: a sampler has one place to compute in.
    *
    * @example
    * ```ts
-   * import { initializeModel, openDevice, parseUNetConfig, Sampler } from "@x/ddpm";
+   * import { initializeModel, openDevice, parseNetwork, Sampler } from "@x/ddpm";
    *
-   * const config = parseUNetConfig({ sample_size: 8, num_class_embeds: 10, block_out_channels: [8],
+   * const network = parseNetwork({ sample_size: 8, num_class_embeds: 10, block_out_channels: [8],
    *   norm_num_groups: 4, down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
    * using device = await openDevice("cpu");
-   * using sampler = await Sampler.create(device, initializeModel(config, {}, 0), { steps: 2 });
+   * using sampler = await Sampler.create(device, initializeModel(network, {}, 0), { steps: 2 });
    * const { data } = await sampler.sample({ count: 2, seed: 1, labels: [3, 5] });
    * console.log(data.length); // 2 * 8 * 8 * 3
    * ```
    *
-   * @throws {InputError} If labels are missing, superfluous or out of range, or other settings are;
-   * or if the network predicts what is no number.
+   * @throws {InputError} If labels are missing, superfluous or out of range, or other settings are.
    * @throws {DeviceError} If the device fails.
+   * @throws {Error} If the network predicts NaN or infinity.
    * @returns The images; those that are done and what the network takes the others of their batch
    * for, if the signal stops it, which may be none.
    */
-  async sample(options: SampleOptions = {}): Promise<Images> {
+  async sample(options: SampleOptions = {}): Promise<Samples> {
     const stream = this.#run(options, Infinity);
     for (;;) {
       const { done, value } = await stream.next();
@@ -249,123 +292,237 @@ export class Sampler implements Disposable {
   }
 
   /**
-   * Makes images and shows how they come about, batch by batch. One call at a time.
+   * Makes items and shows how they come about, batch by batch. Other calls may be made meanwhile,
+   * which then take turns with it.
    *
    * @returns What {@linkcode Sampler.sample} returns.
    *
    * @example
    * ```ts
-   * import { initializeModel, openDevice, parseUNetConfig, Sampler } from "@x/ddpm";
+   * import { initializeModel, openDevice, parseNetwork, Sampler } from "@x/ddpm";
    *
-   * const config = parseUNetConfig({ sample_size: 8, block_out_channels: [8], norm_num_groups: 4,
+   * const network = parseNetwork({ sample_size: 8, block_out_channels: [8], norm_num_groups: 4,
    *   down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
    * using device = await openDevice("cpu");
-   * using sampler = await Sampler.create(device, initializeModel(config, {}, 0), { steps: 4 });
+   * using sampler = await Sampler.create(device, initializeModel(network, {}, 0), { steps: 4 });
    * for await (const { step, noisy, sample } of sampler.stream({ seed: 1, every: 2 })) {
    *   console.log(step, noisy.data[0], sample.data[0]); // 2 and 4
    * }
    * ```
    *
-   * @throws {InputError} If settings are wrong, or the network predicts what is no number.
+   * @throws {InputError} If settings are wrong.
    * @throws {DeviceError} If the device fails.
+   * @throws {Error} If the network predicts NaN or infinity.
    */
-  stream(options: StreamOptions = {}): AsyncGenerator<SamplingStep, Images> {
+  stream(options: StreamOptions = {}): AsyncGenerator<SamplingStep, Samples> {
     const { every = 1 } = options;
     checkInteger(every, 1, "the number of steps between those that are shown");
     return this.#run(options, every);
   }
 
-  async *#run(options: SampleOptions, every: number): AsyncGenerator<SamplingStep, Images> {
-    const { count = 1, seed = 0, first = 0, labels, start, signal, onProgress } = options;
+  async *#run(options: SampleOptions, every: number): AsyncGenerator<SamplingStep, Samples> {
+    const { count = 1, seed = 0, first = 0, start, signal, onProgress } = options;
     checkInteger(count, 1, "the number of images");
     checkInteger(seed, 0, "the seed");
     checkInteger(first, 0, "the number of the first image");
-    this.#checkLabels(labels, count);
+    checkConditions(this.#parts.denoiser.conditions, options, count);
     this.#checkStart(start, count);
-    const [batch, height, width, channels] = this.#shape, each = height * width * channels;
-    const images = (data: Float32Array<ArrayBuffer>): Images => ({
-      ...{ count: data.length / each, height, width, channels, data },
+    const begun = this.#begin(options, count), { table } = begun, ends = endsOf(table);
+    const { device, denoiser: { itemShape: shape }, batchSize, wrappers } = this.#parts;
+    const each = sizeOf(shape), batches = Math.ceil(count / batchSize);
+    const samples = (data: Float32Array<ArrayBuffer>): Samples => ({
+      ...{ count: data.length / each, shape, data },
     });
-    const data = new Float32Array(count * each), batches = Math.ceil(count / batch);
-    const { x, sample } = this.#programs.step.buffers;
-    this.#programs.start.buffers.seed.write(seedWords(seed));
-    const pace = new Pace(), ends = this.#ends;
+    const data = new Float32Array(count * each), { x, sample } = this.#parts.buffers;
+    if (!table.length) return samples(repeat(begun.from!, count));
+    const active = table.map((row) => activeOf(wrappers, row));
+    /** Evaluations from one on that the same program does. */
+    const alike = (from: number) => {
+      const next = active.findIndex((a, i) => i > from && a !== active[from]);
+      return (next < 0 ? active.length : next) - from;
+    };
+    const pace = new Pace(), run: Run = {};
+    using _run = { [Symbol.dispose]: () => this.#leave(run) };
     for (let b = 0; b < batches; b++) {
-      const at = b * batch, here = Math.min(batch, count - at);
+      const at = b * batchSize, here = Math.min(batchSize, count - at);
       const read = async (buffer: TensorBuffer) =>
-        images(checkNumbers(await buffer.read(0, here * each)));
-      this.#prepare(first + at, labels?.slice(at, at + here));
-      if (start) x.write(start.data.subarray(at * each, (at + here) * each));
+        samples(checkNumbers(await buffer.read(0, here * each)));
       for (let done = 0, step = 0; step < ends.length;) {
-        if (signal?.aborted) {
-          if (done) data.set((await read(sample)).data, at * each);
-          return images(data.slice(0, (at + (done ? here : 0)) * each));
+        let shown: SamplingStep | undefined;
+        {
+          using _ = await this.#mutex.acquire();
+          const isNew = await this.#settle(run);
+          if (isNew || !done) this.#write(options, begun, { count, first: at, here }, done);
+          if (!done) {
+            const { from } = begun;
+            for (let i = 0; from && i < here; i++) {
+              const k = from.count === 1 ? 0 : at + i;
+              x.write(from.data.subarray(k * each, (k + 1) * each), i * each);
+            }
+            this.#parts.start.run();
+          } else if (isNew) this.#restore(run);
+          // Others may have their turn where this run shows something, and only there.
+          while (step < ends.length && !shown) {
+            if (signal?.aborted) {
+              if (done) data.set((await read(sample)).data, at * each);
+              return samples(data.slice(0, (at + (done ? here : 0)) * each));
+            }
+            const next = Math.min(
+              every === Infinity ? Infinity : step - step % every + every,
+              ends.length,
+            );
+            const evaluations = pace.begin(Math.min(ends[next - 1] - done, alike(done)));
+            this.#stepFor(active[done]).run(evaluations);
+            done += evaluations;
+            while (ends[step] <= done) step++;
+            if (every < Infinity && done === ends[next - 1]) {
+              const [noisy, estimate] = await Promise.all([x, sample].map(read));
+              shown = { index: at, step, steps: ends.length, noisy, sample: estimate };
+            } else await device.idle();
+            onProgress?.(b * ends.length + step, batches * ends.length);
+            await pace.end(evaluations);
+          }
+          if (step === ends.length) data.set((await read(x)).data, at * each);
         }
-        const next = Math.min(
-          every === Infinity ? Infinity : step - step % every + every,
-          ends.length,
-        );
-        const evaluations = pace.begin(ends[next - 1] - done);
-        this.#programs.step.run(evaluations);
-        done += evaluations;
-        while (ends[step] <= done) step++;
-        const isShown = every < Infinity && done === ends[next - 1];
-        if (isShown) {
-          const [noisy, estimate] = await Promise.all([x, sample].map(read));
-          yield { index: at, step, steps: ends.length, noisy, sample: estimate };
-        } else await this.#device.idle();
-        onProgress?.(b * ends.length + step, batches * ends.length);
-        await pace.end(evaluations);
+        if (shown) yield shown;
       }
-      data.set((await read(x)).data, at * each);
     }
-    return images(data);
+    return samples(data);
   }
 
-  /** Draws the noise that a batch starts from, and forgets the last one. */
-  #prepare(first: number, labels: readonly number[] | undefined): void {
-    const { start, step } = this.#programs, [batch] = this.#shape;
-    start.buffers.first.write([first]);
-    step.buffers.index.write([0]);
-    if (labels) {
-      step.buffers.labels.write(Int32Array.from({ length: batch }, (_, i) => labels[i] ?? 0));
-    }
-    start.run();
+  /** The program for a set of wrappers. */
+  #stepFor(active: string): Program {
+    const program = this.#parts.steps.get(active);
+    if (program) return program;
+    throw new InputError(
+      "Cannot begin in the middle: its noise levels are not those of a whole run, and wrappers are " +
+        "active at some of them only",
+    );
   }
 
-  #checkStart(start: Images | undefined, count: number): void {
-    if (!start) {
-      if (this.#method.isInverse) {
-        throw new InputError(`Cannot sample by ${this.#method.name}: give the images to invert`);
-      }
-      return;
-    }
-    const [, ...sides] = this.#shape, given = [start.height, start.width, start.channels];
-    if (start.count !== count || sides.some((n, i) => n !== given[i])) {
-      throw new InputError(
-        `Cannot start from ${start.count} images of ${given.join("x")}: ${count} of ` +
-          `${sides.join("x")} are needed`,
+  /** Nothing of a run is needed any more. */
+  #leave(run: Run): void {
+    if (this.#resident === run) this.#resident = undefined;
+  }
+
+  /** Makes the buffers a run's; returns whether they were another one's, whose numbers are kept. */
+  async #settle(run: Run): Promise<boolean> {
+    const other = this.#resident;
+    if (other === run) return false;
+    if (other) {
+      other.kept = await Promise.all(
+        this.#parts.states.map(async (name) =>
+          [name, await this.#parts.buffers[name].read()] as const
+        ),
       );
     }
+    this.#resident = run;
+    return true;
   }
 
-  #checkLabels(labels: readonly number[] | undefined, count: number): void {
-    const classes = this.#classes;
-    if (classes === undefined) {
-      if (labels) throw new InputError("The model has no classes: labels make no sense");
+  /** Writes back what was kept of a run. */
+  #restore(run: Run): void {
+    for (const [name, values] of run.kept ?? []) this.#parts.buffers[name].write(values);
+    delete run.kept;
+  }
+
+  /** What a run starts from, and its evaluations. */
+  #begin({ start, init, strength = DEFAULT_STRENGTH }: SampleOptions, count: number): Beginning {
+    const { table, method, denoiser, walk, options } = this.#parts;
+    if (start) return { table, from: start, level: [1, 0] };
+    if (!init) return { table, from: undefined, level: [0, 1] };
+    checkInit(init, strength, count, denoiser.itemShape);
+    if (method.isInverse) {
+      throw new InputError(`Cannot begin with an image by ${method.name}: it goes to noise`);
+    }
+    const taken = Math.min(walk.length, Math.round(strength * walk.length));
+    const steps = walk.slice(walk.length - taken);
+    if (!taken) return { table: [], from: init, level: [1, 0] };
+    const part = tableOf(method, denoiser.schedule, steps, options), [{ from }] = steps;
+    const level = strength === 1 ? [0, 1] as const : [from.alpha, from.sigma] as const;
+    return { table: part, from: init, level };
+  }
+
+  /** Writes what a batch is told. */
+  #write(
+    options: SampleOptions,
+    { table, level }: Beginning,
+    place: { readonly count: number; readonly first: number; readonly here: number },
+    done: number,
+  ): void {
+    const { buffers, denoiser, layout } = this.#parts;
+    buffers.seed.write(seedWords(options.seed ?? 0));
+    buffers.first.write([(options.first ?? 0) + place.first]);
+    buffers.index.write([done]);
+    // A table that is shorter than the compiled one leaves its last rows alone.
+    buffers.table.write(encodeTable(layout, table));
+    buffers.startLevel.write(level);
+    writeConditions(buffers, denoiser.conditions, options, place);
+  }
+
+  #checkStart(start: Samples | undefined, count: number): void {
+    const { method, denoiser: { itemShape } } = this.#parts;
+    if (!start) {
+      if (method.isInverse) {
+        throw new InputError(`Cannot sample by ${method.name}: give the images to invert`);
+      }
       return;
     }
-    if (labels?.length !== count) {
-      throw new InputError(`The model has ${classes} classes: give a label for each image`);
-    }
-    const bad = labels.find((c) => !(Number.isInteger(c) && c >= 0 && c < classes));
-    if (bad !== undefined) throw new InputError(`Label ${bad} is not one of 0 to ${classes - 1}`);
+    if (start.count === count && sameShape(start.shape, itemShape)) return;
+    throw new InputError(
+      `Cannot start from ${start.count} images of ${start.shape.join("x")}: ${count} of ` +
+        `${itemShape.join("x")} are needed`,
+    );
   }
 
   /** Frees its memory; the device, and parameters that it was given, live on. */
   [Symbol.dispose](): void {
-    for (const resource of this.#owned.toReversed()) resource[Symbol.dispose]();
+    for (const resource of this.#parts.owned.toReversed()) resource[Symbol.dispose]();
   }
+}
+
+/** How many evaluations are done after each step. */
+const endsOf = (table: UpdateTable): number[] =>
+  table.flatMap(({ endsStep = true }, i) => endsStep ? [i + 1] : []);
+
+/**
+ * The start of a batch: x becomes `startLevel[0]` x + `startLevel[1]` ε, and all else is forgotten.
+ * Where nothing is taken of x, it may be what it likes.
+ */
+function startGraph(
+  shape: Shape,
+  states: Readonly<Record<string, Shape>>,
+  random: RandomState,
+): Graph {
+  const x = input("x", shape), level = input("startLevel", [2]);
+  const [alpha, sigma] = [0, 1].map((i) => slice(level, 0, i, 1));
+  const noise = randomNormal(shape, { ...random, step: input("index", [1], "i32") }, START_STREAM);
+  const started = map(
+    [x, noise, alpha, sigma],
+    (x, z, a, s) => select(a, add(mul(a, x), mul(s, z)), mul(s, z)),
+  );
+  const zeros = Object.entries(states).map(([name, shape]) =>
+    [input(name, shape), broadcastTo(constant([0]), shape)] as const
+  );
+  return makeGraph({}, [[x, started], ...zeros]);
+}
+
+/** As many items as are wanted, of one or of so many. */
+function repeat({ count: given, data }: Samples, count: number): Float32Array<ArrayBuffer> {
+  const each = data.length / given;
+  return Float32Array.from({ length: count * each }, (_, i) => data[i % data.length]);
+}
+
+/** @throws {InputError} If it cannot be begun with. */
+function checkInit(init: Samples, strength: number, count: number, item: Shape): void {
+  if (!(strength >= 0 && strength <= 1)) {
+    throw new InputError(`Cannot sample with strength ${strength}: it lies between 0 and 1`);
+  }
+  if ((init.count === 1 || init.count === count) && sameShape(init.shape, item)) return;
+  throw new InputError(
+    `Cannot begin with ${init.count} images of ${init.shape.join("x")}: 1 or ${count} of ` +
+      `${item.join("x")} are needed`,
+  );
 }
 
 function methodOf(name: MethodName = defaultMethod): Solver {
@@ -375,12 +532,12 @@ function methodOf(name: MethodName = defaultMethod): Solver {
   );
 }
 
-/** @throws {InputError} If there is what is no number, or what the program wrote in its place. */
+/** @throws {Error} If there is NaN or infinity, or what the program wrote in its place. */
 function checkNumbers(values: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>) {
   if (values.every((value) => Math.abs(value) < BROKEN / 10)) {
     return values as Float32Array<ArrayBuffer>;
   }
-  throw new InputError(
+  throw new Error(
     "Cannot sample: the network predicts what is no number (NaN, or infinite); its weights are " +
       "damaged, its training diverged, or the sampler's noise levels are not those it knows",
   );

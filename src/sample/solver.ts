@@ -14,7 +14,8 @@ import type { MethodOptions } from "./options.ts";
 
 /**
  * Weights of a sum, by what they weigh: `x`, the noisy images; `sample` and `epsilon`, what the
- * network says that x_0 and ε are; `noise`, standard normals; and names of memories.
+ * network says that x_0 and ε are; `noise` and `jump`, standard normals, of which a network that
+ * learns variances scales the first; and names of memories.
  */
 export type Weights = Readonly<Record<string, number>>;
 
@@ -99,6 +100,10 @@ export const ratioOf = ({ alpha, sigma }: NoiseLevel): number => sigma / alpha;
 
 /** Half the logarithm of the signal-to-noise ratio, λ = log(α / σ). */
 export const lambdaOf = ({ alpha, sigma }: NoiseLevel): number => Math.log(alpha / sigma);
+
+/** The timestep of a level, which networks of EDM and of flows are not told. */
+export const indexOf = (level: NoiseLevel, schedule: NoiseSchedule): number =>
+  Math.round(schedule.timestepOf(ratioOf(level)));
 
 /** ε as it follows from x and the estimate of x_0, which may have been clipped. */
 export const noiseIn = ({ alpha, sigma }: NoiseLevel): Weights => ({

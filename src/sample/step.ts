@@ -1,10 +1,14 @@
 /**
- * A {@linkcode UpdateTable} as a function of tensors: one evaluation of the network, and the weighted sums
- * that follow from it, their weights in a table with a row for each evaluation.
+ * One evaluation of a denoiser as a function of tensors, and the weighted sums that follow from it. The
+ * weights are in a table with a row for each evaluation, which is an input of the program: another
+ * strength, or another way through the noise levels, compiles nothing.
  *
  * @module
  */
 
+import type { Denoised, Query } from "../diffusion/denoiser.ts";
+import { perItem } from "../diffusion/items.ts";
+import { InputError } from "../errors.ts";
 import * as e from "../gpu/expression.ts";
 import type { Graph } from "../gpu/graph.ts";
 import { gather } from "../gpu/ops/gather.ts";
@@ -12,39 +16,20 @@ import { map } from "../gpu/ops/map.ts";
 import { mean } from "../gpu/ops/sum.ts";
 import { broadcastTo, reshape, slice } from "../gpu/ops/view.ts";
 import { constant, input, type Tensor } from "../gpu/tensor.ts";
-import type { ScheduleConfig } from "../diffusion/schedule.ts";
-import { denoise } from "./denoiser.ts";
 import type { UpdateTable, Weights } from "./solver.ts";
+
+/** The noise of steps, and that of jumps back up. */
+export type NoiseName = "noise" | "jump";
 
 /** What x becomes when the network says what is no number; clipping would hide it. */
 export const BROKEN = 3e38;
 
-/** Squares of means of a network's output beyond this lead to no images. */
+/** Squares of means of an estimate beyond this lead to no images. */
 const HEALTHY = 1e30;
 
-/** Names of the tensors of the shape of x that a plan remembers. */
-export const memoriesOf = (plan: UpdateTable): string[] =>
-  [...new Set(plan.flatMap(({ next }) => Object.keys(next)))].filter((name) => name !== "x");
-
-/** A column of the table, one number each; a number where all rows have the same. */
-type Column = Tensor | number;
-
-/** The row of some columns at an index, as tensors that broadcast to images. */
-function readRow(
-  columns: ReadonlyMap<string, readonly number[]>,
-  index: Tensor,
-): (name: string) => Column {
-  const varying = [...columns].filter(([, values]) => values.some((v) => v !== values[0]));
-  const names = varying.map(([name]) => name), [first] = columns.values();
-  const rows = first.flatMap((_, i) => varying.map(([, values]) => values[i]));
-  const row = names.length
-    ? gather(constant(rows, [first.length, names.length]), index)
-    : constant([0], [1, 1]);
-  return (name) => {
-    const at = names.indexOf(name);
-    return at < 0 ? columns.get(name)![0] : reshape(slice(row, 1, at, 1), [1, 1, 1, 1]);
-  };
-}
+/** Names of the tensors of the shape of x that a table's evaluations remember. */
+export const memoriesOf = (table: UpdateTable): string[] =>
+  [...new Set(table.flatMap(({ next }) => Object.keys(next)))].filter((name) => name !== "x");
 
 /** A sum of what has a weight in any row. */
 interface Sum {
@@ -52,93 +37,148 @@ interface Sum {
   readonly terms: readonly string[];
 }
 
-/** Adds the columns of a sum. */
-function addSum(
-  columns: Map<string, readonly number[]>,
-  name: string,
-  rows: readonly Weights[],
-): Sum {
-  const terms = [...new Set(rows.flatMap((row) => Object.keys(row)))]
-    .filter((term) => rows.some((row) => row[term]));
-  for (const term of terms) columns.set(`${name} ${term}`, rows.map((row) => row[term] ?? 0));
-  return { name, terms };
+/** What the columns of an encoded table are. */
+export interface TableLayout {
+  /** What the network is shown, if that is not x itself. */
+  readonly shown: Sum | undefined;
+  /** The next x, and that of every memory. */
+  readonly sums: readonly Sum[];
+  /** Names of the columns, in order. */
+  readonly columns: readonly string[];
 }
 
-const asTensor = (x: Column): Tensor => typeof x === "number" ? constant([x], [1, 1, 1, 1]) : x;
+/** Columns that every table has. */
+const LEVEL = ["time", "alpha", "sigma", "low", "high"] as const;
+
+function sumOf(name: string, rows: readonly Weights[]): Sum {
+  const terms = new Set(rows.flatMap((row) => Object.keys(row)));
+  return { name, terms: [...terms].filter((term) => rows.some((row) => row[term])) };
+}
+
+/** Whether an evaluation shows the network x as it is. */
+const isPlain = (weights: Weights): boolean =>
+  Object.entries(weights).every(([name, weight]) => name === "x" ? weight === 1 : weight === 0);
+
+/** What an evaluation makes of x and of the memories; those that it does not name stay. */
+const nextOf = ({ next }: UpdateTable[number], name: string): Weights =>
+  next[name] ?? { [name]: 1 };
+
+/** The columns that the evaluations of a table need. */
+export function tableLayout(table: UpdateTable): TableLayout {
+  const inputs = table.map(({ input = { x: 1 } }) => input);
+  const shown = inputs.every(isPlain) ? undefined : sumOf("shown", inputs);
+  const sums = ["x", ...memoriesOf(table)].map((name) =>
+    sumOf(name, table.map((row) => nextOf(row, name)))
+  );
+  const weights = [...(shown ? [shown] : []), ...sums].flatMap(({ name, terms }) =>
+    terms.map((term) => `${name} ${term}`)
+  );
+  return { shown, sums, columns: [...LEVEL, ...weights] };
+}
 
 /**
- * One evaluation, as updates of its inputs: `x`; the plan's memories; `sample`, the estimate of x_0;
- * and `health` `[1]`, a sum that is no number any more if the network's output was none.
+ * A table's numbers, row by row.
  *
- * @param x The noisy images, the input named `x`.
- * @param index `i32` `[1]`, the number of the evaluation.
- * @param network What it says of images, given a timestep for each.
- * @param noise Standard normals of the shape of `x`; only asked for if the plan draws any.
+ * @throws {InputError} If a program of this layout cannot follow it.
+ */
+export function encodeTable(
+  { shown, sums, columns }: TableLayout,
+  table: UpdateTable,
+): Float32Array<ArrayBuffer> {
+  const refuse = () => {
+    throw new InputError("Cannot sample: the compiled step does not know these updates");
+  };
+  const names = sums.map(({ name }) => name);
+  if (memoriesOf(table).some((name) => !names.includes(name))) refuse();
+  return Float32Array.from(table.flatMap((row) => {
+    const { at, input = { x: 1 }, range: [low, high] = [0, 0] } = row;
+    const values: Record<string, number> = { ...at, low, high };
+    const put = (sum: Sum, weights: Weights) => {
+      for (const [term, weight] of Object.entries(weights)) {
+        if (weight && !sum.terms.includes(term)) refuse();
+        values[`${sum.name} ${term}`] = weight;
+      }
+    };
+    if (shown) put(shown, input);
+    else if (!isPlain(input)) refuse();
+    for (const sum of sums) put(sum, nextOf(row, sum.name));
+    return columns.map((name) => values[name] ?? 0);
+  }));
+}
+
+/** Where a run of evaluations is. */
+export interface StepInputs {
+  /** The noisy items, the input named `x`. */
+  readonly x: Tensor;
+  /** `i32` `[1]`, the number of the evaluation. */
+  readonly index: Tensor;
+  /** The encoded table `[rows, columns]`. */
+  readonly table: Tensor;
+}
+
+/**
+ * One evaluation, as updates of its inputs: `x`; the memories; `sample`, the estimate of x_0; and
+ * `health` `[1]`, a sum that is no number any more if what was estimated is none.
+ *
+ * @param estimate What is said of noisy items.
+ * @param noise Standard normals of the shape of `x`; only asked for what the table draws.
  */
 export function samplingStep(
-  schedule: ScheduleConfig,
-  plan: UpdateTable,
-  x: Tensor,
-  index: Tensor,
-  network: (x: Tensor, t: Tensor) => Tensor,
-  noise: () => Tensor,
+  estimate: (query: Pick<Query, "x" | "level">) => Denoised,
+  { shown, sums, columns }: TableLayout,
+  { x, index, table }: StepInputs,
+  noise: (name: NoiseName) => Tensor,
 ): Graph["updates"] {
-  const columns = new Map<string, readonly number[]>();
-  columns.set("time", plan.map(({ at }) => at.time));
-  columns.set("alpha", plan.map(({ at }) => at.alpha));
-  columns.set("sigma", plan.map(({ at }) => at.sigma));
-  for (const [i, name] of (["low", "high"] as const).entries()) {
-    columns.set(name, plan.map(({ range = [0, 0] }) => range[i]));
-  }
-  const shownSum = addSum(columns, "shown", plan.map(({ input = { x: 1 } }) => input));
-  const sums = ["x", ...memoriesOf(plan)].map((name) =>
-    // Memories that a row does not name stay.
-    addSum(columns, name, plan.map(({ next }) => next[name] ?? { [name]: 1 }))
-  );
-  const column = readRow(columns, index);
-
-  const states = Object.fromEntries(memoriesOf(plan).map((name) => [name, input(name, x.shape)]));
+  const row = gather(table, index), rank = x.shape.length - 1;
+  const column = (name: string) => slice(row, 1, columns.indexOf(name), 1);
+  const value = (name: string) => perItem(reshape(column(name), [1]), rank);
+  const memories = sums.map(({ name }) => name).filter((name) => name !== "x");
+  const states = Object.fromEntries(memories.map((name) => [name, input(name, x.shape)]));
   const known: Record<string, Tensor> = { ...states, x };
-  if ([shownSum, ...sums].some(({ terms }) => terms.includes("noise"))) known.noise = noise();
+  for (const name of ["noise", "jump"] as const) {
+    const isDrawn = [...(shown ? [shown] : []), ...sums].some(({ terms }) => terms.includes(name));
+    if (isDrawn) known[name] = noise(name);
+  }
   const evaluate = ({ name, terms }: Sum): Tensor => {
     if (!terms.length) return broadcastTo(constant([0]), x.shape);
-    const weights = terms.map((term) => column(`${name} ${term}`));
+    const weights = terms.map((term) => value(`${name} ${term}`));
     return map([...terms.map((term) => known[term]), ...weights], (...elements) => {
       const products = terms.map((_, i) => e.mul(elements[i + terms.length], elements[i]));
       return products.reduce((sum, product) => e.add(sum, product));
     });
   };
 
-  known.x = evaluate(shownSum);
-  const time = broadcastTo(reshape(asTensor(column("time")), [1]), [x.shape[0]]);
-  const level = { alpha: asTensor(column("alpha")), sigma: asTensor(column("sigma")) };
-  const { output, variance, sample, epsilon } = denoise(
-    schedule,
-    known.x,
-    level,
-    (shown) => network(shown, time),
-  );
-  Object.assign(known, { sample, epsilon });
+  if (shown) known.x = evaluate(shown);
+  const { sample, epsilon, variance, x: taken = known.x } = estimate({
+    x: known.x,
+    level: {
+      time: broadcastTo(reshape(column("time"), [1]), [x.shape[0]]),
+      alpha: value("alpha"),
+      sigma: value("sigma"),
+    },
+  });
+  Object.assign(known, { sample, epsilon, x: taken });
   if (variance && known.noise) {
     // The logarithm of the variance lies where the network says between the two.
     known.noise = map(
-      [known.noise, variance, column("low"), column("high")],
+      [known.noise, variance, value("low"), value("high")],
       (z, v, low, high) => {
         const share = e.mul(e.add(v, 1), 0.5);
         return e.mul(z, e.exp(e.mul(e.add(low, e.mul(share, e.sub(high, low))), 0.5)));
       },
     );
   }
+  // Clipping would hide in the image what is no number, and hides nothing in the noise.
   const health = input("health", [1]);
-  const nextHealth = map([health, reshape(mean(output), [1])], e.add);
-  const [next, ...memories] = sums.map(evaluate);
+  const nextHealth = map([health, reshape(mean(epsilon), [1])], e.add);
+  const [next, ...remembered] = sums.map(evaluate);
   const checked = map(
     [next, nextHealth],
     (x, h) => e.select(e.less(e.mul(h, h), HEALTHY), x, BROKEN),
   );
   return [
     [x, checked],
-    ...memoriesOf(plan).map((name, i) => [states[name], memories[i]] as const),
+    ...memories.map((name, i) => [states[name], remembered[i]] as const),
     [input("sample", x.shape), sample],
     [health, nextHealth],
   ];

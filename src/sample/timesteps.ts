@@ -12,12 +12,16 @@ import {
   polyexponentialSigmas,
   vpSigmas,
 } from "../diffusion/sigmas.ts";
+import { resampled, type Resampling } from "./editing/resample.ts";
 import type { MethodOptions, SigmaSpacing } from "./options.ts";
 import type { Solver, Step, UpdateTable } from "./solver.ts";
 import { methods } from "./solvers/mod.ts";
 
-/** Steps of methods that do not say what is defaults. */
+/** Steps of methods that have no default of their own. */
 export const DEFAULT_STEPS = 50;
+
+/** How far beyond the levels of the timesteps others may lie, by rounding. */
+const MARGIN = 1 + 1e-6;
 
 /** The default number of steps: the method's own, and T at most. */
 export function defaultSteps(method: Solver, { config }: NoiseSchedule): number {
@@ -25,7 +29,7 @@ export function defaultSteps(method: Solver, { config }: NoiseSchedule): number 
 }
 
 /**
- * The plan of a method.
+ * The evaluations of a method.
  *
  * @throws {InputError} If there cannot be so many steps, or if method, schedule and options do not
  * go together.
@@ -34,19 +38,34 @@ export function makeUpdateTable(
   method: Solver,
   schedule: NoiseSchedule,
   steps: number | undefined,
-  options: MethodOptions,
+  options: MethodOptions & { readonly resample?: Resampling },
 ): UpdateTable {
-  checkPair(method, schedule, options);
-  return method.plan(walk(method, schedule, steps, options), schedule, options);
+  return tableOf(method, schedule, makeSteps(method, schedule, steps, options), options);
 }
 
-/** The steps of a run. */
-function walk(
+/** The evaluations of some steps. */
+export const tableOf = (
+  method: Solver,
+  schedule: NoiseSchedule,
+  steps: readonly Step[],
+  options: MethodOptions & { readonly resample?: Resampling },
+): UpdateTable =>
+  options.resample
+    ? resampled(method, steps, schedule, options, options.resample)
+    : method.plan(steps, schedule, options);
+
+/**
+ * The steps of a run, from the noisiest level to the image.
+ *
+ * @throws {InputError} As {@linkcode makeUpdateTable}.
+ */
+export function makeSteps(
   method: Solver,
   schedule: NoiseSchedule,
   given: number | undefined,
   options: MethodOptions,
 ): Step[] {
+  checkPair(method, schedule, options);
   const { kind, defaults = {} } = method, { config } = schedule;
   const byHand = options.timesteps && checkTimesteps(options.timesteps, method, schedule);
   if (byHand && given !== undefined && given !== byHand.length) {
@@ -60,11 +79,13 @@ function walk(
   const spacing = options.spacing ?? said ?? config.timestepSpacing;
   const timesteps = byHand ?? schedule.timesteps(steps, { spacing, kind });
   if (kind === "integer") {
+    // Elsewhere steps are even in diffusers, wherever the next one starts.
+    const isChained = byHand || config.betaSchedule === "flow";
+    const after = (t: number, i: number) =>
+      isChained ? timesteps[i + 1] ?? -1 : schedule.previousTimestep(t, steps);
     return timesteps.map((t, i) => ({
       from: schedule.levelAt(t),
-      to: schedule.levelAt(
-        byHand ? byHand[i + 1] ?? -1 : schedule.previousTimestep(t, steps),
-      ),
+      to: schedule.levelAt(after(t, i)),
     }));
   }
   const from = sigmas
@@ -94,12 +115,18 @@ function sigmaLevels(
     polyexponential: () => polyexponentialSigmas(n, min, max),
     vp: () => vpSigmas(n),
   }[spacing]();
-  // Networks were trained at whole timesteps, and at any noise only as EDM's are.
-  if (kind === "continuous" || schedule.config.predictionType === "edm") {
-    return sigmas.map((sigma) => schedule.levelOf(sigma));
+  // Others than vp stay between the timesteps. Beyond is noise that the network never saw.
+  const least = table[0], most = table[table.length - 1];
+  if (!(sigmas[n - 1] >= least / MARGIN && sigmas[0] <= most * MARGIN)) {
+    const range = (from: number, to: number) => `${from.toPrecision(3)} to ${to.toPrecision(3)}`;
+    throw new InputError(
+      `Cannot sample over ${spacing} noise levels: they go from ${
+        range(sigmas[0], sigmas[n - 1])
+      }` +
+        `, but those of the schedule from ${range(most, least)}`,
+    );
   }
-  const whole = new Set(sigmas.map((sigma) => Math.round(schedule.timestepOf(sigma))));
-  return [...whole].map((t) => schedule.levelAt(t));
+  return sigmas.map((sigma) => schedule.levelOf(sigma));
 }
 
 const namesOf = (has: (method: Solver) => boolean) =>

@@ -7,44 +7,44 @@
 import * as e from "../gpu/expression.ts";
 import { type Graph, makeGraph } from "../gpu/graph.ts";
 import { gather } from "../gpu/ops/gather.ts";
-import { clamp, map, sub } from "../gpu/ops/map.ts";
+import { map, sub } from "../gpu/ops/map.ts";
 import { randomNormal } from "../gpu/ops/random.ts";
 import { broadcastTo, reshape, slice } from "../gpu/ops/view.ts";
-import type { Shape } from "../shape.ts";
-import { constant, input, type Tensor } from "../gpu/tensor.ts";
+import { constant, input } from "../gpu/tensor.ts";
 import { boundTerms } from "../diffusion/vlb.ts";
-import { addNoise, askNetwork, estimatesOf } from "../diffusion/prediction.ts";
-import type { NoiseSchedule } from "../diffusion/schedule.ts";
-
-/** A network and the noise that it knows. */
-export interface Judge {
-  readonly schedule: NoiseSchedule;
-  /** What it predicts of images `[batch, …]` at times `[batch]`. */
-  readonly network: (sample: Tensor, time: Tensor) => Tensor;
-}
+import { addNoise } from "../diffusion/prediction.ts";
+import { type Denoiser, limited, type Query } from "../diffusion/denoiser.ts";
+import { perItem } from "../diffusion/items.ts";
 
 /** The stream of random numbers that the noise comes from. */
 const STREAM = 21;
 
 /**
- * Writes row t = `step` of `terms` `[T, batch]`, and counts on. Estimates of the images are clipped
- * if the schedule says so.
+ * Writes row t = `step` of `terms` `[T, batch]`, and counts on. Estimates of the images are limited as
+ * the schedule says.
+ *
+ * @param conditions Their values, `[batch, ...shape]` each.
  */
-export function boundGraph({ schedule, network }: Judge, shape: Shape): Graph {
-  const { config, alphasCumprod } = schedule, steps = alphasCumprod.length, [batch] = shape;
+export function boundGraph(
+  denoiser: Denoiser,
+  batch: number,
+  conditions: Query["conditions"],
+): Graph {
+  const { schedule, itemShape } = denoiser, { alphasCumprod } = schedule;
+  const steps = alphasCumprod.length, shape = [batch, ...itemShape], rank = itemShape.length;
   const images = input("images", shape), step = input("step", [1], "i32");
   const random = { seed: input("seed", [2], "i32"), first: input("first", [1], "i32"), step };
   const levels = Array.from(alphasCumprod, (_, t) => schedule.levelAt(t))
     .flatMap(({ time, alpha, sigma }) => [time, alpha, sigma]);
   const row = gather(constant(levels, [steps, 3]), step);
-  const [time, alpha, sigma] = [0, 1, 2].map((i) => reshape(slice(row, 1, i, 1), [1, 1, 1, 1]));
-  const level = { alpha, sigma }, x = addNoise(images, randomNormal(shape, random, STREAM), level);
-  const times = broadcastTo(reshape(time, [1]), [batch]);
-  const { output, variance } = askNetwork(config, x, level, (x) => network(x, times));
-  const { sample } = estimatesOf(config, x, output, level), range = config.clipSampleRange;
+  const [time, ...both] = [0, 1, 2].map((i) => reshape(slice(row, 1, i, 1), [1]));
+  const [alpha, sigma] = both.map((x) => perItem(x, rank));
+  const x = addNoise(images, randomNormal(shape, random, STREAM), { alpha, sigma });
+  const level = { time: broadcastTo(time, [batch]), alpha, sigma };
+  const { sample, variance } = limited(denoiser).estimate({ x, level, conditions, random });
   const term = boundTerms(schedule, {
     ...{ images, timesteps: broadcastTo(step, [batch]) },
-    error: sub(config.clipSample ? clamp(sample, -range, range) : sample, images),
+    error: sub(sample, images),
     ...(variance ? { variance } : {}),
   });
   const terms = input("terms", [steps, batch]);

@@ -9,11 +9,11 @@ import * as e from "../gpu/expression.ts";
 import { gather } from "../gpu/ops/gather.ts";
 import { add, map, mul, sub } from "../gpu/ops/map.ts";
 import type { RandomState } from "../gpu/ops/random.ts";
-import { mean } from "../gpu/ops/sum.ts";
 import { reshape, slice, stopGradient } from "../gpu/ops/view.ts";
+import { meanPerItem, perItem } from "../diffusion/items.ts";
 import { constant, type Tensor } from "../gpu/tensor.ts";
 import { boundTerms } from "../diffusion/vlb.ts";
-import type { UNetConfig } from "../model/unet_config.ts";
+import type { DenoisingNetwork, Forward } from "../model/network.ts";
 import { sourceOf } from "../model/parameters.ts";
 import {
   addNoise,
@@ -23,7 +23,6 @@ import {
 } from "../diffusion/prediction.ts";
 import { slopeOf, targetOf } from "../diffusion/prediction.ts";
 import { NoiseSchedule, type ScheduleConfig } from "../diffusion/schedule.ts";
-import { unet, type UNetInputs } from "../model/unet.ts";
 
 /**
  * What is minimised. `mse`, `l1` and `huber` (Huber 1964) compare what the network predicts with what
@@ -62,7 +61,7 @@ const DROPOUT_STREAM = 1000;
 
 /** What one step learns from. */
 export interface Batch {
-  /** `[batch, height, width, channels]` in [-1, 1]. */
+  /** `[batch, ...shape]`, pictures in [-1, 1]. */
   readonly images: Tensor;
   /** Standard normals of the same shape. */
   readonly noise: Tensor;
@@ -70,8 +69,8 @@ export interface Batch {
   readonly timesteps: Tensor;
   /** `f32` `[batch]`, σ / α for networks that predict as `edm`, instead of those of the timesteps. */
   readonly sigmas?: Tensor;
-  /** `i32` `[batch]`, for networks with classes. */
-  readonly labels?: Tensor;
+  /** The value of every condition of the network. */
+  readonly conditions?: Readonly<Record<string, Tensor>>;
   /** For dropout. */
   readonly random?: RandomState;
 }
@@ -80,8 +79,9 @@ export interface Batch {
 export function checkObjective(
   { objective }: ObjectiveConfig,
   schedule: ScheduleConfig,
-  { inChannels, outChannels }: UNetConfig,
+  { itemShape, outChannels }: DenoisingNetwork,
 ): void {
+  const inChannels = itemShape[itemShape.length - 1]!;
   const { varianceType } = schedule, wanted = outputChannels(schedule, inChannels);
   const learnsVariances = objective === "vlb" || objective === "hybrid";
   if (varianceType === "learned_range" && !learnsVariances) {
@@ -106,31 +106,31 @@ export function checkObjective(
 /**
  * The loss of each image, `[batch]`, means over its values.
  *
- * @param onSegment Is told of parts of the network; see {@linkcode UNetInputs}.
+ * @param onSegment Called for segments of the network; see {@linkcode Forward}.
  */
 export function diffusionLosses(
-  config: UNetConfig,
+  network: DenoisingNetwork,
   schedule: ScheduleConfig,
   settings: ObjectiveConfig,
   parameters: ReadonlyMap<string, Tensor>,
   batch: Batch,
-  onSegment?: UNetInputs["onSegment"],
+  onSegment?: Forward["onSegment"],
 ): Tensor {
-  const { images, noise, timesteps, labels, random } = batch;
+  const { images, noise, timesteps, conditions = {}, random } = batch;
   const tables = new NoiseSchedule(schedule), { time, ...level } = levelsOf(tables, batch);
   const { output, variance } = askNetwork(
     schedule,
     addNoise(images, noise, level),
     level,
     (sample) =>
-      unet(config, sourceOf(parameters), {
-        ...{ sample, timestep: time, ...(onSegment ? { onSegment } : {}) },
-        ...(labels ? { classLabels: labels } : {}),
+      network.forward({
+        parameter: sourceOf(parameters),
+        ...(onSegment ? { onSegment } : {}),
         ...(random ? { random, firstStream: DROPOUT_STREAM } : {}),
-      }),
+      }, { sample, timestep: time, conditions }),
   );
   const difference = sub(output, targetOf(schedule, { sample: images, epsilon: noise }, level));
-  const penalty = (f: Penalty) => average(map([difference], f));
+  const penalty = (f: Penalty) => meanPerItem(map([difference], f));
   const bound = (difference: Tensor) => {
     const error = mul(difference, slopeOf(schedule, level));
     const range = variance ? { variance } : {};
@@ -144,28 +144,26 @@ export function diffusionLosses(
     default: {
       const losses = penalty(penalties[settings.objective](settings));
       if (settings.lossWeighting === "constant") return losses;
-      return mul(losses, average(weightOf(settings, schedule, level)));
+      return mul(losses, meanPerItem(weightOf(settings, schedule, level)));
     }
   }
 }
 
-/** Means over all but the first axis. */
-const average = (x: Tensor): Tensor => reshape(mean(x, [1, 2, 3]), [x.shape[0]]);
-
-/** The noise of each image, of shape `[batch, 1, 1, 1]`, and what the network is told of it. */
-function levelsOf(schedule: NoiseSchedule, { timesteps, sigmas }: Batch) {
+/** The noise of each item, of shape `[batch, 1, ...]`, and what the network is told of it. */
+function levelsOf(schedule: NoiseSchedule, { images, timesteps, sigmas }: Batch) {
   const rows = Array.from(schedule.alphasCumprod, (_, t) => schedule.levelAt(t));
   const values = rows.flatMap(({ time, alpha, sigma }) => [time, alpha, sigma]);
   const row = gather(constant(values, [rows.length, 3]), timesteps), [count] = timesteps.shape;
-  const column = (i: number) => reshape(slice(row, 1, i, 1), [count, 1, 1, 1]);
-  const time = (x: Tensor) => reshape(x, [count]);
-  if (!sigmas) return { time: time(column(0)), alpha: column(1), sigma: column(2) };
-  const ratio = reshape(sigmas, [count, 1, 1, 1]);
+  const rank = images.shape.length - 1;
+  const column = (i: number) => reshape(slice(row, 1, i, 1), [count]);
+  const levelIn = (i: number) => perItem(column(i), rank);
+  if (!sigmas) return { time: column(0), alpha: levelIn(1), sigma: levelIn(2) };
+  const ratio = perItem(sigmas, rank);
   const alpha = map([ratio], (s) => e.div(1, e.sqrt(e.add(1, e.mul(s, s)))));
   return {
     alpha,
     sigma: mul(ratio, alpha),
-    time: time(map([ratio], (s) => e.mul(0.25, e.log(s)))),
+    time: map([sigmas], (s) => e.mul(0.25, e.log(s))),
   };
 }
 

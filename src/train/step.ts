@@ -16,10 +16,9 @@ import { sum } from "../gpu/ops/sum.ts";
 import { reshape, slice } from "../gpu/ops/view.ts";
 import { sizeOf } from "../shape.ts";
 import { constant, input, type Tensor } from "../gpu/tensor.ts";
-import type { UNetConfig } from "../model/unet_config.ts";
+import type { DenoisingNetwork, Forward } from "../model/network.ts";
 import { type ParameterLayout, viewParameters } from "../model/parameters.ts";
 import type { ScheduleConfig } from "../diffusion/schedule.ts";
-import type { UNetInputs } from "../model/unet.ts";
 import { LossScale, unlessSkipped } from "./loss_scale.ts";
 import { type Batch, diffusionLosses, type ObjectiveConfig } from "./objective.ts";
 import type { Draw } from "./timesteps.ts";
@@ -89,9 +88,8 @@ function decayMask({ specs, offsets, size }: ParameterLayout): Tensor | number {
 
 /** Everything a training step is traced from. */
 export interface StepSpec {
-  readonly config: UNetConfig;
+  readonly network: DenoisingNetwork;
   readonly schedule: ScheduleConfig;
-  readonly layout: ParameterLayout;
   /** What is minimised. */
   readonly objective: ObjectiveConfig;
   readonly batch: Batch & Partial<Draw>;
@@ -125,7 +123,7 @@ interface Learnt {
 }
 
 function learn(spec: StepSpec, parameters: Tensor, scale: Tensor | undefined): Learnt {
-  const { layout, batch, images } = spec, views = viewParameters(layout, parameters);
+  const { network, batch, images } = spec, views = viewParameters(network.layout, parameters);
   const segments: Segment[] = [], recomputed = spec.recomputes ? "block" : "attention";
   const { losses, weighted } = measure(spec, views, (kind, segment) => {
     if (kind === recomputed) segments.push(segment);
@@ -141,11 +139,11 @@ function learn(spec: StepSpec, parameters: Tensor, scale: Tensor | undefined): L
 
 /** The losses of a batch, as they are and as they count. */
 function measure(
-  { config, schedule, objective, batch }: StepSpec,
+  { network, schedule, objective, batch }: StepSpec,
   views: ReadonlyMap<string, Tensor>,
-  onSegment?: UNetInputs["onSegment"],
+  onSegment?: Forward["onSegment"],
 ): { losses: Tensor; weighted: Tensor } {
-  const losses = diffusionLosses(config, schedule, objective, views, batch, onSegment);
+  const losses = diffusionLosses(network, schedule, objective, views, batch, onSegment);
   return { losses, weighted: batch.importance ? mul(losses, batch.importance) : losses };
 }
 
@@ -222,7 +220,7 @@ function update(
  * gradient norms; what the drawing of timesteps remembers; and `scaling` of the loss, for `f16`.
  */
 export function trainingStep(spec: StepSpec, optimizer: OptimizerConfig): Graph {
-  const { layout } = spec, parameters = input("parameters", [layout.size]);
+  const { layout } = spec.network, parameters = input("parameters", [layout.size]);
   const scaling = scalingOf(optimizer), learnt = learn(spec, parameters, scaling?.scale);
   return makeGraph({}, update(layout, optimizer, parameters, learnt, scaling));
 }
@@ -246,7 +244,7 @@ function accumulate(name: string, value: Tensor, isNext: Tensor): Graph["updates
  * {@linkcode updateStep} takes.
  */
 export function gradientStep(spec: StepSpec, optimizer: OptimizerConfig): Graph {
-  const isNext = input("isNext", [1]), parameters = input("parameters", [spec.layout.size]);
+  const isNext = input("isNext", [1]), parameters = input("parameters", [spec.network.layout.size]);
   const { gradient, tally } = learn(spec, parameters, scalingOf(optimizer)?.scale);
   return makeGraph({}, [
     accumulate("gradient", gradient, isNext),
@@ -263,7 +261,7 @@ export function updateStep(layout: ParameterLayout, optimizer: OptimizerConfig):
 
 /** Measures losses and learns nothing; they go to `tally`. */
 export function evaluationStep(spec: StepSpec): Graph {
-  const { layout } = spec, isNext = input("isNext", [1]);
+  const { layout } = spec.network, isNext = input("isNext", [1]);
   const { losses, weighted } = measure(
     spec,
     viewParameters(layout, input("parameters", [layout.size])),

@@ -8,7 +8,8 @@
 import { InputError } from "../errors.ts";
 import { randomNormal, type RandomState } from "../gpu/ops/random.ts";
 import { constant, input } from "../gpu/tensor.ts";
-import type { UNetConfig } from "../model/unet_config.ts";
+import type { Condition } from "../diffusion/denoiser.ts";
+import { denoisingNetwork } from "../model/denoiser.ts";
 import type { Model } from "../model/model.ts";
 import type { TrainingConfig } from "./config.ts";
 import { type Dataset, ImageOrder } from "../data/dataset.ts";
@@ -21,8 +22,8 @@ const NOISE_STREAM = 12;
 /** A step number that training never reaches, for the random numbers of evaluations. */
 const EVALUATION = 2 ** 31 - 1;
 
-/** The shape of an image. */
-export type ImageSize = Pick<Dataset, "height" | "width" | "channels">;
+/** The shape of an item. */
+export type ItemSize = Pick<Dataset, "shape">;
 
 /** Images computed at a time: the micro-batch, or the batch. */
 export const partOf = ({ batchSize, microBatch }: TrainingConfig): number =>
@@ -34,8 +35,8 @@ export const partOf = ({ batchSize, microBatch }: TrainingConfig): number =>
  * @throws {InputError} If network, schedule and objective do not fit together.
  */
 export function makeStepSpec(
-  { config, schedule, layout }: Pick<Model, "config" | "schedule" | "layout">,
-  { height, width, channels }: ImageSize,
+  model: Pick<Model, "network" | "schedule">,
+  { shape: item }: ItemSize,
   settings: TrainingConfig,
   { part, images, isEvaluation = false, recomputes = settings.gradientCheckpointing }: {
     readonly part: number;
@@ -44,8 +45,8 @@ export function makeStepSpec(
     readonly recomputes?: boolean;
   },
 ): StepSpec {
-  checkObjective(settings, schedule, config);
-  const shape = [part, height, width, channels];
+  const { schedule } = model, network = denoisingNetwork(model), shape = [part, ...item];
+  checkObjective(settings, schedule, network);
   const random: RandomState = {
     seed: input("seed", [2], "i32"),
     first: input("first", [1], "i32"),
@@ -59,10 +60,12 @@ export function makeStepSpec(
     images: input("images", shape),
     noise: randomNormal(shape, random, NOISE_STREAM),
     ...drawTimesteps(draws, schedule, part, random),
-    ...(config.numClassEmbeds === null ? {} : { labels: input("labels", [part], "i32") }),
-    ...(config.dropout && !isEvaluation ? { random } : {}),
+    ...(network.conditions(item).labels
+      ? { conditions: { labels: input("labels", [part], "i32") } }
+      : {}),
+    ...(network.hasDropout && !isEvaluation ? { random } : {}),
   };
-  return { config, schedule, layout, objective: settings, batch, images, recomputes };
+  return { network, schedule, objective: settings, batch, images, recomputes };
 }
 
 /** Indices of the training images, and of those held out for validation. */
@@ -81,32 +84,43 @@ export function trainValidationSplit(count: number, { heldOut, seed }: TrainingC
 }
 
 /** @throws {InputError} If network, data and settings do not fit together. */
-export function checkFits({ config }: Model, data: Dataset, settings: TrainingConfig): void {
+export function checkFits({ network }: Model, data: Dataset, settings: TrainingConfig): void {
   if (settings.heldOut && data.count < 2) {
     throw new InputError(`Cannot hold images of ${data.name} out: it has ${data.count}`);
   }
-  checkLabels(config, data, settings);
+  const { labels, ...others } = network.conditions(data.shape);
+  const [other] = Object.keys(others);
+  if (other) {
+    throw new InputError(
+      `Cannot train: ${data.name} has nothing for the network's condition ${other}`,
+    );
+  }
+  checkLabels(labels, data, settings);
 }
 
 /** @throws {InputError} If the labels of the data are not classes of the network. */
 function checkLabels(
-  { classEmbedType, numClassEmbeds }: UNetConfig,
-  { name, labels }: Dataset,
+  condition: Condition | undefined,
+  { name, labels, labelProblem }: Dataset,
   { labelDropout }: TrainingConfig,
 ) {
-  if (classEmbedType !== null) {
-    throw new InputError(
-      `Cannot train: networks with class_embed_type ${classEmbedType} are not supported`,
-    );
-  }
-  if (labelDropout && numClassEmbeds === null) {
+  if (!condition) {
+    if (!labelDropout) return;
     throw new InputError("Cannot train with label_dropout: the network has no classes");
   }
-  if (numClassEmbeds === null) return;
-  if (!labels) {
-    throw new InputError(`Cannot train: the network has classes, but ${name} has no labels`);
+  if (condition.below === undefined) {
+    throw new InputError(
+      "Cannot train: networks whose classes are no whole numbers (class_embed_type timestep and " +
+        "identity) are not supported",
+    );
   }
-  const classes = labelDropout ? numClassEmbeds - 1 : numClassEmbeds;
+  if (!labels) {
+    throw new InputError(
+      `Cannot train: the network has classes, but ${name} has no labels` +
+        (labelProblem ? `: ${labelProblem}` : ""),
+    );
+  }
+  const classes = labelDropout ? condition.below - 1 : condition.below;
   const bad = Array.from(labels).find((c) => !(Number.isInteger(c) && c >= 0 && c < classes));
   if (bad !== undefined) {
     throw new InputError(

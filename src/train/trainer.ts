@@ -9,6 +9,8 @@ import type { Device, Program, TensorBuffer } from "../gpu/device.ts";
 import { compileBatch } from "../gpu/compile_batch.ts";
 import { philox, seedWords, toUniform } from "../gpu/philox.ts";
 import type { Model } from "../model/model.ts";
+import { resizeNetwork } from "../model/network.ts";
+import { Mutex } from "../mutex.ts";
 import { type Batches, openBatches } from "../data/batches.ts";
 import { emaDecayAt, learningRateAt, type TrainingConfig } from "./config.ts";
 import { type Dataset, ImageOrder } from "../data/dataset.ts";
@@ -16,7 +18,7 @@ import { Validation } from "./validation.ts";
 import { LossScale } from "./loss_scale.ts";
 import {
   checkFits,
-  type ImageSize,
+  type ItemSize,
   makeStepSpec,
   partOf,
   type Split,
@@ -33,7 +35,7 @@ import {
   updateStep,
 } from "./step.ts";
 
-export type { ImageSize };
+export type { ItemSize };
 
 /** Keeps the dropping of labels apart from everything else that is drawn from a seed. */
 const LABEL_STREAM = 0x1abe;
@@ -43,22 +45,22 @@ const LABEL_STREAM = 0x1abe;
  *
  * @example
  * ```ts
- * import { idxDataset, initializeModel, openDevice, parseTraining, parseUNetConfig, Trainer }
+ * import { idxDataset, initializeModel, openDevice, parseTraining, parseNetwork, Trainer }
  *   from "@x/ddpm";
  *
  * const data = idxDataset("ramps", {
  *   shape: [4, 8, 8],
  *   data: Uint8Array.from({ length: 4 * 8 * 8 }, (_, i) => i),
  * });
- * const config = parseUNetConfig({ in_channels: 1, out_channels: 1, block_out_channels: [8],
+ * const network = parseNetwork({ in_channels: 1, out_channels: 1, block_out_channels: [8],
  *   norm_num_groups: 4, down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
- * const model = initializeModel(config, { beta_schedule: "linear" }, 0);
+ * const model = initializeModel(network, { beta_schedule: "linear" }, 0);
  * using device = await openDevice("cpu");
  * using trainer = await Trainer.create(device, model, data, parseTraining({ batch_size: 2 }));
  * for (let step = 0; step < 3; step++) await trainer.run();
  * for (const { step, loss } of await trainer.records(3)) console.log(step, loss);
  * const trained = await trainer.model({ data: data.name });
- * console.log(trained.config.sampleSize); // [8, 8]
+ * console.log(trained.network.itemShape); // [8, 8, 1]
  * ```
  */
 export class Trainer implements Disposable {
@@ -75,6 +77,7 @@ export class Trainer implements Disposable {
   readonly #model: Omit<Model, "parameters">;
   readonly #data: Dataset;
   readonly #batches: Batches;
+  readonly #mutex = new Mutex();
   #step = 0;
 
   private constructor(
@@ -110,18 +113,18 @@ export class Trainer implements Disposable {
    *
    * @example
    * ```ts
-   * import { idxDataset, initializeModel, openDevice, parseTraining, parseUNetConfig, Trainer }
+   * import { idxDataset, initializeModel, openDevice, parseTraining, parseNetwork, Trainer }
    *   from "@x/ddpm";
    *
    * const data = idxDataset("noise", {
    *   shape: [64, 8, 8],
    *   data: crypto.getRandomValues(new Uint8Array(64 * 8 * 8)),
    * });
-   * const config = parseUNetConfig({ in_channels: 1, out_channels: 1, block_out_channels: [8],
+   * const network = parseNetwork({ in_channels: 1, out_channels: 1, block_out_channels: [8],
    *   norm_num_groups: 4, down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
    * using device = await openDevice("cpu");
    * const settings = parseTraining({ batch_size: 2 });
-   * using trainer = await Trainer.create(device, initializeModel(config, {}, 0), data, settings);
+   * using trainer = await Trainer.create(device, initializeModel(network, {}, 0), data, settings);
    * await trainer.run();
    * console.log(await trainer.records(1)); // [{ step: 1, loss: 1.0..., gradientNorm: ... }]
    * ```
@@ -137,7 +140,7 @@ export class Trainer implements Disposable {
     const programs: Program[] = [];
     try {
       if (part < images) {
-        const graph = updateStep(model.layout, config);
+        const graph = updateStep(model.network.layout, config);
         programs.push(await device.compile(graph, { label: "the end of a training step" }));
       }
       const [update] = programs;
@@ -187,7 +190,7 @@ export class Trainer implements Disposable {
   static plan(
     device: Device,
     model: Model,
-    data: ImageSize,
+    data: ItemSize,
     config: TrainingConfig,
   ): MemoryPlan {
     const part = partOf(config), images = config.batchSize;
@@ -195,9 +198,9 @@ export class Trainer implements Disposable {
       const spec = makeStepSpec(model, data, config, { part, images, recomputes });
       const { precision } = config;
       if (part === images) return device.plan(trainingStep(spec, config), { precision });
-      const rest = device.plan(updateStep(model.layout, config)),
+      const rest = device.plan(updateStep(model.network.layout, config)),
         plan = device.plan(gradientStep(spec, config), { precision });
-      const shared = 4 * (2 * model.layout.size + TALLY);
+      const shared = 4 * (2 * model.network.layout.size + TALLY);
       return { ...plan, bytes: plan.bytes + rest.bytes - shared };
     };
     const plan = planFor(config.gradientCheckpointing);
@@ -222,7 +225,7 @@ export class Trainer implements Disposable {
 
   /** Numbers that the network learns. */
   get parameters(): number {
-    return this.#model.layout.count;
+    return this.#model.network.layout.count;
   }
 
   /** Parts of a step. */
@@ -252,13 +255,14 @@ export class Trainer implements Disposable {
   }
 
   /**
-   * Starts a step as soon as its images are there; returns before it is done. One step is started
-   * at a time.
+   * Starts a step as soon as its images are there; returns before it is done. Calls at the same time
+   * take turns.
    *
    * @throws {DeviceError} If something failed since the last wait.
    * @throws {InputError} If too many images cannot be read.
    */
   async run(): Promise<void> {
+    using _ = await this.#mutex.acquire();
     for (let part = 0; part < this.#parts; part++) {
       await this.#feed(part);
       this.#program.run();
@@ -274,6 +278,7 @@ export class Trainer implements Disposable {
    * @throws {DeviceError} If the device failed.
    */
   async profile(): Promise<readonly number[]> {
+    using _ = await this.#mutex.acquire();
     let times: readonly number[] = [];
     for (let part = 0; part < this.#parts; part++) {
       await this.#feed(part);
@@ -296,7 +301,7 @@ export class Trainer implements Disposable {
     const { buffers } = this.#program;
     buffers.images.write(images);
     if (buffers.labels) {
-      const none = this.#model.config.numClassEmbeds! - 1;
+      const none = this.#model.network.conditions(this.#data.shape).labels.below! - 1;
       buffers.labels.write(labels.map((label, i) => this.#isDropped(first + i) ? none : label));
     }
     buffers.first.write([first]);
@@ -330,6 +335,7 @@ export class Trainer implements Disposable {
    */
   async evaluate(): Promise<number> {
     if (!this.#heldOut) throw new RangeError("Cannot evaluate: no images are held out");
+    using _ = await this.#mutex.acquire();
     return await this.#heldOut.loss();
   }
 
@@ -340,6 +346,7 @@ export class Trainer implements Disposable {
    * @throws {DeviceError} If the device failed.
    */
   async records(count: number): Promise<StepRecord[]> {
+    using _ = await this.#mutex.acquire();
     return readRecords(await this.#update.buffers.history.read(), this.#step, count);
   }
 
@@ -350,13 +357,13 @@ export class Trainer implements Disposable {
    *
    * @example
    * ```ts
-   * import { idxDataset, initializeModel, openDevice, parseTraining, parseUNetConfig, Trainer }
+   * import { idxDataset, initializeModel, openDevice, parseTraining, parseNetwork, Trainer }
    *   from "@x/ddpm";
    *
    * const data = idxDataset("black", { shape: [2, 8, 8], data: new Uint8Array(2 * 8 * 8) });
-   * const config = parseUNetConfig({ in_channels: 1, out_channels: 1, block_out_channels: [8],
+   * const network = parseNetwork({ in_channels: 1, out_channels: 1, block_out_channels: [8],
    *   norm_num_groups: 4, down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
-   * const model = initializeModel(config, {}, 0), settings = parseTraining({ batch_size: 1 });
+   * const model = initializeModel(network, {}, 0), settings = parseTraining({ batch_size: 1 });
    * using device = await openDevice("cpu");
    * using first = await Trainer.create(device, model, data, settings);
    * await first.run();
@@ -369,6 +376,7 @@ export class Trainer implements Disposable {
    * ```
    */
   async state(): Promise<TrainingState> {
+    using _ = await this.#mutex.acquire();
     const reads = Object.entries(this.buffers).map(async (
       [name, buffer],
     ) => [name, await buffer.read()]);
@@ -392,10 +400,10 @@ export class Trainer implements Disposable {
    * @throws {DeviceError} If the device failed.
    */
   async model(card: Readonly<Record<string, string>> = {}): Promise<Model> {
+    using _ = await this.#mutex.acquire();
     const parameters = await this.#update.buffers.ema.read() as Float32Array<ArrayBuffer>;
-    const { height, width } = this.#data;
-    const config = { ...this.#model.config, sampleSize: [height, width] as const };
-    return { ...this.#model, config, parameters, card };
+    const network = resizeNetwork(this.#model.network, this.#data.shape);
+    return { ...this.#model, network, parameters, card };
   }
 
   /** Frees its memory; the device lives on. */

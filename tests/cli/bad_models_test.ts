@@ -64,7 +64,7 @@ const damages: Record<string, [Uint8Array, RegExp]> = {
   ],
   "has an unknown type": [
     withHeader((h) => h[TENSOR].dtype = "F31"),
-    /conv_in\.bias has the unknown type "F31"/,
+    /conv_in\.bias is of type F31, not a float \(F8_E4M3, F8_E5M2, F16, BF16, F32, F64\)/,
   ],
   "has integers for weights": [
     withHeader((h) => h[TENSOR].dtype = "I32"),

@@ -6,7 +6,7 @@
 
 import { assertEquals, assertMatch } from "@std/assert";
 import { fromFileUrl, join } from "@std/path";
-import { parseUNetConfig } from "../../src/model/unet_config.ts";
+import { parseNetwork } from "../../src/model/network.ts";
 import { initializeModel, type Model, serializeModel } from "../../src/model/model.ts";
 
 /** The package's entry. */
@@ -116,8 +116,8 @@ export const tinyUNet = {
 /** A model of 8 × 8 images and ten noise levels, with weights that were never trained. */
 export function tinyModel(channels = 1): Model {
   const sizes = { sample_size: 8, in_channels: channels, out_channels: channels };
-  const config = parseUNetConfig({ ...tinyUNet, ...sizes });
-  const model = initializeModel(config, { num_train_timesteps: 10 }, 0);
+  const network = parseNetwork({ ...tinyUNet, ...sizes });
+  const model = initializeModel(network, { num_train_timesteps: 10 }, 0);
   // Initial weights alone make a network that predicts zeros.
   return { ...model, parameters: model.parameters.map((x, i) => x + 0.1 * Math.sin(i)) };
 }

@@ -11,10 +11,12 @@ import { openDataset } from "../../src/cli/data/data.ts";
 import { parseImages } from "../../src/cli/commands/image_options.ts";
 import { Progress } from "../../src/cli/terminal/progress.ts";
 import { InputError } from "../../src/errors.ts";
+import { inMemory } from "../../src/formats/bytes.ts";
+import { gunzip } from "../../src/formats/gzip.ts";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
 import { openBatches } from "../../src/data/batches.ts";
 import { mutate } from "../mutate.ts";
-import { gzip, makeBmp, makeTar, pictureFile } from "../pictures.ts";
+import { gzip, makeBmp, makeNpy, makeTar, makeZip, pictureFile } from "../pictures.ts";
 import { Random } from "../random.ts";
 import { encodeIdx, Folder, imagesFile, labelsFile } from "./cli.ts";
 
@@ -36,6 +38,8 @@ const tensors = writeSafetensors([
   { name: "images", shape: [3, 4, 4], values: new Float32Array(48).map((_, i) => i / 48) },
   { name: "labels", shape: [3], values: new Int32Array([0, 1, 2]) },
 ]);
+const numbers = makeNpy("<f4", [3, 2, 2], new Float32Array(12).map((_, i) => i / 12));
+const names = makeNpy("<U1", [3], new Uint32Array([97, 98, 97]));
 const emoji = JSON.stringify([1, 2, 3].map((i) => ({
   ...{ name: `X ${i}`, short_name: `x_${i}`, category: `C ${i}`, sheet_x: 0, sheet_y: 0 },
 })));
@@ -46,6 +50,13 @@ const imageFiles = [
   ...["rgb.jpg", "progressive.jpg", "grey.jpg", "cmyk.jpg", "turned.jpg", "rgb.gif"],
   ...["animated.gif", "transparent.gif", "lossless.webp", "lossy.webp", "alpha.webp"],
   ...["animated.webp", "rgb.bmp", "palette.bmp"],
+];
+
+/** Files of an archive, and links to them. */
+const linked = [
+  { name: "a/1.bmp", data: makeBmp(2, 2, [1, 2, 3]) },
+  { name: "b/2.bmp", kind: "2", target: "../a/1.bmp" },
+  { name: "c", kind: "2", target: "a" },
 ];
 
 /** What is damaged, what it is called, and the files beside it. */
@@ -60,10 +71,16 @@ const sets: [name: string, bytes: Uint8Array<ArrayBuffer>, beside?: Record<strin
     ["images.tar.gz", await pictureFile("pax.tar.gz")],
     ["images.zip", await pictureFile("images.zip")],
     ["wide.zip", await pictureFile("wide.zip")],
+    ["links.tar", makeTar(linked)],
+    ["links.zip", makeZip(linked, "a comment")],
+    ["sparse.tar.gz", await pictureFile("sparse-pax-1.0.tar.gz")],
+    ["sparse.tar", await gunzip(inMemory(await pictureFile("sparse-gnu.tar.gz")), "sparse.tar")],
     ["x.npy", await pictureFile("hwc.npy")],
     ["floats.npy", await pictureFile("f16.npy")],
     ["x.npz", await pictureFile("chw.npz")],
     ["stored.npz", await pictureFile("openai.npz")],
+    ["labels.npz", makeZip({ "images.npy": numbers, "labels.npy": names, "README": records })],
+    ["fortran.npy", await pictureFile("fortran.npy")],
     ["x.safetensors", tensors],
     ["emoji.json", new TextEncoder().encode(emoji)],
   ];
@@ -97,7 +114,7 @@ async function tryOut(path: string): Promise<"images" | "error"> {
   try {
     const options = { maxBad: "0", workers: 1 };
     const data = await openDataset(path, parseImages({ size: 8 }), new Quiet(), options);
-    const out = new Float32Array(data.height * data.width * data.channels);
+    const out = new Float32Array(data.shape.reduce((a, b) => a * b));
     for (let i = 0; i < Math.min(4, data.count); i++) {
       await data.read(i, out, 0);
       assert(out.every((x) => x >= -1 && x <= 1));

@@ -1,13 +1,22 @@
-import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
 import { openDataset, type ReadOptions } from "../../src/cli/data/data.ts";
 import { parseImages } from "../../src/cli/commands/image_options.ts";
 import { Progress } from "../../src/cli/terminal/progress.ts";
 import { InputError } from "../../src/errors.ts";
+import { parseTraining } from "../../src/train/config.ts";
+import { trainValidationSplit } from "../../src/train/step_inputs.ts";
 import { readSafetensors } from "../../src/formats/safetensors.ts";
 import { openBatches } from "../../src/data/batches.ts";
 import type { Dataset } from "../../src/data/dataset.ts";
-import { gzip, makeBmp, makeTar, pictureFile } from "../pictures.ts";
+import { gzip, join, makeBmp, makeNpy, makeTar, makeZip, pictureFile } from "../pictures.ts";
 import { encodeIdx, Folder, imagesFile, labelsFile, tinyUNet } from "./cli.ts";
+import { makeFolder, readLog, readState, train } from "./training.ts";
 
 /** What is said, instead of on stderr. */
 class Quiet extends Progress {
@@ -21,14 +30,12 @@ const open = (path: string, images: object = {}, options?: ReadOptions, progress
   openDataset(path, parseImages(images), progress, options);
 
 /** Images of one color each, so that a batch tells what is in it: 30, 40, 50... */
-async function makePhotos(folder: Folder, count: number): Promise<void> {
+async function makePhotos(folder: Folder, count: number, within = "."): Promise<void> {
   for (let i = 0; i < count; i++) {
-    const [name, level] = [
-      `${i % 2 ? "odd" : "even"}/${String(i).padStart(3, "0")}.bmp`,
-      30 + 10 * i,
-    ];
-    await Deno.mkdir(folder.at(i % 2 ? "odd" : "even"), { recursive: true });
-    await folder.write(name, makeBmp(9, 7, [level, level, level]));
+    const level = 30 + 10 * i, parent = `${within}/${i % 2 ? "odd" : "even"}`;
+    await Deno.mkdir(folder.at(parent), { recursive: true });
+    const bmp = makeBmp(9, 7, [level, level, level]);
+    await folder.write(`${parent}/${String(i).padStart(3, "0")}.bmp`, bmp);
   }
 }
 
@@ -51,7 +58,7 @@ Deno.test("a folder of images is a data set, in the order of its files' names", 
   await folder.write("even/.hidden.bmp", "");
   await folder.write("even/notes.txt", "");
   const data = await open(folder.path);
-  assertEquals([data.count, data.height, data.width, data.channels], [6, 7, 9, 3]);
+  assertEquals([data.count, ...data.shape], [6, 7, 9, 3]);
   assertEquals(data.labels, undefined);
   const { levels, labels } = await draw(data, 2, 6);
   assertEquals(levels, [30, 50, 70, 40, 60, 80, 30, 50, 70, 40, 60, 80]);
@@ -75,12 +82,100 @@ Deno.test("with --classes folders, an image's class is the folder it is in", asy
   );
 });
 
+Deno.test("links to folders are followed, but not round in circles, and broken ones are named", async () => {
+  await using folder = await Folder.make();
+  await using photos = await Folder.make();
+  await makePhotos(photos, 4);
+  await Deno.symlink(photos.at("odd"), folder.at("uneven"));
+  await Deno.symlink(photos.at("even"), folder.at("even"));
+  await Deno.mkdir(folder.at("more/inner"), { recursive: true });
+  await folder.write("more/9.bmp", makeBmp(9, 7, [1, 2, 200]));
+  await Deno.symlink("../../uneven/001.bmp", folder.at("more/inner/1.bmp"));
+  await Deno.symlink("..", folder.at("more/inner/up"));
+  await Deno.symlink(folder.path, folder.at("more/all"));
+  await Deno.symlink("inner", folder.at("more/again"));
+  await Deno.symlink(folder.at("nowhere"), folder.at("gone"));
+  // By way of another folder back to where it started.
+  await Deno.symlink(folder.path, photos.at("odd/back"));
+  const quiet = new Quiet(), data = await open(folder.path, { classes: "folders" }, {}, quiet);
+  assertEquals(data.classes, ["even", "more", "uneven"]);
+  assertEquals(Array.from(data.labels!), [0, 0, 1, 1, 1, 2, 2]);
+  assertEquals(
+    quiet.said.sort(),
+    [
+      "left out   gone: it is a link to what is not there",
+      ...["all", "again/up", "inner/up"].sort().map((name) =>
+        `left out   more/${name}: it is a link to a folder that it is in`
+      ),
+      "left out   uneven/back: it is a link to a folder that it is in",
+    ].sort(),
+  );
+  await draw(data, 1, 7);
+});
+
+Deno.test("names on a disk that are not UTF-8 are named, for Deno opens none of them", async () => {
+  if (Deno.build.os !== "linux") return;
+  await using folder = await Folder.make();
+  await folder.write("good.bmp", makeBmp(9, 7, [1, 2, 200]));
+  const script = `mkdir "$(printf 'caf\\351')" && cp good.bmp "$(printf 'caf\\351')/1.bmp" &&
+    cp good.bmp "$(printf 'na\\357f.bmp')" && cp good.bmp "$(printf 'caf\\357\\277\\275.bmp')" &&
+    ln -s "$(printf 'caf\\351')" link && ln -s / root`;
+  const shell = new Deno.Command("sh", { args: ["-c", script], cwd: folder.path });
+  assertEquals((await shell.output()).code, 0);
+  const quiet = new Quiet(), data = await open(folder.path, {}, {}, quiet);
+  assertEquals(data.count, 2, "a name that has the character U+FFFD is as good as any");
+  const why = "its name is not UTF-8, and Deno opens no others; rename it, by convmv or mv";
+  assertEquals(quiet.said.sort(), [
+    ...["caf\ufffd", "link", "na\ufffdf.bmp"].map((name) => `left out   ${name}: ${why}`),
+    "left out   root: it is a link to a folder that it is in",
+  ]);
+  await assertRejects(() => open(folder.at("caf\ufffd")), InputError, why);
+});
+
+Deno.test("links in archives are followed, and those that lead nowhere are named", async () => {
+  await using folder = await Folder.make();
+  const files = [
+    { name: "a/1.bmp", data: makeBmp(2, 2, [1, 2, 200]) },
+    { name: "b/2.bmp", kind: "2", target: "../a/1.bmp" },
+    { name: "c", kind: "2", target: "a" },
+    { name: "d/3.bmp", kind: "2", target: "/photos/3.bmp" },
+  ];
+  const hard = { name: "e/4.bmp", kind: "1", target: "a/1.bmp" };
+  await folder.write("x.zip", makeZip(files));
+  await folder.write("x.tar", makeTar([...files, hard]));
+  const lost = "left out   d/3.bmp: it is a link to /photos/3.bmp, which is not there";
+  for (const [name, classes] of [["x.zip", "abc"], ["x.tar", "abce"]]) {
+    const quiet = new Quiet();
+    const data = await open(folder.at(name), { classes: "folders" }, {}, quiet);
+    assertEquals(data.classes?.join(""), classes);
+    assertEquals(quiet.said, [lost]);
+    await draw(data, 1, data.count);
+  }
+  await folder.write("none.tar", makeTar(files.slice(3)));
+  await assertRejects(
+    () => open(folder.at("none.tar")),
+    InputError,
+    "it holds no images, files that end in .png, .jpg, .gif, .webp or .bmp; left out is d/3.bmp",
+  );
+});
+
+Deno.test("a gzipped archive or IDX file may have several members", async () => {
+  await using folder = await Folder.make();
+  const halve = async (bytes: Uint8Array<ArrayBuffer>) =>
+    join(await gzip(bytes.slice(0, 400)), await gzip(bytes.slice(400)), new Uint8Array(100));
+  await folder.write("x.tar.gz", await halve(makeTar({ "1.bmp": makeBmp(2, 2, [1, 2, 3]) })));
+  await folder.write("train-images-idx3-ubyte.gz", await halve(imagesFile()));
+  for (const [name, count] of [["x.tar.gz", 1], ["train-images-idx3-ubyte.gz", 12]] as const) {
+    assertEquals((await open(folder.at(name))).count, count);
+  }
+});
+
 Deno.test("archives hold what folders hold", async () => {
   await using folder = await Folder.make();
   for (const name of ["images.zip", "wide.zip", "ustar.tar", "pax.tar.gz"]) {
     await folder.write(name, await pictureFile(name));
     const data = await open(folder.at(name), { size: 8 });
-    assertEquals([data.count, data.channels], [name.startsWith("pax") ? 4 : 3, 3], name);
+    assertEquals([data.count, data.shape[2]], [name.startsWith("pax") ? 4 : 3, 3], name);
     const { levels } = await draw(data, 2, data.count);
     assertEquals(levels.slice(0, data.count), levels.slice(data.count));
   }
@@ -132,17 +227,17 @@ Deno.test("sizes and channels are what images have, if they agree", async () => 
   await using folder = await Folder.make();
   await folder.write("a.png", await pictureFile("grey.png"));
   const grey = await open(folder.path);
-  assertEquals([grey.channels, grey.width, grey.height], [1, 13, 9]);
-  assertEquals((await open(folder.path, { channels: 3 })).channels, 3);
+  assertEquals(grey.shape, [9, 13, 1]);
+  assertEquals((await open(folder.path, { channels: 3 })).shape[2], 3);
   await folder.write("b.png", await pictureFile("rgb.png"));
-  assertEquals((await open(folder.path)).channels, 3);
+  assertEquals((await open(folder.path)).shape[2], 3);
   await folder.write("c.bmp", makeBmp(2, 3, [1, 2, 3]));
   await assertRejects(
     () => open(folder.path),
     InputError,
     "its images are of different sizes; give --size, 64 for instance",
   );
-  assertEquals((await open(folder.path, { size: 4 })).width, 4);
+  assertEquals((await open(folder.path, { size: 4 })).shape[1], 4);
   await Deno.remove(folder.at("a.png"));
   await Deno.remove(folder.at("b.png"));
   await folder.write("c.bmp", makeBmp(300, 10, [1, 2, 3]));
@@ -215,7 +310,7 @@ Deno.test("files and folders are told apart by what is in them", async () => {
   ];
   for (const [name, count, height, hasLabels] of cases) {
     const data = await open(folder.at(name));
-    assertEquals([data.count, data.height, !!data.labels], [count, height, hasLabels], name);
+    assertEquals([data.count, data.shape[0], !!data.labels], [count, height, hasLabels], name);
     await draw(data, 1, 3);
   }
   await folder.write(
@@ -237,11 +332,121 @@ Deno.test("files and folders are told apart by what is in them", async () => {
   }
 });
 
+Deno.test("archives of arrays may hold other files, archives of images other arrays", async () => {
+  await using folder = await Folder.make();
+  const array = makeNpy("|u1", [3, 4, 4], new Uint8Array(48).fill(200));
+  const readme = new TextEncoder().encode("Hello"), image = makeBmp(9, 7, [1, 2, 200]);
+  await folder.write("a.npz", makeZip({ "images.npy": array, "README.md": readme }));
+  await folder.write("b.npz", makeZip({ "images.npy": array, "preview.bmp": image }));
+  await folder.write("c.zip", makeZip({ "images.npy": array, "README.md": readme }));
+  await folder.write("d.zip", makeZip({ "features.npy": array, "1.bmp": image }));
+  for (const [name, count, width] of [["a.npz", 3, 4], ["b.npz", 3, 4], ["c.zip", 3, 4]] as const) {
+    const data = await open(folder.at(name));
+    assertEquals([data.count, data.shape[1]], [count, width], name);
+  }
+  const data = await open(folder.at("d.zip"));
+  assertEquals([data.count, data.shape[1]], [1, 9]);
+});
+
+Deno.test("pickles are explained, those of CIFAR with what to take", async () => {
+  await using folder = await Folder.make();
+  const pickle = new Uint8Array([0x80, 2, 0x7d, 0x71, 0]);
+  const ten = ["data_batch_1", "data_batch_2", "test_batch", "batches.meta", "readme.html"];
+  const pack = (top: string, names: string[]) =>
+    Object.fromEntries(names.map((name) => [`${top}/${name}`, pickle]));
+  await folder.write("ten.tar.gz", await gzip(makeTar(pack("cifar-10-batches-py", ten))));
+  await folder.write("ten.zip", makeZip(pack("cifar-10-batches-py", ten)));
+  await folder.write("hundred.tar", makeTar(pack("cifar-100-python", ["meta", "test", "train"])));
+  await folder.write("net.tar", makeTar(pack("imagenet32", ["train_data_batch_1", "val_data"])));
+  for (
+    const [top, names] of [["cifar-10-batches-py", ten], ["cifar-100-python", ["train"]]] as const
+  ) {
+    await Deno.mkdir(folder.at(top));
+    for (const name of names) await folder.write(`${top}/${name}`, pickle);
+  }
+  await folder.write("x.pkl", pickle);
+  const cases: [string, string][] = [
+    ["ten.tar.gz", "cifar-10-batches-py/data_batch_1 is pickled, which only Python reads"],
+    ["ten.zip", "take the binary version, cifar-10-binary.tar.gz, as --data cifar10 does, or save"],
+    ["hundred.tar", "take the binary version, cifar-100-binary.tar.gz, or save its images with"],
+    ["net.tar", "imagenet32/train_data_batch_1 is pickled"],
+    ["cifar-10-batches-py", "take the binary version, cifar-10-binary.tar.gz, as --data cifar10"],
+    ["cifar-100-python", "cifar-100-python/train is pickled"],
+    [".", "is pickled, which only Python reads and which could run any code; take the binary"],
+    ["cifar-10-batches-py/data_batch_2", "take the binary version, cifar-10-binary.tar.gz"],
+    ["cifar-100-python/train", "take the binary version, cifar-100-binary.tar.gz"],
+    [
+      "x.pkl",
+      "it is pickled, which only Python reads and which could run any code; save its arrays",
+    ],
+  ];
+  for (const [name, why] of cases) {
+    await assertRejects(() => open(folder.at(name)), InputError, why);
+  }
+});
+
+Deno.test("a set that is nearly black is told of, and what to do if it is masks", async () => {
+  await using folder = await Folder.make();
+  const masks = Uint8Array.from({ length: 48 }, (_, i) => i % 2);
+  await folder.write("masks.npy", makeNpy("|u1", [3, 4, 4], masks));
+  await folder.write("bool.npy", makeNpy("|b1", [3, 4, 4], masks));
+  await folder.write("classes.npy", makeNpy("|u1", [3, 4, 4], masks.map((x) => 20 * x)));
+  await folder.write("black.npy", makeNpy("|u1", [3, 4, 4], new Uint8Array(48)));
+  await folder.write("last.npy", makeNpy("|u1", [3, 4, 4], new Uint8Array(48).with(47, 99)));
+  await Deno.mkdir(folder.at("files"));
+  for (let i = 0; i < 3; i++) await folder.write(`files/${i}.bmp`, makeBmp(9, 7, [1, 1, 0]));
+  await Deno.mkdir(folder.at("glyphs"));
+  await folder.write("glyphs/a.png", await pictureFile("rgba.png"));
+  const told = async (name: string) => {
+    const quiet = new Quiet();
+    await open(folder.at(name), {}, {}, quiet);
+    return quiet.said;
+  };
+  const notice = (text: string) => [`notice      the images are nearly black: no level is ${text}`];
+  assertEquals(
+    await told("masks.npy"),
+    notice("above 1 of 255; if they are masks, multiply them by 255"),
+  );
+  assertEquals(
+    await told("files"),
+    notice("above 1 of 255; if they are masks, multiply them by 255"),
+  );
+  assertEquals(
+    await told("classes.npy"),
+    notice("above 20 of 255; if they are masks, multiply them by 12"),
+  );
+  assertEquals(await told("black.npy"), notice("above 0 of 255"));
+  for (const name of ["bool.npy", "last.npy", "glyphs"]) assertEquals(await told(name), [], name);
+});
+
+Deno.test("labels that are no classes are no hindrance until classes are asked for", async () => {
+  await using folder = await Folder.make();
+  const images = makeNpy("|u1", [3, 8, 8], new Uint8Array(192).fill(200));
+  const scores = makeNpy("<f8", [3], new Float64Array([0.5, 1, 2]));
+  await folder.write("x.npz", makeZip({ "images.npy": images, "scores.npy": scores }));
+  await folder.write("tiny.json", { unet: tinyUNet, scheduler: { num_train_timesteps: 10 } });
+  const sizes = { sample_size: 8, in_channels: 1, out_channels: 1, num_class_embeds: 3 };
+  await folder.write("classes.json", { unet: { ...tinyUNet, ...sizes } });
+  const train = (config: string, ...more: string[]) => [
+    ...["train", "--config", config, "--out", "run", "--steps", "1", "--batch-size", "2"],
+    ...["--data", "x.npz", "--device", "cpu", ...more],
+  ];
+  await folder.refuse(
+    train("tiny.json", "--label-dropout", "0.1"),
+    /--label-dropout needs classes, but x.npz has no labels: its scores have the number 0.5/,
+  );
+  await folder.refuse(
+    train("classes.json"),
+    /the network has classes, but x.npz has no labels: its scores have the number 0.5/,
+  );
+  await folder.succeed(...train("tiny.json"));
+});
+
 Deno.test("an array becomes what the options say", async () => {
   await using folder = await Folder.make();
   await folder.write("hwc.npy", await pictureFile("hwc.npy"));
   const data = await open(folder.at("hwc.npy"), { size: [8, 8], channels: 1, flip: true });
-  assertEquals([data.width, data.height, data.channels, data.count], [8, 8, 1, 5]);
+  assertEquals([...data.shape, data.count], [8, 8, 1, 5]);
   await draw(data, 2);
 });
 
@@ -275,6 +480,43 @@ Deno.test("training on photos is resumed exactly, with workers, flips and bad fi
   const strict = await folder.run(...train("c", 9, ...images, "--max-bad", "0"));
   assertEquals(strict.code, 2);
   assertMatch(strict.stderr, /error: .*1 of 13 images are bad, but --max-bad is 0; the last one: /);
+});
+
+Deno.test("a training that finds too many bad files keeps what it learnt until then", async () => {
+  await using folder = await makeFolder();
+  await makePhotos(folder, 60, "photos");
+  await folder.write("photos/odd/029.bmp", "no image");
+  const photos = (out: string, steps: number, ...more: string[]) => [
+    ...train(out, steps, "--data", "photos", "--size", "8", "--batch-size", "2", ...more),
+    ...["--device", "cpu", "--micro-batch", "1", "--save-every", "1000"],
+  ];
+  const { code, stderr } = await folder.run(...photos("a", 30, "--max-bad", "0"));
+  assertEquals(code, 2, stderr);
+  assertMatch(stderr, /\nerror: .*1 of 60 images are bad, but --max-bad is 0; the last one: .*\n$/);
+  const { step } = await readState(folder, "a");
+  assertStringIncludes(stderr, `saved after step ${step}; --resume continues\n`);
+  assert(step > 0 && step < 30, `it ended after step ${step}`);
+
+  await folder.succeed(...photos("a", 30, "--max-bad", "1", "--resume"));
+  await folder.succeed(...photos("b", 30, "--max-bad", "1"));
+  assertEquals(await readState(folder, "a"), await readState(folder, "b"));
+  assertEquals(await readLog(folder, "a"), await readLog(folder, "b"));
+});
+
+Deno.test("a bad file among those that are held out costs no step either", async () => {
+  await using folder = await makeFolder();
+  await makePhotos(folder, 20, "photos");
+  const split = trainValidationSplit(20, parseTraining({ held_out: 0.1 }));
+  // Those with even numbers come first.
+  const [bad] = split.heldOut, number = bad < 10 ? 2 * bad : 2 * bad - 19;
+  const name = `photos/${number % 2 ? "odd" : "even"}/${String(number).padStart(3, "0")}.bmp`;
+  await Deno.stat(folder.at(name));
+  await folder.write(name, "no image");
+  const flags = ["--data", "photos", "--size", "8", "--held-out", "0.1", "--max-bad", "0"];
+  const { code, stderr } = await folder.run(...train("a", 9, ...flags, "--device", "cpu"));
+  assertEquals(code, 2, stderr);
+  assertMatch(stderr, /\nsaved after step 4; --resume continues\nerror: .*1 of 20 images are bad/);
+  assertEquals((await readState(folder, "a")).step, 4);
 });
 
 Deno.test("what a training is to make of images is checked before they are read", async () => {
@@ -326,6 +568,7 @@ Deno.test("workers end with a training that is interrupted, or fails", async () 
   }
   await other.stdout.cancel();
   assertEquals((await other.status).code, 2, told);
+  assertMatch(told, /^saved after step (?!0;)\d+; --resume continues\nerror: /m);
   assertMatch(
     told,
     /error: .*1 of 12 images are bad, but --max-bad is 1%; the last one: .*005\.bmp/,

@@ -28,47 +28,75 @@ interface Behaviour {
   readonly shift?: number;
 }
 
-/** A server on this machine, and the ranges it was asked for. */
+/** A server on this machine, and the ranges it was asked for. Every connection is one answer. */
 class Server implements AsyncDisposable {
   readonly asked: (string | null)[] = [];
-  readonly #server: Deno.HttpServer<Deno.NetAddr>;
+  readonly #listener = Deno.listen({ port: 0, hostname: "127.0.0.1" });
+  readonly #behaviour: Behaviour;
+  readonly #done: Promise<void>;
 
   constructor(behaviour: Behaviour) {
+    this.#behaviour = behaviour;
+    this.#done = this.#serve();
+  }
+
+  async #serve(): Promise<void> {
+    for await (const connection of this.#listener) {
+      using _ = connection;
+      const writer = connection.writable.getWriter();
+      // Who had enough hangs up.
+      for (const part of this.#answer(await readHead(connection))) {
+        await writer.write(part).catch(() => {});
+      }
+      // What was sent arrives before the end of the connection, wherever in an answer that is.
+      await connection.closeWrite().catch(() => {});
+    }
+  }
+
+  #answer(head: string): Uint8Array<ArrayBuffer>[] {
     const { cutAfter = Infinity, cuts = Infinity, ignoresRange, status, isChunked, shift = 0 } =
-      behaviour;
-    const body = behaviour.body ?? content;
-    this.#server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, (request) => {
-      const range = request.headers.get("range");
-      this.asked.push(range);
-      if (status) return new Response("no", { status });
-      const from = ignoresRange || !range ? 0 : Number(range.match(/^bytes=(\d+)-$/)![1]);
-      const rest = body.slice(from), isCut = this.asked.length <= cuts && rest.length > cutAfter;
-      const stream = new ReadableStream<Uint8Array<ArrayBuffer>>({
-        async start(controller) {
-          controller.enqueue(isCut ? rest.slice(0, cutAfter) : rest);
-          // What was sent has to leave before the connection breaks.
-          if (isCut) await new Promise((done) => setTimeout(done, 50));
-          if (isCut) controller.error(new Error("cut"));
-          else controller.close();
-        },
-      });
-      const headers: Record<string, string> = isChunked
-        ? {}
-        : { "content-length": `${rest.length}` };
-      if (!from) return new Response(stream, { headers });
-      headers["content-range"] = `bytes ${from + shift}-${body.length - 1}/${body.length}`;
-      return new Response(stream, { status: 206, headers });
-    });
+      this.#behaviour;
+    const body = this.#behaviour.body ?? content;
+    const range = head.match(/^range: (.*)$/im)?.[1].trim() ?? null;
+    this.asked.push(range);
+    const from = ignoresRange || !range ? 0 : Number(range.match(/^bytes=(\d+)-$/)![1]);
+    const rest = body.slice(from), isCut = this.asked.length <= cuts && rest.length > cutAfter;
+    const sent = isCut ? rest.subarray(0, cutAfter) : rest;
+    const lines = [
+      `HTTP/1.1 ${status ?? (from ? 206 : 200)} .`,
+      "connection: close",
+      isChunked ? "transfer-encoding: chunked" : `content-length: ${status ? 0 : rest.length}`,
+      ...(from ? [`content-range: bytes ${from + shift}-${body.length - 1}/${body.length}`] : []),
+    ];
+    const text = (...lines: string[]) => new TextEncoder().encode(lines.join("\r\n"));
+    const start = text(...lines, "", "");
+    if (status) return [start];
+    if (!isChunked) return [start, sent];
+    const chunk = sent.length ? [text(sent.length.toString(16), ""), sent, text("", "")] : [];
+    return [start, ...chunk, ...isCut ? [] : [text("0", "", "")]];
   }
 
   file(changes: Partial<Published> = {}): Published {
-    const base = `http://127.0.0.1:${this.#server.addr.port}/`;
+    const base = `http://127.0.0.1:${this.#listener.addr.port}/`;
     return { base, file: "set.bin", bytes: content.length, sha256, ...changes };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#server.shutdown();
+    this.#listener.close();
+    await this.#done;
   }
+}
+
+/** The head of a request. */
+async function readHead(connection: Deno.Conn): Promise<string> {
+  const decoder = new TextDecoder(), buffer = new Uint8Array(4096);
+  let head = "";
+  while (!head.includes("\r\n\r\n")) {
+    const n = await connection.read(buffer);
+    if (n === null) break;
+    head += decoder.decode(buffer.subarray(0, n), { stream: true });
+  }
+  return head;
 }
 
 /** Downloads from a server that behaves so; the part that was left from before has so many bytes. */

@@ -3,11 +3,11 @@ import { kindOf, listFolder } from "../../src/cli/terminal/files.ts";
 import { RunFolder } from "../../src/cli/run/run_folder.ts";
 import { isIntact, writeSealed } from "../../src/cli/run/state_file.ts";
 import { sizeOf } from "../../src/shape.ts";
-import { parseUNetConfig } from "../../src/model/unet_config.ts";
+import { parseNetwork } from "../../src/model/network.ts";
 import { readSafetensors, toFloat32 } from "../../src/formats/safetensors.ts";
-import { parameterLayout } from "../../src/model/unet.ts";
 import { Random } from "../random.ts";
-import { Folder, tinyUNet } from "./cli.ts";
+import { serializeModel } from "../../src/model/model.ts";
+import { Folder, tinyModel, tinyUNet } from "./cli.ts";
 import { makeFolder, readLog, readState, train } from "./training.ts";
 
 /** A training that is told what to do when it says something. */
@@ -278,6 +278,33 @@ Deno.test("a loss that explodes ends the training, which tells where", async () 
   assertEquals((await readState(folder, "a")).step, Number(saved));
 });
 
+Deno.test("a network that predicts NaN is a failure at work, not bad input", async () => {
+  await using folder = await makeFolder();
+  const model = tinyModel(), parameters = model.parameters.map((x) => 1e25 * x);
+  await folder.write("wild.safetensors", serializeModel({ ...model, parameters }));
+  const wild = ["--model", "wild.safetensors", ...cpu];
+  for (
+    const [message, ...args] of [
+      ["Cannot sample: the network predicts what is no number", "sample", "--steps", "2"],
+      [
+        "Cannot sample: the network",
+        "interpolate",
+        "--seeds",
+        "1,2",
+        "--count",
+        "3",
+        "--steps",
+        "4",
+      ],
+      ["its bits per", "eval", "--data", "data", "--count", "2", "--by", "ode", "--steps", "2"],
+    ]
+  ) {
+    const { code, stderr } = await folder.run(...args, ...wild);
+    assertEquals(code, 1, stderr);
+    assertStringIncludes(stderr, message);
+  }
+});
+
 Deno.test("a training goes on where gradients in 16-bit floats overflow, and logs it", async () => {
   await using folder = await makeFolder();
   const on = ["--device", "gpu", "--precision", "f16"], state = folder.at("a/state.safetensors");
@@ -287,7 +314,7 @@ Deno.test("a training goes on where gradients in 16-bit floats overflow, and log
   // A scale that is too large, for a network whose last weights are not small.
   arrays.get("scaling")![0] = 2 ** 24;
   const sizes = { in_channels: 1, out_channels: 1 };
-  const { specs, offsets } = parameterLayout(parseUNetConfig({ ...tinyUNet, ...sizes }));
+  const { specs, offsets } = parseNetwork({ ...tinyUNet, ...sizes }).layout;
   const last = specs.findIndex(({ name }) => name === "conv_out.weight");
   for (let i = 0; i < sizeOf(specs[last].shape); i++) {
     arrays.get("parameters")![offsets[last] + i] = Math.sin(i);

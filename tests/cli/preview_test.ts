@@ -3,7 +3,7 @@ import { assert, assertEquals } from "@std/assert";
 import { Preview, protocolOf } from "../../src/cli/media/preview.ts";
 
 const images = (count: number, side = 6) => ({
-  ...{ count, height: side, width: side, channels: 1 },
+  ...{ count, shape: [side, side, 1] },
   data: Float32Array.from({ length: count * side * side }, (_, i) => i % 2 ? 1 : -1),
 });
 

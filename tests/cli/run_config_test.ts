@@ -1,9 +1,8 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { z } from "zod";
 import { configSchema, presets, readRunFields } from "../../src/cli/run/run_config.ts";
-import { parseUNetConfig } from "../../src/model/unet_config.ts";
+import { parseNetwork } from "../../src/model/network.ts";
 import { parseSchedule } from "../../src/diffusion/schedule.ts";
-import { parameterLayout } from "../../src/model/unet.ts";
 import { parseTraining } from "../../src/train/config.ts";
 import { paperConfigs } from "../networks.ts";
 import { Folder } from "./cli.ts";
@@ -12,12 +11,11 @@ import { makeFolder, train } from "./training.ts";
 Deno.test("presets are whole, and their networks are of the size they should be", async () => {
   const counts: Record<string, number> = {};
   for (const name of Object.keys(presets)) {
-    const { data, steps, unet, scheduler, training } = await readRunFields(name);
-    assert(data && steps && unet && training, name);
+    const { data, steps, network, scheduler, training } = await readRunFields(name);
+    assert(data && steps && network && training, name);
     parseSchedule(scheduler ?? {});
     parseTraining(training);
-    const config = parseUNetConfig({ in_channels: 1, out_channels: 1, ...unet });
-    counts[name] = parameterLayout(config).count;
+    counts[name] = parseNetwork({ in_channels: 1, out_channels: 1, ...network }).layout.count;
   }
   assertEquals(Object.keys(counts), ["mnist", "fashion-mnist", "cifar10", "emoji", "tiny"]);
   assertEquals(counts.cifar10, 35_746_307);
@@ -26,9 +24,9 @@ Deno.test("presets are whole, and their networks are of the size they should be"
 });
 
 Deno.test("the preset cifar10 is that of the DDPM paper", async () => {
-  const { unet, scheduler, training, steps, images } = await readRunFields("cifar10");
+  const { network, scheduler, training, steps, images } = await readRunFields("cifar10");
   const paper = { ...paperConfigs["ddpm-cifar10-32"], dropout: 0.1 };
-  assertEquals(parseUNetConfig(unet), parseUNetConfig(paper));
+  assertEquals(parseNetwork(network).config, parseNetwork(paper).config);
   const { numTrainTimesteps, betaStart, betaEnd, betaSchedule, varianceType } = parseSchedule(
     scheduler,
   );
@@ -63,7 +61,7 @@ Deno.test("what --print-config prints is what a training is started with", async
   );
   assertEquals(a, b);
   const config = JSON.parse(printed);
-  assertEquals({ ...config, steps: 2, unet: { ...a.unet, ...config.unet } }, a);
+  assertEquals({ ...config, steps: 2, network: { ...a.network, ...config.network } }, a);
   // Of a training that there is, without touching it.
   const there = await folder.succeed("train", "--resume", "--out", "a", "--print-config");
   assertEquals(JSON.parse(there), a);
@@ -101,6 +99,10 @@ Deno.test("the schema for editors accepts what the parser accepts, and nothing e
     [{ $schema: "schema.json", data: "x", steps: 3 }, true],
     [{ unet: { _class_name: "UNet2DModel", sample_size: [28, 32], dropout: 0.5 } }, true],
     [{ scheduler: { solver_order: 2, beta_schedule: "linear" } }, true],
+    [{ scheduler: { clip_sample: null, lambda_min_clipped: -1 } }, true],
+    [{ scheduler: { prediction_type: "flow_prediction", shift: 3 } }, true],
+    [{ scheduler: { beta_strat: 0.1 } }, false],
+    [{ unet: { mid_block_type: "UNetMidBlock2D", time_embedding_dim: null, dropout: null } }, true],
     [{ training: { betas: [0.5, 0.9], micro_batch: null, decay_steps: null } }, true],
     [{ steps: 0 }, false],
     [{ data: 3 }, false],

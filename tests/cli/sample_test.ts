@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { decode, GIF, Image } from "imagescript";
 import { formatSchedule } from "../../src/diffusion/schedule.ts";
-import { formatUNetConfig } from "../../src/model/unet_config.ts";
+import { formatNetwork } from "../../src/model/network.ts";
 import { nameTensors } from "../../src/model/model.ts";
 import { readSafetensors, toFloat32, writeSafetensors } from "../../src/formats/safetensors.ts";
 import { assertClose } from "../close.ts";
@@ -196,10 +196,10 @@ Deno.test("names that are not Latin reach the text chunks as JSON escapes", asyn
 
 Deno.test("a folder as diffusers writes it is a model", async () => {
   await using folder = await makeFolder();
-  const { config, layout, parameters, schedule } = tinyModel();
-  const weights = writeSafetensors(nameTensors(layout, parameters));
+  const { network, parameters, schedule } = tinyModel();
+  const weights = writeSafetensors(nameTensors(network.layout, parameters));
   for (const name of ["pipe", "pipe/unet", "pipe/scheduler"]) await Deno.mkdir(folder.at(name));
-  await folder.write("pipe/unet/config.json", formatUNetConfig(config));
+  await folder.write("pipe/unet/config.json", formatNetwork(network));
   await folder.write("pipe/unet/diffusion_pytorch_model.safetensors", weights);
   await folder.write("pipe/scheduler/scheduler_config.json", formatSchedule(schedule));
   await folder.succeed(...sample, "--count", "1", "--out", "own.safetensors");

@@ -1,6 +1,7 @@
 /**
  * Kills a training at random moments, and compares what comes of it with a training that was left
- * alone: `deno run -A tests/cli/torture.ts 50`.
+ * alone: `deno run -A tests/cli/torture.ts 50`. At which moments depends on how fast the machine is;
+ * what has to come of it does not.
  *
  * @module
  */

@@ -5,7 +5,7 @@ import {
   assertRejects,
   assertStringIncludes,
 } from "@std/assert";
-import { openDataset } from "../../src/cli/data/data.ts";
+import { openTrainingData } from "../../src/cli/data/data.ts";
 import { kindOf } from "../../src/cli/terminal/files.ts";
 import { parseImages } from "../../src/cli/commands/image_options.ts";
 import { Progress } from "../../src/cli/terminal/progress.ts";
@@ -13,7 +13,7 @@ import { RunFolder } from "../../src/cli/run/run_folder.ts";
 import { type Plan, runTraining } from "../../src/cli/run/train_loop.ts";
 import { type Device, DeviceError, LimitError } from "../../src/gpu/device.ts";
 import { WasmDevice } from "../../src/gpu/wasm/device.ts";
-import { parseUNetConfig } from "../../src/model/unet_config.ts";
+import { parseNetwork } from "../../src/model/network.ts";
 import { parseSchedule } from "../../src/diffusion/schedule.ts";
 import { parseTraining } from "../../src/train/config.ts";
 import { openGpu } from "../device.ts";
@@ -54,15 +54,15 @@ async function trainOn(
   const sizes = { in_channels: 1, out_channels: 1, sample_size: 8 };
   using to = new RunFolder(folder.at(run));
   using progress = new Listener();
-  const data = await openDataset(folder.at("data"), images, progress);
+  const opened = await openTrainingData(folder.at("data"), images, progress);
   const code = await runTraining({
     isNew: true,
     folder: to,
     command: "a test",
-    ...{ data, progress, plan: { last: 8, logEvery: 2, saveEvery: 4, ...plan } },
+    ...{ ...opened, progress, plan: { last: 8, logEvery: 2, saveEvery: 4, ...plan } },
     config: {
       ...{ data: "data", steps: 8, images },
-      unet: parseUNetConfig({ ...tinyUNet, ...sizes }),
+      network: parseNetwork({ ...tinyUNet, ...sizes }),
       scheduler: parseSchedule({ num_train_timesteps: 10 }),
       training: parseTraining({ batch_size: 5, warmup_steps: 2, held_out: 0.2 }),
     },

@@ -2,8 +2,8 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { basename } from "@std/path";
 import { decode, Image } from "imagescript";
 import { parseModel } from "../../src/model/model.ts";
-import { encodeIdx, imagesFile, tinyUNet } from "./cli.ts";
-import { IMAGES, makeFolder, readLog, readState, train } from "./training.ts";
+import { encodeIdx, Folder, imagesFile, tinyModelFile, tinyUNet } from "./cli.ts";
+import { IMAGES, makeFolder, readFiles, readLog, readState, train } from "./training.ts";
 
 const gzip = async (bytes: Uint8Array<ArrayBuffer>) =>
   new Uint8Array(
@@ -24,6 +24,12 @@ for (const flags of ["--device gpu", "--device cpu", "--device gpu --precision f
     const [a, b] = [await readState(folder, "a"), await readState(folder, "b")];
     assertEquals(a.step, 12);
     assertEquals(b, a);
+    const [{ "config.json": _, ...files }, others] = [
+      await readFiles(folder, "a"),
+      await readFiles(folder, "b"),
+    ];
+    for (const [name, bytes] of Object.entries(files)) assertEquals(others[name], bytes, name);
+    for (const name of ["model", "state", "state-0000008"]) assert(files[`${name}.safetensors`]);
     const names = ["ema", "history", "moment1", "moment2", "parameters"];
     assertEquals(Object.keys(a.arrays).sort(), [...names, ...(isHalf ? ["scaling"] : [])]);
     const log = await readLog(folder, "a");
@@ -32,6 +38,18 @@ for (const flags of ["--device gpu", "--device cpu", "--device gpu --precision f
     assertEquals(scaled.length, isHalf ? log.length : 0);
   });
 }
+
+Deno.test("the same training twice writes the same files, byte for byte", async () => {
+  await using folder = await makeFolder();
+  await folder.succeed(...train("a", 6, "--device", "cpu", "--half"));
+  await folder.succeed(...train("b", 6, "--device", "cpu", "--half"));
+  const files = await readFiles(folder, "a");
+  assertEquals(Object.keys(files).sort(), [
+    ...["config.json", "model.safetensors", "samples/step-0000004.png"],
+    ...["samples/step-0000006.png", "state-0000004.safetensors", "state.safetensors"],
+  ]);
+  assertEquals(await readFiles(folder, "b"), files);
+});
 
 Deno.test("a training tells what it does, and leaves a model, a log and pictures", async () => {
   await using folder = await makeFolder();
@@ -71,7 +89,7 @@ Deno.test("a training tells what it does, and leaves a model, a log and pictures
 
   const model = parseModel(await Deno.readFile(folder.at("a/model.safetensors")));
   assertEquals([model.card.data, model.card.steps], ["data", "12"]);
-  assertEquals(model.config.sampleSize, [8, 8]);
+  assertEquals(model.network.itemShape.slice(0, 2), [8, 8]);
   await folder.succeed("sample", "--model", "a", "--device", "cpu", "--count", "1", "--steps", "1");
 });
 
@@ -90,8 +108,10 @@ Deno.test("a training takes a schedule of the learning rate, and halves its mode
   assert(parseModel(b).parameters.some((p, i) => p !== rounded[i]), "the rate did not fall");
 });
 
-for (const [signal, ...mode] of [["SIGINT"], ["SIGTERM", "--wide"]] as const) {
-  Deno.test(`a training that gets ${signal} is saved, and goes on where it was`, async () => {
+const signals = [["SIGINT"], ["SIGTERM", "--wide"], ["SIGHUP"], ["SIGHUP", "--wide"]] as const;
+for (const [signal, ...mode] of signals) {
+  const how = [signal, ...mode].join(" with ");
+  Deno.test(`a training that gets ${how} is saved, and goes on where it was`, async () => {
     await using folder = await makeFolder();
     const child = folder.start(...train("a", 100_000, "--save-every", "100000", ...mode));
     const decoder = new TextDecoder();
@@ -99,11 +119,20 @@ for (const [signal, ...mode] of [["SIGINT"], ["SIGTERM", "--wide"]] as const) {
     for await (const chunk of child.stderr) {
       told += decoder.decode(chunk, { stream: true });
       // By then it is in its loop.
-      if (!isKilled && told.includes("step 4 of")) child.kill(signal), isKilled = true;
+      if (isKilled || !told.includes("step 4 of")) continue;
+      isKilled = true;
+      child.kill(signal);
+      // The system and the shell both tell that a terminal was closed.
+      if (signal === "SIGHUP") child.kill(signal);
     }
     await child.stdout.cancel();
     assertEquals((await child.status).code, 130, told);
-    assertMatch(told, /^interrupted: saving; press Ctrl-C again to exit at once$/m);
+    assertMatch(
+      told,
+      signal === "SIGHUP"
+        ? /^terminal closed: saving$/m
+        : /^interrupted: saving; press Ctrl-C again to exit at once$/m,
+    );
     const { step } = await readState(folder, "a");
     assertStringIncludes(told, `saved after step ${step}; --resume continues`);
 
@@ -116,6 +145,68 @@ for (const [signal, ...mode] of [["SIGINT"], ["SIGTERM", "--wide"]] as const) {
     assert(!files.some((line) => line.includes(".part")), files.join("\n"));
   });
 }
+
+/** Closes the terminal of a program when it first tells how long it is going to take. */
+const CLOSE = `
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0: os.execvp(sys.argv[1], sys.argv[1:])
+said = b""
+while b" left" not in said: said += os.read(terminal, 4096)
+os.close(terminal)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+`;
+
+const hasPython = await new Deno.Command("python3", { args: ["-c", "import pty"], stderr: "null" })
+  .output().then(({ success }) => success, () => false);
+
+for (const mode of ["--no-tune", "--wide"]) {
+  Deno.test({
+    name: `a training outlives its terminal under nohup only, with ${mode}`,
+    ignore: Deno.build.os === "windows",
+    async fn() {
+      await using folder = await makeFolder();
+      const args = ["--device", "cpu", "--save-every", "100000", mode];
+      const child = folder.startUnder(["nohup"], train("a", 24, ...args));
+      const decoder = new TextDecoder();
+      let told = "", isKilled = false;
+      for await (const chunk of child.stderr) {
+        told += decoder.decode(chunk, { stream: true });
+        if (isKilled || !told.includes("step 4 of")) continue;
+        isKilled = true;
+        child.kill("SIGHUP");
+      }
+      await child.stdout.cancel();
+      assertEquals((await child.status).code, 0, told);
+      assertStringIncludes(told, "done: 24 steps");
+      assertEquals((await readState(folder, "a")).step, 24);
+
+      if (!hasPython) return;
+      const under = async (steps: number, out: string, ...more: string[]) => {
+        const wrapper = ["python3", "-c", CLOSE, ...more];
+        return (await folder.startUnder(wrapper, train(out, steps, ...args)).output()).code;
+      };
+      assertEquals(await under(24, "b", "sh", "-c", 'trap "" HUP; exec "$@"', "sh"), 0);
+      assertEquals(await readState(folder, "b"), await readState(folder, "a"));
+      assertEquals(await under(100_000, "c"), 130);
+      assert((await readState(folder, "c")).step > 0);
+    },
+  });
+}
+
+Deno.test({
+  name: "images are written when the terminal is closed while they are painted",
+  ignore: !hasPython,
+  async fn() {
+    await using folder = await Folder.make();
+    await folder.write("m.safetensors", tinyModelFile());
+    const args = ["sample", "--model", "m.safetensors", "--count", "100000", "--device", "cpu"];
+    const wrapper = ["python3", "-c", CLOSE];
+    const run = folder.startUnder(wrapper, [...args, "--out", "x.png"]);
+    assertEquals((await run.output()).code, 130);
+    assert((await decode(await Deno.readFile(folder.at("x.png")))).width > 8);
+  },
+});
 
 Deno.test("a training can be resumed on another device", async () => {
   await using folder = await makeFolder();
@@ -163,7 +254,7 @@ Deno.test("a damaged training is not resumed", async () => {
   const wide = ["--config", "wide.json", "--data", "data", "--steps", "2"];
   await folder.succeed("train", ...wide, "--out", "wide");
   await Deno.mkdir(folder.at("large"));
-  await folder.write(`large/${IMAGES}`, encodeIdx([1, 16, 16], new Uint8Array(256)));
+  await folder.write(`large/${IMAGES}`, encodeIdx([1, 16, 16], new Uint8Array(256).fill(200)));
 
   const resume = ["train", "--out", "a", "--resume", "--device", "cpu", "--steps", "4"];
   await folder.refuse([...resume, "--data", "large"], /images are 16x16, but the sample_size/);

@@ -5,6 +5,7 @@
  */
 
 import { assert } from "@std/assert";
+import { listFolder } from "../../src/cli/terminal/files.ts";
 import { readSafetensors } from "../../src/formats/safetensors.ts";
 import { Folder, imagesFile, labelsFile, tinyUNet } from "./cli.ts";
 
@@ -43,6 +44,20 @@ export async function readState(
     step: Number(metadata.step),
     arrays: Object.fromEntries([...tensors].map(([name, tensor]) => [name, tensor.bytes])),
   };
+}
+
+/** All files of a training but those that tell of its time and its process. */
+export async function readFiles(folder: Folder, run: string): Promise<Record<string, Uint8Array>> {
+  const paths = await Promise.all(
+    ["", "samples/"].map(async (part) =>
+      (await listFolder(folder.at(`${run}/${part}`))).map((name) => part + name)
+    ),
+  );
+  const told = ["samples", "log.jsonl", "report.html", ".lock"];
+  const files = paths.flat().filter((path) => !told.includes(path)).map(async (path) =>
+    [path, await Deno.readFile(folder.at(`${run}/${path}`))] as const
+  );
+  return Object.fromEntries(await Promise.all(files));
 }
 
 /** The log without what depends on the clock and the machine. */

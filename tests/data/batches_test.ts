@@ -4,7 +4,7 @@ import type { Dataset } from "../../src/data/dataset.ts";
 
 /** Images of two pixels: ten times their number, and one more. */
 const numbers: Dataset = {
-  ...{ name: "numbers", count: 5, height: 1, width: 2, channels: 1 },
+  ...{ name: "numbers", count: 5, shape: [1, 2, 1] },
   read(index, out, offset) {
     out[offset] = 10 * index;
     out[offset + 1] = 10 * index + 1;

@@ -91,7 +91,7 @@ Deno.test("readIdx() gives a value or an InputError for 1,000 damaged files", as
 Deno.test("idxDataset() maps bytes 0 to 255 to -1 to 1, at the place that it is told", () => {
   const data = new Uint8Array([0, 255, 51, 204, 0, 0, 255, 255]);
   const set = idxDataset("four", { shape: [2, 2, 2], data });
-  assertEquals([set.name, set.count, set.height, set.width, set.channels], ["four", 2, 2, 2, 1]);
+  assertEquals([set.name, set.count, ...set.shape], ["four", 2, 2, 2, 1]);
   assertEquals(set.labels, undefined);
   const out = new Float32Array(6).fill(9);
   set.read(0, out, 1);

@@ -7,6 +7,7 @@ import {
   askNetwork,
   estimatesOf,
   outputChannels,
+  slopeOf,
   targetOf,
 } from "../../src/diffusion/prediction.ts";
 import { parseSchedule, type PredictionType } from "../../src/diffusion/schedule.ts";
@@ -31,6 +32,7 @@ const formulas: Record<PredictionType, (x0: number, eps: number, a: number, s: n
       const skip = data ** 2 / sum, out = sigma * data / Math.sqrt(sum);
       return (x0 - skip * (x0 + sigma * eps)) / out;
     },
+    flow_prediction: (x0, eps) => eps - x0,
   };
 
 for (const [name, formula] of Object.entries(formulas)) {
@@ -50,7 +52,31 @@ for (const [name, formula] of Object.entries(formulas)) {
   });
 }
 
-Deno.test("networks of EDM see images of unit variance, others see them as they are", () => {
+for (const name of Object.keys(formulas)) {
+  Deno.test(`the slope of x_0 by what a network predicts is told: ${name}`, () => {
+    const config = parseSchedule({ prediction_type: name, sigma_data: 0.4 });
+    for (const alpha of [0.999, 0.6, 0.01]) {
+      const level = levelOf(alpha), x = constant(noise, [1, 2, 2, 1]);
+      const at = (y: number) =>
+        estimatesOf(config, x, constant(image.map((v) => v + y), x.shape), level);
+      const { slope, more, less } = valuesOf({
+        ...{ slope: slopeOf(config, level), more: at(0.5).sample, less: at(-0.5).sample },
+      });
+      assertClose([...more].map((m, i) => m - less[i]), image.map(() => slope[0]), 1e-9);
+    }
+  });
+}
+
+Deno.test("networks that predict flows start from nothing but noise", () => {
+  const level = levelOf(0), x = constant(noise, [1, 2, 2, 1]);
+  const config = parseSchedule({ prediction_type: "flow_prediction" });
+  const output = targetOf(config, clean, level);
+  const { sample, epsilon } = valuesOf({ ...estimatesOf(config, x, output, level) });
+  assertClose(sample, image, 1e-12);
+  assertClose(epsilon, noise, 1e-12);
+});
+
+Deno.test("networks of EDM see images of unit variance, those of flows a mixture, others x_t", () => {
   const level = levelOf(0.6), x = addNoise(clean.sample, clean.epsilon, level);
   const shown = (prediction_type: string) => {
     const config = parseSchedule({ prediction_type, sigma_data: 0.4 });
@@ -60,6 +86,8 @@ Deno.test("networks of EDM see images of unit variance, others see them as they 
   assertClose(shown("epsilon"), noisy, 1e-12);
   const scale = 0.6 * Math.sqrt((0.8 / 0.6) ** 2 + 0.4 ** 2);
   assertClose(shown("edm"), noisy.map((x) => x / scale), 1e-12);
+  // t = σ / (α + σ) is 4/7 here.
+  assertClose(shown("flow_prediction"), image.map((x0, i) => 3 / 7 * x0 + 4 / 7 * noise[i]), 1e-12);
 });
 
 Deno.test("a network with a learned range has its variance in the second half of its channels", () => {

@@ -48,7 +48,7 @@ Deno.test("every schedule takes some of the image away at every step, and leaves
   for (
     const beta_schedule of [
       ...["linear", "scaled_linear", "quadratic", "squaredcos_cap_v2", "sigmoid"],
-      ...["exponential", "edm"],
+      ...["exponential", "exp", "laplace", "edm"],
     ]
   ) {
     for (const num_train_timesteps of [1, 2, 10, 1000]) {
@@ -81,10 +81,39 @@ Deno.test("the schedule of EDM has its noise levels at the timesteps", () => {
   assertAlmostEquals(sigmas[0] / 0.002, 1, 1e-9);
   assertAlmostEquals(sigmas[999] / 80, 1, 1e-9);
   const root = (t: number) => sigmas[t] ** (1 / 7);
+  const between = make({ beta_schedule: "edm" }).levelAt(500.25);
+  const share = (between.sigma / between.alpha) ** (1 / 7) - root(500);
+  assertAlmostEquals(share, (root(501) - root(500)) / 4, 1e-9);
   for (const t of [1, 500, 998]) {
     assertAlmostEquals(root(t + 1) - root(t), root(1) - root(0), 1e-9);
     assertAlmostEquals(alphasCumprod[t] / alphasCumprod[t - 1], 1 - betas[t], 1e-12);
   }
+});
+
+Deno.test("a flow goes straight to noise, its times moved by the shift", () => {
+  for (const shift of [1, 3, 0.1]) {
+    const schedule = make({ beta_schedule: "flow", shift }), { alphasCumprod, betas } = schedule;
+    assertEquals([alphasCumprod[999], betas[999], schedule.isZeroSnr], [0, 1, true]);
+    for (const t of [0, 1, 499, 499.25, 998, 998.5, 999]) {
+      const u = (t + 1) / 1000, time = shift * u / (1 + (shift - 1) * u);
+      const level = schedule.levelAt(t), norm = level.alpha + level.sigma;
+      assertAlmostEquals(level.sigma / norm, time, 1e-9, `${shift} ${t}`);
+      assertAlmostEquals(level.alpha ** 2 + level.sigma ** 2, 1, 1e-12);
+      assertAlmostEquals(level.time, 1000 * time, 1e-6);
+      const found = schedule.levelOf(level.sigma / level.alpha);
+      assertAlmostEquals(found.time, level.time, 1e-6);
+    }
+    for (const t of [1, 500, 998]) {
+      assertAlmostEquals(alphasCumprod[t] / alphasCumprod[t - 1], 1 - betas[t], 1e-12);
+    }
+    assertEquals(schedule.levelAt(-1), { time: -1, alpha: 1, sigma: 0 });
+  }
+});
+
+Deno.test("networks that predict flows are told the time of the flow, whatever the schedule", () => {
+  const schedule = make({ beta_schedule: "linear", prediction_type: "flow_prediction" });
+  const { time, alpha, sigma } = schedule.levelAt(300);
+  assertAlmostEquals(time, 1000 * sigma / (alpha + sigma), 1e-9);
 });
 
 Deno.test("explicit betas are taken as they are, and say how many there are", () => {
@@ -168,6 +197,18 @@ Deno.test("an offset does not lead beyond the last timestep", () => {
   assertEquals(make({ num_train_timesteps: 4, steps_offset: 1 }).timesteps(4), [3, 3, 2, 1]);
 });
 
+Deno.test("where levels may not be equal, an offset is as large as there is room", () => {
+  for (const kind of ["continuous", "noZero"] as const) {
+    for (const steps of [1, 3, 9, 10]) {
+      const timesteps = make({ num_train_timesteps: 10, steps_offset: 5 }).timesteps(steps, {
+        kind,
+      });
+      assertEquals(new Set(timesteps).size, steps, `${kind} ${timesteps}`);
+      assert(timesteps[0] <= 9 && timesteps.at(-1)! >= 0, `${kind} ${timesteps}`);
+    }
+  }
+});
+
 Deno.test("linspace timesteps reach both ends", () => {
   const schedule = make({ timestep_spacing: "linspace" });
   assertEquals(schedule.timesteps(2), [999, 0]);
@@ -234,18 +275,29 @@ Deno.test("a schedule survives being written and read", () => {
     ...{ clip_sample_range: 2, variance_type: "fixed_large", timestep_spacing: "trailing" },
     ...{ set_alpha_to_one: false, thresholding: true, sample_max_value: 2 },
     ...{ trained_betas: new Array(100).fill(0.01), final_sigmas_type: "sigma_min" },
+    ...{ sigma_schedule: "exponential", shift: 2 },
   });
   const written = formatSchedule(config);
   assertEquals(written.beta_schedule, "sigmoid");
   assertEquals(parseSchedule(JSON.parse(JSON.stringify(written))), config);
 });
 
-Deno.test("parseSchedule() ignores fields of other schedulers", () => {
-  assertEquals(
-    parseSchedule({ _class_name: "PNDMScheduler", skip_prk_steps: true }),
-    parseSchedule({}),
-  );
-});
+for (
+  const json of [
+    { beta_schedule: "edm", prediction_type: "edm" },
+    { prediction_type: "flow_prediction", shift: 3 },
+    { beta_schedule: "flow", prediction_type: "v_prediction", shift: 3 },
+    { beta_schedule: "linear", prediction_type: "flow_prediction" },
+    { _class_name: "EDMEulerScheduler", sigma_schedule: "exponential" },
+    { _class_name: "FlowMatchEulerDiscreteScheduler", shift: 3 },
+    { _class_name: "PNDMScheduler", skip_prk_steps: true },
+  ]
+) {
+  Deno.test(`the schedule ${JSON.stringify(json)} survives being written and read`, () => {
+    const config = parseSchedule(json);
+    assertEquals(parseSchedule(JSON.parse(JSON.stringify(formatSchedule(config)))), config);
+  });
+}
 
 /** Fields of a schedule that is refused, and what the message has to mention. */
 const refusals: readonly [unknown, string][] = [

@@ -4,24 +4,29 @@ import { makeGraph } from "../../src/gpu/graph.ts";
 import { conv2d, same } from "../../src/gpu/ops/conv2d.ts";
 import { groupNorm } from "../../src/gpu/ops/group_norm.ts";
 import { add, gelu, mul, silu } from "../../src/gpu/ops/map.ts";
+import { viewOf } from "../../src/gpu/ops/concat.ts";
+import { gather } from "../../src/gpu/ops/gather.ts";
 import { matmul } from "../../src/gpu/ops/matmul.ts";
+import { quantile } from "../../src/gpu/ops/quantile.ts";
+import { softmax } from "../../src/gpu/ops/softmax.ts";
 import { sum } from "../../src/gpu/ops/sum.ts";
 import { interpret } from "../../src/gpu/reference.ts";
 import { constant, input, type Tensor } from "../../src/gpu/tensor.ts";
 import { Module } from "../../src/gpu/wasm/assembler.ts";
 import { WasmDevice } from "../../src/gpu/wasm/device.ts";
-import { parseUNetConfig } from "../../src/model/unet_config.ts";
+import { parseNetwork } from "../../src/model/network.ts";
 import { initializeModel } from "../../src/model/model.ts";
 import { idxDataset } from "../../src/data/datasets/idx.ts";
 import { parseTraining } from "../../src/train/config.ts";
 import { Trainer } from "../../src/train/trainer.ts";
+import type { Shape } from "../../src/shape.ts";
 import { assertClose } from "../close.ts";
 import { Random } from "../random.ts";
 
 /** Weights after some steps of a small training. */
 async function train(threads: number): Promise<Uint8Array> {
   using device = await WasmDevice.open(threads);
-  const config = parseUNetConfig({
+  const network = parseNetwork({
     ...{ in_channels: 1, out_channels: 1, block_out_channels: [16, 24], norm_num_groups: 4 },
     down_block_types: ["DownBlock2D", "AttnDownBlock2D"],
     up_block_types: ["AttnUpBlock2D", "UpBlock2D"],
@@ -30,7 +35,7 @@ async function train(threads: number): Promise<Uint8Array> {
   const random = new Random("pixels");
   const pixels = Uint8Array.from({ length: 40 * 14 * 14 }, () => random.below(256));
   const data = idxDataset("noise", { shape: [40, 14, 14], data: pixels });
-  const model = initializeModel(config, {}, 1), settings = parseTraining({ batch_size: 5 });
+  const model = initializeModel(network, {}, 1), settings = parseTraining({ batch_size: 5 });
   using trainer = await Trainer.create(device, model, data, settings);
   for (let i = 0; i < 4; i++) await trainer.run();
   const { arrays } = await trainer.state();
@@ -41,6 +46,40 @@ Deno.test("the CPU device gives the same weights, bit for bit, whatever the numb
   const [one, two, five] = [await train(1), await train(2), await train(5)];
   assertEquals(one.length, two.length);
   assert(one.every((byte, i) => byte === two[i] && byte === five[i]));
+});
+
+Deno.test("the CPU reads parts of tensors where they lie", async () => {
+  using device = await WasmDevice.open(2);
+  const random = new Random("parts"), flat = input("flat", [5000]);
+  const odd = (start: number, shape: Shape) => viewOf(flat, start, shape);
+  const cases: Record<string, Tensor> = {
+    convolution: conv2d(odd(1, [2, 6, 6, 8]), odd(13, [3, 3, 8, 5]), odd(3, [5]), same(3)),
+    winograd: conv2d(odd(5, [2, 8, 8, 16]), odd(7, [3, 3, 16, 16]), odd(9, [16]), same(3)),
+    product: matmul(odd(3, [7, 13]), odd(101, [13, 9])),
+    softmax: softmax(odd(9, [6, 11])),
+    moments: groupNorm(odd(11, [2, 5, 5, 8]), odd(1, [8]), odd(2, [8]), 4, 1e-5),
+    quantile: quantile(odd(1, [3, 29]), 0.3),
+    rows: gather(odd(3, [7, 5]), input("index", [4], "i32")),
+  };
+  for (const [name, y] of Object.entries(cases)) {
+    const graph = makeGraph({ y });
+    using program = await device.compile(graph);
+    const copies = program.describe().stages.filter(({ op, fused }) =>
+      op === "map" && !Object.keys(fused).length
+    );
+    assertEquals(copies, [], name);
+    const data = Object.fromEntries(
+      Object.entries(program.buffers).filter(([name]) => name !== "y").map(([name, buffer]) => [
+        name,
+        buffer.dtype === "i32"
+          ? Int32Array.of(6, 0, 3, 3)
+          : Float64Array.from({ length: buffer.length }, () => Math.fround(random.between(-1, 1))),
+      ]),
+    );
+    for (const [name, values] of Object.entries(data)) program.buffers[name].write(values);
+    program.run();
+    assertClose(await program.buffers.y.read(), interpret(graph, data).y, 2e-5, name);
+  }
 });
 
 Deno.test("convolutions on the CPU compute their input, and what is made of their result, on the way", async () => {

@@ -14,10 +14,11 @@ import type { Shape } from "../../src/shape.ts";
 import { constant, input, type Tensor } from "../../src/gpu/tensor.ts";
 import type { WgslTarget } from "../../src/gpu/wgsl/kernel.ts";
 import { lowerProgram } from "../../src/gpu/wgsl/lower.ts";
-import { parseUNetConfig } from "../../src/model/unet_config.ts";
+import { parseNetwork } from "../../src/model/network.ts";
+import { denoisingNetwork } from "../../src/model/denoiser.ts";
+import "../../src/model/unet.ts";
 import { sourceOf, viewParameters } from "../../src/model/parameters.ts";
 import { parseSchedule } from "../../src/diffusion/schedule.ts";
-import { parameterLayout, unet } from "../../src/model/unet.ts";
 import { parseTraining } from "../../src/train/config.ts";
 import { makeStepSpec } from "../../src/train/step_inputs.ts";
 import { trainingStep } from "../../src/train/step.ts";
@@ -242,7 +243,7 @@ Deno.test("views of what is computed on the way are found", async () => {
 });
 
 /** The paper's network for CIFAR-10 as a GPU with usual limits computes it, by direct convolutions. */
-const paper = parseUNetConfig(paperConfigs["ddpm-cifar10-32"]);
+const paper = denoisingNetwork({ network: parseNetwork(paperConfigs["ddpm-cifar10-32"]) });
 function openPaperGpu() {
   const gpu = { subgroup: 0, lanes: 64, steps: 8, workgroups: 1024, maxStorageBuffers: 16 };
   const direct = { preferred: "implicit product, 64x64", tile: "64x64" } as const;
@@ -250,12 +251,13 @@ function openPaperGpu() {
 }
 
 Deno.test("the paper's network for CIFAR-10 takes few dispatches on a GPU", async () => {
-  const layout = parameterLayout(paper);
+  const { layout } = paper;
   using device = await openPaperGpu();
   const parameters = viewParameters(layout, input("parameters", [layout.size]));
-  const y = unet(paper, sourceOf(parameters), {
+  const y = paper.forward({ parameter: sourceOf(parameters) }, {
     sample: x([4, 32, 32, 3]),
     timestep: input("timestep", [4]),
+    conditions: {},
   });
   const { stages } = lowerProgram(device, makeGraph({ y }), {});
   const count = stages.reduce((sum, { kernels }) => sum + kernels.length, 0);
@@ -264,8 +266,8 @@ Deno.test("the paper's network for CIFAR-10 takes few dispatches on a GPU", asyn
 
 Deno.test("a training of it takes few dispatches too, and 20 MB an image", async () => {
   using device = await openPaperGpu();
-  const settings = parseTraining({}), size = { height: 32, width: 32, channels: 3 };
-  const model = { config: paper, schedule: parseSchedule({}), layout: parameterLayout(paper) };
+  const settings = parseTraining({}), size = { shape: [32, 32, 3] };
+  const model = { network: paper, schedule: parseSchedule({}) };
   const [one, few, many] = [1, 4, 16].map((part) => {
     const spec = makeStepSpec(model, size, settings, { part, images: part });
     return lowerProgram(device, trainingStep(spec, settings), {});

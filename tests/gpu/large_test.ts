@@ -3,9 +3,11 @@ import { makeGraph } from "../../src/gpu/graph.ts";
 import { grad } from "../../src/gpu/grad.ts";
 import { conv2d, same } from "../../src/gpu/ops/conv2d.ts";
 import { add, mul, square } from "../../src/gpu/ops/map.ts";
+import { gather } from "../../src/gpu/ops/gather.ts";
 import { sum } from "../../src/gpu/ops/sum.ts";
+import { slice } from "../../src/gpu/ops/view.ts";
 import { input } from "../../src/gpu/tensor.ts";
-import { openGpu } from "../device.ts";
+import { openCpuAs, openGpu } from "../device.ts";
 
 Deno.test("sums and elementwise work over more elements than a GPU lets a kernel see", async () => {
   using device = await openGpu();
@@ -36,4 +38,28 @@ Deno.test("convolutions of more pixels than a GPU counts tiles along an axis", a
     assert(Array.from(values).every((value, i) => value === 3 * (i % period)));
   check(await buffers.y.read(), 1001);
   check(await buffers.dx.read(), 1003);
+});
+
+Deno.test("a CPU reaches every element of a tensor of more than 2 GiB", async () => {
+  using device = await openCpuAs(2, {});
+  const rows = 2 ** 27 + 100, last = rows - 7;
+  const x = input("x", [rows, 4]), index = input("index", [4], "i32");
+  // Only what is read and written takes memory of the machine.
+  const outputs = { end: mul(slice(x, 0, last, 7), 2), found: gather(x, index) };
+  using program = await device.compile(makeGraph(outputs));
+  const { buffers } = program, values = Array.from({ length: 28 }, (_, i) => i + 1);
+  assertEquals(buffers.x.length, 2 ** 29 + 400);
+  buffers.x.write([-1, -2, -3, -4]);
+  buffers.x.write([5, 6, 7, 8], 2 ** 29);
+  buffers.x.write(values, 4 * last);
+  buffers.index.write([last, 0, 2 ** 27, rows - 1]);
+  program.run();
+  assertEquals([...await buffers.end.read()], values.map((v) => 2 * v));
+  assertEquals([...await buffers.found.read()], [
+    ...[1, 2, 3, 4],
+    ...[-1, -2, -3, -4],
+    ...[5, 6, 7, 8],
+    ...[25, 26, 27, 28],
+  ]);
+  assertEquals([...await buffers.x.read(2 ** 29 - 2, 4)], [0, 0, 5, 6]);
 });

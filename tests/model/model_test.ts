@@ -15,11 +15,11 @@ import {
   writeSafetensors,
 } from "../../src/formats/safetensors.ts";
 import { mutate } from "../mutate.ts";
-import { randomModel, smallConfig, tinyConfig } from "../networks.ts";
+import { randomModel, smallNetwork, tinyNetwork } from "../networks.ts";
 import { Random } from "../random.ts";
 
 const model: Model = {
-  ...randomModel(smallConfig(), { beta_schedule: "squaredcos_cap_v2" }),
+  ...randomModel(smallNetwork(), { beta_schedule: "squaredcos_cap_v2" }),
   card: { steps: "100", data: "made up" },
 };
 
@@ -29,7 +29,7 @@ function fileOf(
   changeHeader: (metadata: Record<string, string>) => Record<string, string> = (m) => m,
 ): Uint8Array<ArrayBuffer> {
   const { metadata } = readSafetensors(serializeModel(model));
-  const tensors = nameTensors(model.layout, model.parameters);
+  const tensors = nameTensors(model.network.layout, model.parameters);
   return writeSafetensors(change(tensors), changeHeader(metadata));
 }
 
@@ -42,12 +42,12 @@ const replace = (name: string, change: (tensor: NamedTensor) => NamedTensor) =>
 
 Deno.test("a model that was written is read, and writing that again gives the same bytes", () => {
   const bytes = serializeModel(model), read = parseModel(bytes);
-  assertEquals(read.config, model.config);
+  assertEquals(read.network.config, model.network.config);
   assertEquals(read.schedule, model.schedule);
   assertEquals(read.card, model.card);
-  assertEquals(read.layout, model.layout);
-  for (const { name, values } of nameTensors(model.layout, model.parameters)) {
-    const again = nameTensors(read.layout, read.parameters).find((t) => t.name === name)!;
+  assertEquals(read.network.layout, model.network.layout);
+  for (const { name, values } of nameTensors(model.network.layout, model.parameters)) {
+    const again = nameTensors(read.network.layout, read.parameters).find((t) => t.name === name)!;
     assertEquals(again.values, values, name);
   }
   assertEquals(serializeModel(read), bytes);
@@ -64,9 +64,9 @@ Deno.test("a model in 16-bit floats takes half the space and has rounded weights
 });
 
 Deno.test("a model's header has diffusers' configuration, whatever its card says", () => {
-  const card = { unet: "mine", scheduler: "mine", note: "x" };
+  const card = { network: "mine", scheduler: "mine", note: "x" };
   const { metadata } = readSafetensors(serializeModel({ ...model, card }));
-  assertEquals(JSON.parse(metadata.unet).block_out_channels, [8, 16]);
+  assertEquals(JSON.parse(metadata.network).block_out_channels, [8, 16]);
   assertEquals(JSON.parse(metadata.scheduler).beta_schedule, "squaredcos_cap_v2");
   assertEquals(metadata.note, "x");
 });
@@ -77,10 +77,10 @@ Deno.test("the order of tensors in a file does not matter", () => {
 });
 
 Deno.test("initializeModel() gives the same model for the same seed", () => {
-  const of = (seed: number) => initializeModel(smallConfig(), {}, seed).parameters;
+  const of = (seed: number) => initializeModel(smallNetwork(), {}, seed).parameters;
   assertEquals(of(3), of(3));
   assert(of(3).some((x, i) => x !== of(4)[i]));
-  assertThrows(() => initializeModel(smallConfig(), { beta_end: 5 }, 0), InputError, "beta_end");
+  assertThrows(() => initializeModel(smallNetwork(), { beta_end: 5 }, 0), InputError, "beta_end");
 });
 
 const NORM = "down_blocks.0.resnets.0.norm1.weight", CONV = "conv_in.weight";
@@ -136,10 +136,14 @@ const refusals: readonly [string, Uint8Array<ArrayBuffer>, string][] = [
     `${NORM} holds numbers that are not finite`,
   ],
   ["a file without a network in its header", fileOf((t) => t, () => ({})), "diffusers"],
-  ["a network that is no JSON", fileOf((t) => t, (m) => ({ ...m, unet: "{" })), "the network of"],
+  [
+    "a network that is no JSON",
+    fileOf((t) => t, (m) => ({ ...m, network: "{" })),
+    "the network of",
+  ],
   [
     "a network with an unknown field",
-    fileOf((t) => t, (m) => ({ ...m, unet: '{"depth":3}' })),
+    fileOf((t) => t, (m) => ({ ...m, network: '{"depth":3}' })),
     "depth",
   ],
   [
@@ -149,12 +153,15 @@ const refusals: readonly [string, Uint8Array<ArrayBuffer>, string][] = [
   ],
   [
     "the weights of another network",
-    fileOf((t) => t, (m) => ({ ...m, unet: m.unet.replace('"in_channels":1', '"in_channels":3') })),
+    fileOf(
+      (t) => t,
+      (m) => ({ ...m, network: m.network.replace('"in_channels":1', '"in_channels":3') }),
+    ),
     "conv_in.weight has shape [8, 1, 3, 3], but the network wants [8, 3, 3, 3]",
   ],
   [
     "a network that no memory holds",
-    fileOf((t) => t, (m) => ({ ...m, unet: m.unet.replace("[8,16]", "[60000,16]") })),
+    fileOf((t) => t, (m) => ({ ...m, network: m.network.replace("[8,16]", "[60000,16]") })),
     "the network wants [240000, 60000]",
   ],
   ["a file that ends within its header", serializeModel(model).subarray(0, 5000), "ends after"],
@@ -175,7 +182,7 @@ Deno.test("parseModel() tells how many tensors are too many", () => {
 });
 
 Deno.test("parseModel() takes a missing schedule for that of the DDPM paper", () => {
-  const { schedule } = parseModel(fileOf((t) => t, ({ unet }) => ({ unet })));
+  const { schedule } = parseModel(fileOf((t) => t, ({ network }) => ({ network })));
   assertEquals([schedule.betaSchedule, schedule.numTrainTimesteps], ["linear", 1000]);
 });
 
@@ -186,7 +193,7 @@ function tensorsOf(change: (tensor: FileTensor, name: string) => [string, FileTe
 }
 
 const assemble = (tensors: ReadonlyMap<string, FileTensor>) =>
-  assembleModel(model.config, model.schedule, tensors, "x").parameters;
+  assembleModel(model.network, model.schedule, tensors, "x").parameters;
 
 Deno.test("attention loads under its former names, be it dense or a convolution", () => {
   const old = { to_q: "query", to_k: "key", to_v: "value", "to_out.0": "proj_attn" };
@@ -233,16 +240,16 @@ Deno.test("weights load from half precision, brain floats and double precision",
 });
 
 Deno.test("the copy of the Fourier frequencies in early files is not in the way", () => {
-  const fourier = initializeModel(tinyConfig({ time_embedding_type: "fourier" }), {}, 0);
+  const fourier = initializeModel(tinyNetwork({ time_embedding_type: "fourier" }), {}, 0);
   const { tensors } = readSafetensors(serializeModel(fourier));
   const twice = new Map([...tensors, ["time_proj.W", tensors.get("time_proj.weight")!]]);
-  const loaded = assembleModel(fourier.config, fourier.schedule, twice, "x");
+  const loaded = assembleModel(fourier.network, fourier.schedule, twice, "x");
   assertEquals(loaded.parameters, fourier.parameters);
 });
 
 Deno.test("parseModel() gives a model or an InputError for 300 damaged files", () => {
   const random = new Random("damaged models");
-  const original = serializeModel(initializeModel(tinyConfig(), {}, 0));
+  const original = serializeModel(initializeModel(tinyNetwork(), {}, 0));
   // Most of a file is weights, which may be anything: damage is done to its first kilobytes.
   const head = original.slice(0, 4000), rest = original.slice(4000);
   for (let i = 0; i < 300; i++) {

@@ -13,9 +13,8 @@ import {
   viewParameters,
   wholeOf,
 } from "../../src/model/parameters.ts";
-import { parameterLayout } from "../../src/model/unet.ts";
 import { isDenseView, resolve } from "../../src/gpu/view.ts";
-import { smallConfig } from "../networks.ts";
+import { smallNetwork } from "../networks.ts";
 
 const spec = (name: string, shape: readonly number[], fields: Partial<ParameterSpec> = {}) =>
   ({ name, shape, order: "plain", init: "xavier", isTrained: true, ...fields }) as const;
@@ -160,7 +159,7 @@ Deno.test("the same seed gives the same weights, another seed or parameter other
 });
 
 Deno.test("a network starts with zeros in the last layer of every branch, and in biases", () => {
-  const layout = parameterLayout(smallConfig()), flat = initializeParameters(layout, 0);
+  const layout = smallNetwork().layout, flat = initializeParameters(layout, 0);
   const zeros = /(conv2|to_out\.0|conv_out)\.weight$|\.bias$/, ones = /norm\w*\.weight$/;
   let branches = 0;
   layout.specs.forEach(({ name }, i) => {

@@ -8,13 +8,13 @@ import { fetchModel } from "../../src/model/pretrained.ts";
 import { WasmDevice } from "../../src/gpu/wasm/device.ts";
 import { parseTraining } from "../../src/train/config.ts";
 import { Trainer } from "../../src/train/trainer.ts";
-import { tinyConfig } from "../networks.ts";
+import { tinyNetwork } from "../networks.ts";
 
 /** An address under which bytes can be fetched without a network. */
 const serve = (bytes: Uint8Array<ArrayBuffer>) => new URL(URL.createObjectURL(new Blob([bytes])));
 
 Deno.test("fetchModel() loads a model from any address", async () => {
-  const model = initializeModel(tinyConfig(), {}, 1), url = serve(serializeModel(model));
+  const model = initializeModel(tinyNetwork(), {}, 1), url = serve(serializeModel(model));
   assertEquals((await fetchModel(url)).parameters, model.parameters);
   URL.revokeObjectURL(url.href);
 });

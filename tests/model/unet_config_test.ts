@@ -62,6 +62,44 @@ Deno.test("parseUNetConfig() ignores private fields and those that other tools f
   assertEquals(parseUNetConfig({ ...extra }), parseUNetConfig({}));
 });
 
+/** Every field of every version of diffusers, and its defaults. */
+const { UNet2DModel: known } = JSON.parse(
+  Deno.readTextFileSync(new URL("../fixtures/diffusers-fields.json", import.meta.url))
+    .replaceAll("-Infinity", "-1"),
+) as { UNet2DModel: Record<string, [unknown]> };
+
+Deno.test("all fields of UNet2DModel are read, at their defaults, as null, and without one", () => {
+  const all = Object.fromEntries(Object.entries(known).map(([name, [value]]) => [name, value]));
+  assertEquals(Object.keys(all).length, 28);
+  const _class_name = "UNet2DModel", bare = parseUNetConfig({});
+  assertEquals(parseUNetConfig({ _class_name, _diffusers_version: "0.36.0", ...all }), bare);
+  for (const name of Object.keys(all)) {
+    const { [name]: _, ...rest } = all;
+    assertEquals(parseUNetConfig(rest), bare, name);
+    // For these, null is a value.
+    if (name === "mid_block_type" || name === "attention_head_dim") continue;
+    assertEquals(parseUNetConfig({ ...all, [name]: null }), bare, name);
+  }
+  assertEquals(parseUNetConfig({ attention_head_dim: null }).attentionHeadDim, null);
+});
+
+Deno.test("fields that repeat what follows from others are read, and unknown ones that are null", () => {
+  const same = { time_embedding_dim: 896, attn_norm_num_groups: 32, num_train_timesteps: 1000 };
+  assertEquals(parseUNetConfig({ ...same, of_the_future: null, _note: [1] }), parseUNetConfig({}));
+});
+
+Deno.test("blocks are read by the names that they first had", () => {
+  const config = parseUNetConfig({
+    ...{
+      block_out_channels: [32, 64],
+      up_block_types: ["UNetResAttnUpBlock2D", "UNetResUpBlock2D"],
+    },
+    down_block_types: ["UNetResDownBlock2D", "UNetResAttnDownBlock2D"],
+  });
+  assertEquals(config.downBlockTypes, ["DownBlock2D", "AttnDownBlock2D"]);
+  assertEquals(config.upBlockTypes, ["AttnUpBlock2D", "UpBlock2D"]);
+});
+
 /** Fields of a configuration that is refused, and what the message has to mention. */
 const refusals: readonly [unknown, string][] = [
   [null, "UNet configuration"],
@@ -86,7 +124,18 @@ const refusals: readonly [unknown, string][] = [
   [{ downsample_padding: 2 }, "downsample_padding"],
   [{ time_embedding_type: "learned" }, "time_embedding_type"],
   [{ class_embed_type: "projection" }, "class_embed_type"],
-  [{ attn_norm_num_groups: 8 }, "attn_norm_num_groups: is not supported"],
+  [{ attn_norm_num_groups: 8 }, "attn_norm_num_groups 8 is not supported: here it can only be 32"],
+  [
+    { attn_norm_num_groups: 32, resnet_time_scale_shift: "scale_shift" },
+    "attn_norm_num_groups 32 is not supported: here it can only be null",
+  ],
+  [{ mid_block_type: null }, 'mid_block_type null is not supported: here it can only be "UNetMid'],
+  [{ mid_block_type: "UNetMidBlock2DCrossAttn" }, "mid_block_type"],
+  [{ time_embedding_dim: 512 }, "time_embedding_dim 512 is not supported: here it can only be 896"],
+  [
+    { _class_name: "UNet2DConditionModel" },
+    'a "UNet2DConditionModel", but what can be read is UNet2D',
+  ],
   [{ down_block_types: ["CrossAttnDownBlock2D"] }, "down_block_types.0"],
   [{ block_out_channels: [] }, "block_out_channels"],
   [{ block_out_channels: [32, 64] }, "2 block_out_channels need as many down_block_types"],

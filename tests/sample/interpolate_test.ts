@@ -4,14 +4,14 @@ import { ReferenceDevice } from "../../src/gpu/reference.ts";
 import { interpolate, startNoise } from "../../src/sample/interpolate.ts";
 import { Sampler } from "../../src/sample/sampler.ts";
 import { assertClose } from "../close.ts";
-import { randomModel, tinyConfig } from "../networks.ts";
+import { randomModel, tinyNetwork } from "../networks.ts";
 
 const noise = (seed: number) => startNoise([8, 8, 1], { seed });
 const power = (data: Float32Array) => data.reduce((sum, x) => sum + x * x, 0) / data.length;
 
 Deno.test("startNoise() is what samplers start from", async () => {
   using device = new ReferenceDevice();
-  const model = randomModel(tinyConfig(), { clip_sample_range: 5 });
+  const model = randomModel(tinyNetwork(), { clip_sample_range: 5 });
   using sampler = await Sampler.create(device, model, { method: "ddim", steps: 2, batchSize: 3 });
   const expected = await sampler.sample({ count: 3, seed: 2 ** 40 + 5, first: 4 });
   const start = startNoise([8, 8, 1], { seed: 2 ** 40 + 5, first: 4, count: 3 });

@@ -8,19 +8,14 @@ import { randomUniform } from "../../src/gpu/ops/random.ts";
 import { reshape } from "../../src/gpu/ops/view.ts";
 import { interpret, ReferenceDevice } from "../../src/gpu/reference.ts";
 import { constant, type Tensor } from "../../src/gpu/tensor.ts";
+import { type Denoiser, denoiserFrom } from "../../src/diffusion/denoiser.ts";
 import { NoiseSchedule, parseSchedule } from "../../src/diffusion/schedule.ts";
 import { BIN_STREAM } from "../../src/sample/probability_flow.ts";
-import {
-  boundOf,
-  densityOf,
-  type FilledJudge,
-  measureBound,
-  measureDensity,
-} from "../../src/sample/likelihood.ts";
-import type { Images } from "../../src/sample/options.ts";
+import { boundOf, densityOf, measureBound, measureDensity } from "../../src/sample/likelihood.ts";
+import type { Samples } from "../../src/sample/options.ts";
 import { assertClose } from "../close.ts";
 import { openCpuAs, openGpu } from "../device.ts";
-import { randomModel, tinyConfig } from "../networks.ts";
+import { randomModel, tinyNetwork } from "../networks.ts";
 import { Random } from "../random.ts";
 
 /** Pixels are normally distributed, rounded to bytes. */
@@ -32,16 +27,15 @@ const data = Float32Array.from({ length: COUNT * VALUES }, () => {
   const byte = Math.round((MEAN + DEVIATION * normal() + 1) * 127.5);
   return Math.min(Math.max(byte, 0), 255) / 127.5 - 1;
 });
-const images: Images = { count: COUNT, height: SIDE, width: SIDE, channels: 1, data };
+const images: Samples = { count: COUNT, shape: [SIDE, SIDE, 1], data };
 
 /** The best there is for such pixels, at any time between timesteps. */
-function oracle(fields: object): FilledJudge {
+function oracle(fields: object): Denoiser {
   const schedule = new NoiseSchedule(parseSchedule({ clip_sample: false, ...fields }));
   const logs = constant(Array.from(schedule.sigmas, Math.log), [schedule.sigmas.length, 1]);
   const logAt = (t: Tensor) => gather(logs, map([t], (t) => t, "i32"));
-  return {
-    schedule,
-    network(x, time) {
+  return denoiserFrom(
+    (x, time) => {
       const whole = map([map([time], (t) => t, "i32")], (t) => t);
       const between = [whole, map([whole], (t) => e.add(t, 1))].map(logAt);
       const shape = [x.shape[0], 1, 1, 1];
@@ -57,8 +51,8 @@ function oracle(fields: object): FilledJudge {
         return e.div(e.mul(s, centred), e.add(squares, DEVIATION ** 2));
       });
     },
-    ...{ values: {}, hasLabels: false },
-  };
+    { schedule, itemShape: images.shape },
+  );
 }
 
 const mean = (values: readonly number[]) => values.reduce((a, b) => a + b) / values.length;
@@ -150,18 +144,18 @@ Deno.test("the flow's density converges with the fourth power of the step", asyn
 });
 
 /** Images of any kind. */
-const some: Images = {
-  ...{ count: 3, height: 8, width: 8, channels: 1 },
+const some: Samples = {
+  ...{ count: 3, shape: [8, 8, 1] },
   data: Float32Array.from({ length: 192 }, (_, i) => (i * 37 % 256) / 127.5 - 1),
 };
 const schedule = { num_train_timesteps: 6 };
-const model = randomModel(tinyConfig(), { ...schedule, prediction_type: "v_prediction" });
+const model = randomModel(tinyNetwork(), { ...schedule, prediction_type: "v_prediction" });
 
 Deno.test("likelihoods are the same on all devices, for any batch size", async () => {
-  const learned = randomModel(tinyConfig({ out_channels: 2 }), {
+  const learned = randomModel(tinyNetwork({ out_channels: 2 }), {
     ...{ ...schedule, variance_type: "learned_range" },
   });
-  const classes = randomModel(tinyConfig({ num_class_embeds: 3 }), schedule);
+  const classes = randomModel(tinyNetwork({ num_class_embeds: 3 }), schedule);
   for (const judged of [model, learned, classes]) {
     const labels = judged === classes ? { labels: [2, 0, 1] } : {}, all = [];
     for (const device of [new ReferenceDevice(), await openCpuAs(2, {}), await openGpu()]) {
@@ -202,10 +196,14 @@ Deno.test("likelihoods of images that do not fit are refused", async () => {
       why,
     );
   await refuse({ count: 2 }, {}, "are not 192 values");
-  await refuse({ channels: 3, count: 1 }, {}, "3 channels");
+  await refuse({ shape: [8, 8, 3], count: 1 }, {}, "3 channels");
   await refuse({}, { batchSize: 0 }, "batch size is 0");
-  const classes = randomModel(tinyConfig({ num_class_embeds: 3 }), schedule);
-  await assertRejects(() => measureBound(device, classes, some), InputError, "classes 0 to 2");
+  const classes = randomModel(tinyNetwork({ num_class_embeds: 3 }), schedule);
+  await assertRejects(
+    () => measureBound(device, classes, some),
+    InputError,
+    "3 classes: give a label",
+  );
   await assertRejects(
     () => measureDensity(device, model, some, { steps: 0 }),
     InputError,

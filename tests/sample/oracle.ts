@@ -13,6 +13,7 @@ import { randomNormal } from "../../src/gpu/ops/random.ts";
 import { reshape, slice } from "../../src/gpu/ops/view.ts";
 import { interpret } from "../../src/gpu/reference.ts";
 import { constant, input } from "../../src/gpu/tensor.ts";
+import { denoiserFrom, limited } from "../../src/diffusion/denoiser.ts";
 import { targetOf } from "../../src/diffusion/prediction.ts";
 import {
   type NoiseLevel,
@@ -21,7 +22,7 @@ import {
 } from "../../src/diffusion/schedule.ts";
 import type { MethodOptions } from "../../src/sample/options.ts";
 import type { Solver, Step, UpdateTable, Weights } from "../../src/sample/solver.ts";
-import { memoriesOf, samplingStep } from "../../src/sample/step.ts";
+import { encodeTable, memoriesOf, samplingStep, tableLayout } from "../../src/sample/step.ts";
 import { makeUpdateTable } from "../../src/sample/timesteps.ts";
 
 /** Images whose pixels are normal and independent, so that everything is known of them. */
@@ -134,19 +135,16 @@ export function sampleByOracle(
   );
   const [alpha, sigma] = [0, 1].map((i) => reshape(slice(levels, 1, i, 1), [1, 1, 1, 1]));
   const known = constant(target, shape);
-  const updates = samplingStep(
-    config,
-    plan,
-    x,
-    index,
+  const random = { seed, first, step: index }, layout = tableLayout(plan);
+  const denoiser = limited(denoiserFrom(
     (shown) => {
-      // Networks of EDM see it in another scale.
-      const v = { alpha, sigma, data: config.sigmaData ** 2 };
-      const noisy = config.predictionType === "edm"
-        ? map(
-          [shown, v.alpha, v.sigma],
-          (x, a, s) => e.mul(x, e.sqrt(e.add(e.mul(s, s), e.mul(e.mul(a, a), v.data)))),
-        )
+      // Networks of EDM and of flows see it in another scale.
+      const data = config.sigmaData ** 2, isFlow = config.predictionType === "flow_prediction";
+      const noisy = config.predictionType === "edm" || isFlow
+        ? map([shown, alpha, sigma], (x, a, s) => {
+          const edm = () => e.sqrt(e.add(e.mul(s, s), e.mul(e.mul(a, a), data)));
+          return e.mul(x, isFlow ? e.add(a, s) : edm());
+        })
         : shown;
       const epsilon = map(
         [noisy, known, alpha, sigma],
@@ -154,7 +152,13 @@ export function sampleByOracle(
       );
       return targetOf(config, { sample: known, epsilon }, { alpha, sigma });
     },
-    () => randomNormal(shape, { seed, first, step: index }, 1),
+    { schedule: new NoiseSchedule(config), itemShape: shape.slice(1) },
+  ));
+  const updates = samplingStep(
+    (query) => denoiser.estimate({ ...query, random, conditions: {} }),
+    layout,
+    { x, index, table: constant(encodeTable(layout, plan), [plan.length, layout.columns.length]) },
+    () => randomNormal(shape, random, 1),
   );
   const graph = makeGraph({}, [...updates, [index, map([index], (i) => e.add(i, 1), "i32")]]);
   const state = {

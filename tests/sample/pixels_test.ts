@@ -1,6 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { makeGrid, makePicture } from "../../src/sample/pixels.ts";
-import type { Images } from "../../src/sample/options.ts";
+import type { Samples } from "../../src/sample/options.ts";
 
 const imagesOf = (
   count: number,
@@ -8,8 +8,8 @@ const imagesOf = (
   width: number,
   channels: number,
   value: (i: number) => number,
-): Images => ({
-  ...{ count, height, width, channels },
+): Samples => ({
+  ...{ count, shape: [height, width, channels] },
   data: Float32Array.from({ length: count * height * width * channels }, (_, i) => value(i)),
 });
 

@@ -4,27 +4,27 @@ import { DeviceError } from "../../src/gpu/device.ts";
 import { ReferenceDevice } from "../../src/gpu/reference.ts";
 import { initializeModel } from "../../src/model/model.ts";
 import { NoiseSchedule } from "../../src/diffusion/schedule.ts";
-import type { Images, SamplerOptions } from "../../src/sample/options.ts";
+import type { SamplerOptions, Samples } from "../../src/sample/options.ts";
 import { type MethodName, methods } from "../../src/sample/solvers/mod.ts";
 import { Sampler } from "../../src/sample/sampler.ts";
 import { makeUpdateTable } from "../../src/sample/timesteps.ts";
 import { assertClose } from "../close.ts";
 import { openCpuAs, openGpu } from "../device.ts";
-import { randomModel, smallConfig, tinyConfig } from "../networks.ts";
+import { randomModel, smallNetwork, tinyNetwork } from "../networks.ts";
 
 /** A network whose images are not clipped to black and white, in which differences would drown. */
 const soft = { clip_sample_range: 5 };
-const tiny = randomModel(tinyConfig(), soft), small = randomModel(smallConfig(), soft);
+const tiny = randomModel(tinyNetwork(), soft), small = randomModel(smallNetwork(), soft);
 /** One whose predictions change slowly with x, as those of trained networks do. */
 const calm = {
   ...tiny,
   parameters: tiny.parameters.map((x) => x / 2),
   schedule: { ...tiny.schedule, clipSample: false },
 };
-const classes = randomModel(tinyConfig({ num_class_embeds: 3 }), soft);
+const classes = randomModel(tinyNetwork({ num_class_embeds: 3 }), soft);
 
 /** The images of a batch, one by one. */
-const split = ({ count, data }: Images) =>
+const split = ({ count, data }: Samples) =>
   Array.from(
     { length: count },
     (_, i) => data.slice(i * data.length / count, (i + 1) * data.length / count),
@@ -57,11 +57,24 @@ for (const method of ["ddim", "ddpm"] as const) {
       images.push(await sampler.sample({ count: 2, seed: 2 ** 33 + 1 }));
     }
     for (const { data } of images) assertClose(data, images[0].data, 1e-3);
-    assertEquals({ ...images[0], data: 0 }, {
-      ...{ count: 2, height: 8, width: 8, channels: 1, data: 0 },
-    });
+    assertEquals({ ...images[0], data: 0 }, { count: 2, shape: [8, 8, 1], data: 0 });
   });
 }
+
+Deno.test("all devices make the same images with dynamic thresholding", async () => {
+  const schedule = { thresholding: true, clip_sample: false, sample_max_value: 2 };
+  const model = randomModel(tinyNetwork(), schedule), images = [];
+  for (const device of [new ReferenceDevice(), await openGpu(), await openCpuAs(2, {})]) {
+    using _ = device;
+    const options = { method: "ddim", steps: 3, batchSize: 3 } as const;
+    using sampler = await Sampler.create(device, model, options);
+    images.push((await sampler.sample({ count: 3, seed: 1 })).data);
+  }
+  for (const data of images) {
+    assert(data.every((x) => Math.abs(x) <= 1) && data.some((x) => Math.abs(x) > 0.9));
+    assertClose(data, images[0], 1e-4);
+  }
+});
 
 Deno.test("the same seed gives the same images again, another seed others", async () => {
   using device = await openGpu();
@@ -81,7 +94,7 @@ Deno.test("the same seed gives the same images again, another seed others", asyn
 Deno.test("every step of ddpm adds fresh normal noise", async () => {
   // A fresh network predicts zero. If that is x_0, then x_s = c x_t + d z, and z can be seen.
   const schedule = { prediction_type: "sample" }, steps = 8, seen: Float32Array[] = [];
-  const model = initializeModel(tinyConfig(), schedule, 0);
+  const model = initializeModel(tinyNetwork(), schedule, 0);
   const plan = makeUpdateTable(methods.ddpm, new NoiseSchedule(model.schedule), steps, {});
   const weights = plan.map(({ next }) => next.x);
   using device = await openGpu();
@@ -128,13 +141,13 @@ Deno.test("a sampler makes images of any size that fits, not only of the model's
   using device = await openGpu();
   using sampler = await Sampler.create(device, small, { size: [4, 6], steps: 2, batchSize: 2 });
   const images = await sampler.sample({ count: 3 });
-  assertEquals([images.count, images.height, images.width, images.data.length], [3, 4, 6, 72]);
+  assertEquals([images.count, ...images.shape, images.data.length], [3, 4, 6, 1, 72]);
   assert(images.data.every((x) => Number.isFinite(x) && x !== 0));
 });
 
 Deno.test("images are clipped to [-1, 1] by default", async () => {
   using device = await openGpu();
-  const model = randomModel(tinyConfig());
+  const model = randomModel(tinyNetwork());
   for (const method of ["ddim", "ddpm"] as const) {
     using sampler = await Sampler.create(device, model, { method, steps: 3, batchSize: 4 });
     const { data } = await sampler.sample({ count: 4 });
@@ -248,7 +261,7 @@ Deno.test("all methods make the same images on all devices", async () => {
   using __ = cpu;
   for (const method of Object.keys(methods) as MethodName[]) {
     if (methods[method].isInverse) continue;
-    const images: Images[] = [];
+    const images: Samples[] = [];
     for (const device of [reference, gpu, cpu]) {
       using sampler = await Sampler.create(device, tiny, { method, steps: 5, batchSize: 2 });
       images.push(await sampler.sample({ count: 2, seed: 5 }));
@@ -262,7 +275,8 @@ Deno.test("a network that predicts what is no number is an error, not a clipped 
   for (const device of [new ReferenceDevice(), await openGpu(), await openCpuAs(2, {})]) {
     using _ = device;
     using sampler = await Sampler.create(device, damaged, { steps: 3, batchSize: 1 });
-    await assertRejects(() => sampler.sample(), InputError, "predicts what is no number (NaN");
+    const error = await assertRejects(() => sampler.sample(), Error, "predicts what is no number");
+    assert(!(error instanceof InputError), "it is no fault of the settings");
     using good = await Sampler.create(device, tiny, { steps: 3, batchSize: 1 });
     assertEquals((await good.sample()).count, 1);
   }
@@ -270,12 +284,12 @@ Deno.test("a network that predicts what is no number is an error, not a clipped 
 
 Deno.test("a network may choose its variances, and be one of EDM's", async () => {
   using device = new ReferenceDevice();
-  const learned = randomModel(tinyConfig({ out_channels: 2 }), { variance_type: "learned_range" });
-  const edm = randomModel(tinyConfig(), { beta_schedule: "edm", prediction_type: "edm" });
+  const learned = randomModel(tinyNetwork({ out_channels: 2 }), { variance_type: "learned_range" });
+  const edm = randomModel(tinyNetwork(), { beta_schedule: "edm", prediction_type: "edm" });
   for (const [model, method] of [[learned, "ddpm"], [learned, "heun"], [edm, "edm"]] as const) {
     using sampler = await Sampler.create(device, model, { method, steps: 3, batchSize: 1 });
-    const { channels, data } = await sampler.sample();
-    assertEquals([channels, data.length], [1, 64]);
+    const { shape, data } = await sampler.sample();
+    assertEquals([...shape, data.length], [8, 8, 1, 64]);
     assert(data.every(Number.isFinite) && new Set(data).size > 10);
   }
 });
@@ -311,7 +325,7 @@ Deno.test("labels are refused where there are none, too few, or of no class", as
 
 Deno.test("a sampler uses parameters that somebody else owns as they are at the time", async () => {
   using device = await openGpu();
-  using parameters = device.buffer(tiny.layout.size);
+  using parameters = device.buffer(tiny.network.layout.size);
   using own = await Sampler.create(device, tiny, { steps: 2, batchSize: 1 });
   const options: SamplerOptions = { steps: 2, batchSize: 1, parameters };
   {
@@ -336,7 +350,7 @@ const refusals: readonly [string, SamplerOptions, string][] = [
   ["empty batches", { batchSize: 0 }, "the batch size is 0, but must be an integer from 1 on"],
   ["half an image", { batchSize: 1.5 }, "the batch size is 1.5"],
   ["a size that cannot be halved", { size: [7, 8] }, "Images of 7x8 do not fit"],
-  ["a size of nothing", { size: [8, 0] }, "the height or width is 0"],
+  ["a size of nothing", { size: [8, 0] }, "Bad size 8x0"],
   [
     "an unknown method",
     { method: "leap" as MethodName },
@@ -360,15 +374,61 @@ for (
       { out_channels: 2 },
       "predicts 2 channels of images that have 1",
     ],
-    ["with timesteps for classes", { class_embed_type: "timestep" }, "class_embed_type timestep"],
   ] as const
 ) {
   Deno.test(`Sampler.create() refuses a network ${what}`, async () => {
     using device = new ReferenceDevice();
-    const model = randomModel(tinyConfig(fields));
+    const model = randomModel(tinyNetwork(fields));
     await assertRejects(() => Sampler.create(device, model), InputError, why);
   });
 }
+
+Deno.test("networks may take timesteps or vectors for classes, without a default", async () => {
+  using device = new ReferenceDevice();
+  for (const [class_embed_type, each] of [["timestep", 1], ["identity", 32]] as const) {
+    const model = randomModel(tinyNetwork({ class_embed_type }), soft);
+    using sampler = await Sampler.create(device, model, { steps: 2, batchSize: 2 });
+    await assertRejects(() => sampler.sample(), InputError, "needs the condition labels");
+    const of = async (value: number) => {
+      const labels = new Array(each).fill(value);
+      return (await sampler.sample({ count: 2, conditions: { labels } })).data;
+    };
+    assertEquals(await of(3), await of(3));
+    const [a, b] = [await of(3), await of(400)];
+    assert(a.some((x, i) => Math.abs(x - b[i]) > 1e-4), class_embed_type);
+  }
+});
+
+Deno.test("calls at the same time take turns, and streams may be followed side by side", async () => {
+  for (const open of [openGpu, () => openCpuAs(2, {})]) {
+    using device = await open();
+    using sampler = await Sampler.create(device, tiny, { steps: 6, batchSize: 2 });
+    const one = await sampler.sample({ count: 3, seed: 1 });
+    const two = await sampler.sample({ count: 3, seed: 2 });
+    assert(one.data.some((x, i) => Math.abs(x - two.data[i]) > 0.1));
+    const both = await Promise.all([1, 2].map((seed) => sampler.sample({ count: 3, seed })));
+    assertEquals(both, [one, two]);
+
+    const follow = async (seed: number) => {
+      const stream = sampler.stream({ count: 3, seed, every: 1 });
+      for (;;) {
+        const { done, value } = await stream.next();
+        if (done) return value;
+      }
+    };
+    assertEquals(await Promise.all([follow(1), follow(2), follow(1)]), [one, two, one]);
+    // Within a stream, too, where its consumer wants something else meanwhile.
+    const stream = sampler.stream({ count: 3, seed: 1, every: 2 });
+    for (;;) {
+      const { done, value } = await stream.next();
+      if (done) {
+        assertEquals(value, one);
+        break;
+      }
+      assertEquals(await sampler.sample({ count: 3, seed: 2 }), two);
+    }
+  }
+});
 
 Deno.test("sample() refuses numbers that make no sense", async () => {
   using device = new ReferenceDevice();

@@ -6,18 +6,17 @@ import { sizeOf } from "../../src/shape.ts";
 import { input } from "../../src/gpu/tensor.ts";
 import { initializeModel } from "../../src/model/model.ts";
 import { sourceOf, viewParameters } from "../../src/model/parameters.ts";
-import { unet } from "../../src/model/unet.ts";
 import { parseTraining } from "../../src/train/config.ts";
 import type { Dataset } from "../../src/data/dataset.ts";
 import { LossScale, unlessSkipped } from "../../src/train/loss_scale.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import { assertClose } from "../close.ts";
 import { openCpuAs, openGpu } from "../device.ts";
-import { randomModel, smallConfig, tinyConfig } from "../networks.ts";
+import { randomModel, smallNetwork, tinyNetwork } from "../networks.ts";
 
 /** Sixteen pictures, each of another wave. */
 const waves: Dataset = {
-  ...{ name: "waves", count: 16, height: 8, width: 8, channels: 1 },
+  ...{ name: "waves", count: 16, shape: [8, 8, 1] },
   read(index, out, offset) {
     for (let i = 0; i < 64; i++) out[offset + i] = Math.sin(i * (index + 1) / 7);
   },
@@ -62,14 +61,13 @@ Deno.test("a step that is skipped leaves the weights and Adam's count of steps a
 
 Deno.test("a network with halves predicts what it does without", async () => {
   using device = await openGpu();
-  const { config, layout, parameters } = randomModel(smallConfig({ sample_size: 16 }));
-  const prediction = unet(
-    config,
-    sourceOf(viewParameters(layout, input("parameters", [layout.size]))),
-    {
-      ...{ sample: input("sample", [3, 16, 16, 1]), timestep: input("timestep", [3]) },
-    },
-  );
+  const network = smallNetwork({ sample_size: 16 }), { layout } = network;
+  const { parameters } = randomModel(network);
+  const parameter = sourceOf(viewParameters(layout, input("parameters", [layout.size])));
+  const prediction = network.forward({ parameter }, {
+    ...{ sample: input("sample", [3, 16, 16, 1]), timestep: input("timestep", [3]) },
+    conditions: {},
+  });
   const graph = makeGraph({ prediction }), predictions = [];
   for (const precision of ["f32", "f16"] as const) {
     using program = await device.compile(graph, { precision });
@@ -86,7 +84,7 @@ Deno.test("a network with halves predicts what it does without", async () => {
 
 Deno.test("a training with halves goes as one without, in one go and in parts", async () => {
   using device = await openGpu();
-  const model = initializeModel(tinyConfig(), {}, 0);
+  const model = initializeModel(tinyNetwork(), {}, 0);
   const lossesOf = async (fields: Record<string, unknown>) => {
     using trainer = await Trainer.create(device, model, waves, settingsOf(fields));
     for (let i = 0; i < 40; i++) await trainer.run();
@@ -105,9 +103,9 @@ Deno.test("a training with halves goes as one without, in one go and in parts", 
 
 Deno.test("a step whose gradients overflow is skipped, and the training goes on", async () => {
   using device = await openGpu();
-  const model = randomModel(tinyConfig()), settings = settingsOf({ learning_rate: 0.001 });
+  const model = randomModel(tinyNetwork()), settings = settingsOf({ learning_rate: 0.001 });
   using trainer = await Trainer.create(device, model, waves, settings);
-  const before = await trainer.state(), { specs, offsets } = model.layout;
+  const before = await trainer.state(), { specs, offsets } = model.network.layout;
   const scaling = Float32Array.from([2 ** 24, 5, 1, 1]);
   // With large weights at the end, gradients of such a scale are beyond 65,504.
   const last = specs.findIndex(({ name }) => name === "conv_out.weight");
@@ -134,7 +132,7 @@ Deno.test("a step whose gradients overflow is skipped, and the training goes on"
 for (const fields of [{}, { micro_batch: 2 }]) {
   Deno.test(`an interrupted training with halves ends where it would have: ${JSON.stringify(fields)}`, async () => {
     using device = await openGpu();
-    const model = randomModel(smallConfig()), settings = settingsOf(fields);
+    const model = randomModel(smallNetwork()), settings = settingsOf(fields);
     using whole = await Trainer.create(device, model, waves, settings);
     for (let i = 0; i < 6; i++) await whole.run();
     using first = await Trainer.create(device, model, waves, settings);
@@ -142,7 +140,7 @@ for (const fields of [{}, { micro_batch: 2 }]) {
     const state = await first.state();
     using second = await Trainer.create(
       device,
-      initializeModel(model.config, {}, 9),
+      initializeModel(model.network, {}, 9),
       waves,
       settings,
     );
@@ -155,7 +153,7 @@ for (const fields of [{}, { micro_batch: 2 }]) {
 
 Deno.test("devices without 16-bit floats refuse a training with them", async () => {
   using device = await openCpuAs(1, {});
-  const model = initializeModel(tinyConfig(), {}, 0);
+  const model = initializeModel(tinyNetwork(), {}, 0);
   for (const fields of [{}, { micro_batch: 2 }]) {
     const settings = settingsOf(fields);
     const error = await assertRejects(

@@ -7,6 +7,7 @@ import { interpret } from "../../src/gpu/reference.ts";
 import { constant, type HostArray, input, type Tensor } from "../../src/gpu/tensor.ts";
 import { initializeModel, type Model } from "../../src/model/model.ts";
 import { viewParameters } from "../../src/model/parameters.ts";
+import { denoisingNetwork } from "../../src/model/denoiser.ts";
 import { NoiseSchedule } from "../../src/diffusion/schedule.ts";
 import {
   type Batch,
@@ -17,16 +18,17 @@ import {
 } from "../../src/train/objective.ts";
 import { assertClose } from "../close.ts";
 import { batch, images, noise, shape, timesteps } from "./batch.ts";
-import { randomModel, tinyConfig } from "../networks.ts";
+import { randomModel, tinyNetwork } from "../networks.ts";
 import { Random } from "../random.ts";
 
 const mean16 = (values: readonly number[]) => values.reduce((a, b) => a + b) / 16;
 
 /** The losses of a model as a function of its parameters. */
 function build(model: Model, settings: Partial<ObjectiveConfig>, changes: Partial<Batch> = {}) {
-  const flat = input("parameters", [model.layout.size]), views = viewParameters(model.layout, flat);
+  const flat = input("parameters", [model.network.layout.size]),
+    views = viewParameters(model.network.layout, flat);
   const all = { ...SIMPLE, ...settings };
-  const losses = diffusionLosses(model.config, model.schedule, all, views, {
+  const losses = diffusionLosses(denoisingNetwork(model), model.schedule, all, views, {
     ...batch,
     ...changes,
   });
@@ -37,7 +39,7 @@ function build(model: Model, settings: Partial<ObjectiveConfig>, changes: Partia
   return { losses, views, at };
 }
 
-const zeros = (schedule: object) => initializeModel(tinyConfig(), schedule, 0);
+const zeros = (schedule: object) => initializeModel(tinyNetwork(), schedule, 0);
 
 /** What the network should have said of image i, d x_0 / d prediction, and the SNR. */
 function targetsOf(model: Model, i: number): { target: number[]; snr: number; slope: number } {
@@ -54,11 +56,12 @@ function targetsOf(model: Model, i: number): { target: number[]; snr: number; sl
     sample: { target: x, slope: 1 },
     v_prediction: { target: x.map((x, k) => a * eps[k] - s * x), slope: s },
     edm: { target: edm, slope: sigma * data / Math.sqrt(power) },
+    flow_prediction: { target: x.map((x, k) => eps[k] - x), slope: s / (a + s) },
   };
   return { ...answers[model.schedule.predictionType], snr: bar / (1 - bar) };
 }
 
-const kinds = ["epsilon", "sample", "v_prediction", "edm"];
+const kinds = ["epsilon", "sample", "v_prediction", "edm", "flow_prediction"];
 
 for (const prediction_type of kinds) {
   Deno.test(`a network that predicts zero has the target for a difference: ${prediction_type}`, () => {
@@ -110,12 +113,12 @@ Deno.test("min_snr is what Hang et al. 2023 give for noise and v", () => {
 });
 
 Deno.test("EDM's weighting counts all noise levels the same in what its network predicts", () => {
-  const model = randomModel(tinyConfig(), { prediction_type: "edm" });
+  const model = randomModel(tinyNetwork(), { prediction_type: "edm" });
   assertClose(build(model, { lossWeighting: "edm" }).at(), build(model, {}).at(), 1e-5);
 });
 
 Deno.test("noise levels may lie between timesteps for edm", () => {
-  const model = randomModel(tinyConfig(), { prediction_type: "edm" });
+  const model = randomModel(tinyNetwork(), { prediction_type: "edm" });
   const { sigmas } = new NoiseSchedule(model.schedule);
   const given = timesteps.map((t) => sigmas[t]);
   const zero = constant(new Int32Array(2));
@@ -128,22 +131,22 @@ Deno.test("noise levels may lie between timesteps for edm", () => {
 
 const learned = { variance_type: "learned_range" };
 const learning = (fields: object = {}) =>
-  randomModel(tinyConfig({ out_channels: 2 }), { ...learned, ...fields });
+  randomModel(tinyNetwork({ out_channels: 2 }), { ...learned, ...fields });
 /** Of both kinds of terms. */
 const early = { timesteps: constant(new Int32Array([0, 400])) };
 type Case = readonly [string, Model, Partial<ObjectiveConfig>, Partial<Batch>];
 const cases: readonly Case[] = [
   ...kinds.map((prediction_type): Case => [
     `mse, ${prediction_type}`,
-    ...[randomModel(tinyConfig(), { prediction_type }), {}, {}] as const,
+    ...[randomModel(tinyNetwork(), { prediction_type }), {}, {}] as const,
   ]),
-  ["l1", randomModel(tinyConfig()), { objective: "l1" }, {}],
-  ["huber", randomModel(tinyConfig()), { objective: "huber", huberDelta: 0.5 }, {}],
-  ["min_snr", randomModel(tinyConfig()), { lossWeighting: "min_snr" }, {}],
-  ["vlb, fixed_small", randomModel(tinyConfig()), { objective: "vlb" }, early],
+  ["l1", randomModel(tinyNetwork()), { objective: "l1" }, {}],
+  ["huber", randomModel(tinyNetwork()), { objective: "huber", huberDelta: 0.5 }, {}],
+  ["min_snr", randomModel(tinyNetwork()), { lossWeighting: "min_snr" }, {}],
+  ["vlb, fixed_small", randomModel(tinyNetwork()), { objective: "vlb" }, early],
   [
     "vlb, fixed_large",
-    randomModel(tinyConfig(), { variance_type: "fixed_large", prediction_type: "v_prediction" }),
+    randomModel(tinyNetwork(), { variance_type: "fixed_large", prediction_type: "v_prediction" }),
     { objective: "vlb" },
     early,
   ],
@@ -159,7 +162,7 @@ const cases: readonly Case[] = [
 for (const [name, model, settings, changes] of cases) {
   Deno.test(`gradients of objectives equal central differences: ${name}`, () => {
     const { losses, views, at } = build(model, settings, changes);
-    const { specs, offsets } = model.layout, random = new Random(name);
+    const { specs, offsets } = model.network.layout, random = new Random(name);
     const picked = ["conv_in.weight", "conv_out.weight", "conv_out.bias"].map((name) =>
       specs.findIndex((spec) => spec.name === name)
     );
@@ -205,8 +208,12 @@ Deno.test("hybrid learns what it predicts as mse does, and variances by the boun
 
 Deno.test("objectives, variances and networks that do not go together are refused", () => {
   const check = (fields: object, objective: ObjectiveConfig["objective"], channels = 1) => () => {
-    const { config, schedule } = initializeModel(tinyConfig({ out_channels: channels }), fields, 0);
-    checkObjective({ ...SIMPLE, objective }, schedule, config);
+    const { network, schedule } = initializeModel(
+      tinyNetwork({ out_channels: channels }),
+      fields,
+      0,
+    );
+    checkObjective({ ...SIMPLE, objective }, schedule, denoisingNetwork({ network }));
   };
   assertThrows(check(learned, "mse", 2), InputError, "hybrid and vlb");
   assertThrows(check({}, "hybrid"), InputError, "learned_range");
@@ -217,7 +224,7 @@ Deno.test("objectives, variances and networks that do not go together are refuse
 });
 
 Deno.test("the network sees the image, as noisy as its timestep says, and the timestep", () => {
-  const model = randomModel(tinyConfig());
+  const model = randomModel(tinyNetwork());
   const lossAt = (changes: Partial<Batch>) => build(model, {}, changes).at()[0];
   // At the last step next to nothing of the image is left, at the first next to all of it.
   const at = (t: number, images: HostArray) =>
@@ -229,7 +236,7 @@ Deno.test("the network sees the image, as noisy as its timestep says, and the ti
 });
 
 Deno.test("dropout changes the loss, in another way at every step", () => {
-  const model = randomModel(tinyConfig({ dropout: 0.3 })), step = input("step", [1], "i32");
+  const model = randomModel(tinyNetwork({ dropout: 0.3 })), step = input("step", [1], "i32");
   const of = (random?: Batch["random"]): Tensor =>
     sum(build(model, {}, random ? { random } : {}).losses);
   const evaluate = (loss: Tensor, k: number) =>

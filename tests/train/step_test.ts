@@ -1,7 +1,8 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { interpret } from "../../src/gpu/reference.ts";
 import { type HostArray, input } from "../../src/gpu/tensor.ts";
-import { parseUNetConfig } from "../../src/model/unet_config.ts";
+import { denoisingNetwork } from "../../src/model/denoiser.ts";
+import { parseNetwork } from "../../src/model/network.ts";
 import { initializeModel, type Model } from "../../src/model/model.ts";
 import { SIMPLE } from "../../src/train/objective.ts";
 import {
@@ -12,34 +13,34 @@ import {
   ROW,
   trainingStep,
 } from "../../src/train/step.ts";
-import { assertClose } from "../close.ts";
+import { assertParametersClose } from "../close.ts";
 import { openCpuAs, openGpu } from "../device.ts";
 import { batch } from "./batch.ts";
-import { randomModel, tinyConfig } from "../networks.ts";
+import { randomModel, tinyNetwork } from "../networks.ts";
 
 const settings: OptimizerConfig = {
   precision: "f32",
   ...{ optimizer: "adamw", betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, maxGradNorm: 1e9 },
 };
 const rates: Rates = { learningRate: 0.01, emaDecay: 0.75, step: 0 };
-const model = randomModel(tinyConfig());
+const model = randomModel(tinyNetwork());
 
 /** The state after a step from scratch, in double precision. */
 function takeStep(
-  { config, schedule, layout, parameters }: Model = model,
+  { network, schedule, parameters }: Model = model,
   changes: Partial<OptimizerConfig & Rates> = {},
   before: Readonly<Record<string, HostArray>> = {},
 ): Record<string, HostArray> {
   const all = { ...settings, ...rates, ...changes };
   const graph = trainingStep(
-    { config, schedule, layout, objective: SIMPLE, batch, images: 2 },
+    { network: denoisingNetwork({ network }), schedule, objective: SIMPLE, batch, images: 2 },
     all,
   );
   const state = {
     parameters: Float64Array.from(parameters),
     ema: Float64Array.from(parameters),
-    moment1: new Float64Array(layout.size),
-    moment2: new Float64Array(layout.size),
+    moment1: new Float64Array(network.layout.size),
+    moment2: new Float64Array(network.layout.size),
     history: new Float64Array(ROW * HISTORY),
     ...before,
   };
@@ -57,6 +58,10 @@ Deno.test("encodeRates() corrects the bias of Adam's moments and wraps the histo
   assertEquals(encodeRates({ ...rates, step: HISTORY + 5 }, settings)[4], 5);
 });
 
+/** Compares flat arrays, parameter by parameter. */
+const assertClose = (actual: ArrayLike<number>, expected: ArrayLike<number>, tolerance: number) =>
+  assertParametersClose(model.network.layout, actual, expected, tolerance, "values");
+
 Deno.test("Adam's first step moves every weight by the learning rate against its gradient", () => {
   const { parameters, moment1 } = takeStep();
   let moved = 0;
@@ -65,7 +70,10 @@ Deno.test("Adam's first step moves every weight by the learning rate against its
     assertAlmostEquals(parameters[i] - model.parameters[i], -0.01 * Math.sign(m), 1e-5);
     moved++;
   });
-  assert(moved > 0.9 * model.layout.count, `${moved} of ${model.layout.count} weights moved`);
+  assert(
+    moved > 0.9 * model.network.layout.count,
+    `${moved} of ${model.network.layout.count} weights moved`,
+  );
 });
 
 Deno.test("a step lowers the loss of its batch", () => {
@@ -129,10 +137,11 @@ Deno.test("the history takes one row a step and keeps the others", () => {
 });
 
 Deno.test("parameters that are fixed neither move nor decay", () => {
-  const fourier = randomModel(tinyConfig({ time_embedding_type: "fourier" }));
+  const fourier = randomModel(tinyNetwork({ time_embedding_type: "fourier" }));
   const { parameters } = takeStep(fourier, { weightDecay: 0.5 });
-  const index = fourier.layout.specs.findIndex((spec) => !spec.isTrained);
-  const from = fourier.layout.offsets[index], to = from + fourier.layout.specs[index].shape[0];
+  const index = fourier.network.layout.specs.findIndex((spec) => !spec.isTrained);
+  const from = fourier.network.layout.offsets[index],
+    to = from + fourier.network.layout.specs[index].shape[0];
   assertEquals(
     Array.from(parameters.slice(from, to)),
     Array.from(fourier.parameters.slice(from, to)),
@@ -141,12 +150,12 @@ Deno.test("parameters that are fixed neither move nor decay", () => {
 });
 
 Deno.test("gaps between parameters stay zero", () => {
-  const isGap = new Uint8Array(model.layout.size).fill(1);
-  model.layout.specs.forEach(({ shape }, i) => {
-    const from = model.layout.offsets[i];
+  const isGap = new Uint8Array(model.network.layout.size).fill(1);
+  model.network.layout.specs.forEach(({ shape }, i) => {
+    const from = model.network.layout.offsets[i];
     isGap.fill(0, from, from + shape.reduce((a, b) => a * b, 1));
   });
-  const before = initializeModel(tinyConfig(), {}, 1).parameters;
+  const before = initializeModel(tinyNetwork(), {}, 1).parameters;
   const after = takeStep({ ...model, parameters: before }, { weightDecay: 0.5 });
   for (const values of [after.parameters, after.ema]) {
     values.forEach((x, i) => isGap[i] && assertEquals(x, 0));
@@ -155,21 +164,27 @@ Deno.test("gaps between parameters stay zero", () => {
 
 for (const [name, open] of Object.entries({ GPU: openGpu, CPU: () => openCpuAs(2, {}) })) {
   Deno.test(`weights, moments and averages are updated where they are, on a ${name}`, async () => {
-    const wide = parseUNetConfig({
+    const wide = parseNetwork({
       ...{ sample_size: 4, in_channels: 1, out_channels: 1, block_out_channels: [128] },
       ...{ layers_per_block: 1, norm_num_groups: 8, add_attention: false },
       ...{ down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] },
     });
-    const { config, schedule, layout } = initializeModel(wide, {}, 1), shape = [1, 4, 4, 1];
+    const { network, schedule } = initializeModel(wide, {}, 1), shape = [1, 4, 4, 1];
     const one = {
       ...{ images: input("images", shape), noise: input("noise", shape) },
       timesteps: input("timesteps", [1], "i32"),
     };
-    const spec = { config, schedule, layout, objective: SIMPLE, batch: one, images: 1 };
+    const spec = {
+      network: denoisingNetwork({ network }),
+      schedule,
+      objective: SIMPLE,
+      batch: one,
+      images: 1,
+    };
     using device = await open();
     const { temporary } = device.plan(trainingStep(spec, settings));
     // There is one gradient, and activations are next to nothing; parts of sums are something.
-    const sizes = temporary / (4 * layout.size);
+    const sizes = temporary / (4 * network.layout.size);
     assert(sizes > 1 && sizes < 2, `temporary memory is ${sizes.toFixed(2)} times the weights`);
   });
 }

@@ -17,7 +17,7 @@ import { idxDataset } from "../../src/data/datasets/idx.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import { assertClose } from "../close.ts";
 import { devices, openCpuAs } from "../device.ts";
-import { tinyConfig } from "../networks.ts";
+import { tinyNetwork } from "../networks.ts";
 
 const random = {
   seed: constant(new Int32Array([5, 6])),
@@ -184,7 +184,7 @@ Deno.test("a training that draws by losses goes on as if it had not stopped", as
   const data = idxDataset("bytes", {
     ...{ shape: [20, 8, 8], data: Uint8Array.from({ length: 20 * 64 }, (_, i) => i * 37) },
   });
-  const model = initializeModel(tinyConfig(), { num_train_timesteps: 3 }, 0);
+  const model = initializeModel(tinyNetwork(), { num_train_timesteps: 3 }, 0);
   const settings = parseTraining({ ...byLoss, batch_size: 8, warmup_steps: 0 });
   using first = await Trainer.create(device, model, data, settings);
   for (let i = 0; i < 15; i++) await first.run();

@@ -14,13 +14,13 @@ import {
 } from "../../src/train/config.ts";
 import type { TrainingState } from "../../src/train/state.ts";
 import { Trainer } from "../../src/train/trainer.ts";
-import { assertClose } from "../close.ts";
+import { assertClose, assertParametersClose } from "../close.ts";
 import { openCpuAs, openGpu } from "../device.ts";
-import { randomModel, smallConfig, tinyConfig } from "../networks.ts";
+import { randomModel, smallNetwork, tinyNetwork } from "../networks.ts";
 
 /** Four pictures of one side light and the other dark, and which side it is. */
 const halves: Dataset = {
-  ...{ name: "halves", count: 4, height: 4, width: 4, channels: 1, labels: [0, 1, 2, 3] },
+  ...{ name: "halves", count: 4, shape: [4, 4, 1], labels: [0, 1, 2, 3] },
   read(index, out, offset) {
     for (let y = 0; y < 4; y++) {
       for (let x = 0; x < 4; x++) {
@@ -41,7 +41,7 @@ const average = (values: readonly number[]) => values.reduce((a, b) => a + b) / 
 
 Deno.test("a network that is trained on four pictures paints the one it is asked for", async () => {
   using device = await openGpu();
-  const config = tinyConfig({ sample_size: 4, num_class_embeds: 4, block_out_channels: [16] });
+  const config = tinyNetwork({ sample_size: 4, num_class_embeds: 4, block_out_channels: [16] });
   using trainer = await create(device, initializeModel(config, {}, 0), {
     ...{ batch_size: 16, learning_rate: 0.01, warmup_steps: 10, ema_decay: 0.98 },
   });
@@ -64,7 +64,7 @@ Deno.test("a network that is trained on four pictures paints the one it is asked
 });
 
 const withEverything = {
-  model: randomModel(smallConfig({ sample_size: 4, num_class_embeds: 4, dropout: 0.2 })),
+  model: randomModel(smallNetwork({ sample_size: 4, num_class_embeds: 4, dropout: 0.2 })),
   settings: { batch_size: 3, weight_decay: 0.01, warmup_steps: 4, seed: 5 },
 };
 
@@ -90,7 +90,7 @@ for (const [kind, open] of [["GPU", openGpu], ["CPU", () => openCpuAs(2, {})]] a
     await run(first, 3);
     const state = await first.state();
     using another = await open();
-    using second = await create(another, initializeModel(model.config, {}, 9), settings);
+    using second = await create(another, initializeModel(model.network, {}, 9), settings);
     await run(second, 1);
     second.restore(state);
     await run(second, 4);
@@ -105,7 +105,7 @@ for (const [kind, open] of [["GPU", openGpu], ["CPU", () => openCpuAs(2, {})]] a
 
 Deno.test("seeds draw other noise, and the same seed the same", async () => {
   using device = await openGpu();
-  const model = randomModel(tinyConfig());
+  const model = randomModel(tinyNetwork());
   const losses = async (seed: number) => {
     // With a single image, its order is all that seeds can not change.
     const data = { ...halves, count: 1 }, settings = parseTraining({ seed, batch_size: 4 });
@@ -134,16 +134,21 @@ for (const batch_size of [1, 3]) {
         const [a, b] = [actual, expected].map(({ records }) => records.map((r) => r[field]));
         assertClose(a, b, 1e-4, field);
       }
-      for (const name of ["moment1", "moment2"] as const) {
-        assertClose(actual[name], expected[name], 1e-3, name);
-      }
+      assertParametersClose(
+        model.network.layout,
+        actual.moment1,
+        expected.moment1,
+        1e-3,
+        "moment1",
+      );
+      const [scales, expectedScales] = [actual, expected].map((r) => r.moment2.map(Math.sqrt));
+      assertParametersClose(model.network.layout, scales, expectedScales, 1e-3, "root of moment2");
       for (const name of ["parameters", "ema"] as const) {
         // Weights hardly move in three steps: what is compared is how far they moved.
         const [a, b] = [actual, expected].map((r) =>
           r[name].map((x, i) => x - model.parameters[i])
         );
-        const error = Math.hypot(...a.map((x, i) => x - b[i])) / Math.hypot(...b);
-        assert(error < 0.01, `${name} moved another way, by ${error} of the whole`);
+        assertParametersClose(model.network.layout, a, b, 0.01, `movement of ${name}`, 0.02);
       }
     }
   });
@@ -151,7 +156,7 @@ for (const batch_size of [1, 3]) {
 
 Deno.test("settings act on the step: warm-up, average of the weights, clipping", async () => {
   using device = new ReferenceDevice();
-  const model = randomModel(tinyConfig()), before = model.parameters;
+  const model = randomModel(tinyNetwork()), before = model.parameters;
   const step = async (fields: Record<string, unknown>) => {
     using trainer = await create(device, model, { learning_rate: 0.01, ...fields });
     await trainer.run();
@@ -177,7 +182,7 @@ Deno.test("settings act on the step: warm-up, average of the weights, clipping",
 Deno.test("training drops out what the configuration says", async () => {
   using device = await openGpu();
   const loss = async (dropout: number) => {
-    using trainer = await create(device, randomModel(tinyConfig({ dropout })));
+    using trainer = await create(device, randomModel(tinyNetwork({ dropout })));
     await trainer.run();
     return (await trainer.records(1))[0].loss;
   };
@@ -187,14 +192,16 @@ Deno.test("training drops out what the configuration says", async () => {
 
 Deno.test("images reach the network with their labels", async () => {
   using device = await openGpu();
-  const model = randomModel(tinyConfig({ num_class_embeds: 4 }));
+  const model = randomModel(tinyNetwork({ num_class_embeds: 4 }));
   const data: Dataset = { ...halves, labels: [2, 2, 2, 2] };
   using trainer = await Trainer.create(device, model, data, parseTraining({ batch_size: 2 }));
   await trainer.run();
   const { moment1 } = (await trainer.state()).arrays;
-  const table = model.layout.specs.findIndex(({ name }) => name === "class_embedding.weight");
+  const table = model.network.layout.specs.findIndex(({ name }) =>
+    name === "class_embedding.weight"
+  );
   const rows = [0, 1, 2, 3].map((label) => {
-    const from = model.layout.offsets[table] + 32 * label;
+    const from = model.network.layout.offsets[table] + 32 * label;
     return moment1.subarray(from, from + 32);
   });
   assertEquals(rows.map((row) => row.some((x) => x !== 0)), [false, false, true, false]);
@@ -202,7 +209,7 @@ Deno.test("images reach the network with their labels", async () => {
 
 Deno.test("records() tells of the last steps, and of no more than there were", async () => {
   using device = await openGpu();
-  using trainer = await create(device, randomModel(tinyConfig()));
+  using trainer = await create(device, randomModel(tinyNetwork()));
   assertEquals(await trainer.records(5), []);
   assertEquals(trainer.step, 0);
   await run(trainer, 3);
@@ -223,23 +230,26 @@ Deno.test("records() tells of the last steps, and of no more than there were", a
 
 Deno.test("model() has the moving average of the weights and the size of the images", async () => {
   using device = await openGpu();
-  using trainer = await create(device, randomModel(smallConfig()), { learning_rate: 0.1 });
+  using trainer = await create(device, randomModel(smallNetwork()), { learning_rate: 0.1 });
   await run(trainer, 2);
   const model = await trainer.model({ steps: "2" }), { arrays } = await trainer.state();
   assertEquals(model.parameters, arrays.ema);
   assertEquals(await trainer.average.read(), arrays.ema);
   assert(arrays.ema.some((x, i) => x !== arrays.parameters[i]));
-  assertEquals(model.config.sampleSize, [4, 4]);
+  assertEquals(model.network.itemShape.slice(0, 2), [4, 4]);
   assertEquals(model.card, { steps: "2" });
   assertEquals(parseModel(serializeModel(model)).card, { steps: "2" });
 });
 
 Deno.test("a trainer tells what it takes", async () => {
   using device = await openGpu();
-  const model = randomModel(tinyConfig());
+  const model = randomModel(tinyNetwork());
   using small = await create(device, model, { batch_size: 1 });
   using large = await create(device, model, { batch_size: 8 });
-  assert(small.memory > 4 * 4 * model.layout.size, "weights, their average and two moments");
+  assert(
+    small.memory > 4 * 4 * model.network.layout.size,
+    "weights, their average and two moments",
+  );
   assert(large.memory > small.memory);
   assertEquals(large.flops, 8 * small.flops);
   assert(small.dispatches > 10 && small.dispatches < 1000);
@@ -247,8 +257,8 @@ Deno.test("a trainer tells what it takes", async () => {
 
 Deno.test("restore() refuses the state of another network, and what is no state", async () => {
   using device = new ReferenceDevice();
-  using trainer = await create(device, randomModel(tinyConfig()));
-  using other = await create(device, randomModel(smallConfig()));
+  using trainer = await create(device, randomModel(tinyNetwork()));
+  using other = await create(device, randomModel(smallNetwork()));
   const state = await trainer.state(), { moment2: _, ...rest } = state.arrays;
   assertThrows(
     () => trainer.restore({ step: 0, arrays: { ...state.arrays, ema: new Float32Array(3) } }),
@@ -275,8 +285,8 @@ const refusals: readonly [
   Partial<Dataset & TrainingConfig>,
   string,
 ][] = [
-  ["images of another number of channels", {}, { channels: 3 }, "images of 1 channels, not 3"],
-  ["images that cannot be halved", {}, { width: 5 }, "Images of 4x5 do not fit"],
+  ["images of another number of channels", {}, { shape: [4, 4, 3] }, "images of 1 channels, not 3"],
+  ["images that cannot be halved", {}, { shape: [4, 5, 1] }, "Images of 4x5 do not fit"],
   [
     "a network that predicts more than it sees",
     { out_channels: 2 },
@@ -307,7 +317,7 @@ const refusals: readonly [
 for (const [what, fields, changes, why] of refusals) {
   Deno.test(`Trainer.create() refuses ${what}`, async () => {
     using device = new ReferenceDevice();
-    const model = randomModel(smallConfig(fields)), data = { ...halves, ...changes };
+    const model = randomModel(smallNetwork(fields)), data = { ...halves, ...changes };
     const settings = { ...parseTraining({ batch_size: 2 }), ...changes };
     await assertRejects(
       () => Trainer.create(device, model, data, settings),
@@ -319,7 +329,7 @@ for (const [what, fields, changes, why] of refusals) {
 
 Deno.test("Trainer.create() refuses classes for data without labels", async () => {
   using device = new ReferenceDevice();
-  const { labels: _, ...data } = halves, model = randomModel(smallConfig({ num_class_embeds: 4 }));
+  const { labels: _, ...data } = halves, model = randomModel(smallNetwork({ num_class_embeds: 4 }));
   await assertRejects(
     () => Trainer.create(device, model, data, parseTraining({})),
     InputError,
@@ -343,7 +353,7 @@ Deno.test("a trainer frees what it took", async () => {
   {
     using trainer = await Trainer.create(
       device,
-      randomModel(tinyConfig()),
+      randomModel(tinyNetwork()),
       halves,
       parseTraining({ batch_size: 1 }),
     );
@@ -374,7 +384,7 @@ Deno.test("the moving average of the weights keeps as much as its schedule says"
 });
 
 Deno.test("a step that does not fit recomputes blocks, as one does that is told to", async () => {
-  const model = randomModel(smallConfig({ sample_size: 4 })), fields = { batch_size: 256 };
+  const model = randomModel(smallNetwork({ sample_size: 4 })), fields = { batch_size: 256 };
   const settings = { ...fields, gradient_checkpointing: true };
   using device = await openCpuAs(2, {});
   const bytes = [fields, settings].map((f) =>
@@ -392,7 +402,7 @@ Deno.test("a step that does not fit recomputes blocks, as one does that is told 
   }
   assertEquals(recomputes, [false, true, true]);
   assertEquals(states[2], states[1]);
-  assertClose(states[1], states[0], 1e-5);
+  assertParametersClose(model.network.layout, states[1], states[0], 1e-5, "moment1");
 });
 
 for (const open of [openGpu, () => openCpuAs(2, {})]) {
@@ -418,15 +428,17 @@ for (const open of [openGpu, () => openCpuAs(2, {})]) {
         assertEquals(quartiles.reduce((n, q) => n + q.count, 0), 6);
         assertClose(quartiles.map((q) => q.sum), expected.map((q) => q.sum), 1e-3);
       }
-      assertClose(part.moment1, whole.moment1, 1e-3, "moment1");
+      assertParametersClose(model.network.layout, part.moment1, whole.moment1, 1e-3, "moment1");
     }
   });
 }
 
 Deno.test("labels are dropped as often as they should be, the same ones every time", async () => {
   using device = await openGpu();
-  const model = randomModel(tinyConfig({ num_class_embeds: 5 }));
-  const table = model.layout.specs.findIndex(({ name }) => name === "class_embedding.weight");
+  const model = randomModel(tinyNetwork({ num_class_embeds: 5 }));
+  const table = model.network.layout.specs.findIndex(({ name }) =>
+    name === "class_embedding.weight"
+  );
   const data: Dataset = { ...halves, labels: [2, 2, 2, 2] };
   const rows = async (label_dropout: number, seed: number) => {
     const settings = parseTraining({ batch_size: 8, label_dropout, seed });
@@ -434,7 +446,7 @@ Deno.test("labels are dropped as often as they should be, the same ones every ti
     await trainer.run();
     const { moment1 } = (await trainer.state()).arrays;
     return [0, 1, 2, 3, 4].map((label) => {
-      const from = model.layout.offsets[table] + 32 * label;
+      const from = model.network.layout.offsets[table] + 32 * label;
       return moment1.slice(from, from + 32);
     });
   };
@@ -456,7 +468,7 @@ Deno.test("images that are held out are not learnt from, and their loss is measu
     },
   };
   const settings = { batch_size: 4, held_out: 0.25, learning_rate: 0.01, warmup_steps: 0, seed: 3 };
-  const model = randomModel(tinyConfig({ dropout: 0.5 }));
+  const model = randomModel(tinyNetwork({ dropout: 0.5 }));
   using trainer = await Trainer.create(device, model, data, parseTraining(settings));
   await run(trainer, 30);
   const learnt = new Set(seen);

@@ -5,22 +5,22 @@
  */
 
 import { InputError } from "../../errors.ts";
+import { sizeOf } from "../../shape.ts";
 import {
   type Bound,
-  checkImages,
   type Density,
   type LikelihoodOptions,
   measureBound,
   measureDensity,
 } from "../../sample/likelihood.ts";
-import type { Images } from "../../sample/options.ts";
+import type { Samples } from "../../sample/options.ts";
 import type { Dataset } from "../../data/dataset.ts";
 import { heldBack, openDataset } from "../data/data.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
 import { loadModel } from "../terminal/files.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { parseImages } from "./image_options.ts";
-import { formatTime, print, Progress } from "../terminal/progress.ts";
+import { formatLeft, print, Progress } from "../terminal/progress.ts";
 
 /** The largest batch. */
 const MAX_BATCH = 32;
@@ -97,10 +97,12 @@ export async function evalCommand(args: readonly string[]): Promise<void> {
   if (by === "vlb" && flags.steps !== undefined) {
     throw new InputError("--steps is for the ODE: the bound takes every timestep");
   }
-  const model = await loadModel(place), { sampleSize, inChannels } = model.config;
+  const model = await loadModel(place), { network } = model;
+  const [height, width, channels] = network.itemShape;
+  const size = height && width ? [height, width] : null;
   using progress = new Progress();
   const from = await heldBack(flags.data) ?? flags.data;
-  const pictures = parseImages({ channels: inChannels, size: sampleSize });
+  const pictures = parseImages({ channels, size });
   const data = await openDataset(from, pictures, progress);
   if (flags.count !== undefined && flags.count > data.count) {
     throw new InputError(`--count is ${flags.count}, but ${from} has ${data.count} images`);
@@ -109,9 +111,8 @@ export async function evalCommand(args: readonly string[]): Promise<void> {
   const { images, labels } = await pick(data, count);
   const settings: LikelihoodOptions = {
     ...{ seed, batchSize: Math.ceil(count / Math.ceil(count / MAX_BATCH)) },
-    ...(model.config.numClassEmbeds === null || !labels ? {} : { labels }),
+    ...(labels && network.conditions(images.shape).labels ? { labels } : {}),
   };
-  checkImages(model, images, settings);
 
   using device = await openForCommand(flags, progress);
   const options = (name: string): LikelihoodOptions => {
@@ -119,8 +120,8 @@ export async function evalCommand(args: readonly string[]): Promise<void> {
     return {
       ...settings,
       onProgress(done, total) {
-        const left = (performance.now() - began) / 1000 / done * (total - done);
-        progress.update(`${name}: evaluation ${done} of ${total}, ${formatTime(left)} left`);
+        const left = formatLeft(done, total, (performance.now() - began) / 1000);
+        progress.update(`${name}: evaluation ${done} of ${total}${left}`);
       },
     };
   };
@@ -132,6 +133,13 @@ export async function evalCommand(args: readonly string[]): Promise<void> {
     ? undefined
     : await measureDensity(device, model, images, { ...options("flow"), steps });
   progress.clear();
+  const broken = [bound, density].find((found) => found && !Number.isFinite(found.total));
+  if (broken) {
+    throw new Error(
+      `Cannot measure ${place}: its bits per dimension are ${broken.total}; its weights are damaged, ` +
+        "or its training diverged",
+    );
+  }
   const facts = {
     ...{ metric: "bpd", model: place, data: from, count, seed },
     ...(bound ? { vlb: { ...bound, decoder: bound.terms[0] } } : {}),
@@ -142,11 +150,10 @@ export async function evalCommand(args: readonly string[]): Promise<void> {
 
 /** Evenly spaced images of a data set. */
 async function pick(set: Dataset, count: number) {
-  const { height, width, channels, labels } = set;
-  const each = height * width * channels, data = new Float32Array(count * each);
+  const { shape, labels } = set, each = sizeOf(shape), data = new Float32Array(count * each);
   const picked = Array.from({ length: count }, (_, i) => Math.floor(i * set.count / count));
   for (const [i, index] of picked.entries()) await set.read(index, data, i * each);
-  const images: Images = { count, height, width, channels, data };
+  const images: Samples = { count, shape, data };
   return { images, labels: labels && picked.map((index) => labels[index]) };
 }
 

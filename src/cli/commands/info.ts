@@ -6,6 +6,8 @@
 
 import { InputError } from "../../errors.ts";
 import type { Model } from "../../model/model.ts";
+import type { ItemShape } from "../../model/network.ts";
+import type { Shape } from "../../shape.ts";
 import { parseTraining } from "../../train/config.ts";
 import { Trainer } from "../../train/trainer.ts";
 import { describeExcess } from "../../gpu/describe.ts";
@@ -42,25 +44,28 @@ async function describeModel(
   place: string,
   flags: Flags<typeof infoFlags>,
 ): Promise<Record<string, unknown>> {
-  const model = await loadModel(place), { config, schedule, layout, card } = model;
+  const model = await loadModel(place), { network, schedule, classes, card } = model;
   return {
-    parameters: layout.count,
-    "weights": formatBytes(4 * layout.count),
+    parameters: network.layout.count,
+    "weights": formatBytes(4 * network.layout.count),
     "memory to train": await planTraining(model, flags),
-    ...config,
+    network: network.className,
+    ...(classes ? { classes } : {}),
+    ...network.config,
     ...schedule,
     ...card,
   };
 }
 
+const isWhole = (shape: ItemShape): shape is Shape => shape.every((n) => n !== null);
+
 /** The memory that training this network takes on this machine. */
 async function planTraining(model: Model, flags: Flags<typeof infoFlags>): Promise<string> {
-  const { sampleSize, inChannels: channels } = model.config, training = parseTraining({});
-  if (!sampleSize) return "depends on the size of the images";
+  const training = parseTraining({}), shape = model.network.itemShape;
+  if (!isWhole(shape)) return "depends on the size of the images";
   using device = await openForCommand(flags, new Progress());
-  const [height, width] = sampleSize;
   try {
-    const { bytes, excess } = Trainer.plan(device, model, { height, width, channels }, training);
+    const { bytes, excess } = Trainer.plan(device, model, { shape }, training);
     const trouble = excess ? `; ${describeExcess(excess, device.name)}` : "";
     return `${formatBytes(bytes)} in batches of ${training.batchSize}${trouble}`;
   } catch (error) {

@@ -5,18 +5,16 @@
  */
 
 import { InputError } from "../../errors.ts";
-import type { Device } from "../../gpu/device.ts";
-import type { Model } from "../../model/model.ts";
 import { interpolate, startNoise } from "../../sample/interpolate.ts";
-import type { Images, SampleOptions } from "../../sample/options.ts";
-import { Sampler } from "../../sample/sampler.ts";
+import type { Samples } from "../../sample/options.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
 import { loadModel, readFile } from "../terminal/files.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED } from "../run/interruption.ts";
 import { checkFits, checkOutput, readPicture, writeImages } from "../media/picture_files.ts";
 import { print, printError, Progress } from "../terminal/progress.ts";
-import { checkLabel, createSampler, sampleFlags } from "./sample.ts";
+import { invert } from "./invert.ts";
+import { checkLabel, createSampler, sampleFlags, shapeOf } from "./sample.ts";
 import { checkPreview, watch } from "../terminal/sampling_run.ts";
 
 /** The flags of `interpolate`. */
@@ -69,13 +67,10 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
   // Clipping cannot be inverted.
   const unclipped = { ...loaded.schedule, clipSample: false, thresholding: false };
   const model = flags.images === undefined ? loaded : { ...loaded, schedule: unclipped };
-  const { sampleSize, inChannels: channels, numClassEmbeds: classes } = model.config;
-  if (!sampleSize) throw new InputError(`Cannot sample from ${place}: it has no sample_size`);
-  const [height, width] = sampleSize;
-  await checkFits(output, { count, height, width, channels });
-  checkLabel(flags.label, classes);
-  const shape = [height, width, channels] as const;
-  const given: Images[] | undefined = flags.images === undefined
+  const shape = shapeOf(model, place);
+  await checkFits(output, { count, shape });
+  checkLabel(flags.label, model.network.conditions(shape).labels?.below ?? null);
+  const given: Samples[] | undefined = flags.images === undefined
     ? undefined
     : await Promise.all(ends.map(async (path) => readPicture(await readFile(path), path, shape)));
   const steps = flags.steps ??
@@ -113,24 +108,6 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
   const tell = output.isStream ? printError : print;
   tell(`${written}: ${images.count} images from ${from} to ${to}`);
   return watched.isStopped ? INTERRUPTED : 0;
-}
-
-/** DDIM inversion of two images. */
-async function invert(
-  device: Device,
-  model: Model,
-  steps: number,
-  [from, to]: readonly Images[],
-  options: SampleOptions,
-): Promise<Images[]> {
-  const settings = { method: "ddim_inverse", steps, batchSize: 2 } as const;
-  using sampler = await Sampler.create(device, model, settings);
-  const data = new Float32Array([...from.data, ...to.data]);
-  const noise = await sampler.sample({ ...options, count: 2, start: { ...from, count: 2, data } });
-  return [0, 1].map((i) => ({
-    ...from,
-    data: noise.data.slice(i * from.data.length, (i + 1) * from.data.length),
-  }));
 }
 
 function readPair(text: string, name: string): [string, string] {

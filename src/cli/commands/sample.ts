@@ -7,6 +7,7 @@
 import { InputError } from "../../errors.ts";
 import { type Device, LimitError, type Precision } from "../../gpu/device.ts";
 import type { Model } from "../../model/model.ts";
+import type { Shape } from "../../shape.ts";
 import { NoiseSchedule } from "../../diffusion/schedule.ts";
 import { shippedModels } from "../../model/pretrained.ts";
 import type { SamplerOptions } from "../../sample/options.ts";
@@ -24,6 +25,9 @@ import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED } from "../run/interruption.ts";
 import { checkFits, checkOutput, writeImages } from "../media/picture_files.ts";
 import { debugProgram } from "../run/profile.ts";
+import { editFlags, readEdit } from "./edit.ts";
+import { invert } from "./invert.ts";
+import { vary } from "../../sample/interpolate.ts";
 import { describeOptions, listMethods, readOptions, samplerFlags } from "./sampler_flags.ts";
 import { checkPreview, watch } from "../terminal/sampling_run.ts";
 import { print, printError, Progress } from "../terminal/progress.ts";
@@ -58,6 +62,7 @@ export const sampleFlags = {
     help:
       "what to write: .png (a grid), .gif or .apng (the denoising), .safetensors (raw floats), a folder (one PNG per image), or - (a PNG on standard output; also gif:-, apng:-, safetensors:-)",
   },
+  ...editFlags,
   precision: precisionFlag,
   preview: {
     kind: "switch",
@@ -77,50 +82,73 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   checkDeviceFlags(flags);
   checkPreview(flags.preview);
   const { count = 16, seed = 0, out = "samples.png", model: place = "mnist" } = flags;
-  const method = (flags.sampler ?? defaultMethod) as MethodName;
-  const options = readOptions(flags);
   const output = await checkOutput(out);
-  const model = await loadModel(place);
-  if (!model.config.sampleSize) {
-    throw new InputError(`Cannot sample from ${place}: its configuration has no sample_size`);
+  const loaded = await loadModel(place);
+  const shape = shapeOf(loaded, place);
+  using progress = new Progress();
+  const edit = await readEdit(flags, shape, flags.sampler as MethodName | undefined, progress);
+  const { variation } = edit;
+  const method = edit.sampler.method ?? (variation ? "ddim" : undefined) ??
+    (flags.sampler ?? defaultMethod) as MethodName;
+  if (variation && flags.sampler && flags.sampler !== "ddim") {
+    throw new InputError(
+      "--variation goes back to noise and on again by ddim; leave out --sampler",
+    );
   }
-  const [height, width] = model.config.sampleSize;
-  await checkFits(output, { count, height, width, channels: model.config.inChannels });
-  checkLabel(flags.label, model.config.numClassEmbeds);
+  // Clipping cannot be inverted.
+  const model = variation
+    ? { ...loaded, schedule: { ...loaded.schedule, clipSample: false, thresholding: false } }
+    : loaded;
+  const options = { ...readOptions(flags), ...edit.sampler };
+  const asked = flags.steps ?? edit.sampler.steps;
+  await checkFits(output, { count, shape });
+  checkLabel(flags.label, model.network.conditions(shape).labels?.below ?? null);
   // Invalid options are reported before the device is opened and prints its notes.
   const plan = makeUpdateTable(
     methods[method],
     new NoiseSchedule(model.schedule),
-    flags.steps,
+    asked,
     options,
   );
   const steps = plan.filter(({ endsStep = true }) => endsStep).length;
 
-  using progress = new Progress();
   using device = await openForCommand(flags, progress);
   progress.update(`compiling for ${device.name}`);
   const batchSize = Math.ceil(count / Math.ceil(count / MAX_BATCH));
   const began = performance.now();
   using sampler = await createSampler(device, model, {
     ...options,
-    ...(options.timesteps ? {} : { steps }),
-    ...{ method, batchSize, precision: (flags.precision ?? "f32") as Precision },
+    ...(asked === undefined ? {} : { steps: asked }),
+    ...{ method, batchSize, wrap: edit.wrap },
+    precision: (flags.precision ?? "f32") as Precision,
   });
   debugProgram(progress, sampler.describe());
+  const labels = (n: number) =>
+    flags.label === undefined ? {} : { labels: new Array(n).fill(flags.label) };
+  const start = variation && vary(
+    (await invert(device, model, steps, [variation.of], {
+      ...labels(1),
+      onProgress: (done, total) => progress.update(`back to noise: step ${done} of ${total}`),
+    }))[0],
+    variation.amount,
+    { seed, count },
+  );
   const { images, frames, isStopped } = await watch(
     sampler,
     output.kind,
     flags.preview ?? false,
     progress,
     {
-      ...{ count, seed },
-      ...(flags.label === undefined ? {} : { labels: new Array(count).fill(flags.label) }),
+      ...{ count, seed, ...edit.sample },
+      ...(start ? { start } : {}),
+      ...labels(count),
     },
   );
   if (!images.count) return INTERRUPTED;
-  const written = await writeImages(output, images, frames, {
+  const written = await writeImages(output, edit.finish(images), frames, {
     ...{ model: place, seed, steps, sampler: method },
-    ...describeOptions(options),
+    ...describeOptions(readOptions(flags)),
+    ...edit.provenance,
     ...(isStopped ? { interrupted: "yes" } : {}),
   });
   progress.clear();
@@ -130,6 +158,16 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const tell = output.isStream ? printError : print;
   tell(`${written}: ${made} ${count === 1 ? "image" : "images"} in ${seconds} s${end}`);
   return isStopped ? INTERRUPTED : 0;
+}
+
+/**
+ * The shape of a model's images.
+ *
+ * @throws {InputError} If it leaves their size open.
+ */
+export function shapeOf({ network: { itemShape } }: Model, place: string): Shape {
+  if (itemShape.every((n) => n !== null)) return itemShape;
+  throw new InputError(`Cannot sample from ${place}: its configuration has no sample_size`);
 }
 
 /** Compiles a sampler, halving the batch until it fits the device. */

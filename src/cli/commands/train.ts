@@ -7,7 +7,7 @@
 import { InputError } from "../../errors.ts";
 import type { Device } from "../../gpu/device.ts";
 import { createTrainer } from "../run/fit.ts";
-import { openDataset, type ReadOptions } from "../data/data.ts";
+import { openDataset, openTrainingData, type ReadOptions } from "../data/data.ts";
 import { checkDeviceFlags, openForCommand } from "../terminal/device.ts";
 import { STREAM } from "../terminal/files.ts";
 import { parseFlags } from "../terminal/flags.ts";
@@ -67,7 +67,7 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
   using progress = new Progress();
   const fields = overlay(recorded, given);
   const images = parseImages((recorded ?? fields).images ?? {});
-  const data = await openDataset(place, images, progress, readOptions(flags));
+  const { data, fingerprint } = await openTrainingData(place, images, progress, readOptions(flags));
   const wanted = assembleConfig(fields, flags, place, data);
   const config = recorded ? assembleConfig(recorded, {}, place, data) : wanted;
   if (recorded) {
@@ -87,7 +87,7 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
   };
   const command = ["ddpm train", ...args.map(quote)].join(" ");
   return await runTraining({
-    ...{ isNew: !recorded, config, data, folder, plan, progress, command, open },
+    ...{ isNew: !recorded, config, data, fingerprint, folder, plan, progress, command, open },
   });
 }
 
@@ -110,7 +110,7 @@ async function profile(flags: TrainFlags, steps: number): Promise<number> {
   progress.update(`compiling for ${device.name}`);
   using trainer = await createTrainer(
     device,
-    initialModel(config),
+    initialModel(config, data),
     data,
     config.training,
   );

@@ -1,12 +1,13 @@
 /**
  * Decoding of image files with Deno's decoders: PNG, JPEG, the first frame of GIF and WebP, BMP. The
- * EXIF orientation is applied.
+ * EXIF orientation is applied, which Deno does itself except in PNG.
  *
  * @module
  */
 
 import { InputError } from "../../errors.ts";
 import { type ImageHeader, readImageHeader } from "../../data/datasets/image.ts";
+import { pngOrientation, turn } from "../../data/datasets/orientation.ts";
 import type { Raster } from "../../data/raster.ts";
 
 /**
@@ -23,18 +24,30 @@ export async function decodeImage(bytes: Uint8Array<ArrayBuffer>, what: string):
     );
   let bitmap: ImageBitmap;
   try {
-    bitmap = await createImageBitmap(new Blob([bytes], { type: `image/${kind}` }));
+    bitmap = await openBitmap(new Blob([bytes], { type: `image/${kind}` }), header);
   } catch (error) {
     throw bad(`its data are damaged (${reasonOf(error)})`);
   }
   const { width, height } = bitmap;
   try {
-    return await readBitmap(bitmap, header);
+    const raster = await readBitmap(bitmap, header);
+    return kind === "png" ? turn(raster, pngOrientation(bytes)) : raster;
   } catch (error) {
     throw bad(`${width}x${height} pixels of it cannot be used (${reasonOf(error)})`);
   } finally {
     bitmap.close();
   }
+}
+
+/**
+ * Decodes a file. Its colors are converted from its color profile to sRGB, unless it is grey or the
+ * profile cannot be used: then the profile is ignored, as browsers do.
+ */
+async function openBitmap(file: Blob, { isGrey }: ImageHeader): Promise<ImageBitmap> {
+  const ignoring = () => createImageBitmap(file, { colorSpaceConversion: "none" });
+  if (isGrey) return await ignoring();
+  // What is wrong with other things than the profile is wrong again.
+  return await createImageBitmap(file).catch(ignoring);
 }
 
 const reasonOf = (error: unknown) =>

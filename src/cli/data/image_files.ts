@@ -4,16 +4,22 @@
  * @module
  */
 
-import { join, relative } from "@std/path";
+import { join, relative, SEPARATOR } from "@std/path";
 import { InputError } from "../../errors.ts";
 import { type ArrayLayout, arrayPictures } from "../../data/datasets/array.ts";
 import type { Bytes } from "../../formats/bytes.ts";
 import { IMAGE_NAME } from "../../data/datasets/image.ts";
-import { type ArchiveEntry, extract } from "../../formats/zip.ts";
+import {
+  type ArchiveEntry,
+  type Lost,
+  MAX_LINKED_FOLDERS,
+  type Unpacked,
+} from "../../formats/archive.ts";
+import { extract } from "../../formats/zip.ts";
 import type { Pictures } from "../../data/pictures.ts";
 import type { Raster } from "../../data/raster.ts";
 import { decodeImage } from "./decode.ts";
-import { explain } from "../terminal/files.ts";
+import { explain, isMangled, NOT_UTF8 } from "../terminal/files.ts";
 
 /** A set of image files, not yet decoded. */
 export interface ImageFiles extends Omit<Pictures, "picture" | "array"> {
@@ -22,6 +28,8 @@ export interface ImageFiles extends Omit<Pictures, "picture" | "array"> {
   readonly place: Place;
   /** Number of files without the extension of an image. */
   readonly others: number;
+  /** Files and folders that should be of the set, but cannot be had. */
+  readonly lost: readonly Lost[];
 }
 
 /** A path, an entry of an archive, or nothing where the index is enough. */
@@ -138,34 +146,54 @@ export const nameOf = (file: ImageFile): string =>
 export type ClassSource = "none" | "folders";
 
 /**
- * The image files of a folder and the folders in it.
+ * The image files of a folder and the folders in it, links followed.
  *
  * @throws {InputError} If it cannot be read, or has no images.
  */
 export async function listFolder(path: string, classes: ClassSource): Promise<ImageFiles> {
-  const found: string[] = [];
-  let others = 0;
-  const walk = async (folder: string) => {
-    for await (const entry of Deno.readDir(folder)) {
-      if (entry.name.startsWith(".")) continue;
-      const at = join(folder, entry.name);
-      const info = entry.isSymlink ? await Deno.stat(at).catch(() => undefined) : entry;
-      // A link to a folder may lead round in circles.
-      if (info?.isDirectory && !entry.isSymlink) await walk(at);
-      else if (info?.isFile && IMAGE_NAME.test(entry.name)) found.push(relative(path, at));
-      else others++;
+  const found: string[] = [], lost: Lost[] = [];
+  let others = 0, linked = 0;
+  /** `open` are the real paths of the folders that are being walked through, at each link. */
+  const walk = async (folder: string, open: readonly string[]) => {
+    for await (const { name: entry, isFile, isDirectory, isSymlink } of Deno.readDir(folder)) {
+      if (entry.startsWith(".")) continue;
+      const at = join(folder, entry), name = relative(path, at);
+      const info = isSymlink ? await Deno.stat(at).catch(() => undefined) : { isFile, isDirectory };
+      if (await isUnreachable(at)) lost.push({ name, why: NOT_UTF8 });
+      else if (!info) lost.push({ name, why: "it is a link to what is not there" });
+      else if (info.isFile && IMAGE_NAME.test(entry)) found.push(name);
+      else if (!info.isDirectory) others++;
+      else if (!isSymlink) await walk(at, open);
+      else {
+        const [here, real] = await Promise.all([folder, at].map(realPath));
+        if (!here || !real) lost.push({ name, why: NOT_UTF8 });
+        else if ([...open, here].some((path) => isWithin(path, real))) {
+          lost.push({ name, why: "it is a link to a folder that it is in" });
+        } else if (linked++ < MAX_LINKED_FOLDERS) await walk(at, [...open, here]);
+        else lost.push({ name, why: "it is one link to a folder of too many" });
+      }
     }
   };
   try {
-    await walk(path);
+    await walk(path, []);
   } catch (error) {
     throw new InputError(`Cannot read ${path}: ${explain(error)}`);
   }
-  const slashed = (name: string) => name.replaceAll("\\", "/");
+  const slashed = (name: string) => name.replaceAll(SEPARATOR, "/");
   const files = found.map((name) => ({ name, key: slashed(name) })).sort(byKey)
     .map(({ name }) => name);
-  return classify({ name: path, files, place: { kind: "folder", path }, others }, classes);
+  return classify({ name: path, files, place: { kind: "folder", path }, others, lost }, classes);
 }
+
+/** Where a path leads; nothing if that is not UTF-8. */
+const realPath = (path: string) => Deno.realPath(path).catch(() => undefined);
+
+const isWithin = (path: string, folder: string) =>
+  path === folder || path.startsWith(folder.endsWith(SEPARATOR) ? folder : folder + SEPARATOR);
+
+/** Whether a name is one that Deno can see but not use. */
+const isUnreachable = async (path: string) =>
+  isMangled(path) && !await Deno.lstat(path).catch(() => undefined);
 
 const byKey = (a: { key: string }, b: { key: string }) =>
   a.key < b.key ? -1 : a.key > b.key ? 1 : 0;
@@ -177,30 +205,36 @@ const byKey = (a: { key: string }, b: { key: string }) =>
  */
 export function listArchive(
   path: string,
-  entries: readonly ArchiveEntry[],
+  { files, lost }: Unpacked,
   bytes: SharedArrayBuffer | undefined,
   classes: ClassSource,
 ): ImageFiles {
-  const isHidden = (name: string) => /(^|\/)(\.|__MACOSX\/)/.test(name.replace(/^(\.\/)+/, ""));
-  const visible = entries.filter(({ name }) => !isHidden(name));
-  const files = visible.filter(({ name }) => IMAGE_NAME.test(name))
+  const isVisible = ({ name }: Lost | ArchiveEntry) => !/(^|\/)(\.|__MACOSX\/)/.test(name);
+  const visible = files.filter(isVisible);
+  const images = visible.filter(({ name }) => IMAGE_NAME.test(name))
     .map((entry) => ({ entry, key: entry.name })).sort(byKey).map(({ entry }) => entry);
   const place: Place = bytes ? { kind: "memory", path, bytes } : { kind: "archive", path };
-  return classify({ name: path, files, place, others: visible.length - files.length }, classes);
+  const others = visible.length - images.length;
+  const set = { name: path, files: images, place, others, lost: lost.filter(isVisible) };
+  return classify(set, classes);
 }
 
 function classify(
   set: Omit<ImageFiles, "count">,
   source: ClassSource,
 ): ImageFiles {
-  const { name, files } = set, count = files.length;
+  const { name, files, lost: [lost] } = set, count = files.length;
   if (!count) {
     throw new InputError(
-      `Cannot train on ${name}: it holds no images, files that end in .png, .jpg, .gif, .webp or .bmp`,
+      `Cannot train on ${name}: it holds no images, files that end in .png, .jpg, .gif, .webp or ` +
+        `.bmp${lost ? `; left out is ${lost.name}: ${lost.why}` : ""}`,
     );
   }
   if (source === "none") return { ...set, count };
-  const paths = files.map((file) => nameOf(file).replaceAll("\\", "/").replace(/^(\.\/)+/, ""));
+  // A folder's files have the separators of the system.
+  const paths = files.map((file) =>
+    typeof file === "string" ? file.replaceAll(SEPARATOR, "/") : nameOf(file)
+  );
   // An archive of one folder holds what the folder holds.
   const folders = paths.map((path) => path.split("/").slice(0, -1));
   const isShared = (depth: number) =>

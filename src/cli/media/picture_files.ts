@@ -8,7 +8,8 @@ import { extname, join } from "@std/path";
 import { InputError } from "../../errors.ts";
 import { writeSafetensors } from "../../formats/safetensors.ts";
 import { makeGrid, makePicture, type Picture } from "../../sample/pixels.ts";
-import type { Images } from "../../sample/options.ts";
+import { pictureSize, type Samples } from "../../sample/options.ts";
+import { type Shape, sizeOf } from "../../shape.ts";
 import { convert, writeImage } from "../../data/raster.ts";
 import { animatePng } from "./apng.ts";
 import { decodeImage } from "../data/decode.ts";
@@ -104,12 +105,17 @@ const MAX_BYTES = 2 ** 31;
  */
 export async function checkFits(
   { path, kind }: Output,
-  images: Omit<Images, "data">,
+  images: Omit<Samples, "data">,
 ): Promise<void> {
-  const { count, height, width, channels } = images;
+  const { count, shape } = images, channels = shape[shape.length - 1];
   const refuse = (why: string) => new InputError(`Cannot make ${count} images: ${why}`);
-  if (4 * count * height * width * channels > MAX_BYTES) {
+  if (4 * count * sizeOf(shape) > MAX_BYTES) {
     throw refuse("they take more than 2 GiB; make fewer at a time, with other seeds");
+  }
+  if (kind !== "tensors" && shape.length !== 3) {
+    throw new InputError(
+      "The model's items are no pictures; give a name that ends in .safetensors",
+    );
   }
   if (kind === "animation" && count > MAX_ANIMATED) {
     throw refuse(`an animation shows ${MAX_ANIMATED} at most`);
@@ -146,12 +152,14 @@ async function numberedBeyond(folder: string, count: number): Promise<string | u
 }
 
 /** The longer side of a grid before enlarging, approximately. */
-const gridSide = ({ count, height, width }: Omit<Images, "data">): number =>
-  Math.ceil(Math.sqrt(count)) * (Math.max(height, width) + 1) + 1;
+function gridSide(images: Omit<Samples, "data">): number {
+  const { height, width } = pictureSize(images);
+  return Math.ceil(Math.sqrt(images.count)) * (Math.max(height, width) + 1) + 1;
+}
 
 /** The images in a grid, small ones enlarged. */
-export function drawGrid(images: Images): Picture {
-  const { height, width } = images;
+export function drawGrid(images: Samples): Picture {
+  const { height, width } = pictureSize(images);
   const enough = Math.min(128 / Math.max(height, width), GOOD_SIDE / gridSide(images));
   return makeGrid(images, Math.max(1, Math.floor(enough)));
 }
@@ -213,8 +221,8 @@ async function encodeGif(frames: readonly Picture[]): Promise<Uint8Array> {
 /** Writes images to an output; returns a description of what was written. */
 export async function writeImages(
   { path, kind, extension, isStream }: Output,
-  images: Images,
-  frames: readonly Images[],
+  images: Samples,
+  frames: readonly Samples[],
   provenance: Provenance,
 ): Promise<string> {
   const place = isStream ? "standard output" : path;
@@ -231,8 +239,8 @@ export async function writeImages(
       return place;
     }
     case "tensors": {
-      const { count, height, width, channels } = images;
-      const shape = [count, channels, height, width];
+      const { count, shape: sides } = images;
+      const shape = [count, sides[sides.length - 1], ...sides.slice(0, -1)];
       const tensors = [{ name: "images", shape, values: channelsFirst(images) }];
       const texts = Object.entries(provenance).map(([k, v]) => [k, String(v)]);
       await writeOutput(
@@ -259,11 +267,9 @@ export async function writeImages(
   }
 }
 
-/** `[count, height, width, channels]` as `[count, channels, height, width]`. */
-function channelsFirst(
-  { count, height, width, channels, data }: Images,
-): Float32Array<ArrayBuffer> {
-  const size = height * width;
+/** `[count, ..., channels]` as `[count, channels, ...]`. */
+function channelsFirst({ count, shape, data }: Samples): Float32Array<ArrayBuffer> {
+  const channels = shape[shape.length - 1], size = sizeOf(shape) / channels;
   return Float32Array.from({ length: count * channels * size }, (_, i) => {
     const pixel = i % size,
       c = Math.floor(i / size) % channels,
@@ -280,8 +286,9 @@ function channelsFirst(
 export async function readPicture(
   bytes: Uint8Array<ArrayBuffer>,
   path: string,
-  [height, width, channels]: readonly [number, number, number],
-): Promise<Images> {
+  shape: Shape,
+): Promise<Samples> {
+  const { height, width, channels } = pictureSize({ shape });
   if (channels !== 1 && channels !== 3) {
     throw new InputError(`Cannot use ${path}: the model's images have ${channels} channels`);
   }
@@ -296,5 +303,5 @@ export async function readPicture(
   const format = { height, width, channels, background: [255, 255, 255] } as const;
   const corner = { left: 0, top: 0, isFlipped: false };
   writeImage(convert(picture, channels, format.background), format, corner, data, 0);
-  return { count: 1, height, width, channels, data };
+  return { count: 1, shape, data };
 }

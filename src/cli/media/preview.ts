@@ -6,7 +6,7 @@
  */
 
 import { makeGrid, type Picture } from "../../sample/pixels.ts";
-import type { Images } from "../../sample/options.ts";
+import { pictureSize, type Samples } from "../../sample/options.ts";
 
 /** How a terminal displays images. */
 export type Protocol = "kitty" | "sixel" | "blocks";
@@ -119,8 +119,10 @@ export class Preview {
   }
 
   /** Draws as many of the images as fit. */
-  draw(images: Images): void {
-    const { height, width, channels, data } = images, isText = this.#protocol === "blocks";
+  draw(images: Samples): void {
+    const { height, width } = pictureSize(images),
+      { data } = images,
+      isText = this.#protocol === "blocks";
     const [wide, high] = isText ? [this.#columns, 2 * LINES] : [640, LINES * LINE_HEIGHT];
     const fits = (n: number) => {
       const columns = Math.ceil(Math.sqrt(n)), rows = Math.ceil(n / columns);
@@ -129,10 +131,7 @@ export class Preview {
     let count = images.count;
     while (count > 1 && !fits(count)) count--;
     const part = {
-      count,
-      height,
-      width,
-      channels,
+      ...{ count, shape: images.shape },
       data: data.slice(0, count * data.length / images.count),
     };
     let picture = makeGrid(part, 1, 1);

@@ -10,10 +10,11 @@ import { largestThat } from "../../gpu/compile_batch.ts";
 import { type Device, LimitError } from "../../gpu/device.ts";
 import type { Model } from "../../model/model.ts";
 import type { Dataset } from "../../data/dataset.ts";
+import { pictureSize } from "../../sample/options.ts";
 import { parseTraining, type TrainingConfig } from "../../train/config.ts";
 import { evaluationStep } from "../../train/step.ts";
 import { makeStepSpec } from "../../train/step_inputs.ts";
-import { type ImageSize, Trainer } from "../../train/trainer.ts";
+import { type ItemSize, Trainer } from "../../train/trainer.ts";
 
 /** Pixels on a side that are worth recommending. */
 const SMALLEST = 8;
@@ -47,7 +48,7 @@ export function withAdvice(
   { message, wanted, limit, largestBatch }: LimitError,
   device: Device,
   model: Model,
-  data: ImageSize,
+  data: ItemSize,
   training: TrainingConfig,
   free: number,
   most: number,
@@ -61,7 +62,7 @@ export function withAdvice(
 function flagsThatFit(
   device: Device,
   model: Model,
-  image: ImageSize,
+  image: ItemSize,
   training: TrainingConfig,
   free: number,
   most: number,
@@ -78,7 +79,7 @@ function flagsThatFit(
     }
   };
   // Sampling takes about as much as the loss of a single image without its gradient.
-  const samplingBytes = (size: ImageSize) => {
+  const samplingBytes = (size: ItemSize) => {
     const sizes = { part: 1, images: 1, isEvaluation: true };
     return 1.5 * device.plan(evaluationStep(makeStepSpec(model, size, training, sizes))).bytes;
   };
@@ -90,9 +91,11 @@ function flagsThatFit(
   const parts = Array.from({ length: most }, (_, i) => most - i).filter((n) => batchSize % n === 0);
   const part = parts.find((n) => fits({ microBatch: n }));
   if (part) flags.push(`--micro-batch ${part}`);
-  for (let n = 2; Math.min(image.height, image.width) / n >= SMALLEST; n *= 2) {
-    const [height, width] = [image.height, image.width].map((side) => Math.floor(side / n));
-    if (!fits({}, { ...image, height, width })) continue;
+  if (image.shape.length !== 3) return flags;
+  const size = pictureSize(image);
+  for (let n = 2; Math.min(size.height, size.width) / n >= SMALLEST; n *= 2) {
+    const [height, width] = [size.height, size.width].map((side) => Math.floor(side / n));
+    if (!fits({}, { shape: [height, width, size.channels] })) continue;
     flags.push(`--size ${height === width ? width : `${width}x${height}`}`);
     break;
   }

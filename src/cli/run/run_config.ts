@@ -7,18 +7,15 @@
 import { z } from "zod";
 import { parseWith, toSnakeCase } from "../../config.ts";
 import { InputError } from "../../errors.ts";
-import {
-  formatUNetConfig,
-  parseUNetConfig,
-  type UNetConfig,
-  unetSchema,
-} from "../../model/unet_config.ts";
+import { type Fields, formatNetwork, type Network, parseNetwork } from "../../model/network.ts";
+import { foreignUNetFields, unetSchema } from "../../model/unet_config.ts";
 import {
   formatSchedule,
   parseSchedule,
   type ScheduleConfig,
   scheduleSchema,
 } from "../../diffusion/schedule.ts";
+import { foreignScheduleFields } from "../../diffusion/schedulers.ts";
 import { parseTraining, type TrainingConfig, trainingSchema } from "../../train/config.ts";
 import { kindOf, readJson, refuseStdin } from "../terminal/files.ts";
 import { suggest } from "../terminal/flags.ts";
@@ -40,31 +37,30 @@ export interface RunConfig {
   /** The last step, which may be changed later. */
   readonly steps: number;
   readonly images: ImageOptions;
-  readonly unet: UNetConfig;
+  readonly network: Network;
   readonly scheduler: ScheduleConfig;
   readonly training: TrainingConfig;
 }
-
-/** A section of a configuration file. */
-export type Fields = Readonly<Record<string, unknown>>;
 
 /** A configuration file; missing fields have their defaults. */
 export interface RunFields {
   readonly data?: string | undefined;
   readonly steps?: number | undefined;
   readonly images?: Fields | undefined;
-  readonly unet?: Fields | undefined;
+  readonly network?: Fields | undefined;
   readonly scheduler?: Fields | undefined;
   readonly training?: Fields | undefined;
 }
 
 const section = z.record(z.string(), z.unknown()).optional();
-const schema: z.ZodType<RunFields> = z.strictObject({
+const schema = z.strictObject({
   // For editors.
   $schema: z.string().optional(),
   ...{ data: z.string().optional(), steps: z.int().min(1).max(MAX_STEPS).optional() },
-  ...{ images: section, unet: section, scheduler: section, training: section },
-});
+  ...{ images: section, network: section, scheduler: section, training: section },
+  // Its name in version 0.1.0.
+  unet: section,
+}).transform(({ unet, network = unet, $schema: _, ...rest }) => ({ ...rest, network }));
 
 /** The presets. */
 export const presets: Readonly<Record<string, RunFields>> = {
@@ -97,13 +93,13 @@ export async function readRunFields(place: string): Promise<RunFields> {
 /** @throws {InputError} If it is not a complete configuration. */
 export async function readRunConfig(path: string): Promise<RunConfig> {
   const fields = parseWith(schema, await readJson(path), path);
-  const { data, steps, images, unet, scheduler, training } = fields;
-  if (data === undefined || !unet || !scheduler || !training) {
+  const { data, steps, images, network, scheduler, training } = fields;
+  if (data === undefined || !network || !scheduler || !training) {
     throw new InputError(`Cannot resume: ${path} is incomplete`);
   }
   return {
     ...{ data, steps: steps ?? DEFAULT_STEPS, images: parseImages(images ?? {}) },
-    unet: parseUNetConfig(unet),
+    network: parseNetwork(network),
     ...{ scheduler: parseSchedule(scheduler), training: parseTraining(training) },
   };
 }
@@ -114,15 +110,15 @@ export function formatRunConfig(config: RunConfig): Required<RunFields> {
     data: config.data,
     steps: config.steps,
     images: config.images,
-    unet: formatUNetConfig(config.unet),
+    network: formatNetwork(config.network),
     scheduler: formatSchedule(config.scheduler),
     training: toSnakeCase(config.training),
   };
 }
 
 /** The fields of a network that must agree with those of a state. */
-export function architectureOf(unet: UNetConfig): Fields {
-  const { sample_size: _s, dropout: _d, ...rest } = formatUNetConfig(unet);
+export function architectureOf(network: Network): Fields {
+  const { sample_size: _s, dropout: _d, ...rest } = formatNetwork(network);
   return rest;
 }
 
@@ -150,6 +146,13 @@ export function configSchema(): Record<string, unknown> {
     // Fields that start with an underscore are notes of other tools.
     return { ...rest, patternProperties: { "^_": {} } };
   };
+  /** A section that files of diffusers may be, where null is "not given". */
+  const shared = (schema: z.ZodType, foreign: readonly string[]) => {
+    const { properties = {}, ...rest } = section(schema), names = Object.keys(properties);
+    const fields = names.map((name) => [name, { anyOf: [properties[name], { type: "null" }] }]);
+    const others = foreign.map((name) => [name, {}]);
+    return { ...rest, properties: Object.fromEntries([...fields, ...others]) };
+  };
   return {
     $schema: "https://json-schema.org/draft/2020-12/schema",
     title: "Configuration of ddpm train",
@@ -159,8 +162,10 @@ export function configSchema(): Record<string, unknown> {
       data: { type: "string", description: "a data set's name, a folder or a file" },
       steps: { type: "integer", minimum: 1, maximum: MAX_STEPS },
       images: section(imagesSchema),
-      unet: section(unetSchema),
-      scheduler: section(scheduleSchema),
+      // Editors know the fields of the default class only.
+      network: shared(unetSchema, foreignUNetFields),
+      unet: shared(unetSchema, foreignUNetFields),
+      scheduler: shared(scheduleSchema, foreignScheduleFields),
       training: section(trainingSchema),
     },
     additionalProperties: false,

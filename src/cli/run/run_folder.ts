@@ -3,9 +3,11 @@
  *
  * - `config.json`: data, network, schedule, settings
  * - `model.safetensors`: the EMA of the weights, which `sample` loads
- * - `state.safetensors`: everything that resuming needs, with a checksum; older ones are
- *   `state-STEP.safetensors`
+ * - `state.safetensors`: everything that resuming needs, with a fingerprint of the data and a
+ *   checksum; older ones are `state-STEP.safetensors`
  * - `log.jsonl`, `samples/`, `report.html`
+ *
+ * Only the log and the report tell of time: all else is the same when the same is trained again.
  *
  * @module
  */
@@ -15,7 +17,6 @@ import { InputError } from "../../errors.ts";
 import { type Model, serializeModel } from "../../model/model.ts";
 import { fromFormerLayout } from "../../model/parameters.ts";
 import { readSafetensors, toFloat32 } from "../../formats/safetensors.ts";
-import { parameterLayout } from "../../model/unet.ts";
 import type { StateName, TrainingState } from "../../train/state.ts";
 import type { Trainer } from "../../train/trainer.ts";
 import {
@@ -34,6 +35,7 @@ import {
 } from "../terminal/files.ts";
 import { History, type LogLine } from "./training_log.ts";
 import { FolderLock } from "./lock.ts";
+import { type Fingerprint, formatFingerprint, parseFingerprint } from "../data/fingerprint.ts";
 import { formatBytePair } from "../../units.ts";
 import { renderReport, type Report } from "./report.ts";
 import {
@@ -45,6 +47,7 @@ import {
   type RunConfig,
 } from "./run_config.ts";
 import { isIntact, writeSealed } from "./state_file.ts";
+import type { Task } from "./train_loop.ts";
 
 /** Files of a training, none of which may exist when a new one starts. */
 const FILES = ["model.safetensors", "state.safetensors", "log.jsonl", "report.html"];
@@ -67,10 +70,9 @@ export interface FolderOptions {
   readonly keep?: number;
 }
 
-/** A saved state, and the training time until then. */
-export interface SavedState {
-  readonly state: TrainingState;
-  readonly seconds: number;
+/** A saved state, and the fingerprint of the data, which older states do not have. */
+export interface SavedState extends TrainingState {
+  readonly fingerprint: Fingerprint | undefined;
 }
 
 /** The folder of a training. Disposing of it releases its lock. */
@@ -79,7 +81,6 @@ export class RunFolder implements Disposable {
   readonly #options: Required<FolderOptions>;
   #lock: FolderLock | undefined;
   #history = new History();
-  #seconds = 0;
   #saved = -1;
 
   constructor(path: string, options: FolderOptions = {}) {
@@ -167,8 +168,8 @@ export class RunFolder implements Disposable {
    * Resumes from the last saved state, or from the beginning: drops later lines of the log, and
    * temporary files of a killed process.
    */
-  async goOn(saved: SavedState | undefined): Promise<void> {
-    const step = saved?.state.step ?? 0;
+  async goOn(saved: TrainingState | undefined): Promise<void> {
+    const step = saved?.step ?? 0;
     await this.#lock?.sign();
     await makeFolder(this.#at("samples"));
     for (const folder of [this.path, this.#at("samples")]) await removeTemporary(folder);
@@ -177,7 +178,6 @@ export class RunFolder implements Disposable {
     for (const line of lines) this.#history.add(line);
     const text = lines.map((line) => JSON.stringify(line) + "\n").join("");
     await writeWhole(this.#at("log.jsonl"), text);
-    this.#seconds = saved?.seconds ?? 0;
     this.#saved = saved ? step : -1;
   }
 
@@ -185,12 +185,10 @@ export class RunFolder implements Disposable {
    * Saves a checkpoint: the state and the model. The previous state is kept under another name.
    *
    * @param buffers The buffers of the state.
-   * @param seconds Training time so far.
    */
   async save(
     { step, buffers }: Pick<Trainer, "step" | "buffers">,
-    seconds: number,
-    config: RunConfig,
+    { config, fingerprint }: Pick<Task, "config" | "fingerprint">,
     model: Model,
   ): Promise<void> {
     let file: Uint8Array | undefined = serializeModel(model, this.#options.dtype);
@@ -212,12 +210,11 @@ export class RunFolder implements Disposable {
     file = undefined;
     await writeSealed(this.#at(STATE), buffers, {
       step: String(step),
-      seconds: seconds.toFixed(3),
-      unet: JSON.stringify(architectureOf(config.unet)),
+      network: JSON.stringify(architectureOf(config.network)),
       layout: LAYOUT,
+      pictures: formatFingerprint(fingerprint),
     });
     this.#saved = step;
-    this.#seconds = seconds;
     // States of later steps are from before the training was taken back to an older one.
     const older = (await this.#older()).filter((other) => other < step);
     const kept = older.slice(0, this.#options.keep - 1);
@@ -247,7 +244,7 @@ export class RunFolder implements Disposable {
         const older = error instanceof InputError && await this.#findOlder(config);
         if (!older) throw error;
         throw new InputError(
-          `${error.message}. ${older.path}, of step ${older.saved.state.step}, is intact: delete ` +
+          `${error.message}. ${older.path}, of step ${older.saved.step}, is intact: delete ` +
             `${path}, and --resume continues from there`,
         );
       }
@@ -276,11 +273,12 @@ export class RunFolder implements Disposable {
     if (!isIntact(bytes)) {
       throw new InputError(`Cannot resume: ${path} is damaged, its checksum does not match`);
     }
-    const step = Number(metadata.step ?? NaN), seconds = Number(metadata.seconds ?? NaN);
-    if (!Number.isSafeInteger(step) || step < 0 || !(seconds >= 0)) {
-      throw new InputError(`Cannot resume: ${path} has no valid step or time`);
+    const step = Number(metadata.step ?? NaN);
+    if (!Number.isSafeInteger(step) || step < 0) {
+      throw new InputError(`Cannot resume: ${path} has no valid step`);
     }
-    const saved = parseFields(metadata.unet), here = architectureOf(config.unet);
+    const saved = parseFields(metadata.network ?? metadata.unet);
+    const here = architectureOf(config.network);
     const difference = describeDifference(saved, path, here, this.#at("config.json"));
     if (difference) {
       throw new InputError(`Cannot resume: the state is of another network: ${difference}`);
@@ -289,14 +287,20 @@ export class RunFolder implements Disposable {
     if (odd) {
       throw new InputError(`Cannot resume: ${odd[0]} in ${path} is ${odd[1].dtype}, not F32`);
     }
-    const layout = metadata.layout === LAYOUT ? undefined : parameterLayout(config.unet);
+    if (![undefined, LAYOUT].includes(metadata.layout)) {
+      throw new InputError(
+        `Cannot resume: ${path} has its parameters in layout ${metadata.layout}, but this version ` +
+          `knows ${LAYOUT}; use the version that wrote it, or a later one`,
+      );
+    }
+    const layout = metadata.layout === LAYOUT ? undefined : config.network.layout;
     const arrays = Object.fromEntries([...tensors].map(([name, tensor]) => {
       const values = toFloat32(tensor);
       return [name, layout && FLAT.has(name) ? fromFormerLayout(layout, values) : values];
     }));
     return {
-      state: { step, arrays: arrays as Record<StateName, Float32Array<ArrayBuffer>> },
-      seconds,
+      ...{ step, arrays: arrays as Record<StateName, Float32Array<ArrayBuffer>> },
+      fingerprint: parseFingerprint(metadata.pictures),
     };
   }
 
@@ -336,9 +340,9 @@ export class RunFolder implements Disposable {
     return this.#saved;
   }
 
-  /** Training time in seconds at the last checkpoint. */
+  /** Training time in seconds, up to the last line of the log. */
   get seconds(): number {
-    return this.#seconds;
+    return this.#history.last?.seconds ?? 0;
   }
 
   /** Writes a sample grid. */

@@ -6,7 +6,9 @@
 
 import { toSnakeCase } from "../../config.ts";
 import { InputError } from "../../errors.ts";
-import { formatUNetConfig, parseUNetConfig } from "../../model/unet_config.ts";
+import { type Fields, formatNetwork, parseNetwork } from "../../model/network.ts";
+import { resizeNetwork } from "../../model/network.ts";
+import { denoisingNetwork } from "../../model/denoiser.ts";
 import { outputChannels } from "../../diffusion/prediction.ts";
 import { formatSchedule, parseSchedule } from "../../diffusion/schedule.ts";
 import {
@@ -20,7 +22,6 @@ import {
   architectureOf,
   DEFAULT_STEPS,
   describeDifference,
-  type Fields,
   formatRunConfig,
   presets,
   readRunFields,
@@ -45,7 +46,7 @@ export const overlay = (recorded: RunFields | undefined, given: RunFields): RunF
   steps: given.steps ?? recorded?.steps,
   // The fields of a network depend on each other, those of the other sections do not.
   images: { ...recorded?.images, ...given.images },
-  unet: given.unet ?? recorded?.unet,
+  network: given.network ?? recorded?.network,
   scheduler: { ...recorded?.scheduler, ...given.scheduler },
   training: { ...recorded?.training, ...given.training },
 });
@@ -55,23 +56,24 @@ export function assembleConfig(
   given: RunFields,
   flags: TrainFlags,
   place: string,
-  { channels, height, width, labels }: Dataset,
+  { shape, labels, labelProblem }: Dataset,
 ): RunConfig {
-  const scheduler = parseSchedule(given.scheduler ?? {});
+  const scheduler = parseSchedule(given.scheduler ?? {}), [height, width, channels] = shape;
   const outChannels = outputChannels(scheduler, channels);
   const sizes = {
     ...{ in_channels: channels, out_channels: outChannels },
-    ...(flags["label-dropout"] === undefined ? {} : countClasses(place, labels)),
+    ...(flags["label-dropout"] === undefined ? {} : countClasses(place, labels, labelProblem)),
   };
-  const unet = parseUNetConfig({ ...sizes, ...(given.unet ?? DEFAULT.unet) });
-  if (unet.inChannels !== channels || unet.outChannels !== outChannels) {
+  const network = parseNetwork({ ...sizes, ...(given.network ?? DEFAULT.network) });
+  const [h = height, w = width, inChannels] = network.itemShape.map((n) => n ?? undefined);
+  const { outChannels: predicted } = denoisingNetwork({ network });
+  if (inChannels !== channels || predicted !== outChannels) {
     throw new InputError(
       `Cannot train on ${place}: its images have ${channels} channels, but the network has ` +
-        `in_channels ${unet.inChannels} and out_channels ${unet.outChannels}` +
-        ([1, 3].includes(unet.inChannels) ? `; --channels ${unet.inChannels} makes them fit` : ""),
+        `in_channels ${inChannels} and out_channels ${predicted}` +
+        ([1, 3].includes(inChannels!) ? `; --channels ${inChannels} makes them fit` : ""),
     );
   }
-  const [h, w] = unet.sampleSize ?? [height, width];
   if (h !== height || w !== width) {
     throw new InputError(
       `Cannot train on ${place}: its images are ${height}x${width}, but the sample_size of the ` +
@@ -82,7 +84,7 @@ export function assembleConfig(
     data: place,
     steps: flags.steps ?? given.steps ?? DEFAULT_STEPS,
     images: parseImages(given.images ?? {}),
-    unet: { ...unet, sampleSize: [height, width] },
+    network: resizeNetwork(network, shape),
     scheduler,
     training: assembleTraining(given, flags),
   };
@@ -90,29 +92,37 @@ export function assembleConfig(
 
 const assembleTraining = (given: RunFields, flags: TrainFlags): TrainingConfig =>
   parseTraining({
-    ...(given.unet ? {} : DEFAULT.training),
+    ...(given.network ? {} : DEFAULT.training),
     ...given.training,
     ...trainingFlags(flags, flags.steps ?? given.steps ?? DEFAULT_STEPS),
   });
 
 /** One class more than the data have, for "no class". */
-function countClasses(place: string, labels: ArrayLike<number> | undefined): Fields {
-  if (!labels) throw new InputError(`--label-dropout needs classes, but ${place} has no labels`);
+function countClasses(
+  place: string,
+  labels: ArrayLike<number> | undefined,
+  problem: string | undefined,
+): Fields {
+  if (!labels) {
+    throw new InputError(
+      `--label-dropout needs classes, but ${place} has no labels${problem ? `: ${problem}` : ""}`,
+    );
+  }
   return { num_class_embeds: Array.from(labels).reduce((most, c) => Math.max(most, c), 0) + 2 };
 }
 
 /** The configuration that a training would start with, without what depends on its data. */
 export function planConfig(given: RunFields, flags: TrainFlags): RunFields {
-  const { data } = given, fields = given.unet ?? DEFAULT.unet!;
-  const unet = formatUNetConfig(parseUNetConfig(fields));
+  const { data } = given, fields = given.network ?? DEFAULT.network!;
+  const network = formatNetwork(parseNetwork(fields));
   for (const name of ["sample_size", "in_channels", "out_channels"]) {
-    if (!(name in fields)) delete unet[name];
+    if (!(name in fields)) delete network[name];
   }
   return {
     ...(data === undefined ? {} : { data }),
     steps: flags.steps ?? given.steps ?? DEFAULT_STEPS,
     images: parseImages(given.images ?? {}),
-    unet,
+    network,
     scheduler: formatSchedule(parseSchedule(given.scheduler ?? {})),
     training: toSnakeCase(assembleTraining(given, flags)),
   };
@@ -147,7 +157,7 @@ function scheduleFlags(schedule: string | undefined, steps: number): Record<stri
 export function checkUnchanged(config: RunConfig, wanted: RunConfig, folder: RunFolder): void {
   const sections = (c: RunConfig) => {
     const { images, scheduler, training } = formatRunConfig(c);
-    return { ...images, ...architectureOf(c.unet), ...scheduler, ...training };
+    return { ...images, ...architectureOf(c.network), ...scheduler, ...training };
   };
   const difference = describeDifference(
     ...[sections(config), folder.path] as const,

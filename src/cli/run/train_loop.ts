@@ -7,6 +7,7 @@
 
 import { toSnakeCase } from "../../config.ts";
 import { InputError } from "../../errors.ts";
+import { isAllFinite } from "../../formats/elements.ts";
 import { type Device, DeviceError, LimitError } from "../../gpu/device.ts";
 import { Pace } from "../../gpu/step_pacer.ts";
 import { initializeModel, type Model } from "../../model/model.ts";
@@ -15,6 +16,7 @@ import { defaultMethod, methods } from "../../sample/solvers/mod.ts";
 import type { Sampler } from "../../sample/sampler.ts";
 import { defaultSteps } from "../../sample/timesteps.ts";
 import { learningRateAt, type TrainingConfig } from "../../train/config.ts";
+import { comparePictures, type Fingerprint } from "../data/fingerprint.ts";
 import type { Dataset } from "../../data/dataset.ts";
 import { isExhausted } from "../../train/loss_scale.ts";
 import type { StepRecord } from "../../train/records.ts";
@@ -25,7 +27,7 @@ import { INTERRUPTED, Interruption } from "./interruption.ts";
 import { describeMemory, residentBytes } from "./memory.ts";
 import { drawGrid, encodePng } from "../media/picture_files.ts";
 import { debugProgram } from "./profile.ts";
-import { formatTime, type Progress } from "../terminal/progress.ts";
+import { formatLeft, formatRate, formatTime, type Progress } from "../terminal/progress.ts";
 import { formatBytes } from "../../units.ts";
 import { formatRunConfig, type RunConfig } from "./run_config.ts";
 import type { RunFolder } from "./run_folder.ts";
@@ -39,6 +41,7 @@ export interface Task {
   readonly isNew: boolean;
   readonly config: RunConfig;
   readonly data: Dataset;
+  readonly fingerprint: Fingerprint;
   readonly folder: RunFolder;
   readonly plan: Plan;
   readonly progress: Progress;
@@ -89,10 +92,15 @@ export async function runTraining(task: Task): Promise<number> {
   const { folder, config, plan, progress } = task;
   let base = residentBytes();
   let saved = task.isNew ? undefined : await folder.readState(config);
-  if (saved && saved.state.step >= plan.last) {
-    const { step } = saved.state;
+  if (saved && saved.step >= plan.last) {
+    const { step } = saved;
     throw new InputError(`The training has done ${step} steps; give more --steps to continue`);
   }
+  const changed = saved?.fingerprint && comparePictures(
+    ...[saved.fingerprint, task.fingerprint, task.data.name] as const,
+    task.config.network.conditions(task.data.shape).labels !== undefined,
+  );
+  if (changed) progress.say(changed);
   using interruption = new Interruption(progress, "saving");
   let kind: Device["kind"] | undefined;
   for (let failures = 0, before = -1;;) {
@@ -110,10 +118,10 @@ export async function runTraining(task: Task): Promise<number> {
       if (kind === undefined) {
         announce(run, base);
         progress.say(`written to  ${folder.path}`);
-        if (saved?.state.step) progress.say(`resuming    after step ${saved.state.step}`);
+        if (saved?.step) progress.say(`resuming    after step ${saved.step}`);
       }
-      if (saved) trainer.restore(saved.state);
-      else await save(run, 0);
+      if (saved) trainer.restore(saved);
+      else await save(run);
       kind = device.kind;
       saved = undefined;
       return await trainUntil(run);
@@ -141,7 +149,7 @@ export async function runTraining(task: Task): Promise<number> {
  * begins. If there is no room for sampling, the step uses gradient checkpointing.
  */
 async function compile({ config, data }: Task, device: Device) {
-  const model = initialModel(config), { scheduler, training } = config;
+  const model = initialModel(config, data), { scheduler, training } = config;
   const steps = defaultSteps(methods[defaultMethod], new NoiseSchedule(scheduler));
   let free = 0;
   const tryWith = async (training: TrainingConfig) => {
@@ -171,8 +179,27 @@ async function compile({ config, data }: Task, device: Device) {
 }
 
 /** The model that a training starts with. */
-export const initialModel = ({ unet, scheduler, training }: RunConfig): Model =>
-  initializeModel(unet, formatSchedule(scheduler), training.seed);
+export const initialModel = (
+  { network, scheduler, training }: RunConfig,
+  data: Pick<Dataset, "shape" | "labels" | "classes">,
+): Model =>
+  initializeModel(
+    ...[network, formatSchedule(scheduler), training.seed] as const,
+    network.conditions(data.shape).labels ? classNames(data) : undefined,
+  );
+
+/** Names of the classes of a data set; numbers for those without one. */
+function classNames({ labels = [], classes }: Pick<Dataset, "labels" | "classes">): string[] {
+  const count = Array.from(labels).reduce((most, c) => Math.max(most, c + 1), 0);
+  return Array.from(
+    { length: Math.max(count, classes?.length ?? 0) },
+    (_, c) => classes?.[c] ?? String(c),
+  );
+}
+
+/** The shape of an item as text, width before height. */
+export const formatItem = ([height, width, ...rest]: readonly number[]): string =>
+  [width, height, ...rest].join("x");
 
 /** Prints what is about to be trained; `base` is the resident memory before compiling. */
 export function announce(
@@ -182,7 +209,7 @@ export function announce(
   base: number,
 ): void {
   const { batchSize, microBatch } = trainer.config;
-  const size = `${data.width}x${data.height}x${data.channels}`;
+  const size = formatItem(data.shape);
   const classes = data.classes ? `, ${data.classes.length} classes` : "";
   const parts = (microBatch === null ? "" : `, ${microBatch} at a time`) +
     (trainer.recomputes ? ", gradient checkpointing to fit" : "");
@@ -209,14 +236,14 @@ async function trainUntil(run: Run): Promise<number> {
   };
   const log = async (heldOut: number | undefined) => {
     const { step } = trainer, records = await readRecords(run), now = seconds();
-    const speed = batch * (step - Math.max(first, folder.lastLogged)) / (now - loggedAt);
+    const done = batch * (step - Math.max(first, folder.lastLogged)), took = now - loggedAt;
     const line = {
       step,
       ...summarize(records),
       ...(config.training.precision === "f32" ? {} : scaling(records)),
       ...(heldOut === undefined ? {} : { held_out: shorten(heldOut) }),
       learning_rate: shorten(learningRateAt(config.training, step - 1)),
-      images_per_second: Number(speed.toPrecision(4)),
+      images_per_second: took > 0 ? Number((done / took).toPrecision(4)) : 0,
       seconds: Number((before + now).toFixed(3)),
       rss_mb: Number((Deno.memoryUsage().rss / 1e6).toFixed(1)),
     };
@@ -224,29 +251,45 @@ async function trainUntil(run: Run): Promise<number> {
     loss = `, loss ${line.loss.toFixed(4)}`;
     await folder.log(line);
     if (!Deno.stderr.isTerminal()) {
-      progress.say(`step ${step} of ${last}${loss}, ${speed.toFixed(1)} images/s`);
+      progress.say(`step ${step} of ${last}${loss}, ${formatRate(done, took)} images/s`);
     }
     if (now - reportedAt > REPORT_SECONDS) await report(true);
+  };
+  const saveRest = async () => {
+    if (folder.lastSaved < trainer.step) await save(run);
+    await report(false);
+    progress.say(`saved after step ${trainer.step}; --resume continues`);
+  };
+  // Too many images may turn out to be bad: what was learnt until then is saved.
+  const reading = async <T>(work: () => Promise<T>): Promise<T> => {
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof DeviceError)) await saveRest();
+      throw error;
+    }
   };
   const pace = new Pace();
   while (trainer.step < last && !signal.aborted) {
     const next = (every: number) => every - trainer.step % every;
     const left = Math.min(last - trainer.step, next(logEvery), next(saveEvery));
     const steps = pace.begin(left);
-    for (let i = 0; i < steps; i++) await trainer.run();
+    for (let i = 0; i < steps; i++) await reading(() => trainer.run());
     await device.idle();
-    const { step } = trainer, perStep = seconds() / (step - first);
+    const { step } = trainer, done = step - first;
     progress.update(
-      `step ${step} of ${last}${loss}, ${(batch / perStep).toFixed(1)} images/s, ` +
-        `${formatTime(perStep * (last - step))} left`,
+      `step ${step} of ${last}${loss}, ${formatRate(batch * done, seconds())} images/s` +
+        formatLeft(done, last - first, seconds()),
     );
     const isDue = step % saveEvery === 0 || step === last, from = seconds();
-    const heldOut = isDue && config.training.heldOut ? await trainer.evaluate() : undefined;
+    const heldOut = isDue && config.training.heldOut
+      ? await reading(() => trainer.evaluate())
+      : undefined;
     loggedAt += seconds() - from;
     if (step % logEvery === 0 || step === last || heldOut !== undefined) await log(heldOut);
     if (isDue) {
       const from = seconds();
-      await save(run, before + from);
+      await save(run);
       await showSamples(run);
       await report(step < last);
       loggedAt += seconds() - from;
@@ -258,9 +301,7 @@ async function trainUntil(run: Run): Promise<number> {
     progress.say(`done: ${last} steps in ${time}, model in ${folder.path}`);
     return 0;
   }
-  if (folder.lastSaved < trainer.step) await save(run, before + seconds());
-  await report(false);
-  progress.say(`saved after step ${trainer.step}; --resume continues`);
+  await saveRest();
   return INTERRUPTED;
 }
 
@@ -290,7 +331,7 @@ function summarize(all: readonly StepRecord[]) {
 
 /** Facts and settings of a training, for the report. */
 function describeRun({ command, config, data, device, trainer }: Run) {
-  const { os, arch } = Deno.build, size = `${data.width}x${data.height}x${data.channels}`;
+  const { os, arch } = Deno.build, size = formatItem(data.shape);
   const { data: _, steps: __, ...settings } = formatRunConfig(config);
   const facts = {
     command,
@@ -326,27 +367,27 @@ const diverged = (what: string, folder: RunFolder) =>
   );
 
 /** Writes a checkpoint, unless the training has diverged. */
-async function save(run: Run, seconds: number): Promise<void> {
-  const { trainer, folder, config, device } = run;
+async function save(run: Run): Promise<void> {
+  const { trainer, folder } = run;
   await readRecords(run);
   for (const [name, buffer] of Object.entries(trainer.buffers)) {
     // Gradients that overflowed are part of the history.
     if (name === "history") continue;
     for await (const chunk of readChunks(buffer)) {
-      if (chunk.every(Number.isFinite)) continue;
+      if (isAllFinite(chunk)) continue;
       throw diverged(`The weights are no longer finite after step ${trainer.step}`, folder);
     }
   }
-  const card = makeCard(config, trainer.step, seconds, device);
-  await folder.save(trainer, seconds, config, await trainer.model(card));
+  await folder.save(trainer, run, await trainer.model(makeCard(run)));
 }
 
 /** Writes a grid of samples from the EMA of the weights. */
 async function showSamples(
-  { trainer, sampler, folder, config, progress, signal }: Run,
+  { trainer, sampler, folder, config, data, progress, signal }: Run,
 ): Promise<void> {
-  const { seed } = config.training, { numClassEmbeds } = config.unet;
-  const classes = numClassEmbeds && numClassEmbeds - (config.training.labelDropout ? 1 : 0);
+  const { seed, labelDropout } = config.training;
+  const { labels: known } = config.network.conditions(data.shape);
+  const classes = known?.below && known.below - (labelDropout ? 1 : 0);
   const labels = classes ? Array.from({ length: SHOWN }, (_, k) => k % classes) : undefined;
   progress.update(`step ${trainer.step}: drawing samples`);
   const options = { count: SHOWN, seed, signal, ...(labels ? { labels } : {}) };
@@ -357,14 +398,13 @@ async function showSamples(
   await folder.writeSamples(trainer.step, await encodePng(drawGrid(images), provenance));
 }
 
-/** The model card in a model's file. */
-function makeCard(config: RunConfig, step: number, seconds: number, device: Device) {
+/** The model card in a model's file: nothing that differs between equal trainings. */
+function makeCard({ config, trainer, device }: Run) {
   return {
     software: `${packageName} ${version}`,
     data: config.data,
-    steps: String(step),
+    steps: String(trainer.step),
     training: JSON.stringify(toSnakeCase(config.training)),
-    seconds: String(Math.round(seconds)),
     device: device.name,
   };
 }

@@ -5,13 +5,15 @@
  */
 
 import { basename, dirname, join, resolve } from "@std/path";
+import { parsePythonJson } from "../../config.ts";
 import { InputError } from "../../errors.ts";
 import { DeviceError } from "../../gpu/device.ts";
-import { parseUNetConfig } from "../../model/unet_config.ts";
+import { parseNetwork } from "../../model/network.ts";
 import { assembleModel, type Model, parseModel } from "../../model/model.ts";
 import { readSafetensors } from "../../formats/safetensors.ts";
-import { parseSchedule } from "../../diffusion/schedule.ts";
+import { parseSchedule, type ScheduleConfig } from "../../diffusion/schedule.ts";
 import { fetchModel, type ShippedModel, shippedModels } from "../../model/pretrained.ts";
+import { printError } from "./progress.ts";
 
 /** A readable reason for a file-system error. */
 export function explain(error: unknown): string {
@@ -33,15 +35,26 @@ export async function readFile(path: string): Promise<Uint8Array<ArrayBuffer>> {
   }
 }
 
-/** @throws {InputError} If the file cannot be read or is not JSON. */
+/**
+ * Reads JSON, including what Python writes beyond the standard.
+ *
+ * @throws {InputError} If the file cannot be read or is not JSON.
+ */
 export async function readJson(path: string): Promise<unknown> {
   const text = new TextDecoder().decode(await readFile(path));
   try {
-    return JSON.parse(text);
+    return parsePythonJson(text);
   } catch (error) {
     throw new InputError(`Cannot read ${path} as JSON: ${(error as Error).message}`);
   }
 }
+
+/** Whether a path may have had bytes that are not UTF-8, which Deno replaces with this character. */
+export const isMangled = (path: string): boolean => path.includes("\ufffd");
+
+/** What to do about such a path if there is no file. */
+export const NOT_UTF8 =
+  "its name is not UTF-8, and Deno opens no others; rename it, by convmv or mv";
 
 /** Whether a path is a file, a folder, or does not exist. */
 export async function kindOf(path: string): Promise<"file" | "folder" | "nothing"> {
@@ -50,6 +63,9 @@ export async function kindOf(path: string): Promise<"file" | "folder" | "nothing
   } catch (error) {
     // The second: a part of its path is a file.
     const { NotADirectory, NotFound } = Deno.errors;
+    if (error instanceof NotFound && isMangled(path)) {
+      throw new InputError(`Cannot look at ${path}: ${NOT_UTF8}`);
+    }
     if (error instanceof NotFound || error instanceof NotADirectory) return "nothing";
     throw new InputError(`Cannot look at ${path}: ${explain(error)}`);
   }
@@ -307,14 +323,33 @@ async function loadDiffusers(folder: string): Promise<Model> {
           "diffusion_pytorch_model.safetensors",
     );
   }
-  const places = [join(folder, "scheduler"), folder].map((f) => join(f, "scheduler_config.json"));
-  const kinds = await Promise.all(places.map(kindOf));
-  const schedule = places.find((_, i) => kinds[i] === "file");
   const { tensors } = readSafetensors(await readFile(weights), weights);
   return assembleModel(
-    parseUNetConfig(await readJson(join(unet, "config.json"))),
-    parseSchedule(schedule ? await readJson(schedule) : {}),
+    parseNetwork(await readJson(join(unet, "config.json"))),
+    await readSchedule(folder),
     tensors,
     folder,
   );
+}
+
+/**
+ * The noise schedule of a folder in the layout of diffusers. Scripts of training write it once, beside
+ * the folders of their checkpoints; where it is not the folder's own, that is said.
+ */
+async function readSchedule(folder: string): Promise<ScheduleConfig> {
+  const above = [resolve(folder, ".."), resolve(folder, "..", "..")];
+  const own = [join(folder, "scheduler"), folder], beside = above.map((f) => join(f, "scheduler"));
+  for (const place of [...own, ...beside].map((f) => join(f, "scheduler_config.json"))) {
+    if (await kindOf(place) !== "file") continue;
+    const schedule = parseSchedule(await readJson(place));
+    if (beside.includes(dirname(place))) printError(`the noise schedule is that of ${place}`);
+    return schedule;
+  }
+  const guess = parseSchedule({});
+  printError(
+    `${folder} has no scheduler/scheduler_config.json, nor is there one beside it: guessing ` +
+      `${guess.numTrainTimesteps} timesteps of ${guess.betaSchedule} betas and a network that ` +
+      `predicts ${guess.predictionType}`,
+  );
+  return guess;
 }

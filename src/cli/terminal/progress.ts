@@ -15,7 +15,13 @@ const FILE_COLUMNS = 100;
 
 /** Columns of a terminal, or of what stands in its place. */
 export function terminalWidth(stream: { isTerminal(): boolean }): number {
-  return stream.isTerminal() ? Deno.consoleSize().columns || DEFAULT_COLUMNS : FILE_COLUMNS;
+  if (!stream.isTerminal()) return FILE_COLUMNS;
+  try {
+    return Deno.consoleSize().columns || DEFAULT_COLUMNS;
+  } catch {
+    // It was closed.
+    return DEFAULT_COLUMNS;
+  }
 }
 
 /**
@@ -55,8 +61,13 @@ export class Progress implements Disposable {
 
 /** Writes a result to stdout. */
 export function print(text: string): void {
-  // deno-lint-ignore no-console -- the one place that does
-  console.log(harmless(text));
+  try {
+    // deno-lint-ignore no-console -- the one place that does
+    console.log(harmless(text));
+  } catch (error) {
+    // A closed terminal.
+    if ((error as { code?: unknown }).code !== "EIO") throw error;
+  }
 }
 
 /** Writes an error to stderr. */
@@ -78,12 +89,32 @@ export function writeTerminal(text: string): void {
   } catch { /* Nobody is reading. */ }
 }
 
-/** A duration as text, "1 h 5 min". */
+/** Whether this can be a time or a speed. */
+const isSensible = (x: number) => x >= 0 && x <= Number.MAX_SAFE_INTEGER;
+
+/** A duration as text, "1 h 5 min"; "–" if it is not a valid one. */
 export function formatTime(seconds: number): string {
+  if (!isSensible(seconds)) return "–";
   if (seconds < 60) return `${Math.round(seconds)} s`;
   const minutes = Math.round(seconds / 60);
   if (minutes < 60) return `${minutes} min`;
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+/**
+ * The time that a loop has left at its pace so far, ", 5 s left"; nothing while it is unknown.
+ *
+ * @param seconds The time of the part that is done.
+ */
+export function formatLeft(done: number, total: number, seconds: number): string {
+  const left = seconds / done * Math.max(total - done, 0);
+  return isSensible(left) ? `, ${formatTime(left)} left` : "";
+}
+
+/** A rate per second, "12.3"; "–" while it is unknown. */
+export function formatRate(count: number, seconds: number): string {
+  const rate = count / seconds;
+  return isSensible(rate) ? rate.toFixed(1) : "–";
 }
 
 /** A table as lines: columns before `texts` are aligned left, the others right. */

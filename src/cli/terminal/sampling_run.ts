@@ -6,13 +6,13 @@
  */
 
 import { InputError } from "../../errors.ts";
-import type { Images, SampleOptions } from "../../sample/options.ts";
+import type { SampleOptions, Samples } from "../../sample/options.ts";
 import type { Sampler } from "../../sample/sampler.ts";
 import { environment } from "./environment.ts";
 import { Interruption } from "../run/interruption.ts";
 import type { OutputKind } from "../media/picture_files.ts";
 import { Preview, protocolOf } from "../media/preview.ts";
-import { formatTime, type Progress, writeTerminal } from "./progress.ts";
+import { formatLeft, type Progress, writeTerminal } from "./progress.ts";
 
 /** The most frames of an animation, or updates of a preview. */
 const MAX_FRAMES = 60;
@@ -27,9 +27,9 @@ export function checkPreview(isWanted = false): void {
 /** The result of a run. */
 export interface Watched {
   /** The finished images, or as far as they got before an interruption. */
-  readonly images: Images;
+  readonly images: Samples;
   /** x_t of all images at some steps, for animations. */
-  readonly frames: readonly Images[];
+  readonly frames: readonly Samples[];
   readonly isStopped: boolean;
 }
 
@@ -45,18 +45,21 @@ export async function watch(
   const preview = hasPreview
     ? new Preview(protocolOf(environment), Deno.consoleSize().columns, writeTerminal)
     : undefined;
-  const frames = new Map<number, Images[]>();
+  const frames = new Map<number, Samples[]>();
+  let logged = 0;
   using interruption = new Interruption(progress, "writing what is done");
   const stream = sampler.stream({
     ...options,
     every: isAnimated || preview ? Math.ceil(steps / MAX_FRAMES) : steps,
     signal: interruption.signal,
     onProgress(done, total) {
-      const left = (performance.now() - began) / 1000 / done * (total - done);
-      const text = `step ${done} of ${total}, ${formatTime(left)} left`;
-      // A log gets a line a batch.
-      if (!Deno.stderr.isTerminal() && done % steps === 0 && done < total) progress.say(text);
-      else progress.update(text);
+      const left = formatLeft(done, total, (performance.now() - began) / 1000);
+      const text = `step ${done} of ${total}${left}`;
+      // A log gets a line a batch, of whose next one the first step may take several evaluations.
+      if (!Deno.stderr.isTerminal() && done % steps === 0 && done > logged && done < total) {
+        progress.say(text);
+        logged = done;
+      } else progress.update(text);
     },
   });
   let next = await stream.next();
@@ -77,8 +80,8 @@ export async function watch(
   };
 }
 
-/** Concatenates images. */
-function join(parts: readonly Images[]): Images {
+/** Concatenates samples. */
+function join(parts: readonly Samples[]): Samples {
   if (parts.length === 1) return parts[0];
   const data = new Float32Array(parts.reduce((n, part) => n + part.data.length, 0));
   parts.reduce((at, part) => (data.set(part.data, at), at + part.data.length), 0);

@@ -6,6 +6,7 @@
  */
 
 import { environment } from "./environment.ts";
+import { outlivesTerminal } from "./hangup.ts";
 
 /** The variable that passes flags to V8. */
 const VARIABLE = "DENO_V8_FLAGS";
@@ -25,19 +26,24 @@ export const wideEnvironment = (): Record<string, string> => ({
 
 /** Runs a command in a new process in wide mode; returns its exit code. */
 export async function runWide(args: readonly string[]): Promise<number> {
-  const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", Deno.mainModule, ...args],
-    env: wideEnvironment(),
-  }).spawn();
+  // If this process outlives its terminal, the child must too.
+  const wrapper = outlivesTerminal ? ["sh", "-c", `trap "" HUP; exec "$@"`, "sh"] : [];
+  const [command, ...rest] = [...wrapper, Deno.execPath(), "run", "-A", Deno.mainModule, ...args];
+  const child = new Deno.Command(command, { args: rest, env: wideEnvironment() }).spawn();
   // Ctrl-C in a terminal reaches both processes; this one waits until the child has saved its work.
-  const stay = () => {};
-  const pass = () => child.kill("SIGTERM");
-  Deno.addSignalListener("SIGINT", stay);
-  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGTERM", pass);
+  const passed = Deno.build.os === "windows" ? [] : ["SIGTERM", "SIGHUP"] as const;
+  const listeners: [Deno.Signal, () => void][] = [["SIGINT", () => {}]];
+  for (const name of passed) listeners.push([name, () => pass(child, name)]);
+  for (const [name, listen] of listeners) Deno.addSignalListener(name, listen);
   try {
     return (await child.status).code;
   } finally {
-    Deno.removeSignalListener("SIGINT", stay);
-    if (Deno.build.os !== "windows") Deno.removeSignalListener("SIGTERM", pass);
+    for (const [name, listen] of listeners) Deno.removeSignalListener(name, listen);
   }
+}
+
+function pass(child: Deno.ChildProcess, name: Deno.Signal): void {
+  try {
+    child.kill(name);
+  } catch { /* It has ended already. */ }
 }

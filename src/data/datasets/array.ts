@@ -11,6 +11,7 @@ import type { Raster } from "../raster.ts";
 import { type Bytes, inMemory } from "../../formats/bytes.ts";
 import type { StoredArray } from "../../formats/npy.ts";
 import { formatBytePair } from "../../units.ts";
+import { byName, labelsAmong } from "./array_labels.ts";
 
 /** How pictures of one size lie in an array of bytes. */
 export interface ArrayLayout {
@@ -105,44 +106,51 @@ function interleave(
   return out;
 }
 
-/** What arrays of pictures and of labels are called, the most common first. */
+/** What arrays of pictures are called, the most common first. */
 const PICTURES = ["images", "x_train", "train_images", "data", "x", "arr_0"];
-const LABELS = ["labels", "y_train", "train_labels", "label", "y", "arr_1"];
 
 /**
  * Pictures and labels among the arrays of a file: the array of rank 3 or 4, and the one of rank 1
- * with as many elements; among several those with such names.
+ * with as many elements; among several those with such names. The other ones may hold anything.
  *
  * @throws {InputError} If there are no pictures, or several arrays could be them.
  */
 export function picturesAmong(what: string, arrays: readonly StoredArray[]): Pictures {
   const bad = (why: string) => new InputError(`Cannot use ${what}: ${why}`);
-  const shapes = arrays.map(({ name, shape }) => `${name} ${shape.join("x") || "of one number"}`);
-  const pick = (found: readonly StoredArray[], known: readonly string[]) => {
-    if (found.length < 2) return found[0];
-    const named = known.flatMap((name) => found.filter((a) => a.name.toLowerCase() === name));
-    return named[0];
+  const pictures = pickPictures(arrays, bad), [count] = pictures.shape;
+  return {
+    ...arrayPictures(
+      what,
+      { ...layoutOf(pictures.shape, bad), offset: pictures.isBytes ? pictures.offset : 0 },
+      pictures.isBytes ? wholeOf(pictures.bytes) : toBytes(pictures.values(), bad),
+    ),
+    ...labelsAmong(arrays.filter((array) => array !== pictures), count),
   };
-  const candidates = arrays.filter(({ shape }) => shape.length === 3 || shape.length === 4);
-  const pictures = pick(candidates, PICTURES);
-  if (!pictures) {
-    const list = `${shapes.slice(0, 8).join(", ")}${shapes.length > 8 ? ", ..." : ""}`;
-    throw bad(
-      candidates.length
-        ? `several arrays could be its images (${list}); call one of them images`
-        : `it has no array of images, count x height x width or count x height x width x ` +
-          `channels (${list || "it is empty"})`,
-    );
-  }
-  const [count] = pictures.shape;
-  const isLabels = ({ shape }: StoredArray) =>
-    shape[0] === count && (shape.length === 1 || (shape.length === 2 && shape[1] === 1));
-  const labels = pick(arrays.filter(isLabels), LABELS);
-  return arrayPictures(
-    what,
-    { ...layoutOf(pictures.shape, bad), offset: pictures.isBytes ? pictures.offset : 0 },
-    pictures.isBytes ? wholeOf(pictures.bytes) : toBytes(pictures.values(), bad),
-    labels ? { labels: toLabels(labels, bad) } : {},
+}
+
+function pickPictures(
+  arrays: readonly StoredArray[],
+  bad: (why: string) => InputError,
+): StoredArray {
+  const isUsable = ({ shape, problem, texts }: StoredArray) =>
+    (shape.length === 3 || shape.length === 4) && !problem && !texts;
+  const usable = arrays.filter(isUsable), broken = arrays.filter(({ problem }) => problem);
+  const called = byName(broken, PICTURES.slice(0, 1));
+  if (called) throw new InputError(called.problem!);
+  const picked = usable.length > 1 ? byName(usable, PICTURES) : usable[0];
+  if (picked) return picked;
+  // Of an array alone, or of one that is called like pictures, the problem says more than a list.
+  const trouble = byName(broken, PICTURES) ?? (arrays.length === 1 ? broken[0] : undefined);
+  if (!usable.length && trouble) throw new InputError(trouble.problem!);
+  const shapes = arrays.map(({ name, shape, problem }) =>
+    `${name} ${shape.join("x") || (problem ? "that cannot be read" : "of one number")}`
+  );
+  const list = `${shapes.slice(0, 8).join(", ")}${shapes.length > 8 ? ", ..." : ""}`;
+  throw bad(
+    usable.length
+      ? `several arrays could be its images (${list}); call one of them images`
+      : `it has no array of images, count x height x width or count x height x width x channels ` +
+        `(${list || "it is empty"})`,
   );
 }
 
@@ -151,6 +159,13 @@ const wholeOf = (bytes: Bytes) => bytes.isInMemory ? bytes.read(0, bytes.length)
 
 function layoutOf(shape: readonly number[], bad: (why: string) => InputError): ArrayLayout {
   const [count, a, b, c] = shape;
+  // Pictures of one to four columns are hardly meant.
+  if (shape.length === 3 && [1, 3, 4].includes(b) && a > 4) {
+    throw bad(
+      `an array of ${shape.join("x")} is a single image with ${b} channels; a set is an array of ` +
+        `count x height x width x channels, as numpy.stack makes it of images`,
+    );
+  }
   if (shape.length === 3) return { count, height: a, width: b, channels: 1 };
   if (c >= 1 && c <= 4) return { count, height: a, width: b, channels: c };
   if (a >= 1 && a <= 4) return { count, channels: a, height: b, width: c, order: "chw" };
@@ -180,11 +195,4 @@ function toBytes(
   const bytes = new Uint8ClampedArray(values.length);
   for (let i = 0; i < values.length; i++) bytes[i] = Math.round((values[i] - from) * scale);
   return new Uint8Array(bytes.buffer);
-}
-
-function toLabels(array: StoredArray, bad: (why: string) => InputError): Int32Array {
-  const values = array.values();
-  const odd = values.find((v) => !(Number.isInteger(v) && v >= 0 && v < 2 ** 31));
-  if (odd !== undefined) throw bad(`its labels ${array.name} have the number ${odd}`);
-  return Int32Array.from(values);
 }

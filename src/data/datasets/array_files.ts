@@ -5,6 +5,7 @@
  * @module
  */
 
+import { isFileDType } from "../../formats/elements.ts";
 import { readSafetensors, toFloat32 } from "../../formats/safetensors.ts";
 import type { Pictures } from "../pictures.ts";
 import { picturesAmong } from "./array.ts";
@@ -33,7 +34,10 @@ export function tensorPictures(bytes: Uint8Array<ArrayBuffer>, what: string): Pi
     [...tensors].map(([name, tensor]) => ({
       ...{ name, shape: tensor.shape, isBytes: tensor.dtype === "U8", offset: 0 },
       bytes: inMemory(tensor.bytes),
-      values: () => toFloat32(tensor),
+      values: () => toFloat32(tensor, `${name} in ${what}`),
+      ...(isFileDType(tensor.dtype)
+        ? {}
+        : { problem: `Cannot read ${name} in ${what}: its elements are of type ${tensor.dtype}` }),
     })),
   );
 }
@@ -62,7 +66,9 @@ export function npyPictures(bytes: Uint8Array<ArrayBuffer> | Bytes, what: string
 
 /**
  * The pictures of a .npz file, and their labels: the array `images`, or else the only one of rank 3
- * or 4, and `labels`, or else the only one of as many numbers.
+ * or 4, and `labels`, or else the only one of as many numbers. Labels may be numbers, text, or a 1
+ * among zeros for each image; `class_names` may say what numbers stand for. Other arrays and files
+ * may hold anything.
  *
  * @param what What the file is called, for messages.
  * @throws {InputError} If it is damaged, or has no pictures, or several arrays could be they.

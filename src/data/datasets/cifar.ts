@@ -32,6 +32,24 @@ export const cifarVersions: readonly CifarVersion[] = [
   { name: "cifar100", files: ["train.bin"], classes: "fine_label_names.txt", labels: 2 },
 ];
 
+/** Files of the version for Python, also that of ImageNet in 32 x 32, and their places. */
+const PICKLED =
+  /(^|\/)(((train_|val_)?data_batch_\d+|test_batch|batches\.meta)|cifar-100-python\/\w+)$/;
+
+/**
+ * What to do about files of the version that is published for Python, if there are any: those are
+ * pickles, programs in fact, which are not run here.
+ */
+export function explainPickles(paths: readonly string[]): string | undefined {
+  const found = paths.find((path) => PICKLED.test(path));
+  if (!found) return undefined;
+  const version = found.includes("cifar-100") ? "cifar-100" : "cifar-10";
+  return `${found} is pickled, which only Python reads and which could run any code; take the binary ` +
+    `version, ${version}-binary.tar.gz` +
+    (version === "cifar-10" ? ", as --data cifar10 does" : "") +
+    ", or save its images with numpy.savez";
+}
+
 const SIDE = 32, PIXELS = 3 * SIDE * SIDE;
 
 /**

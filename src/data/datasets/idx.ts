@@ -9,7 +9,8 @@ import { InputError } from "../../errors.ts";
 import type { Dataset } from "../dataset.ts";
 import { pictureDataset, type Pictures } from "../pictures.ts";
 import { arrayPictures } from "./array.ts";
-import { isGzip, streamOf, unpack, viewOf } from "../../formats/bytes.ts";
+import { inMemory, viewOf } from "../../formats/bytes.ts";
+import { gunzip, isGzip } from "../../formats/gzip.ts";
 import { formatBytePair, formatBytes } from "../../units.ts";
 
 /** An array of unsigned bytes. */
@@ -40,7 +41,7 @@ export async function readIdx(
 ): Promise<IdxArray> {
   const bad = (why: string) => new InputError(`Cannot read ${what} as IDX: ${why}`);
   if (isGzip(bytes)) {
-    bytes = await unpack(streamOf(bytes), "gzip", `Cannot read ${what} as IDX`);
+    bytes = await gunzip(inMemory(bytes), `Cannot read ${what} as IDX`);
   }
   if (bytes.length < 4) throw bad(`${formatBytes(bytes.length)} are too few`);
   const view = viewOf(bytes);

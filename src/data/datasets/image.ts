@@ -1,6 +1,7 @@
 /**
- * What the first bytes of image files tell: kind, size, and whether they are in color. It is read
- * before a decoder sees them, so that a few damaged bytes cannot ask for all memory.
+ * What image files tell of themselves: kind, size, whether they are in color, and whether their end
+ * is there. It is read before a decoder sees them: a few damaged bytes cannot ask for all memory,
+ * and a file that was cut off is not taken for a picture that is black or grey below.
  *
  * @module
  */
@@ -35,10 +36,14 @@ const kindNames: Record<ImageKind, string> = {
   ...{ png: "PNG", jpeg: "JPEG", gif: "GIF", webp: "WebP", bmp: "BMP" },
 };
 
-type Size = Pick<ImageHeader, "width" | "height"> & Partial<ImageHeader>;
-
 const ascii = (bytes: Uint8Array, from: number, to: number) =>
   String.fromCharCode(...bytes.subarray(from, to));
+
+/** What is read of a header. */
+type Size = Pick<ImageHeader, "width" | "height"> & Partial<ImageHeader> & {
+  /** Whether the file ends too early, where its decoder would not notice. */
+  readonly isCutOff?: boolean;
+};
 
 /** What a file is by its first bytes, whatever it is called. */
 export function imageKind(bytes: Uint8Array): ImageKind | undefined {
@@ -52,7 +57,8 @@ export function imageKind(bytes: Uint8Array): ImageKind | undefined {
 /**
  * Reads the header of an image file.
  *
- * @throws {InputError} If it is of no known kind, damaged, or too large.
+ * @param bytes All of the file.
+ * @throws {InputError} If it is of no known kind, damaged, cut off, or too large.
  */
 export function readImageHeader(bytes: Uint8Array<ArrayBuffer>, what: string): ImageHeader {
   const kind = imageKind(bytes);
@@ -68,12 +74,13 @@ export function readImageHeader(bytes: Uint8Array<ArrayBuffer>, what: string): I
     if (!(error instanceof RangeError)) throw error;
   }
   if (!size) throw bad("its header is damaged");
-  const { width, height } = size;
+  const { isCutOff, ...header } = size, { width, height } = header;
   if (!width || !height) throw bad(`it is ${width}x${height}`);
   if (width * height > MAX_PIXELS) {
     throw bad(`${width}x${height} are more than ${MAX_PIXELS / 1e6} million pixels`);
   }
-  return { isGrey: false, depth: 8, isGreyAlpha: false, ...size, kind };
+  if (isCutOff) throw bad("its data are damaged (the file is cut off before its end)");
+  return { isGrey: false, depth: 8, isGreyAlpha: false, ...header, kind };
 }
 
 type Reader = (bytes: Uint8Array<ArrayBuffer>, view: DataView) => Size | undefined;
@@ -88,15 +95,16 @@ const readers: Record<ImageKind, Reader> = {
     };
   },
 
-  /** The largest of all frame headers, since decoders differ in which they believe. */
+  /**
+   * The largest of all frame headers, since decoders differ in which they believe. Decoders make up
+   * what is missing, so that the end of the image has to be there: as for libjpeg and Pillow.
+   */
   jpeg(bytes, view) {
-    let found: Size | undefined;
-    for (let at = 2; at + 4 <= bytes.length;) {
-      if (bytes[at] !== 0xff) {
-        at++;
-        continue;
-      }
+    let found: Size | undefined, isCutOff = true;
+    for (let at = 2; (at = bytes.indexOf(0xff, at)) >= 0 && at + 2 <= bytes.length;) {
       const marker = bytes[at + 1];
+      if (marker === 0xd9 && found) isCutOff = false;
+      if (at + 4 > bytes.length) break;
       const isFrame = marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
       if (isFrame && at + 10 <= bytes.length) {
         const height = view.getUint16(at + 5), width = view.getUint16(at + 7);
@@ -109,7 +117,7 @@ const readers: Record<ImageKind, Reader> = {
       // Compressed data follow a scan's header: its bytes are gone through one by one.
       at += hasLength ? 2 + Math.max(2, view.getUint16(at + 2)) : marker === 0xff ? 1 : 2;
     }
-    return found;
+    return found && { ...found, isCutOff };
   },
 
   /** The screen, or the first frame if that is larger: a decoder makes room for both. */
@@ -129,19 +137,18 @@ const readers: Record<ImageKind, Reader> = {
     return { width, height };
   },
 
+  /** As libwebp does, it counts the bytes: decoders do not always miss the last ones. */
   webp(bytes, view) {
-    const chunk = ascii(bytes, 12, 16),
-      triple = (at: number) => view.getUint16(at, true) + 65536 * view.getUint8(at + 2);
-    if (chunk === "VP8X") return { width: 1 + triple(24), height: 1 + triple(27) };
+    const isCutOff = 8 + view.getUint32(4, true) > bytes.length, chunk = ascii(bytes, 12, 16);
+    const triple = (at: number) => view.getUint16(at, true) + 65536 * view.getUint8(at + 2);
+    if (chunk === "VP8X") return { width: 1 + triple(24), height: 1 + triple(27), isCutOff };
     if (chunk === "VP8 ") {
-      return {
-        width: view.getUint16(26, true) & 0x3fff,
-        height: view.getUint16(28, true) & 0x3fff,
-      };
+      const [width, height] = [26, 28].map((at) => view.getUint16(at, true) & 0x3fff);
+      return { width, height, isCutOff };
     }
     if (chunk !== "VP8L") return;
     const bits = view.getUint32(21, true);
-    return { width: 1 + (bits & 0x3fff), height: 1 + ((bits >>> 14) & 0x3fff) };
+    return { width: 1 + (bits & 0x3fff), height: 1 + ((bits >>> 14) & 0x3fff), isCutOff };
   },
 
   bmp(_, view) {

@@ -41,12 +41,13 @@ export class Layout {
     }
     this.named = named;
     const lifetimes = new Map<Storage, Lifetime<Storage>>();
+    // What nothing writes must stay zero.
+    const whole = new Set<Storage>(nodesOf(graph).filter(hasGaps));
     kernels.forEach((storages, i) => {
       for (const storage of storages) {
         const key = this.locate(storage).root;
         if (!(key instanceof Scratch) && named.has(key)) continue;
-        // What nothing writes must stay zero.
-        const isWhole = !(key instanceof Scratch) && hasGaps(key);
+        const isWhole = whole.has(key);
         const first = isWhole ? 0 : lifetimes.get(key)?.first ?? i;
         const last = isWhole || first < preparations ? kernels.length : i;
         lifetimes.set(key, { key, size: size(key), first, last });

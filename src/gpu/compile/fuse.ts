@@ -1,6 +1,6 @@
 /**
  * The second pass of compilation: decides what is computed together and in which order. Elementwise
- * operations move into the loops of their consumers, loops over the same domain become one, inputs
+ * operations move into the loops of their consumers (`inline.ts`), loops over the same domain become one, inputs
  * that are updated are updated in place, and parts of concatenations are computed where they belong.
  *
  * @module
@@ -13,7 +13,7 @@ import { mapOp } from "../ops/map.ts";
 import { sumOp } from "../ops/sum.ts";
 import { denseStrides, sameShape, type Shape, sizeOf } from "../../shape.ts";
 import {
-  type Group,
+  Group,
   isGroup,
   type Member,
   type Placements,
@@ -21,6 +21,9 @@ import {
   type Stage,
   StageBuilder,
 } from "./stage.ts";
+import { push } from "./multimap.ts";
+import { findOrder } from "./order.ts";
+import { inlineCheap } from "./inline.ts";
 import type { Tensor } from "../tensor.ts";
 import { Uses } from "./def_use.ts";
 import { isDenseView, resolve } from "../view.ts";
@@ -33,6 +36,12 @@ export interface Schedule {
 
 /** How many stages back a loop is looked for that a value can join. */
 const WINDOW = 24;
+
+/**
+ * How many inputs are updated in place by executing stages in another order than that of their making;
+ * finding one takes as long as there are stages.
+ */
+const MOST_REORDERINGS = 16;
 
 /** Orders and fuses a simplified graph. */
 export function fuse(graph: Graph, target: Absorbing): Schedule {
@@ -49,6 +58,9 @@ class Fusion {
   readonly #stages: (Group | Single)[] = [];
   /** The last stage that computes a part of a tensor. */
   readonly #stageOf = new Map<Tensor, number>();
+  /** The stages in the order of their execution, and the place of each in it. */
+  #order: number[] = [];
+  readonly #position: number[] = [];
 
   constructor(graph: Graph, target: Absorbing) {
     this.#graph = graph;
@@ -57,18 +69,18 @@ class Fusion {
   }
 
   schedule(): Schedule {
-    const { nodes, inlined } = this.#uses;
-    for (const node of nodes) if (this.#isCheapAgain(node)) inlined.add(node);
+    const { nodes } = this.#uses;
+    inlineCheap(this.#uses, this.#target.maxStorages);
     for (const node of nodes) {
       const absorbed = absorbedInput(node, this.#uses, this.#target);
-      if (absorbed) inlined.add(absorbed);
+      if (absorbed) this.#uses.inline(absorbed);
     }
     for (const node of nodes) if (node.op === packOp) this.#placeParts(node);
     for (const node of nodes) if (node.op === concatOp) this.#placeSums(node);
     for (const node of this.#inOrder(nodes)) this.#assign(node);
-    for (const [state, value] of this.#graph.updates) this.#update(state, value);
-    const builder = new StageBuilder(inlined, this.#placements);
-    const stages = this.#order()!.map((i) => builder.build(this.#stages[i]));
+    this.#updateAll();
+    const builder = new StageBuilder((x) => this.#uses.isInlined(x), this.#placements);
+    const stages = this.#order.map((i) => builder.build(this.#stages[i]));
     return { stages, placements: this.#placements };
   }
 
@@ -91,22 +103,6 @@ class Fusion {
       this.#uses.readersOf(node).every((reader) => reader.op === packOp);
   }
 
-  /** Whether an elementwise tensor is cheaper to compute again than to keep. */
-  #isCheapAgain(node: Tensor): boolean {
-    if (node.op !== mapOp || node.dtype !== "f32" || this.#uses.roots.has(node)) return false;
-    const consumers = this.#uses.consumersOf(node);
-    if (!consumers.every((c) => c.op === mapOp || c.op === sumOp || c.op === concatOp)) {
-      return false;
-    }
-    const own = this.#uses.leavesOf(node.inputs);
-    return consumers.every((c) => {
-      const others = c.inputs.filter((x) => x !== node).flatMap((x) => [...this.#uses.leaves(x)]);
-      const after = new Set([...own, ...others]);
-      return after.size <= this.#target.maxStorages - 2 &&
-        (consumers.length === 1 || c.op !== concatOp);
-    });
-  }
-
   /** The stage of an operation whose kernel can make an elementwise tensor of its result. */
   #producerOf(node: Tensor): Single | undefined {
     const leaves = this.#uses.leavesOf(node.inputs);
@@ -127,10 +123,10 @@ class Fusion {
   /** Lets tensors that are packed be computed inside the pack, where nothing stands against it. */
   #placeParts(node: Tensor): void {
     const { offsets } = node.attributes as Packing;
-    const sources = node.inputs.map((x) => resolve(x).source);
+    const sources = node.inputs.map((x) => resolve(x).source), times = new Map<Tensor, number>();
+    for (const source of sources) times.set(source, (times.get(source) ?? 0) + 1);
     node.inputs.forEach((x, i) => {
-      const source = sources[i];
-      const isOnce = sources.indexOf(source) === i && sources.lastIndexOf(source) === i;
+      const source = sources[i], isOnce = times.get(source) === 1;
       const isFree = source.inputs.length > 0 && source.op !== packOp &&
         !this.#uses.roots.has(source) &&
         !this.#placements.has(source) && (isOnce || isElementwise(source)) &&
@@ -158,12 +154,12 @@ class Fusion {
 
   /** Gives a tensor a stage of its own, or a part in one that is there. */
   #assign(node: Tensor): void {
-    if (node.inputs.length === 0 || node.op.view || this.#uses.inlined.has(node)) return;
+    if (node.inputs.length === 0 || node.op.view || this.#uses.isInlined(node)) return;
     const strides = this.#strides.get(node) ?? denseStrides(node.shape);
     const producer = node.op === mapOp ? this.#producerOf(node) : undefined;
     if (producer) {
+      this.#stageOf.set(node, this.#stageOf.get(producer.node)!);
       producer.output = node;
-      this.#stageOf.set(node, this.#stages.indexOf(producer));
     } else if (node.op === mapOp) {
       this.#join(
         { node, target: node, strides, offset: 0 },
@@ -198,12 +194,12 @@ class Fusion {
         this.#stageOf.set(node, Math.max(stage, this.#stageOf.get(node) ?? 0));
         if (place.offset === offset || !isGroup(group)) return;
         // The same value in a second place: its loop writes both.
-        const member = group.members.find((m) => m.node === source)!;
-        group.members.push({ ...member, target: node, offset });
+        const member = { ...group.own.get(source)!, target: node, offset };
+        group.add(member, this.#readsOf(member), this.#placesOf(member));
       });
     } else {
       const input = node.inputs.length ? resolve(node.inputs[0]).source : node;
-      const taken = this.#uses.inlined.has(input) ? { input } : {};
+      const taken = this.#uses.isInlined(input) ? { input } : {};
       const stage = this.#stages.push({ node, ...taken }) - 1;
       for (const x of writtenBy(node)) this.#stageOf.set(x, stage);
     }
@@ -215,104 +211,138 @@ class Fusion {
    * @param copies Loops by their domain that may take it along.
    */
   #copyInto(x: Tensor, member: Member, copies?: Map<string, Group>): void {
-    const shape = String(x.shape), found = copies?.get(shape);
-    if (found && this.#placesOf(found, member) <= this.#target.maxStorages) {
-      found.members.push(member);
+    const shape = String(x.shape), reads = this.#readsOf(member), places = this.#placesOf(member);
+    const found = copies?.get(shape);
+    if (found && found.sizeWith(reads, places) <= this.#target.maxStorages) {
+      found.add(member, reads, places);
       return;
     }
-    const group = { domain: x.shape, summed: x.shape.map(() => false), members: [member] };
+    const group = new Group(x.shape, x.shape.map(() => false));
+    group.add(member, reads, places);
     copies?.set(shape, group);
     this.#stageOf.set(member.target, this.#stages.push(group) - 1);
   }
 
   /** Computes a value in a loop that already walks its domain and some of its operands, or a new one. */
   #join(member: Member, domain: Shape, summed: readonly boolean[]): void {
-    const { node } = member, isSum = node.op === sumOp, reads = this.#readsOf(member);
+    const { node } = member, isSum = node.op === sumOp;
+    const reads = this.#readsOf(member), places = this.#placesOf(member);
+    const isLarge = (x: Tensor) => sizeOf(x.shape) * 4 > sizeOf(domain);
     const last = this.#stages.length - 1;
     for (let i = last; i >= 0 && i > last - WINDOW; i--) {
       const group = this.#stages[i];
-      if (!isGroup(group) || group.members.some((m) => m.target !== m.node)) continue;
+      if (!isGroup(group) || group.own.size < group.members.length) continue;
       if (!sameShape(group.domain, domain) || summed.some((s, k) => s !== group.summed[k])) {
         continue;
       }
       // Integers have to be rounded, which their place in memory does: they are read from there.
-      const floats = group.members.map((m) => m.node).filter((x) => x.dtype === "f32");
-      const own = new Set(isSum ? [] : floats);
-      const present = group.members.map((m) => this.#readsOf(m))
-        .reduce((all, reads) => all.union(reads), new Set<Tensor>());
-      const isLarge = (x: Tensor) => sizeOf(x.shape) * 4 > sizeOf(domain);
+      const isOwn = (x: Tensor) => !isSum && x.dtype === "f32" && group.own.has(x);
       const shares = isSmall(domain) ||
-        [...reads].some((x) => own.has(x) || (present.has(x) && isLarge(x)));
-      const isReady = [...reads].every((x) => own.has(x) || (this.#stageOf.get(x) ?? -1) < i);
-      if (!shares || !isReady || !this.#readsAsComputed(node, own)) continue;
-      if (this.#placesOf(group, member) > this.#target.maxStorages) continue;
-      group.members.push(member);
+        [...reads].some((x) => isOwn(x) || (group.reads.has(x) && isLarge(x)));
+      const isReady = [...reads].every((x) => isOwn(x) || (this.#stageOf.get(x) ?? -1) < i);
+      if (!shares || !isReady || !this.#readsAsComputed(node, isOwn)) continue;
+      if (group.sizeWith(reads, places) > this.#target.maxStorages) continue;
+      group.add(member, reads, places);
       this.#stageOf.set(node, i);
       return;
     }
-    this.#stageOf.set(node, this.#stages.push({ domain, summed, members: [member] }) - 1);
+    const group = new Group(domain, summed);
+    group.add(member, reads, places);
+    this.#stageOf.set(node, this.#stages.push(group) - 1);
   }
 
-  /** Whether a value reads these, if at all, at the element it computes, and not through a view. */
-  #readsAsComputed(node: Tensor, own: ReadonlySet<Tensor>): boolean {
+  /** Whether a value reads a loop's own, if at all, at the element it computes, and not through a view. */
+  #readsAsComputed(node: Tensor, isOwn: (x: Tensor) => boolean): boolean {
     return node.inputs.every((x) =>
-      this.#uses.inlined.has(x)
-        ? this.#readsAsComputed(x, own)
-        : own.has(x) || !own.has(resolve(x).source)
+      this.#uses.isInlined(x)
+        ? this.#readsAsComputed(x, isOwn)
+        : isOwn(x) || !isOwn(resolve(x).source)
     );
   }
 
   /** What has to be in memory to compute a member. */
-  #readsOf({ node, target }: Member): Set<Tensor> {
-    const read = target === node ? node.inputs : [node];
-    return new Set(read.flatMap((x) => [...this.#uses.leaves(x)]));
+  #readsOf({ node, target }: Member): ReadonlySet<Tensor> {
+    return target === node ? this.#uses.leavesOf(node.inputs) : this.#uses.leaves(node);
   }
 
-  /** How many places in memory a loop touches when it computes a value more. */
-  #placesOf({ domain, summed, members }: Group, member: Member): number {
-    const group = { domain, summed, members: [...members, member] };
-    const { maxWhole = 0 } = this.#target;
-    const written = group.members.flatMap(({ node, target, offset }): readonly unknown[] => {
-      const whole = this.#placements.get(target)?.within ?? target;
-      if (sizeOf(whole.shape) <= maxWhole) return [whole];
-      // What is packed twice will be written twice.
-      const copies = this.#uses.readersOf(node).filter((reader) => reader.op === packOp).length;
-      return Array.from({ length: Math.max(1, copies) }, (_, i) => `${target.id} ${offset} ${i}`);
-    });
-    return this.#readsOfStage(group).size + new Set(written).size;
+  /** Places in memory that a member is written to. */
+  #placesOf({ node, target, offset }: Member): readonly unknown[] {
+    const whole = this.#placements.get(target)?.within ?? target, { maxWhole = 0 } = this.#target;
+    if (sizeOf(whole.shape) <= maxWhole) return [whole];
+    // What is packed twice will be written twice.
+    const copies = this.#uses.readersOf(node).filter((reader) => reader.op === packOp).length;
+    return Array.from({ length: Math.max(1, copies) }, (_, i) => `${target.id} ${offset} ${i}`);
   }
 
   /** What has to be in memory to run a stage. */
-  #readsOfStage(stage: Group | Single): Set<Tensor> {
-    if (!isGroup(stage)) {
-      const { node, output } = stage;
-      const all = this.#uses.leavesOf([...node.inputs, ...(output?.inputs ?? [])]);
-      return all.difference(new Set([node]));
-    }
-    const own = new Set(stage.members.filter((m) => m.node === m.target).map((m) => m.node));
-    return new Set(stage.members.flatMap((m) => [...this.#readsOf(m)]).filter((x) => !own.has(x)));
+  #readsOfStage(stage: Group | Single): ReadonlySet<Tensor> {
+    if (isGroup(stage)) return stage.reads;
+    const { node, output } = stage;
+    const all = this.#uses.leavesOf([...node.inputs, ...(output?.inputs ?? [])]);
+    all.delete(node);
+    return all;
   }
 
-  /** Lets an input's next value be computed in its place where that is possible, else copies it. */
-  #update(state: Tensor, value: Tensor): void {
-    const group = this.#stages[this.#stageOf.get(value) ?? -1];
-    const isFree = value.op === mapOp && !this.#placements.has(value) &&
-      !Object.values(this.#graph.outputs).includes(value);
-    const isInStep = isFree && group && isGroup(group) &&
-      group.members.every(({ node }) => this.#readsInStep(node, state));
-    if (isInStep) {
-      this.#placements.set(value, { within: state, offset: 0 });
-      if (this.#order()) return;
-      this.#placements.delete(value);
+  /** Computes the next values of inputs in their place where that is possible, else copies them there. */
+  #updateAll(): void {
+    const readers = new Map<Tensor, number[]>(),
+      outputs = new Set(Object.values(this.#graph.outputs));
+    this.#stages.forEach((stage, i) => {
+      for (const x of this.#readsOfStage(stage)) if (!x.inputs.length) push(readers, x, i);
+    });
+    this.#reorder(this.#stages.map((_, i) => i));
+    let reorderings = 0;
+    for (const [state, value] of this.#graph.updates) {
+      const stage = this.#stageOf.get(value) ?? -1, group = this.#stages[stage];
+      const isFree = value.op === mapOp && !this.#placements.has(value) && !outputs.has(value);
+      const isInStep = isFree && group && isGroup(group) &&
+        group.members.every(({ node }) => this.#readsInStep(node, state));
+      if (isInStep) {
+        this.#placements.set(value, { within: state, offset: 0 });
+        const at = this.#position[stage];
+        const isLast = readers.get(state)?.every((i) => i === stage || this.#position[i] < at) ??
+          true;
+        if (isLast) continue;
+        const order = reorderings++ < MOST_REORDERINGS ? this.#orderOf() : undefined;
+        if (order) {
+          this.#reorder(order);
+          continue;
+        }
+        this.#placements.delete(value);
+      }
+      const strides = denseStrides(value.shape);
+      this.#copyInto(value, { node: value, target: state, strides, offset: 0 });
+      this.#position.push(this.#order.push(this.#stages.length - 1) - 1);
     }
-    const strides = denseStrides(value.shape);
-    this.#copyInto(value, { node: value, target: state, strides, offset: 0 });
+  }
+
+  /** An order of the stages with everything as it is placed now, if there is one. */
+  #orderOf(): number[] | undefined {
+    return findOrder(
+      this.#stages.map((stage) => this.#readsOfStage(stage)),
+      this.#stages.map((stage) => {
+        const written = isGroup(stage)
+          ? stage.members.map((m) => m.target)
+          : [...writtenBy(stage.node), ...(stage.output ? [stage.output] : [])];
+        const all = new Set(written);
+        for (const x of all) {
+          const place = this.#placements.get(x);
+          if (place) all.add(place.within);
+        }
+        return all;
+      }),
+    );
+  }
+
+  #reorder(order: number[]): void {
+    this.#order = order;
+    order.forEach((stage, position) => this.#position[stage] = position);
   }
 
   /** Whether an elementwise value reads `state`, if at all, only at the element it computes. */
   #readsInStep(node: Tensor, state: Tensor): boolean {
     return node.inputs.every((x) => {
-      if (this.#uses.inlined.has(x)) {
+      if (this.#uses.isInlined(x)) {
         return sameShape(x.shape, node.shape)
           ? this.#readsInStep(x, state)
           : !this.#uses.leaves(x).has(state);
@@ -320,46 +350,6 @@ class Fusion {
       const { source, offset } = resolve(x);
       return source !== state || (offset === 0 && isDenseView(x) && sameShape(x.shape, node.shape));
     });
-  }
-
-  /**
-   * Stages in an order in which values are computed before, and overwritten after, they are read;
-   * `undefined` if there is none.
-   */
-  #order(): number[] | undefined {
-    const readers = new Map<Tensor, number[]>(), writers = new Map<Tensor, number[]>();
-    const before = this.#stages.map(() => new Set<number>());
-    this.#stages.forEach((stage, i) => {
-      for (const x of this.#readsOfStage(stage)) push(readers, x, i);
-      const targets = isGroup(stage)
-        ? stage.members.map((m) => m.target)
-        : [...writtenBy(stage.node), ...(stage.output ? [stage.output] : [])];
-      for (const x of new Set(targets)) {
-        push(writers, x, i);
-        const within = (x: Tensor) => this.#placements.get(x)?.within;
-        for (let whole = within(x); whole; whole = within(whole)) push(writers, whole, i);
-      }
-    });
-    for (const [x, from] of writers) {
-      for (const reader of readers.get(x) ?? []) {
-        for (const writer of from) {
-          if (reader === writer) continue;
-          // An input is read for its old value; everything else for what was computed.
-          if (x.inputs.length === 0) before[writer].add(reader);
-          else before[reader].add(writer);
-        }
-      }
-    }
-    const order = new Set<number>(), open = new Set<number>();
-    const visit = (i: number): boolean => {
-      if (order.has(i)) return true;
-      if (open.has(i)) return false;
-      open.add(i);
-      const isPossible = [...before[i]].sort((a, b) => a - b).every(visit);
-      order.add(i);
-      return isPossible;
-    };
-    return this.#stages.every((_, i) => visit(i)) ? [...order] : undefined;
   }
 }
 
@@ -371,9 +361,3 @@ const writtenBy = (node: Tensor): Tensor[] =>
   node.op.fills === undefined ? [node] : [node, node.inputs[node.op.fills]];
 
 const isElementwise = (x: Tensor) => x.op === mapOp || x.op === sumOp;
-
-function push<K, V>(map: Map<K, V[]>, key: K, value: V): void {
-  const list = map.get(key);
-  if (list) list.push(value);
-  else map.set(key, [value]);
-}

@@ -66,7 +66,7 @@ export function absorbedInput(node: Tensor, uses: Uses, target: Absorbing): Tens
 /** Whether all operands of an elementwise tensor have stride 1 along the channels. */
 function isChannelwise(node: Tensor, domain: Shape, uses: Uses): boolean {
   return node.inputs.every((x) => {
-    if (uses.inlined.has(x)) return isChannelwise(x, domain, uses);
+    if (uses.isInlined(x)) return isChannelwise(x, domain, uses);
     const strides = broadcastStrides(x.shape, resolve(x).strides, domain);
     return scalarConstant(x) !== undefined || (x.dtype === "f32" && strides.at(-1) === 1);
   });
@@ -91,11 +91,9 @@ export function absorbsOutput(
 
 /** Whether a tensor is used by another one only. */
 function leadsOnlyTo(x: Tensor, node: Tensor, uses: Uses): boolean {
-  const consumers = uses.consumersOf(x);
-  return consumers.length === 1 &&
-    (consumers[0] === node ||
-      ((uses.inlined.has(consumers[0]) || consumers[0].op.view !== undefined) &&
-        leadsOnlyTo(consumers[0], node, uses)));
+  const [reader, ...others] = uses.readersOf(x);
+  return !others.length && reader !== undefined &&
+    (reader === node || (uses.isInlined(reader) && leadsOnlyTo(reader, node, uses)));
 }
 
 /** Whether the other operands of an elementwise tensor are laid out as an epilogue can read them. */
@@ -109,7 +107,7 @@ function isPixelwise(
   const dense = denseStrides(domain);
   return node.inputs.every((x) => {
     if (scalarConstant(x) !== undefined) return true;
-    if (uses.inlined.has(x)) return isPixelwise(x, result, domain, uses, target);
+    if (uses.isInlined(x)) return isPixelwise(x, result, domain, uses, target);
     const { source, strides: own, offset } = resolve(x);
     const strides = broadcastStrides(x.shape, own, domain);
     const isAlike = strides.every((s, i) => s === dense[i] || domain[i] === 1);
@@ -128,7 +126,7 @@ function accesses(tensors: readonly Tensor[], uses: Uses, node?: Tensor): Set<st
   const visit = (x: Tensor) => {
     if (scalarConstant(x) !== undefined) return;
     const { source, offset } = resolve(x);
-    if (source === node || uses.inlined.has(source)) source.inputs.forEach(visit);
+    if (source === node || uses.isInlined(source)) source.inputs.forEach(visit);
     else all.add(`${source.id} ${offset}`);
   };
   tensors.forEach(visit);

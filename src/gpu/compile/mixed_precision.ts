@@ -9,7 +9,6 @@
 import { type Graph, nodesOf, rootsOf } from "../graph.ts";
 import { remake, type Tensor } from "../tensor.ts";
 import { resolve } from "../view.ts";
-import { isBindable } from "../wgsl/kernel.ts";
 
 /** Images, and what is known of each of them, have fewer channels, and keep all their digits. */
 const CHANNELS = 8;
@@ -18,13 +17,15 @@ const CHANNELS = 8;
  * The same simplified graph with activations and their gradients as 16-bit floats. Inputs, outputs,
  * state, sums and statistics stay as they are, and so does what a kernel needs that has not
  * declared that it takes them ({@linkcode Op.halves}).
+ *
+ * @param reads Whether kernels can read a tensor where it lies if its elements are 16 bits wide.
  */
-export function halve(graph: Graph): Graph {
+export function halve(graph: Graph, reads: (x: Tensor) => boolean): Graph {
   const nodes = nodesOf(graph), roots = new Set(rootsOf(graph)), { outputs, updates } = graph;
   const kept = new Set<Tensor>();
   for (const node of nodes) {
     if (node.op.view) continue;
-    for (const x of node.inputs) if (!readsHalves(node, x)) kept.add(resolve(x).source);
+    for (const x of node.inputs) if (!readsHalves(node, x, reads)) kept.add(resolve(x).source);
   }
   const isHalf = (node: Tensor) =>
     node.op.halves?.writes === true && node.dtype === "f32" && !roots.has(node) &&
@@ -38,8 +39,7 @@ export function halve(graph: Graph): Graph {
 }
 
 /** Whether a node's kernel can read an input that lies in memory as 16-bit floats. */
-function readsHalves({ op }: Tensor, x: Tensor): boolean {
+function readsHalves({ op }: Tensor, x: Tensor, reads: (x: Tensor) => boolean): boolean {
   if (!op.halves?.reads) return false;
-  // Half as many bytes are to start where bindings may.
-  return !op.variants || op.acceptsView !== undefined || isBindable(x, 2);
+  return !op.variants || op.acceptsView !== undefined || reads(x);
 }

@@ -8,18 +8,23 @@
 import { ancestorsOf, type Graph, rootsOf } from "../graph.ts";
 import { copy } from "../ops/map.ts";
 import { apply, type Tensor } from "../tensor.ts";
-import { resolve } from "../view.ts";
-import { isBindable } from "../wgsl/kernel.ts";
+import { isDenseView, resolve } from "../view.ts";
 
-/**
- * The same graph in terms of operations that targets implement.
- *
- * @param computes Whether the target has a kernel for an operation that others can stand for, and is
- * better off with it; by default it has not.
- */
+/** What kernels of a target can do. */
+export interface Abilities {
+  /** Whether they can read a tensor as it lies in memory; if not given, whatever lies dense. */
+  readonly reads?: (x: Tensor) => boolean;
+  /**
+   * Whether there is one for an operation that others can stand for, and the target is better off with
+   * it; if not given, there is none.
+   */
+  readonly computes?: (node: Tensor) => boolean;
+}
+
+/** The same graph in terms of operations that targets implement. */
 export function simplify(
   graph: Graph,
-  computes: (node: Tensor) => boolean = () => false,
+  { reads = isDenseView, computes = () => false }: Abilities = {},
 ): Graph {
   const replaced = new Map<Tensor, Tensor>(), interned = new Map<string, Tensor>();
 
@@ -35,7 +40,7 @@ export function simplify(
   };
 
   const intern = (node: Tensor, given: readonly Tensor[]): Tensor => {
-    const inputs = given.map((x) => isReadable(node, x) ? x : intern(copy(x), [x]));
+    const inputs = given.map((x) => isReadable(node, x, reads) ? x : intern(copy(x), [x]));
     const key = `${node.op.name} ${inputs.map((x) => x.id)} ${JSON.stringify(node.attributes)}`;
     let found = interned.get(key);
     if (!found) {
@@ -69,9 +74,9 @@ const rebuild = (node: Tensor, inputs: readonly Tensor[]): Tensor =>
   inputs.every((x, i) => x === node.inputs[i]) ? node : apply(node.op, inputs, node.attributes);
 
 /** Whether a node's kernel can read an input as it lies in memory. */
-function isReadable(node: Tensor, x: Tensor): boolean {
+function isReadable(node: Tensor, x: Tensor, reads: (x: Tensor) => boolean): boolean {
   const { op } = node;
   if (op.view) return op.view(node, resolve(x)) !== undefined;
   if (!op.variants && !op.loops) return true;
-  return op.acceptsView?.(resolve(x), x.shape) ?? isBindable(x);
+  return op.acceptsView?.(resolve(x), x.shape) ?? reads(x);
 }

@@ -10,7 +10,7 @@ import type { Expression } from "../expression.ts";
 import type { Access, Fused, Loop, Result } from "./loop.ts";
 import { type MapAttributes, mapOp } from "../ops/map.ts";
 import { sumOp } from "../ops/sum.ts";
-import { broadcastStrides, sameShape, type Shape } from "../../shape.ts";
+import { broadcastStrides, type Shape } from "../../shape.ts";
 import { constantData, type Tensor } from "../tensor.ts";
 import { resolve } from "../view.ts";
 
@@ -32,10 +32,42 @@ export interface Member {
 }
 
 /** A loop under construction: values over one domain, some axes of which may be summed. */
-export interface Group {
+export class Group {
   readonly domain: Shape;
   readonly summed: readonly boolean[];
-  readonly members: Member[];
+  readonly members: Member[] = [];
+  /** What it reads, but for values of its own. */
+  readonly reads = new Set<Tensor>();
+  /** What it writes, by whatever tells one place from another. */
+  readonly places = new Set<unknown>();
+  /** Members that are values of its own, and not copies of others. */
+  readonly own = new Map<Tensor, Member>();
+
+  constructor(domain: Shape, summed: readonly boolean[]) {
+    this.domain = domain;
+    this.summed = summed;
+  }
+
+  /**
+   * Takes a member along.
+   *
+   * @param reads What has to be in memory to compute it.
+   * @param places Where it is written.
+   */
+  add(member: Member, reads: Iterable<Tensor>, places: Iterable<unknown>): void {
+    this.members.push(member);
+    if (member.node === member.target) this.own.set(member.node, member);
+    for (const x of reads) if (!this.own.has(x)) this.reads.add(x);
+    for (const place of places) this.places.add(place);
+  }
+
+  /** How many places in memory it would touch with one more member; see {@linkcode add}. */
+  sizeWith(reads: Iterable<Tensor>, places: Iterable<unknown>): number {
+    let size = this.reads.size + this.places.size;
+    for (const x of reads) if (!this.own.has(x) && !this.reads.has(x)) size++;
+    for (const place of places) if (!this.places.has(place)) size++;
+    return size;
+  }
 }
 
 /** An operation with a kernel of its own, and the elementwise tensors that it takes along. */
@@ -48,24 +80,23 @@ export interface Single {
 }
 
 /** Whether it is a loop. */
-export const isGroup = (stage: Group | Single): stage is Group => "members" in stage;
+export const isGroup = (stage: Group | Single): stage is Group => stage instanceof Group;
 
 /** Expresses stages in terms of the storages that things end up in. */
 export class StageBuilder {
-  readonly #inlined: ReadonlySet<Tensor>;
+  readonly #isInlined: (x: Tensor) => boolean;
   readonly #placements: Placements;
 
-  /** @param inlined Elementwise tensors that are computed wherever they are needed. */
-  constructor(inlined: ReadonlySet<Tensor>, placements: Placements) {
-    this.#inlined = inlined;
+  /** @param isInlined Whether an elementwise tensor is computed wherever it is needed. */
+  constructor(isInlined: (x: Tensor) => boolean, placements: Placements) {
+    this.#isInlined = isInlined;
     this.#placements = placements;
   }
 
   build(stage: Group | Single): Stage {
     if (!isGroup(stage)) return { node: stage.node, fused: this.#buildFused(stage) };
-    const { domain, summed, members } = stage;
+    const { domain, summed, members, own } = stage;
     const { operands, values, compute, read } = this.#reader(domain);
-    const own = new Set(members.filter((m) => m.node === m.target).map((m) => m.node));
     const results = members.map(({ node, target, strides, offset }): Result<Tensor> => {
       const isOwn = own.has(node), expression = isOwn ? compute(node) : read(node);
       if (isOwn && node.op === mapOp && node.dtype === "f32") values.set(node, expression);
@@ -97,21 +128,21 @@ export class StageBuilder {
   #reader(domain: Shape, result?: Tensor) {
     const first = result ? 1 : 0;
     const operands: Access<Tensor>[] = [], values = new Map<Tensor, Expression>();
+    const places = new Map<string, number>();
     const operand = (x: Tensor): Expression => {
       const value = scalarConstant(x);
       if (value !== undefined) return e.constant(value);
       const view = resolve(x), { storage, offset } = this.#locate(view.source, view.offset);
       const strides = broadcastStrides(x.shape, view.strides, domain)
         .map((s, i) => domain[i] === 1 ? 0 : s);
-      const found = operands.findIndex((o) =>
-        o.storage === storage && o.offset === offset && sameShape(o.strides, strides)
-      );
-      const index = found < 0 ? operands.push({ storage, strides, offset }) - 1 : found;
+      const place = `${storage.id} ${offset} ${strides}`;
+      const index = places.get(place) ?? operands.push({ storage, strides, offset }) - 1;
+      places.set(place, index);
       return e.argument(first + index);
     };
     const read = (x: Tensor): Expression => {
       if (result && resolve(x).source === result) return e.argument(0);
-      return values.get(x) ?? (this.#inlined.has(x) ? compute(x) : operand(x));
+      return values.get(x) ?? (this.#isInlined(x) ? compute(x) : operand(x));
     };
     const compute = (node: Tensor): Expression => {
       if (node.op === sumOp) return read(node.inputs[0]);

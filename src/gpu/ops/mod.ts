@@ -12,6 +12,7 @@ import { gatherOps } from "./gather.ts";
 import { groupNormOps } from "./group_norm.ts";
 import { mapOps } from "./map.ts";
 import { matmulOps } from "./matmul.ts";
+import { quantileOps } from "./quantile.ts";
 import { randomOps } from "./random.ts";
 import { softmaxOps } from "./softmax.ts";
 import { sumOp } from "./sum.ts";
@@ -30,5 +31,6 @@ export const ops: readonly Op[] = [
   ...softmaxOps,
   ...attentionOps,
   ...gatherOps,
+  ...quantileOps,
   ...randomOps,
 ];

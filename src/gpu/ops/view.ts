@@ -187,26 +187,41 @@ export function partOf(x: Tensor): { whole: Tensor; start: number } {
  * The gradient of a tensor of which slices were used, `g` being theirs: side by side where they do
  * not overlap, zeros where there are none.
  */
-export function joinSlices(shape: Shape, slices: readonly (Slice & { g: Tensor })[]): Tensor {
-  const [first, ...rest] = slices.toSorted((a, b) => a.axis - b.axis || a.start - b.start);
-  const row = [first], others: typeof rest = [], { axis } = first;
-  for (const next of rest) {
-    const { start, length } = row.at(-1)!,
-      fits = next.axis === axis && next.start >= start + length;
-    (fits ? row : others).push(next);
+export function joinSlices(shape: Shape, slices: readonly Part[]): Tensor {
+  const byAxis = Map.groupBy(slices, ({ axis }) => axis);
+  const rows = [...byAxis.values()].flatMap(rowsOf);
+  return rows.map((row) => joinRow(shape, row)).reduce((sum, joined) => add(sum, joined));
+}
+
+/** The gradient of a slice. */
+type Part = Slice & { readonly g: Tensor };
+
+/** Slices along one axis in as few rows as there can be without overlaps, each in order. */
+function rowsOf(slices: readonly Part[]): Part[][] {
+  const end = ({ start, length }: Slice) => start + length;
+  const byEnd = slices.toSorted((a, b) => end(a) - end(b));
+  const rowOf = new Map<Part, Part[]>(), rows: Part[][] = [], free: Part[][] = [];
+  let passed = 0;
+  for (const next of slices.toSorted((a, b) => a.start - b.start)) {
+    while (end(byEnd[passed]) <= next.start) free.push(rowOf.get(byEnd[passed++])!);
+    const row = free.pop() ?? [];
+    if (!row.length) rows.push(row);
+    row.push(next);
+    rowOf.set(next, row);
   }
-  const parts = row.map(({ g }) => g), size = shape[axis];
-  let joined;
-  if (shape.length === 1) joined = pack(parts, { offsets: row.map(({ start }) => start), size });
-  else {
-    const zeros = (n: number) => n ? [broadcastTo(constant([0]), shape.with(axis, n))] : [];
-    const ends = row.map(({ start, length }) => start + length);
-    joined = concat([
-      ...row.flatMap(({ start, g }, i) => [...zeros(start - (ends[i - 1] ?? 0)), g]),
-      ...zeros(size - ends.at(-1)!),
-    ], axis);
-  }
-  return others.length ? add(joined, joinSlices(shape, others)) : joined;
+  return rows;
+}
+
+/** Slices that do not overlap, with zeros where there are none. */
+function joinRow(shape: Shape, row: readonly Part[]): Tensor {
+  const parts = row.map(({ g }) => g), { axis } = row[0], size = shape[axis];
+  if (shape.length === 1) return pack(parts, { offsets: row.map(({ start }) => start), size });
+  const zeros = (n: number) => n ? [broadcastTo(constant([0]), shape.with(axis, n))] : [];
+  const ends = row.map(({ start, length }) => start + length);
+  return concat([
+    ...row.flatMap(({ start, g }, i) => [...zeros(start - (ends[i - 1] ?? 0)), g]),
+    ...zeros(size - ends.at(-1)!),
+  ], axis);
 }
 
 const broadcastOp = viewOp<{ shape: Shape }>({

@@ -35,6 +35,9 @@ export function compileProgram(
   return new Builder(device, lowered, options).build();
 }
 
+/** Ranges of memory that kernels without a barrier between them touch: each is compared with all others. */
+const MOST_OPEN = 256;
+
 /** Numbers that tell programs apart. */
 let nextProgram = 0;
 
@@ -173,7 +176,7 @@ class Builder {
       const depends = ranges.some((a) =>
         open.some((b) => (a.write || b.write) && a.start < b.end && b.start < a.end)
       );
-      if (depends) {
+      if (depends || open.length > MOST_OPEN) {
         entries[i - 1] = { ...entries[i - 1], hasBarrier: true };
         open = [];
       }

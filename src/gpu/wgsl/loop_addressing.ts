@@ -30,12 +30,13 @@ const bindingStart = ({ storage, offset }: Access<Storage>) =>
 
 /** Whether a vectorised nest would bind nothing both as vectors and as elements. */
 export function isBoundOneWay(loop: Loop<Storage>, axes: readonly Axis[]): boolean {
-  const accesses = [...loop.operands, ...loop.results], { strides } = axes.at(-1)!;
-  return accesses.every((a, k) =>
-    accesses.every((b, j) =>
-      strides[k] === strides[j] || a.storage !== b.storage || bindingStart(a) !== bindingStart(b)
-    )
-  );
+  const { strides } = axes.at(-1)!, ways = new Map<Storage, Map<number, number>>();
+  return [...loop.operands, ...loop.results].every((access, k) => {
+    const start = bindingStart(access), ofStorage = ways.get(access.storage) ?? new Map();
+    ways.set(access.storage, ofStorage);
+    if (!ofStorage.has(start)) ofStorage.set(start, strides[k]);
+    return ofStorage.get(start) === strides[k];
+  });
 }
 
 /** Bindings and addresses of all accesses; those of one storage share a binding where that is possible. */

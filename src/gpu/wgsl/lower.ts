@@ -20,7 +20,7 @@ import { Scratch, type Storage, storageBytes } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { bufferSize, type GpuDevice } from "./device.ts";
 import { uniformBytes } from "./dispatch.ts";
-import { bindingBytes, type Kernel, type WgslTarget } from "./kernel.ts";
+import { bindingBytes, isBindable, type Kernel, type WgslTarget } from "./kernel.ts";
 import { lowerLoop } from "./loop.ts";
 import { computes, fusingOf, lowerByRule, type Tuner } from "./tuner.ts";
 
@@ -48,8 +48,9 @@ export interface Lowered {
 export function lowerProgram(device: GpuDevice, graph: Graph, options: CompileOptions): Lowered {
   const { target } = device, { precision = "f32" } = options;
   device.checkPrecision(precision);
-  const whole = simplify(graph, (node) => computes(node, target));
-  const simple = precision === "f16" ? halve(whole) : whole;
+  const whole = simplify(graph, { reads: isBindable, computes: (node) => computes(node, target) });
+  // Half as many bytes are to start where bindings may.
+  const simple = precision === "f16" ? halve(whole, (x) => isBindable(x, 2)) : whole;
   const { stages, placements } = fuse(simple, {
     ...{ maxStorages: target.maxStorageBuffers, maxWhole: target.maxBindingElements },
     findsAnything: true,

@@ -112,9 +112,12 @@ export class Tuner {
   readonly #gpu: GpuDevice;
   readonly #choices: Map<string, string>;
   readonly #onChoice: Tuning["onChoice"];
+  readonly #time: typeof timeDispatches;
 
-  constructor(gpu: GpuDevice, { choices, onChoice }: Tuning) {
+  /** @param time Measures dispatches one by one, in milliseconds. */
+  constructor(gpu: GpuDevice, { choices, onChoice }: Tuning, time = timeDispatches) {
     this.#gpu = gpu;
+    this.#time = time;
     this.#choices = new Map(Object.entries(choices));
     this.#onChoice = onChoice;
   }
@@ -142,7 +145,7 @@ export class Tuner {
       // The first round compiles and warms up.
       for (let round = 0; round <= ROUNDS; round++) {
         for (const [i, dispatches] of ready.entries()) {
-          const parts = await timeDispatches(gpu, `tuning ${label}`, dispatches);
+          const parts = await this.#time(gpu, `tuning ${label}`, dispatches);
           // Clocks that are too coarse show nothing.
           const time = parts.reduce((sum, ms) => sum + ms, 0) || Infinity;
           if (round) times[i] = Math.min(times[i], time);

@@ -10,7 +10,7 @@ import { combine, noiseIn, type Solver, type Weights } from "../solver.ts";
 
 /** Where the last step leads. */
 export const endOf = (to: NoiseLevel, schedule: NoiseSchedule): NoiseLevel =>
-  to.time < 0 && !schedule.config.setAlphaToOne ? schedule.levelAt(0) : to;
+  to.sigma === 0 && !schedule.config.setAlphaToOne ? schedule.levelAt(0) : to;
 
 /** The method, with ε as the network says it or as it follows from the clipped x_0. */
 export const makeDdim = (usesClipped: boolean): Solver => ({

@@ -6,7 +6,7 @@
  */
 
 import type { NoiseSchedule } from "../../diffusion/schedule.ts";
-import type { Evaluation, Solver, Step } from "../solver.ts";
+import { type Evaluation, indexOf, type Solver, type Step } from "../solver.ts";
 
 /** The method of the DDPM paper. */
 export const ddpm: Solver = {
@@ -17,10 +17,11 @@ export const ddpm: Solver = {
   plan: (steps, schedule) => steps.map((step) => evaluate(step, schedule)),
 };
 
-function evaluate({ from, to }: Step, { config }: NoiseSchedule): Evaluation {
+function evaluate({ from, to }: Step, schedule: NoiseSchedule): Evaluation {
   // Every operation is rounded as diffusers rounds it: a thousand steps amplify the last bits. The
-  // noise levels of EDM are finer than that.
-  const f = config.betaSchedule === "edm" ? (x: number) => x : Math.fround;
+  // noise levels of EDM and of flows are finer than that.
+  const { config } = schedule, isFine = /^(edm|flow)$/.test(config.betaSchedule);
+  const f = isFine ? (x: number) => x : Math.fround;
   const bar = f(from.alpha ** 2), previous = f(to.alpha ** 2);
   const rest = f(1 - bar), previousRest = f(1 - previous);
   // β of the long step, which is the schedule's own where no step is left out.
@@ -39,7 +40,7 @@ function evaluate({ from, to }: Step, { config }: NoiseSchedule): Evaluation {
       x: {
         sample: f(f(f(Math.sqrt(previous)) * beta) / rest),
         x: f(f(f(Math.sqrt(alpha)) * previousRest) / rest),
-        noise: to.alpha === 1 && from.time <= 0 ? 0 : deviation(),
+        noise: to.alpha === 1 && indexOf(from, schedule) === 0 ? 0 : deviation(),
       },
     },
     ...(config.varianceType === "learned_range"

@@ -6,7 +6,7 @@
  * @module
  */
 
-import { combine, type Solver } from "../solver.ts";
+import { combine, indexOf, type Solver } from "../solver.ts";
 
 /** Timesteps are so much larger, and data have so much deviation, where x is left as it is. */
 const SCALING = 10, DATA = 0.5;
@@ -22,7 +22,7 @@ export const lcm: Solver = {
     steps.map(({ from }, i) => {
       const to = steps[i + 1]?.from ?? schedule.levelAt(-1);
       // At t = 0 there is nothing to do, so that the jump begins with x itself.
-      const t = from.time * SCALING, skip = DATA ** 2 / (t ** 2 + DATA ** 2);
+      const t = indexOf(from, schedule) * SCALING, skip = DATA ** 2 / (t ** 2 + DATA ** 2);
       const image = { x: skip, sample: t / Math.hypot(t, DATA) };
       return {
         at: from,

@@ -12,6 +12,7 @@ import { endOf } from "./ddim.ts";
 import {
   combine,
   type Evaluation,
+  indexOf,
   remember,
   type Solver,
   type Traits,
@@ -37,6 +38,10 @@ function mixed({ alpha, sigma }: NoiseLevel, { config }: NoiseSchedule) {
   };
 }
 
+/** The noise at a timestep; there is none after the last, where a large offset would lead. */
+const levelAt = (t: number, schedule: NoiseSchedule): NoiseLevel =>
+  schedule.levelAt(Math.min(t, schedule.config.numTrainTimesteps - 1));
+
 /** The step of DDIM from `x`, with some ε. */
 const jump = (from: NoiseLevel, to: NoiseLevel, x: string, epsilon: Weights): Weights => {
   const alpha = to.alpha / from.alpha;
@@ -57,7 +62,7 @@ function rungeKutta(
 ): Evaluation[] {
   const half = Math.floor(stride / 2);
   return timesteps.slice(0, 3).flatMap((t, i) => {
-    const next = timesteps[i + 1], start = schedule.levelAt(t);
+    const next = timesteps[i + 1], start = levelAt(t, schedule);
     const places = [[t, isUneven ? t - half : next + half, 1 / 6], [
       next + half,
       next + half,
@@ -65,8 +70,8 @@ function rungeKutta(
     ]];
     places.push([next + half, next + half - half, 1 / 3], [next, next, 1 / 6]);
     return places.map(([here, there, weight], k): Evaluation => {
-      const at = schedule.levelAt(here), { estimate, epsilon } = mixed(at, schedule);
-      const to = schedule.levelAt(there), sum = combine([1, { sum: 1 }], [weight, estimate]);
+      const at = levelAt(here, schedule), { estimate, epsilon } = mixed(at, schedule);
+      const to = levelAt(there, schedule), sum = combine([1, { sum: 1 }], [weight, estimate]);
       const from = k ? "start" : "x";
       const x = jump(start, to, from, epsilon(k === 3 ? sum : estimate, start, from));
       return {
@@ -84,9 +89,9 @@ function rungeKutta(
 
 function makeUpdateTable(startsByRungeKutta: boolean, isUneven = false): Solver["plan"] {
   return (steps, schedule) => {
-    const timesteps = steps.map(({ from }) => from.time), n = timesteps.length;
+    const timesteps = steps.map(({ from }) => indexOf(from, schedule)), n = timesteps.length;
     const stride = Math.floor(schedule.config.numTrainTimesteps / n);
-    const level = (t: number) => endOf(schedule.levelAt(t), schedule);
+    const level = (t: number) => endOf(levelAt(t, schedule), schedule);
     const adams = (t: number, known: number): Evaluation => {
       const from = level(t), { estimate, epsilon } = mixed(from, schedule);
       const weights = ADAMS[Math.min(known, 3)];

@@ -7,9 +7,13 @@ import { cifarPictures } from "../../../src/data/datasets/cifar.ts";
 import { emojiPictures } from "../../../src/data/datasets/emoji.ts";
 import { idxPictures } from "../../../src/data/datasets/idx.ts";
 import { readNpy, readNpz } from "../../../src/formats/npy.ts";
-import { tensorPictures } from "../../../src/data/datasets/array_files.ts";
+import {
+  npyPictures,
+  npzPictures,
+  tensorPictures,
+} from "../../../src/data/datasets/array_files.ts";
 import { pictureDataset, type Pictures } from "../../../src/data/pictures.ts";
-import { pictureFile, pictureJson } from "../../pictures.ts";
+import { makeNpy, makeZip, pictureFile, pictureJson } from "../../pictures.ts";
 
 /** Five pictures of 4 rows, 6 columns and 3 channels. */
 const pixels = await pictureJson<number[]>("arrays.json");
@@ -27,13 +31,56 @@ async function assertPictures(pictures: Pictures, tolerance = 0): Promise<void> 
 for (
   const [name, tolerance] of [["hwc", 0], ["f16", 1], ["big-endian", 0], ["fortran", 0]] as const
 ) {
-  Deno.test(`${name}.npy of NumPy is read, or refused where it is transposed`, async () => {
-    const bytes = inMemory(await pictureFile(`${name}.npy`));
-    if (name === "fortran") {
-      assertThrows(() => readNpy(bytes, name), InputError, "it is in Fortran's order");
-    } else await assertPictures(picturesAmong(name, [readNpy(bytes, name)]), tolerance);
+  Deno.test(`${name}.npy of NumPy is read`, async () => {
+    await assertPictures(npyPictures(await pictureFile(`${name}.npy`), name), tolerance);
   });
 }
+
+Deno.test("headers are read as Python 2 wrote them, and as others may", async () => {
+  const bytes = new Uint8Array(pixels);
+  const headers = [
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (5L, 4L, 6L, 3L), }",
+    `{"descr": "|u1", "fortran_order": False, "shape": (5, 4, 6, 3)}`,
+    "{'shape':(5,4,6,3,),'fortran_order':False,'descr':u'u1'}",
+    "{ 'descr' : 'uint8' ,\n 'fortran_order' : False ,\t'shape' : ( 5 , 4 , 6 , 3 ) }",
+  ];
+  for (const header of headers) {
+    await assertPictures(npyPictures(makeNpy("", [], bytes, header), "x.npy"));
+  }
+  const floats = new Float64Array(pixels.map((value) => value / 255));
+  const header = "{'descr': 'float64', 'fortran_order': False, 'shape': (5, 4, 6, 3)}";
+  await assertPictures(npyPictures(makeNpy("", [], floats, header), "x.npy"));
+  const flags = Uint8Array.from({ length: 4 }, (_, i) => i % 2);
+  for (const type of ["|b1", "bool", "?"]) {
+    const masks = npyPictures(makeNpy(type, [1, 2, 2], flags), "x.npy");
+    assertEquals([...(await masks.picture(0)).data], [0, 255, 0, 255], type);
+  }
+});
+
+Deno.test("arrays in Fortran's order are those in C's, of every type and rank", () => {
+  for (const [type, size] of [["u1", 1], ["i2", 2], ["f4", 4], ["f8", 8]] as const) {
+    for (const shape of [[2, 3, 4], [5, 1, 3], [2, 2, 3, 3], [4], [3, 0, 2]]) {
+      const count = shape.reduce((a, b) => a * b, 1);
+      const elements = Array.from({ length: count }, (_, i) => i);
+      const bytes = new Uint8Array(count * size), view = new DataView(bytes.buffer);
+      // The place of each element, by its indices, where the first index changes first.
+      for (const i of elements) {
+        let rest = i, place = 0;
+        for (let axis = shape.length - 1; axis >= 0; axis--) {
+          place += (rest % shape[axis]) * shape.slice(0, axis).reduce((a, b) => a * b, 1);
+          rest = Math.floor(rest / shape[axis]);
+        }
+        if (type === "u1") view.setUint8(place, i);
+        else if (type === "i2") view.setInt16(2 * place, i, true);
+        else if (type === "f4") view.setFloat32(4 * place, i, true);
+        else view.setFloat64(8 * place, i, true);
+      }
+      const header = `{'descr': '<${type}', 'fortran_order': True, 'shape': (${shape},), }`;
+      const array = readNpy(inMemory(makeNpy("", [], bytes, header)), "x");
+      assertEquals([...array.values()], elements, `${type} ${shape}`);
+    }
+  }
+});
 
 for (const name of ["chw.npz", "openai.npz"]) {
   Deno.test(`${name} of NumPy is read, with its labels`, async () => {
@@ -43,6 +90,17 @@ for (const name of ["chw.npz", "openai.npz"]) {
     assertEquals(Array.from(pictures.labels!), [3, 1, 4, 1, 5]);
   });
 }
+
+Deno.test("a tensor of a type that nobody reads is in nobody's way", async () => {
+  const images = { name: "images", shape: [1, 1, 2, 2], values: new Float32Array([-1, 1, 1, -1]) };
+  const spectrum = { name: "spectrum", shape: [1, 2, 2], values: new Int32Array(4) };
+  const file = writeSafetensors([images, spectrum]);
+  // Complex numbers of the same size, which only the header tells of.
+  const header = new TextDecoder().decode(file.subarray(8, 300));
+  file.set(new TextEncoder().encode("C64"), 8 + header.indexOf("I32"));
+  const { data } = await tensorPictures(file, "x.safetensors").picture(0);
+  assertEquals([...data], [0, 255, 255, 0]);
+});
 
 Deno.test("safetensors are read, floats in [-1, 1] and channels first, as sample writes them", async () => {
   const values = new Float32Array(360);
@@ -66,18 +124,36 @@ Deno.test("arrays that are no pictures are refused, and what is there is listed"
     return bytes;
   };
   const cases: [Uint8Array<ArrayBuffer>, string][] = [
-    [await pictureFile("objects.npy"), "its elements are no plain numbers"],
+    [header("{'descr': '|u1', 'fortran_order': False, 'shape': (5, x)}"), "its header is damaged"],
+    [header("{'descr': '|u1', 'fortran_order': False, 'shape': (5, -4)}"), "its header is damaged"],
     [npy.slice(0, 5), "5 bytes are too few"],
     [npy.slice(0, -1), "5x4x6x3 of u1 are 360 bytes, but there are 359"],
     [npy.with(0, 0), "it does not start as npy files do"],
     [npy.with(6, 9), "its version is 9"],
-    [header("{'descr': '<c8', 'fortran_order': False, 'shape': (5,)}"), "of type c8, not one of"],
     [header("{'descr': '|u1', 'fortran_order': False}"), "its header is damaged"],
     [header("{'descr': '|u1', 'fortran_order': False, 'shape': (99999999, 99999999, 9)}"), "large"],
   ];
   for (const [bytes, why] of cases) {
     const { message } = assertThrows(() => readNpy(inMemory(bytes), "x.npy"), InputError, why);
     assert(message.startsWith("Cannot read x.npy as npy: "));
+  }
+  const unused: [Uint8Array<ArrayBuffer>, string][] = [
+    [await pictureFile("objects.npy"), "its elements are Python objects, which could run any code"],
+    [
+      header("{'descr': '<c8', 'fortran_order': False, 'shape': (5,)}"),
+      "of type c8, not one of b1",
+    ],
+    [
+      header("{'descr': 'constructor', 'fortran_order': False, 'shape': ()}"),
+      "of type constructor",
+    ],
+    [header("{'descr': '<M8[ns]', 'fortran_order': False, 'shape': (5,)}"), "of type M8[ns], not"],
+    [header("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (5,)}"), "are records"],
+  ];
+  for (const [bytes, why] of unused) {
+    const { message } = assertThrows(() => npyPictures(bytes, "x.npy"), InputError, why);
+    assert(message.startsWith("Cannot read x.npy as npy: "));
+    assertThrows(() => readNpy(inMemory(bytes), "x.npy").values(), InputError, why);
   }
   const tensor = (name: string, shape: number[], fill = 0) => ({
     ...{ name, shape },
@@ -91,7 +167,8 @@ Deno.test("arrays that are no pictures are refused, and what is there is listed"
     [[tensor("a", [3, 4, 4], NaN)], "it has the number NaN"],
     [[tensor("a", [3, 7, 7, 7])], "of shape 3x7x7x7; they should have 1 to 4 channels"],
     [[tensor("a", [0, 4, 4])], "it has 0 images of 4x4x1"],
-    [[tensor("a", [3, 4, 4]), tensor("labels", [3], 0.5)], "its labels labels have the number 0.5"],
+    [[tensor("a", [8, 8, 3])], "an array of 8x8x3 is a single image with 3 channels; a set is an"],
+    [[tensor("a", [20, 30, 1])], "an array of 20x30x1 is a single image with 1 channels"],
   ];
   for (const [tensors, why] of refusals) {
     const read = () => tensorPictures(writeSafetensors(tensors), "x.safetensors");
@@ -102,6 +179,146 @@ Deno.test("arrays that are no pictures are refused, and what is there is listed"
     () => readNpz(inMemory(npy), "x.npz"),
     InputError,
     "Cannot read x.npz as zip",
+  );
+});
+
+/** Text as NumPy stores it: 32 bits a character, of as many as the longest has. */
+function textArray(texts: readonly string[]): Uint8Array<ArrayBuffer> {
+  const width = Math.max(...texts.map((text) => text.length));
+  const codes = texts.flatMap((text) =>
+    Array.from({ length: width }, (_, i) => text.codePointAt(i) ?? 0)
+  );
+  return makeNpy(`<U${width}`, [texts.length], new Uint32Array(codes));
+}
+const whole = (values: readonly number[], shape = [values.length]) =>
+  makeNpy("<i8", shape, BigInt64Array.from(values, BigInt));
+const floats = (values: readonly number[], shape = [values.length]) =>
+  makeNpy("<f8", shape, new Float64Array(values));
+const images = makeNpy("|u1", [5, 4, 6, 3], new Uint8Array(pixels));
+
+/** What is beside the images in a .npz file, and what labels and classes come of it. */
+const beside: Record<
+  string,
+  [files: Record<string, Uint8Array>, labels?: number[], classes?: string[] | undefined]
+> = {
+  "names of classes": [
+    { "labels.npy": whole([0, 2, 1, 1, 0]), "class_names.npy": textArray(["cat", "dog", "cow"]) },
+    [0, 2, 1, 1, 0],
+    ["cat", "dog", "cow"],
+  ],
+  "names of classes that are called labels, and labels that are called y": [
+    { "labels.npy": textArray(["a", "b"]), "y.npy": whole([0, 1, 1, 1, 0]) },
+    [0, 1, 1, 1, 0],
+    ["a", "b"],
+  ],
+  "fewer names than classes": [
+    { "labels.npy": whole([0, 2, 1, 1, 0]), "classes.npy": textArray(["cat", "dog"]) },
+    [0, 2, 1, 1, 0],
+  ],
+  "labels from -1": [
+    { "labels.npy": whole([-1, 2, 0, -1, 2]) },
+    [0, 2, 1, 0, 2],
+    ["-1", "0", "2"],
+  ],
+  "labels from -1 and names": [
+    { "labels.npy": floats([-1, 1, 0, -1, 1]), "class_names.npy": textArray(["cat", "dog"]) },
+    [0, 2, 1, 0, 2],
+    ["-1", "cat", "dog"],
+  ],
+  "text labels": [
+    { "labels.npy": textArray(["dog", "cat", "dog", "über", "cat"]) },
+    [1, 0, 1, 2, 0],
+    ["cat", "dog", "über"],
+  ],
+  "labels in bytes": [
+    { "y.npy": makeNpy("|S2", [5], new Uint8Array([98, 0, 97, 98, 98, 0, 98, 0, 97, 98])) },
+    [1, 0, 1, 1, 0],
+    ["ab", "b"],
+  ],
+  "one-hot labels": [
+    { "labels.npy": floats([0, 1, 1, 0, 1, 0, 0, 1, 0, 1], [5, 2]) },
+    [1, 0, 0, 1, 1],
+  ],
+  "one-hot labels that are called otherwise": [
+    {
+      "hot.npy": whole([0, 1, 1, 0, 1, 0, 0, 1, 0, 1], [5, 2]),
+      "ids.npy": textArray([..."abcde"]),
+    },
+    [1, 0, 0, 1, 1],
+  ],
+  "a column of labels": [{ "labels.npy": whole([3, 1, 4, 1, 5], [5, 1]) }, [3, 1, 4, 1, 5]],
+  "labels among other numbers": [
+    { "ids.npy": whole([9, 8, 7, 6, 5]), "label.npy": floats([1, 0, 0, 1, 2]) },
+    [1, 0, 0, 1, 2],
+  ],
+  "what is no array": [{ "README.txt": new TextEncoder().encode("Hello"), "b.npy": whole([7]) }],
+  "nothing but what cannot be read": [{
+    "meta.npy": await pictureFile("objects.npy"),
+    "c.npy": makeNpy("<c16", [5], new Uint8Array(80)),
+    "cut.npy": whole([1, 2, 3]).slice(0, -1),
+    "__MACOSX/._images.npy": new Uint8Array(100),
+    "names.npy": textArray(["a.png", "b.png", "c.png", "d.png", "e.png"]),
+  }],
+};
+
+for (const [what, [files, labels, classes]] of Object.entries(beside)) {
+  Deno.test(`images in a .npz are read beside ${what}`, async () => {
+    const pictures = await npzPictures(makeZip({ "images.npy": images, ...files }), "x.npz");
+    await assertPictures(pictures);
+    assertEquals(pictures.labels && Array.from(pictures.labels), labels);
+    assertEquals(pictures.classes, classes);
+    assertEquals(pictures.labelProblem, undefined);
+  });
+}
+
+/** What is beside the images, and why no labels come of it. */
+const noLabels: Record<string, [Record<string, Uint8Array>, string]> = {
+  scores: [{ "scores.npy": floats([0.25, 1, 2, 3, 4]) }, "its scores have the number 0.25"],
+  "several numbers": [
+    { "a.npy": whole([1, 2, 3, 4, 5]), "b.npy": floats([0, 0, 0, 0, 0.5]) },
+    "several arrays could be its labels (a, b); call one of them labels",
+  ],
+  "several labels an image": [
+    { "labels.npy": whole([0, 1, 1, 1, 1, 0, 0, 1, 0, 1], [5, 2]) },
+    "its labels have 2 numbers for image 1 that are not one 1 among zeros",
+  ],
+  "labels of other images": [{ "y_train.npy": whole([1, 2, 3]) }, "its y_train are 3, not 5"],
+  "labels that are objects": [
+    { "labels.npy": await pictureFile("objects.npy") },
+    "Cannot read labels.npy in x.npz as npy: its elements are Python objects",
+  ],
+  "labels that are infinite": [{ "labels.npy": floats([0, 1, Infinity, 0, 1]) }, "number Infinity"],
+};
+
+for (const [what, [files, why]] of Object.entries(noLabels)) {
+  Deno.test(`images in a .npz beside ${what} are read without labels, and it is known why`, async () => {
+    const pictures = await npzPictures(makeZip({ "images.npy": images, ...files }), "x.npz");
+    await assertPictures(pictures);
+    assertEquals([pictures.labels, pictures.classes], [undefined, undefined]);
+    assert(pictures.labelProblem?.includes(why), pictures.labelProblem);
+  });
+}
+
+Deno.test("images that cannot be read are no reason to take something else for them", async () => {
+  const objects = await pictureFile("objects.npy");
+  for (
+    const files of [{ "images.npy": objects, "thumbnails.npy": images }, { "data.npy": objects }]
+  ) {
+    await assertRejects(
+      () => npzPictures(makeZip(files), "x.npz"),
+      InputError,
+      "in x.npz as npy: its elements are Python objects, which could run any code; save plain",
+    );
+  }
+  const pictures = await npzPictures(
+    makeZip({ "x.npy": objects, "set/thumbnails.npy": images }),
+    "x.npz",
+  );
+  await assertPictures(pictures);
+  await assertRejects(
+    () => npzPictures(makeZip({ "a.npy": objects, "b.npy": whole([1]) }), "x.npz"),
+    InputError,
+    "it has no array of images",
   );
 });
 

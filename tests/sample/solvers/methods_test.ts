@@ -253,21 +253,88 @@ Deno.test("timesteps can be given by hand, and the last step leads to the image"
   assertAlmostEquals(to.sample, 1, 1e-6);
 });
 
-Deno.test("noise levels replace timesteps, rounded to them where networks want that", () => {
+Deno.test("noise levels replace timesteps, and need not be those of any", () => {
   for (const sigmas of ["karras", "exponential", "polyexponential", "vp"] as const) {
-    const [euler, dpm] = (["euler", "dpmpp_2m"] as const).map((name) =>
-      planOf(name, 10, { sigmas }).map(({ at }) => at)
-    );
-    assert(euler.some(({ time }) => !Number.isInteger(time)), sigmas);
-    assert(dpm.every(({ time }) => Number.isInteger(time)), sigmas);
-    for (const levels of [euler, dpm]) {
-      assert(levels.length >= 8);
+    for (const name of ["euler", "dpmpp_2m", "dpmpp_2m_sde", "unipc", "deis"] as const) {
+      const levels = planOf(name, 10, { sigmas }).map(({ at }) => at);
+      assert(levels.some(({ time }) => !Number.isInteger(time)), sigmas);
+      assertEquals(levels.length, 10);
       levels.forEach((at, i) => assert(i === 0 || at.sigma < levels[i - 1].sigma));
     }
   }
   const edm = { beta_schedule: "edm", prediction_type: "edm" };
   const [first] = planOf("dpmpp_2m", 10, { sigmas: "karras" }, edm);
   assertAlmostEquals(first.at.time, Math.log(80) / 4, 1e-9);
+});
+
+for (const method of forward) {
+  const { name, takesZeroSnr } = method;
+  // A consistency model says the image itself at t = 0 only.
+  const steps = name === "lcm" ? [1, 2, 4] : [4, 7, 20, 50];
+  const options = name === "lcm" ? { spacing: "trailing" } as const : {};
+  // What is mixed of earlier ε is not quite that of the last level.
+  const tolerance = /^(pndm|plms)$/.test(name) ? 1e-2 : 1e-3;
+
+  Deno.test(`${name} finds the image that a network of EDM knows`, () => {
+    for (const n of steps) {
+      for (const sigma_schedule of ["karras", "exponential"]) {
+        const config = parseSchedule({ _class_name: "EDMEulerScheduler", sigma_schedule });
+        const what = `${n} ${sigma_schedule}`;
+        assertClose(sampleByOracle(config, method, n, options), target, tolerance, what);
+      }
+    }
+  });
+
+  Deno.test(`${name} finds the image that a network of flows knows, or is refused`, () => {
+    for (const n of steps) {
+      for (const shift of [1, 3]) {
+        const config = parseSchedule({ _class_name: "FlowMatchEulerDiscreteScheduler", shift });
+        if (takesZeroSnr) {
+          const what = `${n}, shift ${shift}`;
+          assertClose(sampleByOracle(config, method, n, options), target, 1e-4, what);
+        } else {
+          const refused = () => sampleByOracle(config, method, n);
+          assertThrows(
+            refused,
+            InputError,
+            "nothing but noise (zero terminal SNR): that works with",
+          );
+        }
+      }
+    }
+  });
+}
+
+for (
+  const name of ["ddpm", "ddim", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_sde"] as const
+) {
+  Deno.test(`${name} along a flow makes images with the right mean and variance`, () => {
+    for (const shift of [1, 2]) {
+      const plan = planOf(name, 500, {}, { prediction_type: "flow_prediction", shift });
+      const { mean, variance } = momentsOf(follow(plan, noiseFor(plan)));
+      assertAlmostEquals(mean, MEAN, 0.02, "mean");
+      assertAlmostEquals(variance / VARIANCE, 1, 0.05, "variance");
+    }
+  });
+}
+
+Deno.test("every step along a flow starts where the last one ended", () => {
+  const fields = { prediction_type: "flow_prediction" };
+  const [ddim, euler] = (["ddim", "euler"] as const).map((name) => planOf(name, 4, {}, fields));
+  assertClose(follow(ddim, noiseFor(ddim)), follow(euler, noiseFor(euler)), 1e-9);
+});
+
+Deno.test("the last step of ddpm adds no noise from the least level, whatever networks are told", () => {
+  for (const prediction_type of ["epsilon", "flow_prediction", "edm"]) {
+    const beta_schedule = prediction_type === "epsilon"
+      ? "linear"
+      : prediction_type === "edm"
+      ? "edm"
+      : "flow";
+    const fields = { prediction_type, beta_schedule, variance_type: "fixed_large" };
+    const noise = planOf("ddpm", 1000, {}, fields).map(({ next }) => next.x.noise);
+    assertEquals([noise.at(-1), noise.every((n, i) => i === 999 || n > 0)], [0, true]);
+  }
 });
 
 const zero = { rescale_betas_zero_snr: true, prediction_type: "v_prediction" };

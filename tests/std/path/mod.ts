@@ -8,5 +8,6 @@ export {
   normalize,
   relative,
   resolve,
+  sep as SEPARATOR,
 } from "node:path";
 export { fileURLToPath as fromFileUrl, pathToFileURL as toFileUrl } from "node:url";

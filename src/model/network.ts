@@ -1,0 +1,273 @@
+/**
+ * What a network is to the rest of the package. A network is one file: a configuration with the field
+ * names of diffusers, the shape of an item, what it is asked beside noisy items and timesteps, and its
+ * forward function over tensors. It is found by the `_class_name` of its configuration.
+ *
+ * @module
+ */
+
+import { InputError } from "../errors.ts";
+import type { Segment } from "../gpu/grad.ts";
+import type { RandomState } from "../gpu/ops/random.ts";
+import { input, type Tensor } from "../gpu/tensor.ts";
+import type { Conditions } from "../diffusion/denoiser.ts";
+import type { Shape } from "../shape.ts";
+import { collectParameters, type ParameterLayout, type ParameterSource } from "./parameters.ts";
+
+/** Fields of a configuration as they are in files. */
+export type Fields = Readonly<Record<string, unknown>>;
+
+/** The shape of an item; `null` where any size will do. */
+export type ItemShape = readonly (number | null)[];
+
+/** A block of layers, or the attention in it, which is little work for much memory. */
+export type SegmentKind = "block" | "attention";
+
+/** What a forward pass is given beside its inputs. */
+export interface Forward {
+  /** Hands out parameters by name. */
+  readonly parameter: ParameterSource;
+  /** Random numbers for dropout, in training. */
+  readonly random?: RandomState;
+  /** The first stream of random numbers that dropout may use. @default {0} */
+  readonly firstStream?: number;
+  /** Called for each segment that is eligible for gradient checkpointing. */
+  readonly onSegment?: (kind: SegmentKind, segment: Segment) => void;
+}
+
+/** What a network of noisy items is asked. */
+export interface NetworkInputs {
+  /** Noisy items `[batch, ...shape]`. */
+  readonly sample: Tensor;
+  /** `f32` `[batch]`, in [0, 1000) for a schedule of 1000 steps; need not be whole. */
+  readonly timestep: Tensor;
+  /** The value of every condition, `[batch, ...shape]`. */
+  readonly conditions: Readonly<Record<string, Tensor>>;
+}
+
+/** What all networks of noisy items have. */
+export interface NoisyItemsParts {
+  /** The shape of the items that it was made for. */
+  readonly itemShape: ItemShape;
+  /** Sizes that `itemShape` leaves open are multiples of this. @default {1} */
+  readonly multiple?: number;
+  /** What it is told of items of a shape, beside noise and timestep. */
+  readonly conditions: (item: Shape) => Conditions;
+}
+
+/** A network that predicts noise, images or velocities. */
+export interface DenoisingParts extends NoisyItemsParts {
+  /** What it does. */
+  readonly kind: "denoiser";
+  /** Channels of the prediction, the last axis. */
+  readonly outChannels: number;
+  /** Whether training drops values, so that a forward pass in training needs random numbers. */
+  readonly hasDropout?: boolean;
+  /** The prediction `[batch, ..., outChannels]`. */
+  readonly forward: (forward: Forward, inputs: NetworkInputs) => Tensor;
+}
+
+/** A network that tells classes of noisy items apart. */
+export interface ClassifierParts extends NoisyItemsParts {
+  /** What it does. */
+  readonly kind: "classifier";
+  /** How many classes. */
+  readonly classes: number;
+  /** Whether training drops values. */
+  readonly hasDropout?: boolean;
+  /** Logits `[batch, classes]`. */
+  readonly forward: (forward: Forward, inputs: NetworkInputs) => Tensor;
+}
+
+/** What all networks have. */
+export interface NetworkBase {
+  /** The name of its class, as in files. */
+  readonly className: string;
+  /** Its configuration as in files, without the name of its class. */
+  readonly config: Fields;
+  /** Names, shapes and places of its parameters. */
+  readonly layout: ParameterLayout;
+}
+
+/** A denoiser's network. */
+export type DenoisingNetwork = NetworkBase & DenoisingParts;
+/** A classifier's. */
+export type ClassifierNetwork = NetworkBase & ClassifierParts;
+/** A network of any kind. */
+export type Network = DenoisingNetwork | ClassifierNetwork;
+
+/** A class of networks. */
+export interface NetworkClass<C = unknown> {
+  /** As in files. */
+  readonly className: string;
+  /**
+   * Reads a configuration.
+   *
+   * @throws {InputError} If a field is unknown, out of range, or contradicts another one.
+   */
+  readonly parse: (fields: Fields) => C;
+  /** The configuration as it is written. */
+  readonly format: (config: C) => Fields;
+  /** The network of a configuration. */
+  readonly build: (config: C) => DenoisingParts | ClassifierParts;
+  /** The fields that make the network one for items of this shape. */
+  readonly resize: (item: Shape) => Fields;
+}
+
+/** A class of networks that can make some. */
+export interface NetworkMaker<C> extends NetworkClass<C> {
+  /** The network of a configuration. */
+  readonly create: (config: C) => Network;
+}
+
+/**
+ * Defines a class of networks. Its parameters are those that `forward` asks for.
+ *
+ * @example A network of one convolution
+ * ```ts
+ * import { defineNetwork, initializeModel, parseNetwork, registerNetwork } from "@x/ddpm";
+ * import { conv2d, same } from "@x/ddpm/tensor";
+ *
+ * registerNetwork(defineNetwork({
+ *   className: "OneConvolution",
+ *   parse: ({ channels = 1 }) => ({ channels: Number(channels) }),
+ *   format: (config) => config,
+ *   resize: ([, , channels]) => ({ channels }),
+ *   build: ({ channels }) => ({
+ *     kind: "denoiser",
+ *     itemShape: [null, null, channels],
+ *     outChannels: channels,
+ *     conditions: () => ({}),
+ *     forward: ({ parameter }, { sample }) =>
+ *       conv2d(
+ *         sample,
+ *         parameter({ name: "weight", shape: [3, 3, channels, channels], order: "conv",
+ *           init: "xavier", isTrained: true }),
+ *         parameter({ name: "bias", shape: [channels], order: "plain", init: "zeros",
+ *           isTrained: true }),
+ *         same(3),
+ *       ),
+ *   }),
+ * }));
+ * const network = parseNetwork({ _class_name: "OneConvolution", channels: 3 });
+ * console.log(initializeModel(network, {}, 0).network.layout.count); // 84
+ * ```
+ */
+export function defineNetwork<C>(definition: NetworkClass<C>): NetworkMaker<C> {
+  const { className, format, build } = definition;
+  return {
+    ...definition,
+    create(config) {
+      const parts = build(config);
+      const layout = collectParameters((parameter) => {
+        const { itemShape, multiple = 1 } = parts;
+        // A size that does not fit is for a forward pass to refuse.
+        const item = itemShape.map((size, i) =>
+          i === itemShape.length - 1 ? size! : size && size % multiple === 0 ? size : multiple
+        );
+        const conditions = Object.entries(parts.conditions(item)).map(([name, { shape, dtype }]) =>
+          [name, input(name, [1, ...shape], dtype)] as const
+        );
+        parts.forward({ parameter }, {
+          sample: input("sample", [1, ...item]),
+          timestep: input("timestep", [1]),
+          conditions: Object.fromEntries(conditions),
+        });
+      }, input);
+      const { _class_name: _, ...fields } = format(config);
+      return { ...parts, className, config: fields, layout };
+    },
+  };
+}
+
+/** Those that are known, by their class. */
+const known = new Map<string, NetworkMaker<unknown>>();
+
+/** Makes a class of networks known to {@linkcode parseNetwork}, and so to files that name it. */
+export function registerNetwork<C>(network: NetworkMaker<C>): void {
+  known.set(network.className, network as NetworkMaker<unknown>);
+}
+
+/** What configurations that do not name their class are of. */
+const DEFAULT_CLASS = "UNet2DModel";
+
+/** @throws {InputError} If it is not known. */
+function makerOf(className: unknown): NetworkMaker<unknown> {
+  const maker = known.get(String(className));
+  if (maker) return maker;
+  throw new InputError(
+    `Cannot use a network of class ${className}: known are ${[...known.keys()].join(", ")}`,
+  );
+}
+
+/**
+ * The network of a configuration.
+ *
+ * @param fields As in a `config.json` of diffusers; those that start with an underscore are ignored
+ * but `_class_name`, a `UNet2DModel` where it is missing.
+ * @throws {InputError} If the class is not known, or a field is unknown, out of range, or contradicts
+ * another one.
+ *
+ * @example
+ * ```ts
+ * import { parseNetwork } from "@x/ddpm";
+ *
+ * const network = parseNetwork({
+ *   sample_size: 28,
+ *   in_channels: 1,
+ *   out_channels: 1,
+ *   down_block_types: ["DownBlock2D", "AttnDownBlock2D"],
+ *   up_block_types: ["AttnUpBlock2D", "UpBlock2D"],
+ *   block_out_channels: [32, 64],
+ * });
+ * console.log(network.itemShape, network.layout.count);
+ * ```
+ */
+export function parseNetwork(fields: unknown): Network {
+  if (typeof fields !== "object" || fields === null || Array.isArray(fields)) {
+    throw new InputError("Bad network configuration: it is no object");
+  }
+  const { _class_name: className = DEFAULT_CLASS, ...rest } = fields as Fields;
+  const maker = makerOf(className);
+  return maker.create(maker.parse(rest));
+}
+
+/** The configuration of a network as it is written. */
+export const formatNetwork = ({ className, config }: Network): Record<string, unknown> => ({
+  _class_name: className,
+  ...config,
+});
+
+/**
+ * The same network for items of another shape; its parameters are the same.
+ *
+ * @throws {InputError} If it cannot be one for them.
+ */
+export function resizeNetwork(network: Network, item: Shape): Network {
+  const fields = { ...network.config, ...makerOf(network.className).resize(item) };
+  return parseNetwork({ _class_name: network.className, ...fields });
+}
+
+/**
+ * The item shape of a network with sizes for what it leaves open, or instead of what it was made for.
+ *
+ * @param size All of its axes but the last.
+ * @throws {InputError} If there are sizes missing, or they are none.
+ */
+export function itemOf(network: Network, size?: readonly number[]): Shape {
+  const { itemShape } = network, own = itemShape.slice(0, -1);
+  const sizes = size ?? own, channels = itemShape[itemShape.length - 1]!;
+  if (sizes.some((n) => n === null)) {
+    throw new InputError("The model is for images of any size: give one");
+  }
+  if (sizes.length !== own.length) {
+    throw new InputError(
+      `The model is for items of ${own.length} sizes and channels, not ${sizes.join("x")}`,
+    );
+  }
+  for (const side of sizes) {
+    if (Number.isSafeInteger(side) && side! >= 1) continue;
+    throw new InputError(`Bad size ${sizes.join("x")}: give integers from 1 on`);
+  }
+  return [...sizes as number[], channels];
+}

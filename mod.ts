@@ -129,21 +129,7 @@ export {
   parseTraining,
   type TrainingConfig,
 } from "./src/train/config.ts";
-export type { Batch, Batches, BatchPlan } from "./src/data/batches.ts";
 export type { Dataset } from "./src/data/dataset.ts";
-export { type ArrayLayout, arrayPictures, type Labels } from "./src/data/datasets/array.ts";
-export type { Bytes } from "./src/formats/bytes.ts";
-export { cifarPictures, type CifarVersion } from "./src/data/datasets/cifar.ts";
-export { emojiPictures } from "./src/data/datasets/emoji.ts";
-export { type IdxArray, idxDataset, idxPictures, readIdx } from "./src/data/datasets/idx.ts";
-export { npyPictures, npzPictures, tensorPictures } from "./src/data/datasets/array_files.ts";
-export {
-  type PictureArray,
-  pictureDataset,
-  type Pictures,
-  type Preparation,
-} from "./src/data/pictures.ts";
-export type { Color, Format, Raster } from "./src/data/raster.ts";
 export type { LossWeighting, ObjectiveConfig, ObjectiveName } from "./src/train/objective.ts";
 export type { OptimizerConfig } from "./src/train/step.ts";
 export type { TimestepConfig, TimestepSampling } from "./src/train/timesteps.ts";

@@ -16,23 +16,17 @@
  * @module
  */
 
-import { sizeOf } from "../src/shape.ts";
 import { parseArgs } from "@std/cli/parse-args";
 import { join } from "@std/path";
-import { openDataset } from "../src/cli/data/data.ts";
-import { makeFolder, writeWhole } from "../src/cli/terminal/files.ts";
-import { parseImages } from "../src/cli/commands/image_options.ts";
-import { Progress } from "../src/cli/terminal/progress.ts";
 import type { Device } from "../src/gpu/device.ts";
 import { type DeviceKind, openDevice } from "../src/gpu/open.ts";
 import type { Model } from "../src/model/model.ts";
-import { readSafetensors, toFloat32, writeSafetensors } from "../src/formats/safetensors.ts";
 import { fetchModel } from "../src/model/pretrained.ts";
 import type { MethodName } from "../src/sample/solvers/mod.ts";
 import { Sampler } from "../src/sample/sampler.ts";
-import { type Dataset, ImageOrder } from "../src/data/dataset.ts";
-import { Classifier, FEATURES, trainClassifier } from "./classifier.ts";
+import { FEATURES } from "./classifier.ts";
 import { fitGaussian, frechetDistance, type Gaussian } from "./frechet.ts";
+import { benchCache, keep, openJudge, pick } from "./judge.ts";
 
 /** Images of a file. */
 const CHUNK = 64;
@@ -47,29 +41,7 @@ const count = CHUNK * Math.ceil(Number(flags.count ?? 2048) / CHUNK);
 const wanted = String(flags.methods ?? METHODS).split(",") as MethodName[];
 const columns = String(flags.steps ?? STEPS).split(",").map(Number);
 const part = /^(\d+)\/(\d+)$/.exec(String(flags.part ?? ""))?.slice(1).map(Number);
-const home = Deno.env.get("HOME") ?? ".";
-const defaultCache = join(Deno.env.get("XDG_CACHE_HOME") ?? join(home, ".cache"), "ddpm-bench");
-const cache = String(flags.cache ?? defaultCache);
-
-/** What is kept of an array under a name; it is made, and kept, if it is not there. */
-async function keep(
-  name: string,
-  make: () => Promise<Float32Array<ArrayBuffer>>,
-): Promise<{ values: Float32Array; seconds: number }> {
-  const path = join(cache, `${name}.safetensors`);
-  try {
-    const { tensors, metadata } = readSafetensors(await Deno.readFile(path), path);
-    return { values: toFloat32(tensors.get("values")!), seconds: Number(metadata.seconds) };
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  }
-  const began = performance.now(), values = await make();
-  const seconds = (performance.now() - began) / 1000;
-  const tensor = { name: "values", shape: [values.length], values };
-  await makeFolder(join(path, ".."));
-  await writeWhole(path, writeSafetensors([tensor], { seconds: String(seconds) }));
-  return { values, seconds };
-}
+const cache = String(flags.cache ?? benchCache);
 
 /** The first hexadecimal digits of what identifies a model. */
 async function hash({ parameters }: Model): Promise<string> {
@@ -89,25 +61,19 @@ async function paint(
   const images: Float32Array[] = [];
   for (let chunk = 0; chunk * CHUNK < count; chunk++) {
     if (part && chunk % part[1] !== part[0]) continue;
-    const { values, seconds } = await keep(`${folder}/${method}-${steps}/${chunk}`, async () => {
-      sampler ??= await Sampler.create(device, model, { method, steps, batchSize: CHUNK });
-      console.error(`painting ${method} ${steps}: ${chunk * CHUNK} of ${count}`);
-      return (await sampler.sample({ count: CHUNK, seed: 1, first: chunk * CHUNK })).data;
-    });
+    const { values, seconds } = await keep(
+      join(cache, folder, `${method}-${steps}`, `${chunk}.safetensors`),
+      async () => {
+        sampler ??= await Sampler.create(device, model, { method, steps, batchSize: CHUNK });
+        console.error(`painting ${method} ${steps}: ${chunk * CHUNK} of ${count}`);
+        return (await sampler.sample({ count: CHUNK, seed: 1, first: chunk * CHUNK })).data;
+      },
+    );
     images.push(values);
     best = Math.min(best, seconds);
   }
   sampler?.[Symbol.dispose]();
   return { images, milliseconds: 1000 * best / CHUNK };
-}
-
-/** Images of a data set in an order of chance: those of MNIST are not alike from end to end. */
-async function read(data: Dataset, count: number) {
-  const size = sizeOf(data.shape), images = new Float32Array(count * size);
-  const order = new ImageOrder(data.count, 1);
-  const picked = Array.from({ length: count }, (_, i) => order.at(i));
-  for (const [i, index] of picked.entries()) await data.read(index, images, i * size);
-  return { images, labels: picked.map((index) => data.labels![index]) };
 }
 
 const model = await fetchModel("mnist"), folder = await hash(model);
@@ -123,28 +89,15 @@ if (part) {
   Deno.exit(0);
 }
 
-const progress = new Progress();
-const [test, training] = await Promise.all(
-  ["mnist-test", "mnist"].map((name) => openDataset(name, parseImages({}), progress)),
-);
-const { values: parameters } = await keep(
-  "classifier",
-  () => trainClassifier(device, training, console.error),
-);
-using classifier = await Classifier.create(device, parameters);
+const { classifier, training, test, accuracy } = await openJudge(device, cache);
 const fit = async (images: Float32Array): Promise<Gaussian> =>
   fitGaussian((await classifier.classify(images)).features, FEATURES);
-const truth = await read(test, test.count);
-const { features, digits } = await classifier.classify(truth.images);
-const right = digits.filter((digit, i) => digit === truth.labels[i]).length;
-if (right < 0.9 * test.count) {
-  throw new Error(`The classifier kept in ${cache} is not one of this version: remove it`);
-}
-console.log(`The classifier has ${(100 * right / test.count).toFixed(2)} % of the test set right.`);
+const { features } = await classifier.classify((await pick(test, test.count)).images);
+console.log(`The classifier has ${(100 * accuracy).toFixed(2)} % of the test set right.`);
 const target = fitGaussian(features, FEATURES), half = features.length / 2;
 const halves = [features.subarray(0, half), features.subarray(half)]
   .map((rows) => fitGaussian(rows, FEATURES));
-const real = await fit((await read(training, count)).images);
+const real = await fit((await pick(training, count)).images);
 console.log(
   `Distances: ${frechetDistance(halves[0], halves[1]).toFixed(2)} between the halves of the test ` +
     `set, ${frechetDistance(real, target).toFixed(2)} from ${count} training images to it.\n`,

@@ -91,7 +91,7 @@ export function centered({ width, height }: Raster, format: Format): Placement {
  *
  * @example
  * ```ts
- * import { arrayPictures, pictureDataset } from "@x/ddpm";
+ * import { arrayPictures, pictureDataset } from "@x/ddpm/data";
  *
  * const layout = { count: 2, height: 4, width: 4, channels: 1 };
  * const pictures = arrayPictures("ramps", layout, Uint8Array.from({ length: 32 }, (_, i) => 8 * i));

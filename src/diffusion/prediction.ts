@@ -13,7 +13,9 @@ import type { PredictionType, ScheduleConfig } from "./schedule.ts";
 
 /** α and σ as tensors that broadcast to the items: `[1 or batch, 1, ...]`, of their rank. */
 export interface LevelTensors {
+  /** The share of x_0. */
   readonly alpha: Tensor;
+  /** The share of ε. */
   readonly sigma: Tensor;
 }
 

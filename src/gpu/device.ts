@@ -164,15 +164,12 @@ export interface Device extends Disposable {
   /**
    * Makes a program of a graph.
    *
-   * @internal
    * @throws {LimitError} If it does not fit into the device's memory or limits.
    * @throws {DeviceError} If the device does not know the precision.
    */
   compile(graph: Graph, options?: CompileOptions): Promise<Program>;
   /**
    * The memory that a program would take. Nothing is allocated.
-   *
-   * @internal
    */
   plan(graph: Graph, options?: CompileOptions): MemoryPlan;
   /**

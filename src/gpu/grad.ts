@@ -63,7 +63,9 @@ export function grad(
 
 /** What is made after one tensor, up to another one that follows from it. */
 export interface Segment {
+  /** Where it begins. */
   readonly from: Tensor;
+  /** What follows. */
   readonly to: Tensor;
 }
 

@@ -10,6 +10,7 @@ import { inputName, type Tensor } from "./tensor.ts";
 
 /** What a program computes in one run. */
 export interface Graph {
+  /** What it gives, by name. */
   readonly outputs: Readonly<Record<string, Tensor>>;
   /** Pairs of an input and the value that it has after the run. */
   readonly updates: readonly (readonly [state: Tensor, value: Tensor])[];

@@ -34,6 +34,7 @@ export { gather } from "./ops/gather.ts";
 export { groupNorm } from "./ops/group_norm.ts";
 export {
   add,
+  type Binary,
   clamp,
   cos,
   div,
@@ -54,6 +55,7 @@ export {
   sub,
   tanh,
   toFloat,
+  type Unary,
 } from "./ops/map.ts";
 export { linear, matmul } from "./ops/matmul.ts";
 export {

@@ -22,7 +22,11 @@ export type HostArray =
 export interface Tensor<A = unknown> {
   /** Greater than the ids of all inputs. */
   readonly id: number;
-  /** What makes it. @internal */
+  /**
+   * What makes it.
+   *
+   * @internal
+   */
   readonly op: Op<A>;
   /** What it is made of. */
   readonly inputs: readonly Tensor[];

@@ -16,6 +16,7 @@ import type { Model } from "../model/model.ts";
 import type { Denoiser } from "../diffusion/denoiser.ts";
 import { denoiserOf } from "../model/denoiser.ts";
 import { checkConditions, conditionInputs, writeConditions } from "./conditions.ts";
+import { checkNumbers } from "./health.ts";
 import { boundGraph } from "./vlb_graph.ts";
 import { FLOW_STAGES, flowDensity, flowGraph } from "./probability_flow.ts";
 import type { Samples } from "./options.ts";
@@ -139,7 +140,7 @@ export async function boundOf(
   for await (
     const { first, here, buffers } of play(device, graph, steps, denoiser, images, options)
   ) {
-    const terms = await buffers.terms.read();
+    const terms = checkNumbers(await buffers.terms.read(), "measure the likelihood");
     for (let i = 0; i < here; i++) {
       const at = (first + i) * each;
       let total = priorTerm(denoiser.schedule, images.data.subarray(at, at + each));
@@ -171,7 +172,11 @@ export async function densityOf(
   const graph = flowGraph(denoiser, batch, conditionInputs(denoiser.conditions, batch), steps);
   const runs = FLOW_STAGES * steps + 1;
   for await (const { here, buffers } of play(device, graph, runs, denoiser, images, options)) {
-    const [ends, traces] = [await buffers.point.read(), await buffers.trace.read()];
+    const [ends, traces] = await Promise.all(
+      [buffers.point, buffers.trace].map(async (buffer) =>
+        checkNumbers(await buffer.read(), "measure the likelihood")
+      ),
+    );
     for (let i = 0; i < here; i++) {
       const end = ends.subarray(i * each, (i + 1) * each);
       totals.push(flowDensity(denoiser.schedule, end, traces[i]));

@@ -33,11 +33,11 @@ import type {
   SamplingStep,
   StreamOptions,
 } from "./options.ts";
+import { checkNumbers } from "./health.ts";
 import type { Solver, Step, UpdateTable } from "./solver.ts";
 import { START_STREAM } from "./interpolate.ts";
 import { defaultMethod, type MethodName, methods } from "./solvers/mod.ts";
 import {
-  BROKEN,
   encodeTable,
   type NoiseName,
   samplingStep,
@@ -346,7 +346,7 @@ export class Sampler implements Disposable {
     for (let b = 0; b < batches; b++) {
       const at = b * batchSize, here = Math.min(batchSize, count - at);
       const read = async (buffer: TensorBuffer) =>
-        samples(checkNumbers(await buffer.read(0, here * each)));
+        samples(checkNumbers(await buffer.read(0, here * each), "sample"));
       for (let done = 0, step = 0; step < ends.length;) {
         let shown: SamplingStep | undefined;
         {
@@ -529,17 +529,6 @@ function methodOf(name: MethodName = defaultMethod): Solver {
   if (Object.hasOwn(methods, name)) return methods[name];
   throw new InputError(
     `Cannot sample by ${name}: the methods are ${Object.keys(methods).join(", ")}`,
-  );
-}
-
-/** @throws {Error} If there is NaN or infinity, or what the program wrote in its place. */
-function checkNumbers(values: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>) {
-  if (values.every((value) => Math.abs(value) < BROKEN / 10)) {
-    return values as Float32Array<ArrayBuffer>;
-  }
-  throw new Error(
-    "Cannot sample: the network predicts what is no number (NaN, or infinite); its weights are " +
-      "damaged, its training diverged, or the sampler's noise levels are not those it knows",
   );
 }
 

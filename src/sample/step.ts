@@ -16,16 +16,11 @@ import { map } from "../gpu/ops/map.ts";
 import { mean } from "../gpu/ops/sum.ts";
 import { broadcastTo, reshape, slice } from "../gpu/ops/view.ts";
 import { constant, input, type Tensor } from "../gpu/tensor.ts";
+import { guarded } from "./health.ts";
 import type { UpdateTable, Weights } from "./solver.ts";
 
 /** The noise of steps, and that of jumps back up. */
 export type NoiseName = "noise" | "jump";
-
-/** What x becomes when the network says what is no number; clipping would hide it. */
-export const BROKEN = 3e38;
-
-/** Squares of means of an estimate beyond this lead to no images. */
-const HEALTHY = 1e30;
 
 /** Names of the tensors of the shape of x that a table's evaluations remember. */
 export const memoriesOf = (table: UpdateTable): string[] =>
@@ -172,12 +167,8 @@ export function samplingStep(
   const health = input("health", [1]);
   const nextHealth = map([health, reshape(mean(epsilon), [1])], e.add);
   const [next, ...remembered] = sums.map(evaluate);
-  const checked = map(
-    [next, nextHealth],
-    (x, h) => e.select(e.less(e.mul(h, h), HEALTHY), x, BROKEN),
-  );
   return [
-    [x, checked],
+    [x, guarded(next, nextHealth)],
     ...memories.map((name, i) => [states[name], remembered[i]] as const),
     [input("sample", x.shape), sample],
     [health, nextHealth],

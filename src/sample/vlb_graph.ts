@@ -14,7 +14,8 @@ import { constant, input } from "../gpu/tensor.ts";
 import { boundTerms } from "../diffusion/vlb.ts";
 import { addNoise } from "../diffusion/prediction.ts";
 import { type Denoiser, limited, type Query } from "../diffusion/denoiser.ts";
-import { perItem } from "../diffusion/items.ts";
+import { meanPerItem, perItem } from "../diffusion/items.ts";
+import { guarded } from "./health.ts";
 
 /** The stream of random numbers that the noise comes from. */
 const STREAM = 21;
@@ -41,7 +42,12 @@ export function boundGraph(
   const [alpha, sigma] = both.map((x) => perItem(x, rank));
   const x = addNoise(images, randomNormal(shape, random, STREAM), { alpha, sigma });
   const level = { time: broadcastTo(time, [batch]), alpha, sigma };
-  const { sample, variance } = limited(denoiser).estimate({ x, level, conditions, random });
+  const { sample, epsilon, variance } = limited(denoiser).estimate({
+    x,
+    level,
+    conditions,
+    random,
+  });
   const term = boundTerms(schedule, {
     ...{ images, timesteps: broadcastTo(step, [batch]) },
     error: sub(sample, images),
@@ -50,7 +56,7 @@ export function boundGraph(
   const terms = input("terms", [steps, batch]);
   const rows = constant(Array.from({ length: steps }, (_, t) => t), [steps, 1]);
   const written = map(
-    [terms, rows, step, reshape(term, [1, batch])],
+    [terms, rows, step, reshape(guarded(term, meanPerItem(epsilon)), [1, batch])],
     (old, row, step, now) => e.select(e.sub(row, step), old, now),
   );
   return makeGraph({}, [[terms, written], [step, map([step], (t) => e.add(t, 1), "i32")]]);

@@ -45,8 +45,8 @@ const LABEL_STREAM = 0x1abe;
  *
  * @example
  * ```ts
- * import { idxDataset, initializeModel, openDevice, parseTraining, parseNetwork, Trainer }
- *   from "@x/ddpm";
+ * import { initializeModel, openDevice, parseTraining, parseNetwork, Trainer } from "@x/ddpm";
+ * import { idxDataset } from "@x/ddpm/data";
  *
  * const data = idxDataset("ramps", {
  *   shape: [4, 8, 8],
@@ -113,8 +113,8 @@ export class Trainer implements Disposable {
    *
    * @example
    * ```ts
-   * import { idxDataset, initializeModel, openDevice, parseTraining, parseNetwork, Trainer }
-   *   from "@x/ddpm";
+   * import { initializeModel, openDevice, parseTraining, parseNetwork, Trainer } from "@x/ddpm";
+   * import { idxDataset } from "@x/ddpm/data";
    *
    * const data = idxDataset("noise", {
    *   shape: [64, 8, 8],
@@ -357,8 +357,8 @@ export class Trainer implements Disposable {
    *
    * @example
    * ```ts
-   * import { idxDataset, initializeModel, openDevice, parseTraining, parseNetwork, Trainer }
-   *   from "@x/ddpm";
+   * import { initializeModel, openDevice, parseTraining, parseNetwork, Trainer } from "@x/ddpm";
+   * import { idxDataset } from "@x/ddpm/data";
    *
    * const data = idxDataset("black", { shape: [2, 8, 8], data: new Uint8Array(2 * 8 * 8) });
    * const network = parseNetwork({ in_channels: 1, out_channels: 1, block_out_channels: [8],

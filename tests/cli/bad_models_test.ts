@@ -82,11 +82,11 @@ const damages: Record<string, [Uint8Array, RegExp]> = {
     /conv_in\.bias has shape \[?4.*2.*, but the network wants \[?8/,
   ],
   "holds no network": [
-    withHeader((_, metadata) => delete metadata.unet),
+    withHeader((_, metadata) => delete metadata.network),
     /its header holds no network/,
   ],
   "holds a network that is none": [
-    withHeader((_, metadata) => metadata.unet = '{"layers": 3}'),
+    withHeader((_, metadata) => metadata.network = '{"layers": 3}'),
     /Bad UNet configuration: .*layers/,
   ],
   "holds weights that are not finite": [

@@ -210,3 +210,13 @@ Deno.test("likelihoods of images that do not fit are refused", async () => {
     "0 steps",
   );
 });
+
+Deno.test("a network that predicts what is no number has no likelihood, clipped or not", async () => {
+  const damaged = { ...model, parameters: model.parameters.map((x, i) => i === 9 ? NaN : x) };
+  for (const device of [new ReferenceDevice(), await openCpuAs(2, {}), await openGpu()]) {
+    using _ = device;
+    const why = "predicts what is no number";
+    await assertRejects(() => measureBound(device, damaged, some), Error, why);
+    await assertRejects(() => measureDensity(device, damaged, some, { steps: 2 }), Error, why);
+  }
+});

@@ -46,7 +46,7 @@ export interface Labels {
  *
  * @example
  * ```ts
- * import { arrayPictures } from "@x/ddpm";
+ * import { arrayPictures } from "@x/ddpm/data";
  *
  * const layout = { count: 2, height: 1, width: 2, channels: 3, order: "chw" } as const;
  * const two = arrayPictures("two", layout, new Uint8Array(12));

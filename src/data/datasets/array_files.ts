@@ -20,7 +20,8 @@ import { readNpy, readNpz } from "../../formats/npy.ts";
  *
  * @example
  * ```ts
- * import { tensorPictures, writeSafetensors } from "@x/ddpm";
+ * import { writeSafetensors } from "@x/ddpm";
+ * import { tensorPictures } from "@x/ddpm/data";
  *
  * const images = { name: "images", shape: [2, 3, 8, 8], values: new Float32Array(2 * 3 * 8 * 8) };
  * const { count, picture } = tensorPictures(writeSafetensors([images]), "x.safetensors");
@@ -51,7 +52,7 @@ export function tensorPictures(bytes: Uint8Array<ArrayBuffer>, what: string): Pi
  *
  * @example
  * ```ts
- * import { npyPictures } from "@x/ddpm";
+ * import { npyPictures } from "@x/ddpm/data";
  *
  * const header = "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 2, 2), }\n";
  * const file = new Uint8Array([0x93, ...new TextEncoder().encode("NUMPY"), 1, 0, header.length, 0,
@@ -75,7 +76,8 @@ export function npyPictures(bytes: Uint8Array<ArrayBuffer> | Bytes, what: string
  *
  * @example
  * ```ts
- * import { InputError, npzPictures } from "@x/ddpm";
+ * import { InputError } from "@x/ddpm";
+ * import { npzPictures } from "@x/ddpm/data";
  *
  * try {
  *   await npzPictures(new Uint8Array(100), "x.npz");

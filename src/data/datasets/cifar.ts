@@ -61,7 +61,7 @@ const SIDE = 32, PIXELS = 3 * SIDE * SIDE;
  *
  * @example
  * ```ts
- * import { cifarPictures } from "@x/ddpm";
+ * import { cifarPictures } from "@x/ddpm/data";
  *
  * const file = new Uint8Array(3073 * 2).fill(200).fill(3, 0, 1).fill(5, 3073, 3074);
  * const { count, labels } = cifarPictures("cifar10", [file]);

@@ -34,7 +34,7 @@ const COMPONENT = "Component";
  *
  * @example
  * ```ts
- * import { emojiPictures } from "@x/ddpm";
+ * import { emojiPictures } from "@x/ddpm/data";
  *
  * const table = [{ short_name: "cat", category: "Animals & Nature", sheet_x: 0, sheet_y: 0 }];
  * const sheet = { width: 34, height: 34, channels: 4, data: new Uint8Array(34 * 34 * 4) };

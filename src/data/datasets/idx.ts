@@ -29,7 +29,7 @@ export interface IdxArray {
  *
  * @example
  * ```ts
- * import { readIdx } from "@x/ddpm";
+ * import { readIdx } from "@x/ddpm/data";
  *
  * const file = new Uint8Array([0, 0, 8, 1, 0, 0, 0, 2, 7, 9]);
  * console.log((await readIdx(file, "two labels")).data); // [7, 9]
@@ -67,7 +67,7 @@ export async function readIdx(
  *
  * @example
  * ```ts
- * import { idxDataset } from "@x/ddpm";
+ * import { idxDataset } from "@x/ddpm/data";
  *
  * const images = { shape: [1, 2, 2], data: new Uint8Array([0, 255, 255, 0]) };
  * console.log(idxDataset("one image", images).count);
@@ -88,7 +88,7 @@ export function idxDataset(name: string, images: IdxArray, labels?: IdxArray): D
  *
  * @example
  * ```ts
- * import { idxPictures } from "@x/ddpm";
+ * import { idxPictures } from "@x/ddpm/data";
  *
  * const images = { shape: [1, 2, 2], data: new Uint8Array([0, 255, 0, 255]) };
  * console.log(await idxPictures("one letter", images, undefined, true).picture(0));

@@ -155,26 +155,43 @@ export function copy(x: Tensor): Tensor {
   return apply(mapOp, [x], attributes);
 }
 
-type Unary = (x: Tensor) => Tensor;
-type Binary = (a: Tensor | number, b: Tensor | number) => Tensor;
+/** A function of each element. */
+export type Unary = (x: Tensor) => Tensor;
+/** A function of two elements at the same place. */
+export type Binary = (a: Tensor | number, b: Tensor | number) => Tensor;
 const unary = (f: (x: Expression) => Expression): Unary => (x) => map([x], f);
 const binary = (f: (a: Expression, b: Expression) => Expression): Binary => (a, b) =>
   map([a, b], f);
 
+/** a + b, broadcast as NumPy does. */
 export const add: Binary = binary(e.add);
+/** a - b, broadcast. */
 export const sub: Binary = binary(e.sub);
+/** a · b, broadcast. */
 export const mul: Binary = binary(e.mul);
+/** a / b, broadcast. */
 export const div: Binary = binary(e.div);
+/** The smaller one, broadcast. */
 export const min: Binary = binary(e.min);
+/** The larger one, broadcast. */
 export const max: Binary = binary(e.max);
+/** -a. */
 export const neg: Unary = unary(e.neg);
+/** e to the power of a. */
 export const exp: Unary = unary(e.exp);
+/** The natural logarithm. */
 export const log: Unary = unary(e.log);
+/** The square root. */
 export const sqrt: Unary = unary(e.sqrt);
+/** The sine. */
 export const sin: Unary = unary(e.sin);
+/** The cosine. */
 export const cos: Unary = unary(e.cos);
+/** The hyperbolic tangent. */
 export const tanh: Unary = unary(e.tanh);
+/** a². */
 export const square: Unary = unary((x) => e.mul(x, x));
+/** a where it is positive, else 0. */
 export const relu: Unary = unary((x) => e.max(x, 0));
 /** x σ(x), also called swish. */
 export const silu: Unary = unary((x) => e.mul(x, e.sigmoid(x)));
@@ -220,6 +237,16 @@ const mapCases: readonly Case[] = [
     inputs: [{ shape: [3, 37], range: [-9, 9] }],
     build: (x) => sub(x, toFloat(map([x], (x) => x, "i32"))),
   },
+  ...[[8, 4], [8, 3]].map((shape) => ({
+    name: `an integer beside ${shape.join("x")} floats`,
+    inputs: [{ shape }, { shape: [8, 1], dtype: "i32" as const, range: [0, 5] as const }, {
+      shape: [1],
+      dtype: "i32" as const,
+      range: [0, 5] as const,
+    }],
+    build: (x: Tensor, row: Tensor, one: Tensor) =>
+      map([x, row, one], (x, row, one) => e.select(e.sub(row, one), x, e.add(x, one))),
+  })),
   { name: "a column and a row", inputs: [{ shape: [6, 1] }, { shape: [12] }], build: add },
   {
     name: "a channel in the middle of a view",

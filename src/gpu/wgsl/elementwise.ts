@@ -96,9 +96,14 @@ class Operands {
       return [step === "four" ? `(${at} >> 2u)` : at];
     });
     const at = [...(start ? [start] : []), ...terms].join(" + ") || "0u";
+    // A vector is not made of one integer.
+    const one = (at: string) => {
+      const value = load(binding, at);
+      return binding.storage.dtype === "f32" ? value : `f32(${value})`;
+    };
     if (step === "four") return load(binding, at);
-    if (step === 0) return `T(${load(binding, at)})`;
-    return `T(${[0, 1, 2, 3].map((i) => load(binding, `${at} + ${i}u`))})`;
+    if (step === 0) return `T(${one(at)})`;
+    return `T(${[0, 1, 2, 3].map((i) => one(`${at} + ${i}u`))})`;
   }
 }
 

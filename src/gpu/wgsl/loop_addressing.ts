@@ -102,7 +102,10 @@ export function addressUniforms(ports: readonly Port[], axes: readonly Axis[], c
 /** WGSL that reads a port at an index, as `T`. */
 export function read({ binding }: Port, index: string): string {
   const value = loadElement(binding, index);
-  return binding.vector && binding.storage.dtype === "f32" ? value : `T(${value})`;
+  const isFloat = binding.storage.dtype === "f32";
+  if (binding.vector) return isFloat ? value : `T(${value})`;
+  // A vector is not made of one integer.
+  return isFloat ? `T(${value})` : `T(f32(${value}))`;
 }
 
 /** WGSL that stores a value of type `T`. */

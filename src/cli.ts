@@ -26,6 +26,7 @@ export const commands: Commands = {
     examples: {
       "sample --count 4 --out x.gif": "an animation of the denoising",
       "sample --model runs/digits --sampler ddim --steps 50": "another model and sampler",
+      "sample --init digit.png --strength 0.5": "image to image",
       "sample --out - | display -": "a PNG through a pipe",
     },
     run: sampleCommand,

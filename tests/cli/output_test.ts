@@ -99,6 +99,8 @@ Deno.test("a - where none belongs is refused with what would be right", async ()
       ["sample", "--model", "-"],
       /Cannot read a model from standard input: give the path of a file/,
     ],
+    [["sample", "--init", "-"], /Cannot read an image from standard input/],
+    [["interpolate", "--images", "a.png,-"], /Cannot read an image from standard input/],
     [["info", "-"], /Cannot read a model from standard input/],
     [["train", "--data", "-", "--out", "x"], /Cannot read a data set from standard input/],
     [["train", "--config", "-", "--out", "x"], /Cannot read a configuration from standard input/],

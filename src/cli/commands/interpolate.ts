@@ -8,7 +8,7 @@ import { InputError } from "../../errors.ts";
 import { interpolate, startNoise } from "../../sample/interpolate.ts";
 import type { Samples } from "../../sample/options.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
-import { loadModel, readFile } from "../terminal/files.ts";
+import { loadModel, readFile, refuseStdin } from "../terminal/files.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED } from "../run/interruption.ts";
 import { checkFits, checkOutput, readPicture, writeImages } from "../media/picture_files.ts";
@@ -63,6 +63,7 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
     throw new InputError("Give two ends to interpolate between: --seeds A,B or --images A,B");
   }
   const ends = readPair(flags.seeds ?? flags.images!, flags.seeds ? "seeds" : "images");
+  if (flags.images !== undefined) ends.forEach((path) => refuseStdin(path, "an image"));
   const output = await checkOutput(out), loaded = await loadModel(place);
   // Clipping cannot be inverted.
   const unclipped = { ...loaded.schedule, clipSample: false, thresholding: false };
@@ -84,7 +85,7 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
   const noise = given
     ? await invert(device, model, steps, given, {
       ...labels(2),
-      onProgress: (done, total) => progress.update(`back to noise: step ${done} of ${total}`),
+      onProgress: (done, total) => progress.update(`inverting: step ${done} of ${total}`),
     })
     : ends.map((seed) => startNoise(shape, { seed: Number(seed) }));
   const start = interpolate(noise[0], noise[1], count);

@@ -1,5 +1,5 @@
 /**
- * Pictures back to the noise that makes them.
+ * DDIM inversion of images.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import type { Model } from "../../model/model.ts";
 import type { SampleOptions, Samples } from "../../sample/options.ts";
 import { Sampler } from "../../sample/sampler.ts";
 
-/** The noise that ddim would make each of some images of. */
+/** The noise from which DDIM generates each of the images. */
 export async function invert(
   device: Device,
   model: Model,

@@ -92,7 +92,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     (flags.sampler ?? defaultMethod) as MethodName;
   if (variation && flags.sampler && flags.sampler !== "ddim") {
     throw new InputError(
-      "--variation goes back to noise and on again by ddim; leave out --sampler",
+      "--variation samples with ddim: leave out --sampler",
     );
   }
   // Clipping cannot be inverted.
@@ -102,7 +102,9 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const options = { ...readOptions(flags), ...edit.sampler };
   const asked = flags.steps ?? edit.sampler.steps;
   await checkFits(output, { count, shape });
-  checkLabel(flags.label, model.network.conditions(shape).labels?.below ?? null);
+  const classes = model.network.conditions(shape).labels?.below ?? null;
+  checkLabel(flags.label, classes);
+  if (flags.region !== undefined) checkLabel(flags["other-class"], classes, "other-class");
   // Invalid options are reported before the device is opened and prints its notes.
   const plan = makeUpdateTable(
     methods[method],
@@ -128,7 +130,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const start = variation && vary(
     (await invert(device, model, steps, [variation.of], {
       ...labels(1),
-      onProgress: (done, total) => progress.update(`back to noise: step ${done} of ${total}`),
+      onProgress: (done, total) => progress.update(`inverting: step ${done} of ${total}`),
     }))[0],
     variation.amount,
     { seed, count },
@@ -186,14 +188,18 @@ export async function createSampler(
 }
 
 /** @throws {InputError} If a label is missing, superfluous, or not a class of the model. */
-export function checkLabel(label: number | undefined, classes: number | null): void {
+export function checkLabel(
+  label: number | undefined,
+  classes: number | null,
+  flag = "label",
+): void {
   if (classes === null) {
     if (label !== undefined) {
-      throw new InputError("--label is for models with classes, and this one has none");
+      throw new InputError(`--${flag} is for models with classes, and this one has none`);
     }
   } else if (label === undefined || label >= classes) {
     throw new InputError(
-      `The model has ${classes} classes: give a --label from 0 to ${classes - 1}` +
+      `The model has ${classes} classes: give a --${flag} from 0 to ${classes - 1}` +
         (label === undefined ? "" : `, not ${label}`),
     );
   }

@@ -110,7 +110,7 @@ export const peers: Readonly<Record<string, Peer>> = {
 };
 
 /** Those that a report takes unless others are asked for. */
-export const usual: readonly string[] = Object.keys(peers).filter((name) => name !== "cpu1");
+export const defaultPeers: readonly string[] = Object.keys(peers).filter((name) => name !== "cpu1");
 
 /** Runs a peer once, on a workload that it has. */
 export async function run(peer: Peer, op: string, flags: readonly string[] = []): Promise<Line> {

@@ -6,12 +6,12 @@
  * @module
  */
 
-import { type Line, type Peer, peers, run, usual } from "./peers.ts";
+import { defaultPeers, type Line, type Peer, peers, run } from "./peers.ts";
 import { suites } from "./workloads.ts";
 
 /** What to report on. */
 export interface ReportOptions {
-  /** Names of workloads; the usual ones if empty. */
+  /** Names of workloads; a default choice if empty. */
   readonly workloads: readonly string[];
   /** Names of peers; by default those that are installed. */
   readonly only: readonly string[] | undefined;
@@ -54,7 +54,7 @@ export async function report({ workloads, only, rounds, out }: ReportOptions): P
   const unknown = only?.find((name) => !peers[name]);
   if (unknown) throw new RangeError(`Unknown peer ${unknown}: ${Object.keys(peers).join(", ")}`);
   const names: string[] = [];
-  for (const name of only ?? usual) {
+  for (const name of only ?? defaultPeers) {
     if (await peers[name].isInstalled?.() ?? true) names.push(name);
     else console.error(`${name} is not installed`);
   }

@@ -5,82 +5,75 @@
  */
 
 import { environment } from "./cli/terminal/environment.ts";
-import { describeFlags, type Flag, suggest } from "./cli/terminal/flags.ts";
+import { suggest } from "./cli/terminal/flags.ts";
 import { evalCommand, evalFlags } from "./cli/commands/eval.ts";
 import { interpolateCommand, interpolateFlags } from "./cli/commands/interpolate.ts";
 import { infoCommand, infoFlags } from "./cli/commands/info.ts";
-import { print, printError } from "./cli/terminal/progress.ts";
+import { type Commands, describeCommand, describeProgram } from "./cli/terminal/help.ts";
+import { print, printError, terminalWidth } from "./cli/terminal/progress.ts";
 import { sampleCommand, sampleFlags } from "./cli/commands/sample.ts";
 import { trainCommand } from "./cli/commands/train.ts";
 import { trainFlags } from "./cli/commands/train_flags.ts";
-import { packageName, version } from "./cli/terminal/version.ts";
+import { version } from "./cli/terminal/version.ts";
 import { InputError } from "./errors.ts";
 
-interface Command {
-  readonly usage: string;
-  readonly help: string;
-  readonly flags: Record<string, Flag>;
-  /** Returns the exit code, 0 if nothing. */
-  readonly run: (args: readonly string[]) => Promise<number | void>;
-}
-
-const commands: Record<string, Command> = {
+/** All commands. */
+export const commands: Commands = {
   sample: {
     usage: "sample [flags]",
-    help: "paint pictures with a trained model",
+    help: "generate images with a trained model",
     flags: sampleFlags,
+    examples: {
+      "sample --count 4 --out x.gif": "an animation of the denoising",
+      "sample --model runs/digits --sampler ddim --steps 50": "another model and sampler",
+      "sample --init digit.png --strength 0.5": "image to image",
+      "sample --out - | display -": "a PNG through a pipe",
+    },
     run: sampleCommand,
   },
   interpolate: {
     usage: "interpolate --seeds A,B | --images A,B [flags]",
-    help: "paint pictures on the way from one to another",
+    help: "generate images between two seeds or two images",
     flags: interpolateFlags,
+    examples: { "interpolate --seeds 1,2 --count 12 --out x.gif": "a morph from seed 1 to seed 2" },
     run: interpolateCommand,
   },
   train: {
     usage: "train --data mnist|PATH --out FOLDER [flags]",
-    help: "train a model on pictures",
+    help: "train a model on images",
     flags: trainFlags,
+    examples: {
+      "train --data mnist --out runs/digits": "a small network on MNIST",
+      "train --data photos --size 64 --flip --out runs/photos": "your own images",
+      "train --out runs/photos --resume --steps 20000": "continue, and train for longer",
+    },
     run: trainCommand,
   },
   eval: {
     usage: "eval --data mnist|PATH [flags]",
-    help: "measure how likely a model finds pictures",
+    help: "measure the likelihood of images under a model, in bits per dimension",
     flags: evalFlags,
+    examples: { "eval --data mnist --count 256": "on the test images of MNIST" },
     run: evalCommand,
   },
   info: {
     usage: "info [MODEL] [flags]",
     help: "describe a model, or this machine",
     flags: infoFlags,
+    examples: { "info runs/digits": "the configuration and card of a model" },
     run: infoCommand,
   },
 };
 
-const PROGRAM = `deno run -A jsr:${packageName}`;
-
-function help(): string {
-  const lines = Object.entries(commands).map(([name, c]) => `  ${name.padEnd(13)}${c.help}`);
-  return [
-    `${packageName} ${version}: diffusion models on any GPU`,
-    "",
-    `Usage: ${PROGRAM} COMMAND [flags]`,
-    "",
-    ...lines,
-    "",
-    "COMMAND --help tells its flags.",
-  ].join("\n");
-}
-
 /**
  * Runs a command.
  *
- * @returns The exit code: 0; 2 for bad input; 1 for a failure at work; 130 if interrupted.
+ * @returns The exit code: 0 for success, 2 for bad input, 1 for other failures, 130 if interrupted.
  */
 export async function main(args: readonly string[]): Promise<number> {
   const [name, ...rest] = args;
   if (name === "--help" || name === "-h" || name === "help") {
-    print(help());
+    print(describeProgram(commands));
     return 0;
   }
   if (name === "--version" || name === "-V") {
@@ -90,7 +83,7 @@ export async function main(args: readonly string[]): Promise<number> {
   try {
     if (name === undefined) {
       throw new InputError(
-        `Give a command: ${Object.keys(commands).join(", ")}; --help tells more`,
+        `Give a command: ${Object.keys(commands).join(", ")}; --help describes them`,
       );
     }
     if (!Object.hasOwn(commands, name)) {
@@ -99,8 +92,7 @@ export async function main(args: readonly string[]): Promise<number> {
     }
     const command = commands[name];
     if (rest.includes("--help") || rest.includes("-h")) {
-      const usage = `Usage: ${PROGRAM} ${command.usage}`;
-      print(`${command.help}\n\n${usage}\n\n${describeFlags(command.flags)}`);
+      print(describeCommand(command, terminalWidth(Deno.stdout)));
       return 0;
     }
     return await command.run(rest) ?? 0;

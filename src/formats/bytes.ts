@@ -5,6 +5,7 @@
  */
 
 import { InputError } from "../errors.ts";
+import { formatBytes } from "../units.ts";
 
 /** Bytes of which parts can be read. */
 export interface Bytes {
@@ -58,7 +59,9 @@ export async function unpack(
     const name = format === "gzip" ? "gzip" : "compressed";
     throw new DamageError(`${what}: its ${name} data are damaged (${(error as Error).message})`);
   }
-  if (length > limit) throw new InputError(`${what}: it unpacks to more than ${limit} bytes`);
+  if (length > limit) {
+    throw new InputError(`${what}: it unpacks to more than ${formatBytes(limit)}`);
+  }
   return concat(parts);
 }
 

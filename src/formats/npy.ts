@@ -9,6 +9,7 @@ import { InputError } from "../errors.ts";
 import { sizeOf } from "../shape.ts";
 import { type Bytes, decodeName, inMemory, viewOf } from "./bytes.ts";
 import { extract, readZip } from "./zip.ts";
+import { formatBytePair, formatBytes } from "../units.ts";
 
 /** An array in a file: a shape, and its elements as bytes or as floats of whatever range. */
 export interface StoredArray {
@@ -86,8 +87,8 @@ export function readNpy(bytes: Bytes, what: string, name = "images"): StoredArra
   const count = sizeOf(shape), size = sizeOfType(type), total = count * size;
   if (!Number.isSafeInteger(total)) throw bad(`its shape ${shape.join("x")} is too large`);
   if (bytes.length - offset !== total) {
-    const there = Math.max(0, bytes.length - offset);
-    throw bad(`${shape.join("x")} of ${type} are ${total} bytes, but there are ${there}`);
+    const [needed, there] = formatBytePair(total, Math.max(0, bytes.length - offset));
+    throw bad(`${shape.join("x")} of ${type} are ${needed}, but there are ${there}`);
   }
   const isTurned = isFortran && shape.filter((n) => n > 1).length > 1;
   const data = isTurned
@@ -135,14 +136,14 @@ function explainType(type: string): string {
 /** What a header says, as all versions of NumPy and Python write it. */
 function readHeader(bytes: Bytes, bad: (why: string) => InputError) {
   const start = bytes.read(0, 12), view = viewOf(start);
-  if (start.length < 10) throw bad(`${start.length} bytes are too few`);
+  if (start.length < 10) throw bad(`${formatBytes(start.length)} are too few`);
   if (String.fromCharCode(...start.subarray(0, 6)) !== MAGIC) {
     throw bad("it does not start as npy files do");
   }
   const version = start[6], at = version === 1 ? 10 : 12;
   if (version < 1 || version > 3 || start.length < at) throw bad(`its version is ${version}`);
   const length = version === 1 ? view.getUint16(8, true) : view.getUint32(8, true);
-  if (length > MAX_HEADER) throw bad(`a header of ${length} bytes is too long`);
+  if (length > MAX_HEADER) throw bad(`a header of ${formatBytes(length)} is too long`);
   const header = new TextDecoder("latin1").decode(bytes.read(at, at + length));
   const field = (name: string, value: string) =>
     header.match(new RegExp(`(["'])${name}\\1\\s*:\\s*${value}`))?.slice(2);

@@ -7,6 +7,7 @@
 
 import { InputError } from "../errors.ts";
 import { formatShape, sizeOf } from "../shape.ts";
+import { formatBytePair, formatBytes } from "../units.ts";
 import {
   decodeElements,
   elementSize,
@@ -57,13 +58,16 @@ const MAX_HEADER = 100_000_000;
  */
 export function readSafetensors(bytes: Uint8Array<ArrayBuffer>, what = "file"): Safetensors {
   const bad = (why: string) => new InputError(`Cannot read ${what} as safetensors: ${why}`);
-  if (bytes.length < 8) throw bad(`${bytes.length} bytes are too few`);
+  if (bytes.length < 8) throw bad(`${formatBytes(bytes.length)} are too few`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const length = view.getBigUint64(0, true);
-  if (length > BigInt(MAX_HEADER)) throw bad(`a header of ${length} bytes is too long`);
+  if (length > BigInt(MAX_HEADER)) {
+    throw bad(`a header of ${formatBytes(Number(length))} is too long`);
+  }
   const start = 8 + Number(length);
   if (start > bytes.length) {
-    throw bad(`the header should have ${length} bytes, but the file ends after ${bytes.length}`);
+    const [needed, there] = formatBytePair(start, bytes.length);
+    throw bad(`its header takes ${needed}, but the file ends after ${there}; is it truncated?`);
   }
   let header: unknown;
   try {
@@ -94,16 +98,14 @@ export function readSafetensors(bytes: Uint8Array<ArrayBuffer>, what = "file"): 
     }
     const [from, to] = range;
     if (start + to > bytes.length) {
-      throw bad(
-        `${name} ends at byte ${
-          start + to
-        }, but the file ends at ${bytes.length}; is it truncated?`,
-      );
+      const [needed, there] = formatBytePair(start + to, bytes.length);
+      throw bad(`${name} ends after ${needed}, but the file after ${there}; is it truncated?`);
     }
     // How large elements of other types are is not known: nobody has to read them.
     const size = isFileDType(dtype) ? sizeOf(shape) * elementSize(dtype) : to - from;
     if (to - from !== size) {
-      throw bad(`${name} of ${dtype} ${formatShape(shape)} needs ${size} bytes, not ${to - from}`);
+      const [needed, there] = formatBytePair(size, to - from);
+      throw bad(`${name} of ${dtype} ${formatShape(shape)} needs ${needed}, not ${there}`);
     }
     ranges.push([from, to, name]);
     tensors.set(name, { dtype, shape, bytes: bytes.subarray(start + from, start + to) });
@@ -111,11 +113,11 @@ export function readSafetensors(bytes: Uint8Array<ArrayBuffer>, what = "file"): 
   let end = 0;
   for (const [from, to, name] of ranges.sort((a, b) => a[0] - b[0] || a[1] - b[1])) {
     if (from < end) throw bad(`${name} overlaps the tensor before it`);
-    if (from > end) throw bad(`there is a hole of ${from - end} bytes before ${name}`);
+    if (from > end) throw bad(`there is a hole of ${formatBytes(from - end)} before ${name}`);
     end = to;
   }
   if (start + end !== bytes.length) {
-    throw bad(`${bytes.length - start - end} bytes follow the last tensor`);
+    throw bad(`there are ${formatBytes(bytes.length - start - end)} after the last tensor`);
   }
   return { tensors, metadata };
 }

@@ -6,6 +6,7 @@
  */
 
 import { InputError } from "../errors.ts";
+import { formatBytes } from "../units.ts";
 import type { ArchiveEntry } from "./archive.ts";
 import { type Bytes, decodeName } from "./bytes.ts";
 import { placeParts, readHeaderMap, readPaxMap } from "./tar_sparse.ts";
@@ -80,7 +81,7 @@ export function readTar(bytes: Bytes, what: string): ArchiveEntry[] {
     }
     at = from + Math.ceil(size / BLOCK) * BLOCK;
     if (isFact) {
-      if (size > MAX_FACTS) throw bad(`a name of ${size} bytes is too long`);
+      if (size > MAX_FACTS) throw bad(`a name of ${formatBytes(size)} is too long`);
       facts = { ...facts, ...readFacts(kind, bytes.read(from, from + size)) };
       continue;
     }

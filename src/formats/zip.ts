@@ -5,6 +5,7 @@
  */
 
 import { InputError } from "../errors.ts";
+import { formatBytePair, formatBytes } from "../units.ts";
 import type { ArchiveEntry } from "./archive.ts";
 import { type Bytes, decodeName, inMemory, streamOf, unpack, viewOf } from "./bytes.ts";
 
@@ -147,7 +148,7 @@ export async function extract(
   what: string,
 ): Promise<Uint8Array<ArrayBuffer>> {
   const bad = (why: string) => new InputError(`Cannot read ${name} in ${what}: ${why}`);
-  if (size > MAX_FILE) throw bad(`${size} bytes are too many`);
+  if (size > MAX_FILE) throw bad(`${formatBytes(size)} are too many`);
   const read = (from: number, size: number) => {
     const data = bytes.read(from, from + size);
     if (data.length < size) throw bad("the archive ends before");
@@ -173,6 +174,9 @@ export async function extract(
     bad("").message.replace(/: $/, ""),
     size,
   );
-  if (file.length !== size) throw bad(`it has ${file.length} bytes, not ${size}`);
+  if (file.length !== size) {
+    const [has, should] = formatBytePair(file.length, size);
+    throw bad(`it has ${has}, not ${should}`);
+  }
   return file;
 }

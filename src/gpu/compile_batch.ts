@@ -1,5 +1,5 @@
 /**
- * Programs for as many images at a time as one likes: where those do not fit, how many would.
+ * Compiles for a batch size; if it does not fit, reports the largest that does.
  *
  * @module
  */
@@ -40,8 +40,8 @@ export async function compileBatch(
   throw new LimitError(`${message}; ${advice}`, wanted, limit, largest);
 }
 
-/** The largest number below `end` for which something holds that holds for all smaller ones, or 0. */
-function largestThat(fits: (n: number) => boolean, end: number): number {
+/** The largest number below `end` that fits, if all smaller ones do as well; 0 if none does. */
+export function largestThat(fits: (n: number) => boolean, end: number): number {
   let good = 0, bad = end;
   while (bad - good > 1) {
     const middle = Math.floor((good + bad) / 2);

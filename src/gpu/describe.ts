@@ -7,6 +7,9 @@
 
 import { type Expression, inOrder } from "./expression.ts";
 import type { Stage } from "./compile/stage.ts";
+import { Scratch, type Storage } from "./storage.ts";
+import { formatShape } from "../shape.ts";
+import { formatBytePair } from "../units.ts";
 
 /** A program, stage by stage. */
 export interface ProgramDescription {
@@ -56,16 +59,42 @@ export interface MemoryPlan {
   readonly excess?: Excess;
 }
 
-/** What a device does not give. */
+/** A limit of a device that a program exceeds. */
 export interface Excess {
-  /** What takes too much, "a tensor [2,3]". */
+  /** What exceeds it: "it" for the whole program, "the result of matmul [2, 3]" for a part. */
   readonly what: string;
-  /** How much it takes. */
+  /** How much that takes. */
   readonly wanted: number;
-  /** How much there can be. */
+  /** How much the device allows. */
   readonly limit: number;
-  /** Of what, "bytes in a buffer". */
-  readonly unit: string;
+  /** What is counted. */
+  readonly unit: "bytes" | "workgroups";
+  /** Where the limit holds, "in a buffer". */
+  readonly scope: string;
+  /** What takes the most of it, "17.6 TB for the result of matmul [2, 3]". */
+  readonly largest?: string;
+}
+
+/** "a tensor takes 17.6 TB, but the device allows 4.29 GB in a buffer". */
+export function describeExcess(
+  { what, wanted, limit, unit, scope, largest }: Excess,
+  device: string,
+): string {
+  const [takes, allows] = unit === "bytes"
+    ? formatBytePair(wanted, limit)
+    : [wanted, limit].map((n) => `${n.toLocaleString("en")} ${unit}`);
+  const mostly = largest === undefined ? "" : `, of which ${largest}`;
+  return `${what} takes ${takes}${mostly}, but ${device} allows ${allows} ${scope}`;
+}
+
+/**
+ * Memory of a program in words: the name of an input or output, or else what computes it, and its
+ * shape.
+ */
+export function describeStorage(storage: Storage, name?: string): string {
+  if (storage instanceof Scratch) return "an intermediate result";
+  const what = name === undefined ? `the result of ${storage.op.name}` : `the tensor ${name}`;
+  return `${what} ${formatShape(storage.shape)}`;
 }
 
 /** Describes a stage; its kernels are the target's. */

@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { MemoryPlan, ProgramDescription } from "./describe.ts";
+import { describeExcess, type MemoryPlan, type ProgramDescription } from "./describe.ts";
 import type { Graph } from "./graph.ts";
 import type { DType } from "./tensor.ts";
 
@@ -58,9 +58,9 @@ export function limitError(
   device: string,
 ): LimitError | undefined {
   if (!excess) return undefined;
-  const { what, wanted, limit, unit } = excess;
+  const { wanted, limit } = excess;
   return new LimitError(
-    `Cannot compile ${label}: ${what} takes ${wanted} ${unit}, but ${device} allows ${limit}`,
+    `Cannot compile ${label}: ${describeExcess(excess, device)}`,
     ...[wanted, limit] as const,
   );
 }

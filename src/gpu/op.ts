@@ -1,7 +1,6 @@
 /**
- * The contract of an operation. One file in `ops/` states everything that is known of an
- * operation: its shape rule, its value on the CPU, its gradient (as more graph), what it lowers to,
- * and the cases that tests run. Nothing else has to be touched to add one.
+ * The interface of an operation: its shape rule, reference implementation, gradient (as more graph),
+ * lowering, and test cases. Adding an operation means adding one file and listing it in ops/mod.ts.
  *
  * @module
  */
@@ -16,20 +15,20 @@ import type { View } from "./view.ts";
 import type { WasmKernel, WasmTarget } from "./wasm/kernel.ts";
 import type { Variant } from "./wgsl/kernel.ts";
 
-/** Everything there is to know of an operation with attributes of type `A`. */
+/** An operation with attributes of type `A`. */
 export interface Op<A = unknown> {
-  /** As in the literature, `group_norm`. */
+  /** Its name in the literature, `group_norm`. */
   readonly name: string;
 
   /** Shape and element type (`f32` if not given) of the result. Throws where there is none. */
   infer(inputs: readonly Tensor[], attributes: A): { shape: Shape; dtype?: DType };
 
-  /** Writes the value, given dense values of the inputs. `out` arrives filled with zeros. */
+  /** Reference implementation: writes the result for dense inputs. `out` is zeroed beforehand. */
   reference?(node: Tensor<A>, inputs: readonly HostArray[], out: HostArray): void;
 
   /**
-   * The gradient of a scalar by each input, given its gradient `g` by the result. Only inputs with
-   * `needed[i]` are asked for; `undefined` means that it is zero.
+   * The gradient of a scalar with respect to each input, given `g`, its gradient with respect to the
+   * result. Only inputs with `needed[i]` are computed; `undefined` stands for zero.
    */
   gradient?(
     node: Tensor<A>,
@@ -38,54 +37,53 @@ export interface Op<A = unknown> {
   ): readonly (Tensor | undefined)[];
 
   /**
-   * The result in terms of simpler operations, for operations that have no kernel of their own, or
-   * where that is better.
+   * Decomposes the operation into simpler ones, where it has no kernel or its kernel is slower.
    *
-   * @param computes Whether the target has a kernel for an operation that it is best computed by.
+   * @param computes Whether the target has a kernel for an operation and prefers it.
    */
   expand?(node: Tensor<A>, computes: (node: Tensor) => boolean): Tensor | undefined;
 
-  /** The sum of the result along axes, which keep a size of 1, where its kernel has that anyway. */
+  /** The sum of the result along axes (kept with size 1), where its kernel computes it anyway. */
   sum?(node: Tensor<A>, axes: readonly number[]): Tensor | undefined;
 
   /**
-   * For operations that move no data: the result as a view of what the first input is a view of.
-   * `undefined` where it cannot be one, so that the input has to be copied first.
+   * For operations that move no data: the result as a view of the storage behind the first input;
+   * `undefined` if the input has to be copied first.
    */
   view?(node: Tensor<A>, input: View): View | undefined;
 
   /**
-   * Whether the kernels can read an input of this shape through a view. By default they want it
-   * dense, and starting where a binding may.
+   * Whether the kernels can read an input of this shape through a view. By default it must be dense
+   * and aligned for a binding.
    */
   acceptsView?(view: View, shape: Shape): boolean;
 
-  /** Floating point operations, where they dominate: 2 a multiplication and addition. */
+  /** Floating point operations, where they matter; a multiply-add counts as 2. */
   flops?(node: Tensor<A>): number;
 
-  /** Its computation as loop nests, for targets on which it has no kernel of its own. */
+  /** Loop nests that compute it, for targets without a kernel of its own. */
   loops?(node: Tensor<A>): readonly Loop<Storage>[];
 
-  /** Ways to compute it on a GPU, the preferred ones first. */
+  /** Its kernels on a GPU, in order of preference. */
   readonly variants?: readonly Variant<A>[];
 
-  /** Its computation on a CPU by WebAssembly. */
+  /** Its kernels on the CPU, in WebAssembly. */
   wasm?(node: Tensor<A>, target: WasmTarget, fused: Fused): readonly WasmKernel[];
 
-  /** Elementwise work that its kernel on a CPU can do on the way; for GPUs, variants tell it. */
+  /** Which elementwise ops its CPU kernel can fuse; on a GPU, its variants say so. */
   readonly fuses?: Fusing;
 
-  /** The input, of an operation without kernels, that its kernels write along with the result. */
+  /** For an operation without kernels: the input whose kernels write into the result directly. */
   readonly fills?: number;
 
-  /** What its kernels on a GPU read and write where tensors are kept as 16-bit floats. */
+  /** Whether its GPU kernels read and write tensors stored as 16-bit floats. */
   readonly halves?: Halves;
 
-  /** What tests run: values against the reference, gradients against central differences. */
+  /** Test cases: values are compared with the reference, gradients with central differences. */
   readonly cases?: readonly Case[];
 }
 
-/** Whether kernels read 16-bit floats, of whichever input, and whether they write them. */
+/** Whether kernels read inputs and write results stored as 16-bit floats. */
 export interface Halves {
   readonly reads: boolean;
   readonly writes: boolean;

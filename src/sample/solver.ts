@@ -60,11 +60,11 @@ export interface Solver {
   readonly order: number;
   /** Evaluations of the network a step; the last one, and the first of some, differ. */
   readonly evaluations: number;
-  /** Whether its steps draw noise, with the usual options. */
+  /** Whether its steps draw noise, with default options. */
   readonly isStochastic: boolean;
   /**
-   * The timesteps that it walks: `whole` ones only, `open` ones, whole too and with no step at 0, or
-   * `fractional`. The latter two also walk noise levels like those of Karras.
+   * Timesteps it can visit: `integer` ones only, `noZero` ones (integer, without a step at 0), or
+   * `continuous` ones. The latter two also visit noise levels such as those of Karras.
    */
   readonly kind: "integer" | "continuous" | "noZero";
   /** Whether steps may be uneven, so that timesteps can be given by hand. */
@@ -77,8 +77,8 @@ export interface Solver {
   readonly isInverse?: boolean;
   /** The evaluations of these steps. */
   plan(steps: readonly Step[], schedule: NoiseSchedule, options: MethodOptions): UpdateTable;
-  /** What it does where nobody says otherwise. */
-  readonly usual?: Pick<MethodOptions, "sigmas" | "spacing"> & { readonly steps?: number };
+  /** Its options where none are given. */
+  readonly defaults?: Pick<MethodOptions, "sigmas" | "spacing"> & { readonly steps?: number };
 }
 
 /** What is known of a method beside its steps. */

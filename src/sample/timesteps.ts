@@ -17,15 +17,15 @@ import type { MethodOptions, SigmaSpacing } from "./options.ts";
 import type { Solver, Step, UpdateTable } from "./solver.ts";
 import { methods } from "./solvers/mod.ts";
 
-/** Steps of methods that do not say what is usual. */
+/** Steps of methods that have no default of their own. */
 export const DEFAULT_STEPS = 50;
 
 /** How far beyond the levels of the timesteps others may lie, by rounding. */
 const MARGIN = 1 + 1e-6;
 
-/** How many steps there are if nobody says: what the method usually does, and T at most. */
-export function usualSteps(method: Solver, { config }: NoiseSchedule): number {
-  return Math.min(method.usual?.steps ?? DEFAULT_STEPS, config.numTrainTimesteps);
+/** The default number of steps: the method's own, and T at most. */
+export function defaultSteps(method: Solver, { config }: NoiseSchedule): number {
+  return Math.min(method.defaults?.steps ?? DEFAULT_STEPS, config.numTrainTimesteps);
 }
 
 /**
@@ -66,16 +66,16 @@ export function makeSteps(
   options: MethodOptions,
 ): Step[] {
   checkPair(method, schedule, options);
-  const { kind, usual = {} } = method, { config } = schedule;
+  const { kind, defaults = {} } = method, { config } = schedule;
   const byHand = options.timesteps && checkTimesteps(options.timesteps, method, schedule);
   if (byHand && given !== undefined && given !== byHand.length) {
     throw new InputError(`Cannot sample in ${given} steps: ${byHand.length} timesteps are given`);
   }
-  const steps = byHand?.length ?? given ?? usualSteps(method, schedule);
+  const steps = byHand?.length ?? given ?? defaultSteps(method, schedule);
   const isAutomatic = !options.spacing && !byHand;
-  const sigmas = options.sigmas ?? (isAutomatic ? usual.sigmas : undefined);
+  const sigmas = options.sigmas ?? (isAutomatic ? defaults.sigmas : undefined);
   // What every file of an ancestral sampler says is nothing that solvers should heed.
-  const said = config.timestepSpacing === "leading" ? usual.spacing : undefined;
+  const said = config.timestepSpacing === "leading" ? defaults.spacing : undefined;
   const spacing = options.spacing ?? said ?? config.timestepSpacing;
   const timesteps = byHand ?? schedule.timesteps(steps, { spacing, kind });
   if (kind === "integer") {

@@ -53,13 +53,13 @@ export function restoreState(
   buffers: Readonly<Record<string, TensorBuffer>>,
 ): void {
   if (!(Number.isSafeInteger(step) && step >= 0)) {
-    throw new InputError(`Cannot go on: ${step} is no number of steps`);
+    throw new InputError(`Cannot resume: ${step} is no number of steps`);
   }
   const given: Readonly<Record<string, Float32Array | undefined>> = arrays;
   for (const [name, { length }] of Object.entries(buffers)) {
     if (given[name]?.length !== length) {
       throw new InputError(
-        `Cannot go on: the state has ${given[name]?.length ?? "no"} ${name}, but the training ` +
+        `Cannot resume: the state has ${given[name]?.length ?? "no"} ${name}, but the training ` +
           `wants ${length}`,
       );
     }

@@ -86,7 +86,7 @@ function decayMask({ specs, offsets, size }: ParameterLayout): Tensor | number {
   return constant(mask);
 }
 
-/** Everything that a training step is traced from. */
+/** Everything a training step is traced from. */
 export interface StepSpec {
   readonly network: DenoisingNetwork;
   readonly schedule: ScheduleConfig;

@@ -1,6 +1,6 @@
 /**
- * What a trainer makes of its data and settings before it starts: which images it learns from, what
- * is computed of a batch, and whether all that goes together.
+ * The inputs of a training step: the split of the data, the tensors of a batch, and checks that model,
+ * data and settings fit together.
  *
  * @module
  */
@@ -17,23 +17,22 @@ import { checkObjective } from "./objective.ts";
 import type { StepSpec } from "./step.ts";
 import { drawTimesteps } from "./timesteps.ts";
 
-/** The stream of random numbers that the noise comes from; `timesteps.ts` has another. */
+/** The random stream of the noise; `timesteps.ts` has another. */
 const NOISE_STREAM = 12;
-/** The number of a step that never is, for what evaluations draw. */
+/** A step number that training never reaches, for the random numbers of evaluations. */
 const EVALUATION = 2 ** 31 - 1;
 
-/** What a program has to know of items. */
+/** The shape of an item. */
 export type ItemSize = Pick<Dataset, "shape">;
 
-/** Images that are computed at a time. */
+/** Images computed at a time: the micro-batch, or the batch. */
 export const partOf = ({ batchSize, microBatch }: TrainingConfig): number =>
   microBatch ?? batchSize;
 
 /**
- * What is computed of a batch, or of a part of one: `part` images at a time of the `images` of a
- * step, or of an evaluation.
+ * What a step, or an evaluation, over `images` images is traced from, for `part` images at a time.
  *
- * @throws {InputError} If network, schedule and objective do not go together.
+ * @throws {InputError} If network, schedule and objective do not fit together.
  */
 export function makeStepSpec(
   model: Pick<Model, "network" | "schedule">,
@@ -69,13 +68,13 @@ export function makeStepSpec(
   return { network, schedule, objective: settings, batch, images, recomputes };
 }
 
-/** Numbers of the images that are learnt from, and of the others. */
+/** Indices of the training images, and of those held out for validation. */
 export interface Split {
   readonly learnt: Uint32Array;
   readonly heldOut: Uint32Array;
 }
 
-/** Draws the images that are held out. */
+/** Draws the images to hold out for validation. */
 export function trainValidationSplit(count: number, { heldOut, seed }: TrainingConfig): Split {
   const all = new Uint32Array(count).map((_, i) => i);
   if (!heldOut) return { learnt: all, heldOut: new Uint32Array() };
@@ -84,7 +83,7 @@ export function trainValidationSplit(count: number, { heldOut, seed }: TrainingC
   return { learnt: drawn.subarray(first), heldOut: drawn.subarray(0, first) };
 }
 
-/** @throws {InputError} If network, data and settings do not go together. */
+/** @throws {InputError} If network, data and settings do not fit together. */
 export function checkFits({ network }: Model, data: Dataset, settings: TrainingConfig): void {
   if (settings.heldOut && data.count < 2) {
     throw new InputError(`Cannot hold images of ${data.name} out: it has ${data.count}`);
@@ -99,7 +98,7 @@ export function checkFits({ network }: Model, data: Dataset, settings: TrainingC
   checkLabels(labels, data, settings);
 }
 
-/** @throws {InputError} If network and data have not the same classes. */
+/** @throws {InputError} If the labels of the data are not classes of the network. */
 function checkLabels(
   condition: Condition | undefined,
   { name, labels, labelProblem }: Dataset,

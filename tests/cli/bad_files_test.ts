@@ -102,7 +102,7 @@ Deno.test("a folder that holds other things is not trained into", async () => {
 
 Deno.test("where no training is, none is resumed", async () => {
   await using folder = await makeFolder();
-  await folder.refuse([...train, "--resume"], /Cannot go on: run holds no training/);
+  await folder.refuse([...train, "--resume"], /Cannot resume: run holds no training/);
 });
 
 Deno.test("where nobody may write, nothing is computed", async () => {

@@ -58,7 +58,7 @@ refuses("a value that is missing, or where none belongs, is refused", [
 refuses("16-bit floats are refused on the CPU", [
   ["sample --precision f16 --device cpu", /--precision f16 is for a GPU, not for --device cpu/],
   ["train --precision f16 --wide --out x", /--precision f16 is for a GPU, not for --wide/],
-  ["sample --precision f16 --threads 2", /takes an adapter with the feature shader-f16/],
+  ["sample --precision f16 --threads 2", /needs an adapter with the feature shader-f16/],
 ]);
 
 refuses("a choice that does not exist is refused, and the nearest is named", [

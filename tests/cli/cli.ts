@@ -92,7 +92,7 @@ export class Folder implements AsyncDisposable {
   async list(folder = this.path): Promise<string[]> {
     const found: string[] = [];
     for await (const entry of Deno.readDir(folder)) {
-      const path = join(folder, entry.name), { mtime, size } = await Deno.stat(path);
+      const path = join(folder, entry.name), { mtime, size } = await Deno.lstat(path);
       if (entry.isDirectory) found.push(path, ...await this.list(path));
       else found.push(`${path} ${mtime?.getTime()} ${size}`);
     }

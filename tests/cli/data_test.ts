@@ -474,7 +474,7 @@ Deno.test("training on photos is resumed exactly, with workers, flips and bad fi
   assertEquals(await arrays("b"), await arrays("a"));
   await folder.refuse(
     train("b", 12, "--resume", "--shift", "2"),
-    /Cannot go on: shift is 1 in b and 2 in what is asked for now/,
+    /Cannot resume: shift is 1 in b and 2 in this command/,
   );
   // Until it is found again, a bad file is no error; with none allowed it is.
   const strict = await folder.run(...train("c", 9, ...images, "--max-bad", "0"));
@@ -494,7 +494,7 @@ Deno.test("a training that finds too many bad files keeps what it learnt until t
   assertEquals(code, 2, stderr);
   assertMatch(stderr, /\nerror: .*1 of 60 images are bad, but --max-bad is 0; the last one: .*\n$/);
   const { step } = await readState(folder, "a");
-  assertStringIncludes(stderr, `saved after step ${step}; --resume goes on\n`);
+  assertStringIncludes(stderr, `saved after step ${step}; --resume continues\n`);
   assert(step > 0 && step < 30, `it ended after step ${step}`);
 
   await folder.succeed(...photos("a", 30, "--max-bad", "1", "--resume"));
@@ -515,7 +515,7 @@ Deno.test("a bad file among those that are held out costs no step either", async
   const flags = ["--data", "photos", "--size", "8", "--held-out", "0.1", "--max-bad", "0"];
   const { code, stderr } = await folder.run(...train("a", 9, ...flags, "--device", "cpu"));
   assertEquals(code, 2, stderr);
-  assertMatch(stderr, /\nsaved after step 4; --resume goes on\nerror: .*1 of 20 images are bad/);
+  assertMatch(stderr, /\nsaved after step 4; --resume continues\nerror: .*1 of 20 images are bad/);
   assertEquals((await readState(folder, "a")).step, 4);
 });
 
@@ -568,7 +568,7 @@ Deno.test("workers end with a training that is interrupted, or fails", async () 
   }
   await other.stdout.cancel();
   assertEquals((await other.status).code, 2, told);
-  assertMatch(told, /^saved after step (?!0;)\d+; --resume goes on\nerror: /m);
+  assertMatch(told, /^saved after step (?!0;)\d+; --resume continues\nerror: /m);
   assertMatch(
     told,
     /error: .*1 of 12 images are bad, but --max-bad is 1%; the last one: .*005\.bmp/,

@@ -138,7 +138,7 @@ Deno.test("a download goes on in another run", async () => {
   const { bytes, asked, said } = await download({}, 123_456);
   assertEquals(bytes, content);
   assertEquals(asked, ["bytes=123456-"]);
-  assertMatch(said[0], /300 kB \(123 kB are there\)/);
+  assertMatch(said[0], /300 kB \(123 kB done\)/);
 });
 
 Deno.test("servers that know no ranges send everything anew", async () => {
@@ -165,20 +165,26 @@ Deno.test("a connection that breaks again and again is an error, and what came i
   const none = await download({ cutAfter: 0, isChunked: true }, 5000);
   assertMatch(
     none.error!.message,
-    /^Cannot download http.*; the same command goes on after 5\.00 kB$/,
+    /^Cannot download http.*; the same command resumes after 5\.00 kB$/,
   );
   assertEquals([none.asked.length, none.left], [4, 5000]);
 });
 
 const refusals: readonly [string, Behaviour, Partial<Published>, RegExp, number][] = [
   ["404", { status: 404 }, {}, /^Cannot download http.*set\.bin: the server answers 404$/, 1],
-  ["500", { status: 500 }, {}, /: the server answers 500; the same command goes on after/, 4],
-  ["a wrong size", { body: content.slice(1) }, {}, /it has 299999 bytes, but 300000 were publ/, 1],
+  ["500", { status: 500 }, {}, /: the server answers 500; the same command resumes after/, 4],
+  [
+    "a wrong size",
+    { body: content.slice(1) },
+    {},
+    /it has 299,999 bytes, but 300,000 bytes were publ/,
+    1,
+  ],
   [
     "a wrong size, unannounced",
     { body: new Uint8Array(400_000), isChunked: true },
     {},
-    /it has more than the 300000 bytes published/,
+    /it has more than the 300 kB published/,
     1,
   ],
   ["wrong bytes", { body: content.with(9, 1) }, {}, /SHA-256 is [0-9a-f]{64}, but .* was pub/, 1],
@@ -194,7 +200,7 @@ for (const [what, behaviour, changes, message, requests] of refusals) {
 
 Deno.test("a server that sends another part than it was asked for is an error", async () => {
   const { error, left } = await download({ shift: 10 }, 5000);
-  assertMatch(error!.message, /the server sends another part than asked for/);
+  assertMatch(error!.message, /the server sends another range than requested/);
   assertEquals(left, 5000);
 });
 

@@ -105,7 +105,7 @@ Deno.test("a training that goes on with other pictures says so, once", async () 
   assertEquals(await resume(3), undefined);
   await folder.write("photos/dogs/2.bmp", makeBmp(8, 8, [1, 2, 3]));
   const note = "note: the pictures of photos are not those that the training was saved with ";
-  const end = "; it goes on with what is there";
+  const end = "; the training continues with them";
   assertEquals(await resume(4), `${note}(names, sizes or contents differ)${end}`);
   assertEquals(await resume(5), undefined);
   await Deno.remove(folder.at("photos/dogs/2.bmp"));
@@ -125,7 +125,7 @@ Deno.test("a training does not go on with labels that mean something else", asyn
   await Deno.rename(at("cats"), at("tigers"));
   await folder.refuse(
     resume,
-    /Cannot go on: class 0 of photos is dogs, and was cats when the training was saved; name the classes as they were \(cats, dogs\), or start a new training with another --out/,
+    /Cannot resume: class 0 of photos is dogs, and was cats when the training was saved; name the classes as they were \(cats, dogs\), or start a new training with another --out/,
   );
   await Deno.rename(at("tigers"), at("bats"));
   await folder.refuse(resume, /class 0 of photos is bats, and was cats/);
@@ -143,7 +143,7 @@ Deno.test("a training does not go on with labels that mean something else", asyn
   await folder.write(`data/${LABELS}`, labelsFile().with(10, 9));
   await folder.refuse(
     goOn("b", 4),
-    /Cannot go on: the pictures of data are those that .*, but they have other labels; give/,
+    /Cannot resume: the pictures of data are those that .*, but they have other labels; give/,
   );
   await folder.succeed(...goOn("c", 4));
 });
@@ -166,7 +166,7 @@ Deno.test("a training of an earlier version, without a fingerprint, goes on", as
     await writeSealed(state, buffers, former);
     const { code, stderr } = await folder.run(...goOn("a", 4));
     assertEquals(code, 0, stderr);
-    assertMatch(stderr, /^going on +after step 2$/m);
+    assertMatch(stderr, /^resuming +after step 2$/m);
     assert(!stderr.includes("note:"), stderr);
   }
 });

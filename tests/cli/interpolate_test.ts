@@ -54,8 +54,8 @@ Deno.test("interpolate refuses ends that are none", async () => {
   await using folder = await makeFolder();
   await folder.write("text.png", "no picture");
   const cases: [string[], RegExp][] = [
-    [[], /Give what to go from and to: --seeds A,B or --images A,B/],
-    [["--seeds", "1,2", "--images", "a,b"], /Give what to go from and to/],
+    [[], /Give two ends to interpolate between: --seeds A,B or --images A,B/],
+    [["--seeds", "1,2", "--images", "a,b"], /Give two ends/],
     [["--seeds", "1"], /--seeds must be two whole numbers with a comma between them, not 1/],
     [["--seeds", "1,x"], /two whole numbers/],
     [["--images", "text.png"], /--images must be two files/],

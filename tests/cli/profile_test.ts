@@ -63,7 +63,7 @@ Deno.test("a model that does not fit a training says so, and how many images wou
   assertEquals(code, 1);
   assertMatch(
     stderr,
-    /^error: .*a training step: it takes \d{10,} bytes .* allows \d+; the largest batch that fits is \d+\n$/m,
+    /^error: .*a training step: it takes [\d.]+ GB, .* allows [\d.]+ GB .*; the largest batch that fits is \d+; with --batch-size \d+ or --micro-batch \d+ it would fit\n$/m,
   );
 });
 
@@ -91,7 +91,7 @@ Deno.test("profiles add up by operation and by shape", () => {
     formatProgram({ label: "a test", stages: stages.slice(0, 1), memory }, true),
     `\
 a test: 1 stages, 1 kernels, 0 FLOP
-memory: 5.00 kB, of which 1.00 kB are for tensors of 9.00 kB in turns
+memory: 5.00 kB, of which 1.00 kB are shared by intermediate tensors of 9.00 kB
 stage  shape  FLOP  kernel  reaches  groups  elementwise
 map    [2]               k  2.00 MB       1  2 add`,
   );

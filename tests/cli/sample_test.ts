@@ -223,7 +223,7 @@ Deno.test("sampling that is interrupted writes what is done, and says so", async
     if (!isKilled && told.includes("step 10 of 15630")) child.kill("SIGINT"), isKilled = true;
   }
   assertEquals((await child.status).code, 130, told);
-  assertMatch(told, /^interrupted: writing what is done; once more ends at once$/m);
+  assertMatch(told, /^interrupted: writing what is done; press Ctrl-C again to exit at once$/m);
   const { shape: [count, ...rest], values, metadata } = await readImages(
     folder.at("part.safetensors"),
   );

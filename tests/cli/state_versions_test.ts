@@ -67,6 +67,6 @@ Deno.test("a state of a later layout of parameters is refused, not taken for ano
   await rewriteState(folder, (_, values) => values, { layout: "3" });
   await folder.refuse(
     train("a", 9, ...cpu, "--resume"),
-    /Cannot go on: a.state\.safetensors has its parameters in layout 3, but this version knows 2/,
+    /Cannot resume: a.state\.safetensors has its parameters in layout 3, but this version knows 2/,
   );
 });

@@ -74,7 +74,7 @@ export async function torture(
     await run.stdout.cancel();
     clearTimeout(timer);
     assertEquals((await run.status).signal, "SIGKILL", told);
-    resumed ||= told.includes("going on");
+    resumed ||= told.includes("resuming ");
     done = await readState(folder, "a").then(({ step }) => step, () => done);
     say(`killed ${killed} times, saved after step ${done}`);
   }

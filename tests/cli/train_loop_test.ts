@@ -87,7 +87,7 @@ Deno.test("a training goes on where it was saved when its device is lost", async
   const told = await outlive(folder, "b", [3, 1, 7]);
   assertEquals(await readState(folder, "b"), await readState(folder, "a"));
   assertEquals(await readLog(folder, "b"), await readLog(folder, "a"));
-  const notes = told.split("\n").filter((line) => line.includes("Opening it anew"));
+  const notes = told.split("\n").filter((line) => line.includes("Reopening it"));
   assertEquals(notes.map((line) => line.match(/after step (\d)$/)?.[1]), ["0", "0", "4"]);
   assertMatch(notes[0], /lost|reading back/);
 });
@@ -98,7 +98,7 @@ Deno.test("a training whose device is lost three times in a row ends, and can be
     () => outlive(folder, "a", [1, 1, 1, Infinity]),
     DeviceError,
   );
-  assertStringIncludes(message, "It failed 3 times in a row; --resume goes on after step 0");
+  assertStringIncludes(message, "It failed 3 times in a row; --resume continues after step 0");
   assertEquals((await readState(folder, "a")).step, 0);
 });
 
@@ -158,7 +158,7 @@ Deno.test("where samples lack room, the step makes it; where it cannot, nothing 
     };
     return device;
   };
-  assertStringIncludes(await trainOn(folder, "a", openTight(2)), "blocks computed twice to fit");
+  assertStringIncludes(await trainOn(folder, "a", openTight(2)), "gradient checkpointing to fit");
   await assertRejects(() => trainOn(folder, "b", openTight(3)), LimitError, "there are 8");
   assertEquals(await kindOf(folder.at("b")), "nothing");
 });

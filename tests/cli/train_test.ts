@@ -131,10 +131,10 @@ for (const [signal, ...mode] of signals) {
       told,
       signal === "SIGHUP"
         ? /^terminal closed: saving$/m
-        : /^interrupted: saving; once more ends at once$/m,
+        : /^interrupted: saving; press Ctrl-C again to exit at once$/m,
     );
     const { step } = await readState(folder, "a");
-    assertStringIncludes(told, `saved after step ${step}; --resume goes on`);
+    assertStringIncludes(told, `saved after step ${step}; --resume continues`);
 
     const last = step + 2;
     await folder.succeed(...train("a", last, "--resume", "--save-every", "100000", ...mode));
@@ -232,10 +232,10 @@ Deno.test("a training is not started over, and resumed only as it was", async ()
   await folder.write("eps.json", { training: { eps: 1e-6 } });
   const resume = ["train", "--out", "a", "--resume", "--device", "cpu", "--steps", "4"];
   const cases: [string[], RegExp][] = [
-    [train("a", 2), /a holds a training already: --resume goes on with it/],
+    [train("a", 2), /a holds a training already: continue it with --resume/],
     [["train", "--data", "data", "--out", "a"], /a holds a training already/],
     [[...resume, "--steps", "2"], /The training has done 2 steps; give more --steps/],
-    [[...resume, "--batch-size", "4"], /batch_size is 3 in a and 4 in what is asked for now/],
+    [[...resume, "--batch-size", "4"], /batch_size is 3 in a and 4 in this command/],
     [[...resume, "--seed", "1"], /seed is 0 in a and 1 in/],
     [[...resume, "--config", "wide.json"], /block_out_channels is \[8,16\] in a and \[8,24\] in/],
     [[...resume, "--config", "cosine.json"], /beta_schedule is "linear" in a/],

@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { fromFileUrl, toFileUrl } from "@std/path";
 import { keepTuning, readChoices } from "../../src/cli/terminal/tuning.ts";
 
@@ -22,6 +22,18 @@ Deno.test("choices of kernels are kept in a file; a damaged one is as good as no
     }
     // A place that cannot be written stops nobody.
     (await keepTuning(`${path}/below a file.json`)).onChoice!("b", "c");
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("choices are written through a symbolic link, and the link stays", async () => {
+  const folder = await Deno.makeTempDir(), path = `${folder}/tuning.json`;
+  try {
+    await Deno.symlink("disk/tuning.json", path);
+    for (const key of ["a", "b"]) (await keepTuning(path)).onChoice!(key, "c");
+    assert((await Deno.lstat(path)).isSymlink);
+    assertEquals(await readChoices(`${folder}/disk/tuning.json`), { a: "c", b: "c" });
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

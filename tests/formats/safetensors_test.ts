@@ -190,8 +190,16 @@ Deno.test("tensors of other types are in nobody's way, and are named when they a
 const refusals: readonly [string, Uint8Array<ArrayBuffer>, string][] = [
   ["an empty file", new Uint8Array(), "0 bytes are too few"],
   ["a file that ends within its length", new Uint8Array(7), "7 bytes are too few"],
-  ["a file that ends within its header", fileOf({ x }).subarray(0, 20), "the file ends after 20"],
-  ["a header that reaches beyond the file", withLength(fileOf({ x }, 8), 1000n), "1000 bytes"],
+  [
+    "a file that ends within its header",
+    fileOf({ x }).subarray(0, 20),
+    "the file ends after 20 bytes",
+  ],
+  [
+    "a header that reaches beyond the file",
+    withLength(fileOf({ x }, 8), 1000n),
+    "takes 1.01 kB, but the file ends after",
+  ],
   ["a huge header", withLength(fileOf({ x }, 8), 2n ** 63n), "too long"],
   ["a header of no bytes", fileOf(""), "no JSON"],
   ["a header that is no JSON", fileOf("{x: 1}"), "no JSON"],
@@ -239,10 +247,10 @@ const refusals: readonly [string, Uint8Array<ArrayBuffer>, string][] = [
   [
     "a hole between tensors",
     fileOf({ x, y: { ...x, data_offsets: [9, 17] } }, 17),
-    "1 bytes before y",
+    "1 byte before y",
   ],
-  ["trailing bytes", fileOf({ x }, 9), "1 bytes follow"],
-  ["data without tensors", fileOf({}, 8), "8 bytes follow"],
+  ["trailing bytes", fileOf({ x }, 9), "1 byte after"],
+  ["data without tensors", fileOf({}, 8), "8 bytes after"],
   ["metadata that are no strings", fileOf({ __metadata__: { step: 5 } }), "not all strings"],
   ["metadata that are text", fileOf({ __metadata__: "text" }), "not all strings"],
   ["metadata of null", fileOf({ __metadata__: { step: null } }), "not all strings"],

@@ -6,6 +6,7 @@ import { conv2d, same } from "../../src/gpu/ops/conv2d.ts";
 import { add, mul, silu } from "../../src/gpu/ops/map.ts";
 import { matmul } from "../../src/gpu/ops/matmul.ts";
 import { input } from "../../src/gpu/tensor.ts";
+import { formatBytePair } from "../../src/units.ts";
 import { GpuDevice } from "../../src/gpu/wgsl/device.ts";
 import { openCpuAs, openGpu } from "../device.ts";
 
@@ -106,7 +107,16 @@ Deno.test("a GPU refuses what exceeds its limits before it takes anything, and t
   assertEquals(error.wanted, each * (largest + 1));
   assertEquals(error.limit, limit);
   assertEquals(error.largestBatch, largest);
-  for (const part of [error.wanted, limit, largest, device.name, "a convolution", "tensor"]) {
+  const amounts = formatBytePair(error.wanted, limit);
+  for (
+    const part of [
+      ...amounts,
+      largest,
+      device.name,
+      "a convolution",
+      `the tensor x [${largest + 1},`,
+    ]
+  ) {
     assert(error.message.includes(String(part)), `${error.message} has ${part}`);
   }
   assertEquals(created, []);

@@ -1,5 +1,5 @@
 /**
- * The flags of `sample` that edit a picture: what they make of it for the sampler.
+ * The flags of `sample` for editing images, and the sampler options that follow from them.
  *
  * @module
  */
@@ -18,80 +18,91 @@ import {
 } from "../../sample/options.ts";
 import { type MethodName, methods } from "../../sample/solvers/mod.ts";
 import { decodeImage } from "../data/decode.ts";
-import { readFile } from "../terminal/files.ts";
+import { readFile, refuseStdin } from "../terminal/files.ts";
 import type { Flag, Flags } from "../terminal/flags.ts";
 import type { Progress } from "../terminal/progress.ts";
 
-/** Steps with a mask, where nobody says how many, and how they are walked. */
+/** With a mask: the default number of steps, and RePaint's jump length and number of passes. */
 const MASK_STEPS = 50, MASK_JUMP = 5, MASK_TIMES = 5;
 
-/** What `sample` understands of editing. */
+/** The flags of `sample` for editing. */
 export const editFlags = {
-  init: { kind: "text", value: "PICTURE", help: "begin with a picture and noise on it" },
+  init: {
+    kind: "text",
+    value: "IMAGE",
+    help: "start from this image with noise added, not from noise alone (image to image)",
+  },
   strength: {
     kind: "number",
     min: 0,
     max: 1,
-    help: "how much of --init changes: 0 nothing, 1 all of it; default 0.6, with a mask 1",
+    default: "0.6; 1 with --mask or --outpaint",
+    help: "how much of --init changes, from 0 (nothing) to 1 (everything)",
   },
   mask: {
     kind: "text",
-    value: "PICTURE",
-    help: "paint --init anew where this is white; or alpha: where --init is transparent",
+    value: "IMAGE",
+    help: "repaint --init where this image is white, or with alpha where --init is transparent",
   },
   outpaint: {
     kind: "text",
     value: "N",
-    help: "make --init smaller, and paint N pixels around it, or LEFT,TOP,RIGHT,BOTTOM",
+    help: "shrink --init and paint N pixels around it, or LEFT,TOP,RIGHT,BOTTOM pixels",
   },
   resample: {
     kind: "integer",
     min: 1,
     max: 1000,
-    help: `with a mask, how often steps are gone back and taken again; default ${MASK_TIMES}`,
+    default: MASK_TIMES,
+    help: "with --mask or --outpaint, how often each part of the steps is taken (RePaint)",
   },
   jump: {
     kind: "integer",
     min: 1,
     max: 10_000,
-    help: `with a mask, how many steps at a time; default ${MASK_JUMP}`,
+    default: MASK_JUMP,
+    help: "with --mask or --outpaint, the steps in such a part",
   },
   variation: {
     kind: "number",
     min: 0,
     max: 1,
-    help: "pictures like --init, whose noise is changed so much, 0 to 1",
+    help: "variations of --init: how much the noise of its DDIM inversion changes, from 0 to 1",
   },
   region: {
     kind: "text",
-    value: "PICTURE",
-    help: "where this is white, --other-class is painted",
+    value: "IMAGE",
+    help: "generate --other-class where this image is white",
   },
-  "other-class": { kind: "text", value: "CLASS", help: "the class in --region" },
+  "other-class": {
+    kind: "text",
+    value: "NAME,...",
+    help: "classes in --region, names or numbers, in turns",
+  },
 } as const satisfies Record<string, Flag>;
 
 /** The flags that were given. */
 export type EditFlags = Flags<typeof editFlags>;
 
-/** An edit, as a sampler takes it. */
+/** An edit as options of a sampler. */
 export interface Edit {
   readonly wrap: readonly DenoiserWrapper[];
   readonly sampler: Pick<SamplerOptions, "resample" | "steps" | "method">;
   readonly sample: Pick<SampleOptions, "init" | "strength" | "conditions">;
-  /** The picture to vary, and how much. */
+  /** The image to vary, and how much. */
   readonly variation?: { readonly of: Samples; readonly amount: number };
-  /** What goes into files. */
+  /** Metadata for the files. */
   readonly provenance: Readonly<Record<string, string | number>>;
-  /** The images with what was to be kept as it was. */
+  /** Restores what was to be kept. */
   finish(images: Samples): Samples;
 }
 
 /**
- * What the flags ask for.
+ * Reads the flags and their images.
  *
- * @param shape Of the model's pictures.
- * @param method What --sampler says.
- * @throws {InputError} If they contradict each other, or a picture cannot be used.
+ * @param shape The shape of the model's images.
+ * @param method The value of --sampler.
+ * @throws {InputError} If they contradict each other, or an image cannot be used.
  */
 export async function readEdit(
   flags: EditFlags,
@@ -100,6 +111,9 @@ export async function readEdit(
   progress: Progress,
 ): Promise<Edit> {
   checkFlags(flags);
+  for (const name of ["init", "mask", "region"] as const) {
+    refuseStdin(flags[name] ?? "", "an image");
+  }
   const { init: path, region } = flags, provenance: Record<string, string | number> = {};
   for (const [name, value] of Object.entries(flags)) {
     if (name in editFlags && value !== undefined) provenance[name] = value as string | number;
@@ -111,7 +125,9 @@ export async function readEdit(
   const mask = await maskOf(flags, picture, shape, margins, progress);
   const painted = region === undefined ? undefined : await readMask(region, shape, progress);
   if (painted && !painted.values.some((v) => v)) {
-    throw new InputError(`--region ${region} is black everywhere: --other-class has no place`);
+    throw new InputError(
+      `--region ${region} is black everywhere: it leaves no place for --other-class`,
+    );
   }
   const chosen = method ?? (mask ? "ddpm" : undefined);
   const isFresh = chosen === undefined || methods[chosen].isStochastic;
@@ -143,32 +159,32 @@ export async function readEdit(
   };
 }
 
-/** @throws {InputError} If they contradict each other. */
+/** @throws {InputError} If flags contradict each other. */
 function checkFlags(flags: EditFlags): void {
   const { init, mask, outpaint, strength, variation, resample, jump, region } = flags;
   const needsInit = (["strength", "mask", "outpaint", "variation"] as const)
     .find((name) => flags[name] !== undefined);
   if (needsInit && init === undefined) {
-    throw new InputError(`--${needsInit} needs a picture to begin with: --init PICTURE`);
+    throw new InputError(`--${needsInit} needs an image to start from: --init IMAGE`);
   }
   if (mask !== undefined && outpaint !== undefined) {
-    throw new InputError("Give --mask or --outpaint, not both: each says what is painted");
+    throw new InputError("Give --mask or --outpaint, not both");
   }
   const paints = mask !== undefined || outpaint !== undefined;
   if (!paints && (resample ?? jump) !== undefined) {
-    throw new InputError("--resample and --jump are for --mask and --outpaint");
+    throw new InputError("--resample and --jump need --mask or --outpaint");
   }
   if (variation !== undefined && (paints || strength !== undefined)) {
-    throw new InputError("--variation goes without --mask, --outpaint and --strength");
+    throw new InputError("--variation does not go together with --mask, --outpaint or --strength");
   }
   if ((region === undefined) !== (flags["other-class"] === undefined)) {
     throw new InputError(
-      "--region and --other-class go together: where, and what is painted there",
+      "Give --region and --other-class together: where to generate which class",
     );
   }
 }
 
-/** Pixels around a picture. */
+/** Pixels around an image. */
 interface Margins {
   readonly left: number;
   readonly top: number;
@@ -189,20 +205,20 @@ function readMargins(text: string, shape: Shape): Margins {
   }
   if (left + right >= width || top + bottom >= height) {
     throw new InputError(
-      `--outpaint ${text} leaves nothing of the picture: the model's images are ${width}x${height}`,
+      `--outpaint ${text} leaves nothing of the image: the model's images are ${width}x${height}`,
     );
   }
   return { left, top, right, bottom };
 }
 
-/** A picture with what it was before it was brought to size. */
+/** An image, and its size before resizing. */
 interface Canvas extends Samples {
   readonly original: { readonly width: number; readonly height: number };
   /** 1 where it is transparent, in the size of the image. */
   readonly transparent: Float32Array | undefined;
 }
 
-/** Reads a picture as train reads those it learns from, and puts it in the middle of its margins. */
+/** Reads an image as `train` does, and places it inside its margins. */
 async function readCanvas(
   path: string,
   shape: Shape,
@@ -220,7 +236,7 @@ async function readCanvas(
   const format = { ...inner, channels, background: [255, 255, 255] } as const;
   if (picture.width !== inner.width || picture.height !== inner.height) {
     progress.say(
-      `${path} is ${picture.width}x${picture.height}, and is brought to ${inner.width}x${inner.height}`,
+      `${path} is resized from ${picture.width}x${picture.height} to ${inner.width}x${inner.height}`,
     );
   }
   const part = new Float32Array(inner.width * inner.height * channels);
@@ -230,7 +246,7 @@ async function readCanvas(
   let transparent: Float32Array | undefined;
   if (wantsAlpha) {
     if (picture.channels % 2) {
-      throw new InputError(`--mask alpha: ${path} has no transparency; give a mask as a picture`);
+      throw new InputError(`--mask alpha: ${path} has no transparency; give an image as the mask`);
     }
     const { channels: n, data } = picture;
     const alpha = Uint8Array.from({ length: data.length / n }, (_, i) => 255 - data[i * n + n - 1]);
@@ -243,7 +259,7 @@ async function readCanvas(
   };
 }
 
-/** A picture within a larger one, grey around it. */
+/** Places an image in a larger one that is grey elsewhere. */
 function place(
   part: Float32Array,
   inner: { readonly width: number; readonly height: number },
@@ -260,7 +276,7 @@ function place(
 
 const toMask = (bytes: Uint8Array) => Float32Array.from(bytes, (v) => v >= 128 ? 1 : 0);
 
-/** A mask of the model's size: 1 where a picture is white. */
+/** A mask of the model's size: 1 where an image is white. */
 async function readMask(path: string, shape: Shape, progress: Progress, beside?: Canvas) {
   const { height, width } = pictureSize({ shape });
   const picture = await decodeImage(await readFile(path), path);
@@ -268,16 +284,16 @@ async function readMask(path: string, shape: Shape, progress: Progress, beside?:
   if (beside) {
     const { width: w, height: h } = beside.original;
     if (picture.width !== w || picture.height !== h) {
-      throw new InputError(`The mask ${path} is ${size}, but the picture is ${w}x${h}`);
+      throw new InputError(`The mask ${path} is ${size}, but --init is ${w}x${h}`);
     }
   } else if (picture.width !== width || picture.height !== height) {
-    progress.say(`${path} is ${size}, and is brought to ${width}x${height}`);
+    progress.say(`${path} is resized from ${size} to ${width}x${height}`);
   }
   const format = { height, width, channels: 1, background: [0, 0, 0] } as const;
   return { values: toMask(fit(picture, format, "center").data) };
 }
 
-/** What is painted, `[height, width]`. */
+/** 1 where pixels are painted, `[height, width]`. */
 async function maskOf(
   flags: EditFlags,
   picture: Canvas | undefined,
@@ -299,12 +315,12 @@ async function maskOf(
   if (mask.some((v) => v)) return mask;
   throw new InputError(
     flags.mask === "alpha"
-      ? `--mask alpha: nothing of ${flags.init} is transparent, so there is nothing to paint`
-      : `The mask ${flags.mask} is black everywhere: there is nothing to paint; white is painted`,
+      ? `--mask alpha: no part of ${flags.init} is transparent, so there is nothing to paint`
+      : `The mask ${flags.mask} is black everywhere, so there is nothing to paint: make it white where to paint`,
   );
 }
 
-/** The images with the picture where the mask is 0. */
+/** The images, with the original where the mask is 0. */
 function keep(images: Samples, picture: Samples, mask: Float32Array): Samples {
   const channels = images.shape[images.shape.length - 1], each = picture.data.length;
   const data = images.data.map((value, i) =>

@@ -1,5 +1,5 @@
 /**
- * `ddpm eval`: how good a model is, in numbers.
+ * `ddpm eval`: the likelihood of images under a model.
  *
  * @module
  */
@@ -22,56 +22,64 @@ import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { parseImages } from "./image_options.ts";
 import { formatLeft, print, Progress } from "../terminal/progress.ts";
 
-/** Images that are computed together at most. */
+/** The largest batch. */
 const MAX_BATCH = 32;
-/** Images where nobody says how many. */
-const USUAL_COUNT = 64;
-/** Steps of the ODE, of four evaluations each, where nobody says how many. */
+/** The default number of images. */
+const DEFAULT_COUNT = 64;
+/** The default number of ODE steps, of four evaluations each. */
 const DEFAULT_STEPS = 64;
-/** Rows of the table of timesteps. */
+/** Rows in the table of timesteps. */
 const ROWS = 10;
 
-/** What `eval` understands. */
+/** The flags of `eval`. */
 export const evalFlags = {
   metric: {
     kind: "text",
     choices: ["bpd"],
     value: "NAME",
-    help: "bpd: bits per dimension, what an image takes to store, per value; the default",
+    default: "bpd",
+    help: "what to measure; bpd is bits per dimension",
   },
   model: {
     kind: "text",
     value: "MODEL",
-    help: "a name, a .safetensors file, or a folder; default mnist",
+    default: "mnist",
+    help: "as for sample",
   },
   data: {
     kind: "text",
     value: "DATA",
-    help: "as for train; the part that is held back (of IDX folders t10k-*), or else all of it",
+    help:
+      "as for train; the test split where there is one (t10k-* of IDX folders), otherwise all of it",
   },
   count: {
     kind: "integer",
     min: 1,
     max: 10_000_000,
-    help: `images, evenly picked from the data; default ${USUAL_COUNT}`,
+    default: DEFAULT_COUNT,
+    help: "number of images, spread evenly over the data",
   },
   by: {
     kind: "text",
     choices: ["vlb", "ode", "both"],
     value: "HOW",
-    help: "vlb: the variational bound; ode: the density of the probability flow; default both",
+    default: "both",
+    help:
+      "vlb (the variational bound), ode (the exact likelihood of the probability-flow ODE), or both",
   },
   steps: {
     kind: "integer",
     min: 1,
     max: 100_000,
-    help: `steps of the ODE, of four evaluations each; default ${DEFAULT_STEPS}`,
+    default: DEFAULT_STEPS,
+    help: "ODE steps, of four evaluations each",
   },
   seed: {
     kind: "integer",
     min: 0,
     max: Number.MAX_SAFE_INTEGER,
-    help: "of the noise; default 0",
+    default: 0,
+    help: "random seed",
   },
   json: { kind: "switch", help: "print JSON, with every timestep and every image" },
   ...deviceFlags,
@@ -99,7 +107,7 @@ export async function evalCommand(args: readonly string[]): Promise<void> {
   if (flags.count !== undefined && flags.count > data.count) {
     throw new InputError(`--count is ${flags.count}, but ${from} has ${data.count} images`);
   }
-  const count = flags.count ?? Math.min(USUAL_COUNT, data.count);
+  const count = flags.count ?? Math.min(DEFAULT_COUNT, data.count);
   const { images, labels } = await pick(data, count);
   const settings: LikelihoodOptions = {
     ...{ seed, batchSize: Math.ceil(count / Math.ceil(count / MAX_BATCH)) },
@@ -133,7 +141,7 @@ export async function evalCommand(args: readonly string[]): Promise<void> {
   print(flags.json ? JSON.stringify(facts) : describe(facts, data, bound, density));
 }
 
-/** Some of the images, evenly picked. */
+/** Evenly spaced images of a data set. */
 async function pick(set: Dataset, count: number) {
   const { shape, labels } = set, each = sizeOf(shape), data = new Float32Array(count * each);
   const picked = Array.from({ length: count }, (_, i) => Math.floor(i * set.count / count));

@@ -1,6 +1,6 @@
 /**
- * What `train` makes of pictures: the flags, the section `images` of a configuration, and what is
- * decided by the pictures themselves.
+ * How `train` prepares images: flags, the section `images` of a configuration, and defaults taken from
+ * the images themselves.
  *
  * @module
  */
@@ -12,31 +12,60 @@ import type { Color, Raster } from "../../data/raster.ts";
 import type { Preparation } from "../../data/pictures.ts";
 import type { Flag, Flags } from "../terminal/flags.ts";
 
-/** Flags about pictures. */
+/** Flags about images. */
 export const imageFlags = {
-  size: { kind: "text", value: "N", help: "pixels on a side of images, or WIDTHxHEIGHT" },
-  channels: { kind: "integer", min: 1, max: 3, help: "1 for grey, 3 for color" },
+  size: {
+    kind: "text",
+    value: "N",
+    default: "that of the images, up to 256",
+    help: "image size in pixels, 64 or 64x48 (width x height)",
+  },
+  channels: {
+    kind: "integer",
+    min: 1,
+    max: 3,
+    default: "that of the images",
+    help: "1 for grey, 3 for color",
+  },
   crop: {
     kind: "text",
     value: "WHERE",
     choices: ["center", "random"],
-    help: "where images of other proportions are cut: center or random; default center",
+    default: "center",
+    help: "center or random crop of images of other proportions",
   },
-  flip: { kind: "switch", help: "mirror every other image, by chance" },
-  shift: { kind: "integer", min: 0, max: 64, help: "pixels to move images by at most; default 0" },
-  background: { kind: "text", value: "COLOR", help: "behind transparency; default #ffffff" },
+  flip: { kind: "switch", help: "random horizontal flips" },
+  shift: {
+    kind: "integer",
+    min: 0,
+    max: 64,
+    default: 0,
+    help: "random translation by up to N pixels",
+  },
+  background: {
+    kind: "text",
+    value: "COLOR",
+    default: "#ffffff",
+    help: "color behind transparent pixels",
+  },
   classes: {
     kind: "text",
     value: "SOURCE",
     choices: ["none", "folders"],
-    help: "folders: the folder an image is in is its class; default none",
+    default: "none",
+    help: "none, or folders: the top-level folder of an image is its class",
   },
-  cache: { kind: "switch", help: "keep decoded images in memory, half of what is free at most" },
-  "max-bad": { kind: "text", value: "N|N%", help: "images that may be unreadable; default 1%" },
+  cache: { kind: "switch", help: "keep decoded images in memory, up to half of what is free" },
+  "max-bad": {
+    kind: "text",
+    value: "N|N%",
+    default: "1%",
+    help: "unreadable images to tolerate, as a number or a percentage",
+  },
 } as const satisfies Record<string, Flag>;
 
 const side = z.int().min(1).max(4096);
-/** Of the fields as they are in files. */
+/** Schema of the section in files. */
 export const imagesSchema = z.strictObject({
   size: z.union([side.transform((n) => [n, n]), z.tuple([side, side])]).nullable().default(null),
   channels: z.union([z.literal(1), z.literal(3)]).nullable().default(null),
@@ -88,7 +117,7 @@ function parseSize(text: string): [height: number, width: number] {
   return [height, width];
 }
 
-/** Images that may be unreadable, of so many. */
+/** Parses --max-bad for a number of images. */
 export function parseMaxBad(text: string, count: number): number {
   const match = text.match(/^(\d+(?:\.\d+)?)(%?)$/), value = Number(match?.[1]);
   const isGood = match && (match[2] ? value <= 100 : Number.isInteger(value));
@@ -98,24 +127,25 @@ export function parseMaxBad(text: string, count: number): number {
   return match[2] ? Math.floor(value / 100 * count) : value;
 }
 
-/** Pictures with longer sides are not trained on unless `--size` says so. */
-const USUAL_SIDE = 256;
+/** Images with longer sides need an explicit `--size`. */
+const DEFAULT_MAX_SIDE = 256;
 
-/** What is known of a set's pictures. */
+/** Size and channels of the images of a set. */
 export type Look = Pick<Raster, "width" | "height" | "channels"> & {
-  /** Whether those that were looked at are of one size. */
+  /** Whether all inspected images have one size. */
   readonly isOneSize: boolean;
 };
 
 /**
- * What becomes of pictures, by the options, or by what they are.
+ * How images are prepared, by the options, or else by what they are.
  *
- * @throws {InputError} If they need a size and there is none.
+ * @throws {InputError} If they need a --size and none is given.
  */
 export function preparationOf(name: string, options: ImageOptions, look: Look): Preparation {
   const { crop, flip, shift, background } = options;
   if (
-    options.size === null && (!look.isOneSize || Math.max(look.width, look.height) > USUAL_SIDE)
+    options.size === null &&
+    (!look.isOneSize || Math.max(look.width, look.height) > DEFAULT_MAX_SIDE)
   ) {
     const what = look.isOneSize ? `are ${look.width}x${look.height}` : "are of different sizes";
     throw new InputError(

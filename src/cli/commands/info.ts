@@ -1,5 +1,5 @@
 /**
- * `ddpm info`: a model's card, or the machine.
+ * `ddpm info`: describes a model, or this machine.
  *
  * @module
  */
@@ -10,16 +10,18 @@ import type { ItemShape } from "../../model/network.ts";
 import type { Shape } from "../../shape.ts";
 import { parseTraining } from "../../train/config.ts";
 import { Trainer } from "../../train/trainer.ts";
+import { describeExcess } from "../../gpu/describe.ts";
 import { GpuDevice } from "../../gpu/wgsl/device.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
 import { openModel } from "../run/open_model.ts";
 import { classesOf } from "./class_flags.ts";
 import { type Flag, type Flags, parseFlags } from "../terminal/flags.ts";
-import { formatBytes, print, Progress } from "../terminal/progress.ts";
+import { print, Progress } from "../terminal/progress.ts";
+import { formatBytes } from "../../units.ts";
 import { readChoices, tuningFile } from "../terminal/tuning.ts";
 import { packageName, version } from "../terminal/version.ts";
 
-/** What `info` understands. */
+/** The flags of `info`. */
 export const infoFlags = {
   json: { kind: "switch", help: "print JSON" },
   ...deviceFlags,
@@ -68,15 +70,15 @@ function describeClasses(model: Model): Record<string, unknown> {
 
 const isWhole = (shape: ItemShape): shape is Shape => shape.every((n) => n !== null);
 
-/** What a training of this network would take on this machine. */
+/** The memory that training this network takes on this machine. */
 async function planTraining(model: Model, flags: Flags<typeof infoFlags>): Promise<string> {
   const training = parseTraining({}), shape = model.network.itemShape;
   if (!isWhole(shape)) return "depends on the size of the images";
   using device = await openForCommand(flags, new Progress());
   try {
     const { bytes, excess } = Trainer.plan(device, model, { shape }, training);
-    const allowed = excess ? `, but ${device.name} allows ${excess.limit} ${excess.unit}` : "";
-    return `${formatBytes(bytes)} in batches of ${training.batchSize}${allowed}`;
+    const trouble = excess ? `; ${describeExcess(excess, device.name)}` : "";
+    return `${formatBytes(bytes)} in batches of ${training.batchSize}${trouble}`;
   } catch (error) {
     if (error instanceof InputError) return error.message;
     throw error;
@@ -98,7 +100,7 @@ async function describeMachine(flags: Flags<typeof infoFlags>): Promise<Record<s
     .filter(([key]) => key.startsWith(`${device.name}: `));
   return {
     ...facts,
-    software: device.isSoftware ? "yes: a CPU poses as a GPU" : "no",
+    software: device.isSoftware ? "yes: emulated on the CPU" : "no",
     "largest buffer": formatBytes(limits.maxBufferSize),
     "largest binding": formatBytes(limits.maxStorageBufferBindingSize),
     "workgroup memory": formatBytes(limits.maxComputeWorkgroupStorageSize),

@@ -1,5 +1,5 @@
 /**
- * `ddpm interpolate`: pictures on the way from one to another.
+ * `ddpm interpolate`: images between two seeds or two pictures.
  *
  * @module
  */
@@ -8,31 +8,47 @@ import { InputError } from "../../errors.ts";
 import { interpolate, startNoise } from "../../sample/interpolate.ts";
 import type { Samples } from "../../sample/options.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
-import { readFile } from "../terminal/files.ts";
+import { readFile, refuseStdin } from "../terminal/files.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED } from "../run/interruption.ts";
 import { openModel } from "../run/open_model.ts";
 import { checkFits, checkOutput, readPicture, writeImages } from "../media/picture_files.ts";
-import { print, Progress } from "../terminal/progress.ts";
+import { print, printError, Progress } from "../terminal/progress.ts";
 import { classesOf, classFlags, planClasses } from "./class_flags.ts";
 import { sampleFlags, shapeOf } from "./sample.ts";
 import { createSampler, invert } from "./samplers.ts";
 import { checkPreview, join, watch } from "../terminal/sampling_run.ts";
 
-/** What `interpolate` understands. */
+/** The flags of `interpolate`. */
 export const interpolateFlags = {
   model: sampleFlags.model,
-  seeds: { kind: "text", value: "A,B", help: "from the image of a seed to that of another" },
-  images: { kind: "text", value: "A,B", help: "from a picture to another, files both" },
-  count: { kind: "integer", min: 2, max: 10_000, help: "images, both ends included; default 8" },
-  steps: { kind: "integer", min: 1, max: 100_000, help: "steps of ddim; default 50, images 100" },
+  seeds: { kind: "text", value: "A,B", help: "interpolate between the images of two seeds" },
+  images: {
+    kind: "text",
+    value: "A,B",
+    help: "interpolate between two image files, through the noise that DDIM inversion finds",
+  },
+  count: {
+    kind: "integer",
+    min: 2,
+    max: 10_000,
+    default: 8,
+    help: "number of images, both ends included",
+  },
+  steps: {
+    kind: "integer",
+    min: 1,
+    max: 100_000,
+    default: "50; 100 with --images",
+    help: "DDIM steps",
+  },
   ...classFlags,
   out: {
     kind: "text",
     value: "PATH",
+    default: "interpolation.png",
     help:
-      ".png (a grid), .gif or .apng (one after the other), .safetensors, or a folder; default " +
-      "interpolation.png",
+      "what to write: .png (a grid), .gif or .apng (one after the other), .safetensors (raw floats), a folder (one PNG per image), or - (a PNG on standard output)",
   },
   preview: sampleFlags.preview,
   ...deviceFlags,
@@ -46,11 +62,12 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
   checkPreview(flags.preview);
   const { count = 8, out = "interpolation.png", model: place = "mnist" } = flags;
   if ((flags.seeds === undefined) === (flags.images === undefined)) {
-    throw new InputError("Give what to go from and to: --seeds A,B or --images A,B");
+    throw new InputError("Give two ends to interpolate between: --seeds A,B or --images A,B");
   }
   const ends = readPair(flags.seeds ?? flags.images!, flags.seeds ? "seeds" : "images");
-  const kind = await checkOutput(out), loaded = await openModel(place);
-  // What is clipped on the way does not lead back.
+  if (flags.images !== undefined) ends.forEach((path) => refuseStdin(path, "an image"));
+  const output = await checkOutput(out), loaded = await openModel(place);
+  // Clipping cannot be inverted.
   const unclipped = { ...loaded.schedule, clipSample: false, thresholding: false };
   const model = flags.images === undefined ? loaded : { ...loaded, schedule: unclipped };
   const shape = shapeOf(model, place);
@@ -59,7 +76,7 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
     ...{ count: undefined, usual: 1, seed: 0 },
   });
   const { count: ways, columns } = classes, total = ways * count;
-  checkFits(kind, { count: total, shape }, columns);
+  await checkFits(output, { count: total, shape }, columns);
   const given: Samples[] | undefined = flags.images === undefined
     ? undefined
     : await Promise.all(ends.map(async (path) => readPicture(await readFile(path), path, shape)));
@@ -77,7 +94,7 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
     ? split(
       await invert(device, model, steps, join(given.flatMap((end) => new Array(ways).fill(end))), {
         ...labels(2),
-        onProgress: (done, total) => progress.update(`back to noise: step ${done} of ${total}`),
+        onProgress: (done, total) => progress.update(`inverting: step ${done} of ${total}`),
       }),
       1,
     )
@@ -99,11 +116,12 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
     classes: classes.names && new Array(count).fill(classes.names).flat(),
   };
   const frames = split(images, ways);
-  const written = kind === "animation"
-    ? await writeImages(out, kind, frames.pop()!, frames, provenance, arrangement)
-    : await writeImages(out, kind, images, [], provenance, arrangement);
+  const written = output.kind === "animation"
+    ? await writeImages(output, frames.pop()!, frames, provenance, arrangement)
+    : await writeImages(output, images, [], provenance, arrangement);
   progress.clear();
-  print(`${written}: ${images.count} images from ${from} to ${to}`);
+  const tell = output.isStream ? printError : print;
+  tell(`${written}: ${images.count} images from ${from} to ${to}`);
   return isStopped ? INTERRUPTED : 0;
 }
 

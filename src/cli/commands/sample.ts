@@ -1,5 +1,5 @@
 /**
- * `ddpm sample`: pictures from a model.
+ * `ddpm sample`: generates images.
  *
  * @module
  */
@@ -30,44 +30,53 @@ import { createSampler, invert } from "./samplers.ts";
 import { vary } from "../../sample/interpolate.ts";
 import { describeOptions, listMethods, readOptions, samplerFlags } from "./sampler_flags.ts";
 import { checkPreview, watch } from "../terminal/sampling_run.ts";
-import { print, Progress } from "../terminal/progress.ts";
+import { print, printError, Progress } from "../terminal/progress.ts";
 
-/** Images that are computed together at most. */
+/** The largest batch. */
 const MAX_BATCH = 64;
 /** Images where nobody says how many. */
 const USUAL_COUNT = 16;
 
-/** What `sample` understands. */
+/** The flags of `sample`. */
 export const sampleFlags = {
   model: {
     kind: "text",
     value: "MODEL",
-    help: `a name (${shippedModels.join(", ")}), a .safetensors file, or a folder; default mnist`,
+    default: "mnist",
+    help: `a pretrained model (${
+      shippedModels.join(", ")
+    }), a .safetensors file, or the folder of a training or of a diffusers checkpoint`,
   },
   count: {
     kind: "integer",
     min: 1,
     max: 1_000_000,
-    help: `images; default ${USUAL_COUNT}, more for more classes`,
+    default: `${USUAL_COUNT}, more for more classes`,
+    help: "number of images",
   },
   ...samplerFlags,
   seed: {
     kind: "integer",
     min: 0,
     max: Number.MAX_SAFE_INTEGER,
-    help: "image k of a seed is always the same; default 0",
+    default: 0,
+    help: "random seed; image k of a seed does not depend on --count",
   },
   ...classFlags,
   ...guidanceFlags,
   out: {
     kind: "text",
     value: "PATH",
+    default: "samples.png",
     help:
-      ".png (a grid), .gif or .apng (the denoising), .safetensors, or a folder; default samples.png",
+      "what to write: .png (a grid), .gif or .apng (the denoising), .safetensors (raw floats), a folder (one PNG per image), or - (a PNG on standard output; also gif:-, apng:-, safetensors:-)",
   },
   ...editFlags,
   precision: precisionFlag,
-  preview: { kind: "switch", help: "draw in the terminal what the network takes the images for" },
+  preview: {
+    kind: "switch",
+    help: "preview the current x₀ estimate in the terminal while sampling",
+  },
   ...deviceFlags,
 } as const satisfies Record<string, Flag>;
 
@@ -82,19 +91,19 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   checkDeviceFlags(flags);
   checkPreview(flags.preview);
   const { seed = 0, out = "samples.png", model: place = "mnist" } = flags;
-  const kind = await checkOutput(out);
+  const output = await checkOutput(out);
   const loaded = await openModel(place), shape = shapeOf(loaded, place);
   using progress = new Progress();
   const edit = await readEdit(flags, shape, flags.sampler as MethodName | undefined, progress);
   const { variation } = edit;
   if (variation && flags.sampler && flags.sampler !== "ddim") {
     throw new InputError(
-      "--variation goes back to noise and on again by ddim; leave out --sampler",
+      "--variation samples with ddim: leave out --sampler",
     );
   }
   const method = edit.sampler.method ?? (variation ? "ddim" : undefined) ??
     (flags.sampler ?? defaultMethod) as MethodName;
-  // What is clipped on the way does not lead back.
+  // Clipping cannot be inverted.
   const model = variation
     ? { ...loaded, schedule: { ...loaded.schedule, clipSample: false, thresholding: false } }
     : loaded;
@@ -102,11 +111,11 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const asked = flags.steps ?? edit.sampler.steps, classes = classesOf(model, shape);
   const plan = planClasses(flags, classes, place, { count: flags.count, usual: USUAL_COUNT, seed });
   const { count, labels, names, columns } = plan;
-  checkFits(kind, { count, shape }, columns);
+  await checkFits(output, { count, shape }, columns);
   const guidance = await planGuidance(flags, { model, place, shape, classes, plan });
   const other = flags["other-class"];
   const others = other === undefined ? [] : readClasses("other-class", other, classes, place);
-  // What the schedule does not allow is refused here and not behind what a device says.
+  // Invalid options are reported before the device is opened and prints its notes.
   const table = makeUpdateTable(
     methods[method],
     new NoiseSchedule(model.schedule),
@@ -130,14 +139,14 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const start = variation && vary(
     await invert(device, model, steps, variation.of, {
       ...(labels ? { labels: labels.slice(0, 1) } : {}),
-      onProgress: (done, total) => progress.update(`back to noise: step ${done} of ${total}`),
+      onProgress: (done, total) => progress.update(`inverting: step ${done} of ${total}`),
     }),
     variation.amount,
     { seed, count },
   );
   const { images, frames, isStopped } = await watch(
     sampler,
-    kind,
+    output.kind,
     flags.preview ?? false,
     progress,
     {
@@ -154,7 +163,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     },
   );
   if (!images.count) return INTERRUPTED;
-  const written = await writeImages(out, kind, edit.finish(images), frames, {
+  const written = await writeImages(output, edit.finish(images), frames, {
     ...{ model: place, seed, steps, sampler: method },
     ...describeOptions(readOptions(flags)),
     ...{ ...guidance.facts, ...edit.provenance },
@@ -164,12 +173,13 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const seconds = ((performance.now() - began) / 1000).toFixed(1);
   const made = isStopped ? `${images.count} of ${count}` : `${count}`;
   const end = isStopped ? ", interrupted" : "";
-  print(`${written}: ${made} ${count === 1 ? "image" : "images"} in ${seconds} s${end}`);
+  const tell = output.isStream ? printError : print;
+  tell(`${written}: ${made} ${count === 1 ? "image" : "images"} in ${seconds} s${end}`);
   return isStopped ? INTERRUPTED : 0;
 }
 
 /**
- * The shape of a model's pictures.
+ * The shape of a model's images.
  *
  * @throws {InputError} If it leaves their size open.
  */

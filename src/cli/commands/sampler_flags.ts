@@ -1,5 +1,5 @@
 /**
- * The flags that choose and set a sampler.
+ * The flags that select and configure a sampler.
  *
  * @module
  */
@@ -16,42 +16,55 @@ import { columns } from "../terminal/progress.ts";
 /** Samplers that make images. */
 const forward = Object.values(methods).filter((m) => !m.isInverse).map(({ name }) => name);
 
-/** What commands that sample understand. */
+/** Flags of commands that sample. */
 export const samplerFlags = {
   steps: {
     kind: "integer",
     min: 1,
     max: 100_000,
-    help: "steps from noise to image; default 20, or what --sampler list says",
+    default: "20, or as --sampler list shows",
+    help: "sampling steps",
   },
   sampler: {
     kind: "text",
     choices: [...forward, "list"],
     value: "NAME",
-    help: `a name, or list, which tells them all; default ${defaultMethod}`,
+    default: defaultMethod,
+    help: "sampling method; list prints all of them",
   },
-  eta: { kind: "number", min: 0, max: 1, help: "noise that ddim adds, 0 to 1; default 0" },
-  churn: { kind: "number", min: 0, help: "noise that heun and edm add and take away; default 0" },
+  eta: {
+    kind: "number",
+    min: 0,
+    max: 1,
+    default: 0,
+    help: "stochasticity of ddim: 0 is deterministic, 1 adds as much noise as ddpm",
+  },
+  churn: {
+    kind: "number",
+    min: 0,
+    default: 0,
+    help: "S_churn of heun and edm: noise that is added back in each step",
+  },
   spacing: {
     kind: "text",
     choices: ["leading", "linspace", "trailing"],
     value: "NAME",
-    help: "which timesteps: leading, linspace or trailing",
+    help: "timestep spacing",
   },
   sigmas: {
     kind: "text",
     choices: ["karras", "exponential", "polyexponential", "vp"],
     value: "NAME",
-    help: "noise levels instead of timesteps: karras, exponential, polyexponential or vp",
+    help: "spacing of noise levels, instead of timesteps",
   },
   timesteps: {
     kind: "text",
     value: "T,T,...",
-    help: "the timesteps to visit, by hand, as 999,800,500,200",
+    help: "explicit timesteps, such as 999,800,500,200,0",
   },
 } as const satisfies Record<string, Flag>;
 
-/** The settings of the sampler that were given. */
+/** Sampler options from flags. */
 export function readOptions(flags: Flags<typeof samplerFlags>): MethodOptions {
   const { eta, churn, spacing, sigmas, timesteps } = flags;
   return {
@@ -69,22 +82,22 @@ function readTimesteps(text: string): number[] {
   throw new InputError(`--timesteps must be numbers with commas, as 999,800,500, not ${text}`);
 }
 
-/** All samplers, a line each. */
+/** A table of all samplers. */
 export function listMethods(): string {
   const rows = Object.values(methods).filter((m) => !m.isInverse).map((m: Solver) => [
     m.name,
     String(m.order),
     String(m.evaluations),
-    String(m.usual?.steps ?? DEFAULT_STEPS),
+    String(m.defaults?.steps ?? DEFAULT_STEPS),
     m.isStochastic ? "yes" : m.takes.includes("eta") ? "with eta" : "no",
     m.kind === "integer" ? m.isUneven ? "timesteps" : "even timesteps" : "timesteps, sigmas",
     m.summary,
   ]);
-  rows.unshift(["sampler", "order", "evaluations", "steps", "noise", "walks", "what it is"]);
+  rows.unshift(["sampler", "order", "evaluations", "steps", "noise", "visits", "description"]);
   return columns(rows, rows[0].length).join("\n");
 }
 
-/** The settings as a file's texts say them. */
+/** Sampler options as metadata of a file. */
 export const describeOptions = (options: MethodOptions): Record<string, string | number> =>
   Object.fromEntries(
     Object.entries(options).map(([name, value]) => [

@@ -1,14 +1,15 @@
 /**
- * `ddpm train`: a model from pictures.
+ * `ddpm train`: trains a model on images.
  *
  * @module
  */
 
 import { InputError } from "../../errors.ts";
 import type { Device } from "../../gpu/device.ts";
-import { Trainer } from "../../train/trainer.ts";
+import { createTrainer } from "../run/fit.ts";
 import { openDataset, openTrainingData, type ReadOptions } from "../data/data.ts";
 import { checkDeviceFlags, openForCommand } from "../terminal/device.ts";
+import { STREAM } from "../terminal/files.ts";
 import { parseFlags } from "../terminal/flags.ts";
 import { parseImages } from "./image_options.ts";
 import { knownData } from "../data/builtin_datasets.ts";
@@ -43,6 +44,11 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
     return 0;
   }
   if (!flags.out && !flags.profile) throw new InputError("train needs --out FOLDER");
+  if (flags.out === STREAM) {
+    throw new InputError(
+      "train writes a folder of files, not to standard output: give --out a name",
+    );
+  }
   checkDeviceFlags(flags);
   if (flags.wide && !isWide()) return await runWide(["train", ...args]);
   if (flags.profile) return await profile(flags, flags.profile);
@@ -74,9 +80,9 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
     saveEvery: flags["save-every"] ?? DEFAULTS.saveEvery,
   };
   await preparePictures();
-  const usual = flags.wide ? "cpu" : flags.device;
+  const preferred = flags.wide ? "cpu" : flags.device;
   const open = (kind?: Device["kind"]) => {
-    const device = kind ?? usual;
+    const device = kind ?? preferred;
     return openForCommand(device ? { ...flags, device } : flags, progress);
   };
   const command = ["ddpm train", ...args.map(quote)].join(" ");
@@ -85,11 +91,11 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
   });
 }
 
-/** An argument as a shell takes it. */
+/** Quotes an argument for a shell. */
 const quote = (text: string) =>
   /^[\w./:=,+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
-/** Does some steps of a new training, and prints where their time went. */
+/** Profiles some steps of a new training. */
 async function profile(flags: TrainFlags, steps: number): Promise<number> {
   const superfluous = (["out", "resume", "steps"] as const).find((name) => flags[name]);
   if (superfluous) throw new InputError(`--profile writes nothing: leave out --${superfluous}`);
@@ -102,7 +108,12 @@ async function profile(flags: TrainFlags, steps: number): Promise<number> {
   using device = await openForCommand(flags.wide ? { ...flags, device: "cpu" } : flags, progress);
   const base = residentBytes();
   progress.update(`compiling for ${device.name}`);
-  using trainer = await Trainer.create(device, initialModel(config, data), data, config.training);
+  using trainer = await createTrainer(
+    device,
+    initialModel(config, data),
+    data,
+    config.training,
+  );
   announce({ trainer, data, device, progress }, base);
   print(await profileTraining(trainer, device, steps, progress));
   return 0;
@@ -111,7 +122,7 @@ async function profile(flags: TrainFlags, steps: number): Promise<number> {
 const needsData = () =>
   new InputError(`train needs --data: ${Object.keys(knownData).join(", ")}, or a folder`);
 
-/** How the data are read; it does not change what is learned. */
+/** How the data are read; this does not affect the result. */
 const readOptions = (flags: TrainFlags): ReadOptions => ({
   ...(flags.cache ? { cache: true } : {}),
   ...(flags["max-bad"] === undefined ? {} : { maxBad: flags["max-bad"] }),

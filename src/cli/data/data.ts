@@ -1,5 +1,5 @@
 /**
- * Where training data come from: what is at a place, and how it becomes a data set.
+ * Opening data sets: detects what a path holds, and reads it.
  *
  * @module
  */
@@ -17,30 +17,30 @@ import {
   parseMaxBad,
   preparationOf,
 } from "../commands/image_options.ts";
-import { kindOf } from "../terminal/files.ts";
+import { kindOf, refuseStdin } from "../terminal/files.ts";
 import type { Progress } from "../terminal/progress.ts";
 import { knownData } from "./builtin_datasets.ts";
 import { decodeImage } from "./decode.ts";
-import { decodedDataset, usualWorkers } from "./decode_pool.ts";
+import { decodedDataset, defaultWorkers } from "./decode_pool.ts";
 import { type ImageFiles, ImageReader, nameOf, share } from "./image_files.ts";
 import { openPath } from "./open_path.ts";
 
 /** Files and folders that are named at the most where some are left out. */
 const SHOWN = 8;
 
-/** How a data set is read, apart from what becomes of its pictures. */
+/** How a data set is read. */
 export interface ReadOptions {
-  /** Whether decoded pictures are kept. */
+  /** Whether to cache decoded images. */
   readonly cache?: boolean;
-  /** Images that may be unreadable. @default {"1%"} */
+  /** How many images may be unreadable. @default {"1%"} */
   readonly maxBad?: string;
-  /** Threads that decode. */
+  /** Number of decoding threads. */
   readonly workers?: number;
 }
 
 /**
- * Opens a data set: one known by name, or a file or folder. As with models, a name is no path: a
- * folder called mnist is `./mnist`.
+ * Opens a data set by name, or a file or folder. Names take precedence: a folder called mnist is
+ * `./mnist`.
  *
  * @throws {InputError} If there is none, or it cannot be read.
  */
@@ -71,7 +71,7 @@ export async function openTrainingData(
   return { data, fingerprint: await takeFingerprint(found) };
 }
 
-/** The pictures at a place. */
+/** The images of a data set known by name, or at a path. */
 async function find(
   place: string,
   { classes }: ImageOptions,
@@ -80,6 +80,7 @@ async function find(
 ): Promise<Pictures | ImageFiles> {
   // Before anything is downloaded.
   if (maxBad !== undefined) parseMaxBad(maxBad, 0);
+  refuseStdin(place, "a data set");
   const known = Object.hasOwn(knownData, place) ? await knownData[place](progress) : place;
   return typeof known === "string" ? await openPath(known, classes, progress) : known;
 }
@@ -90,7 +91,7 @@ async function prepare(
   place: string,
   images: ImageOptions,
   progress: Progress,
-  { cache = false, maxBad = "1%", workers = usualWorkers() }: ReadOptions,
+  { cache = false, maxBad = "1%", workers = defaultWorkers() }: ReadOptions,
 ): Promise<Dataset> {
   const look = "picture" in found
     ? { ...await found.picture(0), isOneSize: true }
@@ -135,7 +136,7 @@ function sayLost(lost: ImageFiles["lost"], progress: Progress): void {
   if (lost.length > SHOWN) progress.say(`left out   ${lost.length - SHOWN} more`);
 }
 
-/** Half of the memory that is free, or 1 GiB where Deno was not allowed to see that. */
+/** Half of the free memory, or 1 GiB if Deno may not query it. */
 function cacheLimit(): number {
   try {
     return Math.min(2 ** 36, Math.floor(Deno.systemMemoryInfo().available / 2));
@@ -146,8 +147,8 @@ function cacheLimit(): number {
 }
 
 /**
- * Where the pictures are that a data set holds back from training: of MNIST and its kin those of the
- * files t10k-*; `undefined` if it holds none back.
+ * The test split of a data set: for MNIST and data sets in its format, the files t10k-*; `undefined`
+ * if there is none.
  */
 export async function heldBack(place: string): Promise<string | undefined> {
   if (place === "mnist") return "mnist-test";
@@ -158,17 +159,17 @@ export async function heldBack(place: string): Promise<string | undefined> {
   return undefined;
 }
 
-/** Pictures that are looked at to see what a set is like. */
+/** How many images are inspected to find size and channels of a data set. */
 const LOOKED_AT = 64;
 
-/** The numbers of those. */
+/** The indices of those. */
 const looksAt = (count: number): number[] =>
   Array.from(
     { length: Math.min(count, LOOKED_AT) },
     (_, i) => Math.floor(i * Math.max(1, count / LOOKED_AT)),
   );
 
-/** What a set's pictures are like: some of them, evenly chosen. Damaged ones are passed over. */
+/** Size and channels of a data set, from evenly chosen images. Damaged ones are skipped. */
 async function lookAt(files: ImageFiles): Promise<Look> {
   using reader = new ImageReader(files.place);
   let first: Look | undefined, isGrey = true, isOneSize = true, size = "", trouble: unknown;
@@ -191,10 +192,10 @@ async function lookAt(files: ImageFiles): Promise<Look> {
   return { ...first, channels: isGrey ? 1 : 3, isOneSize };
 }
 
-/** Levels up to an eighth of white: pictures that have no others are nearly black. */
+/** Images without a brighter level, an eighth of white, are nearly black. */
 const DARK = 31;
 
-/** Tells of a set that is nearly black, as masks and maps of classes are that number things. */
+/** Warns of images that are nearly black, as label maps are. */
 async function sayIfDark(found: Pictures | ImageFiles, progress: Progress): Promise<void> {
   using reader = "picture" in found ? undefined : new ImageReader(found.place);
   let most = 0;

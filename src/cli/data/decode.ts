@@ -1,6 +1,6 @@
 /**
- * Decoding of image files, by Deno's own decoders: PNG, JPEG, the first frame of GIF and WebP, BMP.
- * Photographs are turned as their EXIF data say, which Deno does but in PNG.
+ * Decoding of image files with Deno's decoders: PNG, JPEG, the first frame of GIF and WebP, BMP. The
+ * EXIF orientation is applied, which Deno does itself except in PNG.
  *
  * @module
  */

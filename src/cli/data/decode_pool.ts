@@ -1,5 +1,5 @@
 /**
- * Batches of image files, prepared by workers ahead of the training.
+ * Batches of image files, prefetched by workers.
  *
  * @module
  */
@@ -15,19 +15,19 @@ import { makeCache, type SharedCache } from "./pixel_cache.ts";
 
 /** How image files are read. */
 export interface DecodeOptions {
-  /** Threads that decode. */
+  /** Number of decoding threads. */
   readonly workers: number;
-  /** Bytes of decoded pixels to keep, 0 for none. */
+  /** Size of the cache of decoded pixels in bytes; 0 for none. */
   readonly cacheBytes: number;
-  /** Files that may be unreadable before it is an error, and how the user said that. */
+  /** How many files may be unreadable, as a number and as the user gave it. */
   readonly maxBad: number;
   readonly maxBadText: string;
-  /** Is told of each unreadable file once. */
+  /** Called once for each unreadable file. */
   onBad(message: string): void;
 }
 
-/** Threads for decoding where nobody says how many: half the cores, for the other half trains. */
-export const usualWorkers = (): number =>
+/** The default number of decoding threads: half the cores; training uses the other half. */
+export const defaultWorkers = (): number =>
   Math.min(8, Math.max(1, (navigator.hardwareConcurrency ?? 2) >> 1));
 
 /** Image files as a data set. */
@@ -54,7 +54,7 @@ export function decodedDataset(
   };
 }
 
-/** Files that cannot be read. The next one that can takes their place, whenever they are found. */
+/** Unreadable files. The next readable one takes the place of each, whenever it is found. */
 class BadFiles {
   readonly #files: ImageFiles;
   readonly #options: DecodeOptions;
@@ -85,7 +85,7 @@ class BadFiles {
     return this.#bad.has(index);
   }
 
-  /** What `get` gives for the image, or for the next one where it throws an InputError. */
+  /** The result of `get` for the image, or for the next one if it throws an InputError. */
   async nextGood<T>(index: number, get: (index: number) => Promise<T>): Promise<T> {
     for (;; index = (index + 1) % this.#files.count) {
       if (this.#bad.has(index)) continue;
@@ -99,13 +99,13 @@ class BadFiles {
   }
 }
 
-/** A batch on its way. */
+/** A batch in preparation. */
 interface Pending {
   readonly done: Promise<Batch>;
   readonly resolve: (batch: Batch) => void;
   readonly reject: (error: unknown) => void;
   readonly batch: Batch;
-  /** For each job that works on it, which images of the batch it makes. */
+  /** For each job in progress, which images of the batch it makes. */
   readonly jobs: Map<number, { readonly slots: readonly number[]; readonly wanted: Wanted[] }>;
 }
 
@@ -117,7 +117,7 @@ class DecodePool implements Batches {
   readonly #setup: DecoderSetup;
   readonly #count: number;
   #workers: Worker[] | undefined;
-  /** By the places at which they start. */
+  /** By the position at which they start. */
   readonly #pending = new Map<number, Pending>();
   #nextJob = 0;
 
@@ -142,7 +142,7 @@ class DecodePool implements Batches {
 
   async at(place: number): Promise<Batch> {
     this.#workers ??= Array.from({ length: this.#count }, () => this.#start());
-    // Batches that nobody waits for any more, after a training went on from somewhere else.
+    // Batches that are no longer needed, after a training was restored to another step.
     const { size } = this.#plan, last = place + this.#ahead * size;
     for (const start of [...this.#pending.keys()]) {
       if (start < place || start > last) this.#pending.delete(start);
@@ -156,7 +156,7 @@ class DecodePool implements Batches {
     return batch;
   }
 
-  /** Batches made ahead: a few for each thread, so that none waits while a step is computed. */
+  /** Batches to prefetch: a few per thread, so that none waits while a step is computed. */
   get #ahead(): number {
     return 2 * this.#count;
   }

@@ -1,5 +1,5 @@
 /**
- * A thread that reads, decodes and varies images.
+ * A worker that reads, decodes and augments images.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import { fit, type Raster, writeImage } from "../../data/raster.ts";
 import { type ImageFile, ImageReader, type Place } from "./image_files.ts";
 import { PixelCache, type SharedCache } from "./pixel_cache.ts";
 
-/** What a thread is started with. */
+/** The first message to a worker. */
 export interface DecoderSetup {
   readonly place: Place;
   readonly preparation: Preparation;
@@ -18,22 +18,22 @@ export interface DecoderSetup {
   readonly cache?: SharedCache;
 }
 
-/** An image that is wanted. */
+/** A requested image. */
 export interface Wanted {
-  /** Its number in the set, and the file. */
+  /** Its index in the set, and its file. */
   readonly index: number;
   readonly file: ImageFile;
-  /** Its place in the training's sequence. */
+  /** Its position in the training's sequence. */
   readonly place: number;
 }
 
-/** Images that are wanted together. */
+/** A batch of requested images. */
 export interface DecodeJob {
   readonly id: number;
   readonly wanted: readonly Wanted[];
 }
 
-/** What became of a job. */
+/** The result of a job. */
 export interface DecodeResult {
   readonly id: number;
   /** The images in the order of the job; zeros for those that cannot be read. */
@@ -47,7 +47,7 @@ const scope = globalThis as unknown as {
   postMessage(message: DecodeResult, transfer: Transferable[]): void;
 };
 
-/** Reads and decodes what is wanted. */
+/** Reads and decodes images. */
 class Decoder {
   readonly #setup: DecoderSetup;
   readonly #reader: ImageReader;

@@ -1,18 +1,18 @@
 /**
- * Downloads that may be cut off: they go on where they were, and what comes out is what was
- * published, byte for byte, or an error.
+ * Resumable downloads, verified by SHA-256.
  *
  * @module
  */
 
 import { createHash } from "node:crypto";
 import { dirname, join } from "@std/path";
-import { explain, kindOf, makeFolder } from "../terminal/files.ts";
-import { formatBytes, type Progress } from "../terminal/progress.ts";
+import { explain, followLink, kindOf, makeFolder } from "../terminal/files.ts";
+import type { Progress } from "../terminal/progress.ts";
+import { formatBytePair, formatBytes } from "../../units.ts";
 
-/** A file that somebody published. */
+/** A published file. */
 export interface Published {
-  /** Where it is, without its name. */
+  /** Its URL without the file name. */
   readonly base: string;
   readonly file: string;
   readonly bytes: number;
@@ -20,15 +20,15 @@ export interface Published {
   readonly sha256: string;
 }
 
-/** How often a connection may break before it is an error, if no byte arrives in between. */
+/** Attempts without progress before giving up. */
 const TRIES = 4;
-/** A connection that is silent for so long is given up. */
+/** A connection without data for this long is aborted. */
 const SILENCE_MS = 60_000;
 
 /**
- * The path of a published file in a folder, after it was downloaded if it was not there yet.
+ * Downloads a published file to a folder unless it is there already; returns its path.
  *
- * @throws {Error} If it cannot be had, or is not what was published.
+ * @throws {Error} If it cannot be downloaded, or its checksum does not match.
  */
 export async function obtain(
   file: Published,
@@ -36,7 +36,7 @@ export async function obtain(
   progress: Progress,
   retryMs = 1000,
 ): Promise<string> {
-  const path = join(folder, file.file), part = `${path}.part`;
+  const path = followLink(join(folder, file.file)), part = `${path}.part`;
   if (await kindOf(path) === "file") {
     // It was checked when it came; a look at its size tells whether the disk filled up since.
     if ((await Deno.stat(path)).size === file.bytes) return path;
@@ -47,7 +47,7 @@ export async function obtain(
   let had = await sizeOf(part);
   if (had > file.bytes) await Deno.remove(part), had = 0;
   progress.say(
-    `downloading ${url}, ${size}${had ? ` (${formatBytes(had)} are there)` : ""}, to ${folder}`,
+    `downloading ${url}, ${size}${had ? ` (${formatBytes(had)} done)` : ""}, to ${folder}`,
   );
   for (let failures = 0; had < file.bytes;) {
     const before = had;
@@ -61,7 +61,7 @@ export async function obtain(
       failures = had > before ? 1 : failures + 1;
       if (failures >= TRIES) {
         throw new Error(
-          `Cannot download ${url}: ${explain(error)}; the same command goes on after ` +
+          `Cannot download ${url}: ${explain(error)}; the same command resumes after ` +
             formatBytes(had),
           { cause: error },
         );
@@ -84,13 +84,13 @@ export async function obtain(
   return path;
 }
 
-/** What no second try mends. */
+/** An error that retrying does not fix. */
 class Refusal extends Error {}
 
 const sizeOf = async (path: string) =>
   await kindOf(path) === "file" ? (await Deno.stat(path)).size : 0;
 
-/** Fetches what is missing of a file, to its end; servers that know no ranges send all of it. */
+/** Fetches the rest of a file; servers without range requests send all of it. */
 async function fetchRest(
   url: string,
   part: string,
@@ -99,7 +99,7 @@ async function fetchRest(
   onProgress: (bytes: number) => void,
 ): Promise<void> {
   const silence = new AbortController();
-  const stop = () => silence.abort(new Error(`nothing came for ${SILENCE_MS / 1000} s`));
+  const stop = () => silence.abort(new Error(`no data for ${SILENCE_MS / 1000} s`));
   let timer = setTimeout(stop, SILENCE_MS);
   try {
     const headers = had ? { range: `bytes=${had}-` } : {};
@@ -116,11 +116,14 @@ async function fetchRest(
     if (status !== 200 && status !== 206) throw await refuse(`the server answers ${status}`);
     const isRest = status === 206, from = isRest ? had : 0;
     const start = Number(response.headers.get("content-range")?.match(/^bytes (\d+)-/)?.[1]);
-    if (isRest && start !== had) throw await refuse("the server sends another part than asked for");
+    if (isRest && start !== had) {
+      throw await refuse("the server sends another range than requested");
+    }
     const length = response.headers.get("content-length");
     const isEncoded = response.headers.has("content-encoding");
     if (length !== null && !isEncoded && Number(length) !== size - from) {
-      throw await refuse(`it has ${from + Number(length)} bytes, but ${size} were published`);
+      const [has, published] = formatBytePair(from + Number(length), size);
+      throw await refuse(`it has ${has}, but ${published} were published`);
     }
     using file = await Deno.open(part, { write: true, create: true });
     await file.truncate(from);
@@ -131,13 +134,18 @@ async function fetchRest(
       timer = setTimeout(stop, SILENCE_MS);
       if (at + chunk.length > size) {
         await Deno.remove(part);
-        throw new Refusal(`Cannot download ${url}: it has more than the ${size} bytes published`);
+        throw new Refusal(
+          `Cannot download ${url}: it has more than the ${formatBytes(size)} published`,
+        );
       }
       for (let from = 0; from < chunk.length;) from += await file.write(chunk.subarray(from));
       at += chunk.length;
       onProgress(at);
     }
-    if (at < size) throw new Error(`the connection ended after ${at} of ${size} bytes`);
+    if (at < size) {
+      const [came, all] = formatBytePair(at, size);
+      throw new Error(`the connection ended after ${came} of ${all}`);
+    }
     await file.sync();
   } finally {
     clearTimeout(timer);

@@ -135,7 +135,7 @@ export function comparePictures(
     const differs = was.findIndex((name, i) => i < is.length && is[i] !== name);
     if (differs >= 0) {
       throw new InputError(
-        `Cannot go on: class ${differs} of ${name} is ${is[differs]}, and was ${
+        `Cannot resume: class ${differs} of ${name} is ${is[differs]}, and was ${
           was[differs]
         } when ` +
           `the training was saved; name the classes as they were (${
@@ -146,7 +146,7 @@ export function comparePictures(
     }
     if (isSame && before.labels !== now.labels) {
       throw new InputError(
-        `Cannot go on: the pictures of ${name} are those that the training was saved with, but ` +
+        `Cannot resume: the pictures of ${name} are those that the training was saved with, but ` +
           "they have other labels; give the labels as they were, or start a new training with " +
           "another --out",
       );
@@ -157,7 +157,7 @@ export function comparePictures(
     ? "names, sizes or contents differ"
     : `there were ${before.count}, there are ${now.count}`;
   return `note: the pictures of ${name} are not those that the training was saved with (${what}); ` +
-    "it goes on with what is there";
+    "the training continues with them";
 }
 
 const shorten = (names: readonly string[]) =>

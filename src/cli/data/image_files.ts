@@ -1,5 +1,5 @@
 /**
- * Sets of image files: a folder, or an archive.
+ * Image files in a folder or an archive.
  *
  * @module
  */
@@ -21,36 +21,36 @@ import type { Raster } from "../../data/raster.ts";
 import { decodeImage } from "./decode.ts";
 import { explain, isMangled, NOT_UTF8 } from "../terminal/files.ts";
 
-/** Image files by number, not yet decoded. */
+/** A set of image files, not yet decoded. */
 export interface ImageFiles extends Omit<Pictures, "picture" | "array"> {
   /** Paths within the folder, or places in the archive, in the order of their names. */
   readonly files: readonly ImageFile[];
   readonly place: Place;
-  /** Files that are not called as images are. */
+  /** Number of files without the extension of an image. */
   readonly others: number;
   /** Files and folders that should be of the set, but cannot be had. */
   readonly lost: readonly Lost[];
 }
 
-/** A path, a place in an archive, or nothing where a number is enough. */
+/** A path, an entry of an archive, or nothing where the index is enough. */
 export type ImageFile = string | ArchiveEntry | undefined;
 
-/** Where images are; a worker can be told. */
+/** Where images are; can be posted to a worker. */
 export type Place =
   | { readonly kind: "array"; readonly path: string; readonly layout: ArrayLayout } & Shared
   | { readonly kind: "folder"; readonly path: string }
   | { readonly kind: "archive"; readonly path: string }
   | { readonly kind: "memory"; readonly path: string } & Shared;
 
-/** What all threads see. */
+/** Memory shared by all threads. */
 interface Shared {
   readonly bytes: SharedArrayBuffer;
 }
 
-/** A single image file of more bytes than this is not read. */
+/** Larger image files are not read. */
 const MAX_FILE = 2 ** 30;
 
-/** Bytes of a file on a disk. Disposing of it closes the file. */
+/** Random access to a file. Disposing of it closes the file. */
 export class FileBytes implements Bytes, Disposable {
   readonly length: number;
   readonly isInMemory = false;
@@ -89,7 +89,7 @@ export class FileBytes implements Bytes, Disposable {
   }
 }
 
-/** Reads images of a set, one at a time. Disposing of it closes what is open. */
+/** Reads images of a set, one at a time. Disposing of it closes open files. */
 export class ImageReader implements Disposable {
   readonly #place: Place;
   readonly #archive: Bytes | undefined;
@@ -131,18 +131,18 @@ const sharedBytes = (shared: SharedArrayBuffer): Bytes => {
   return { length: all.length, isInMemory: false, read };
 };
 
-/** A copy of bytes that all threads see. */
+/** Copies bytes to shared memory. */
 export function share(bytes: Uint8Array): SharedArrayBuffer {
   const shared = new SharedArrayBuffer(bytes.length);
   new Uint8Array(shared).set(bytes);
   return shared;
 }
 
-/** What a file of a set is called. */
+/** The name of a file, for messages. */
 export const nameOf = (file: ImageFile): string =>
   typeof file === "string" ? file : file?.name ?? "an image";
 
-/** Classes of a set: none, or the folders at its top. */
+/** Where classes come from: nowhere, or the top-level folders. */
 export type ClassSource = "none" | "folders";
 
 /**

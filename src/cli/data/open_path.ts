@@ -109,9 +109,9 @@ async function openIdx(path: string, name: string): Promise<Pictures> {
   return idxPictures(name, images, undefined, isTransposed);
 }
 
-/** Larger files are read bit by bit. */
+/** Larger files are read in parts. */
 const IN_MEMORY = 2 ** 30;
-/** Images in a compressed tar take more memory than this only unpacked by hand. */
+/** Larger compressed tar archives must be unpacked by the user. */
 const MAX_TAR = 2 ** 32;
 
 async function openFile(

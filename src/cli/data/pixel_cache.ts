@@ -1,12 +1,12 @@
 /**
- * Decoded pictures in memory that all workers share.
+ * A cache of decoded images in memory shared by all workers.
  *
  * @module
  */
 
 import type { Raster } from "../../data/raster.ts";
 
-/** Pictures start at multiples of this many bytes, so that 32 bits number up to 256 GiB. */
+/** Images start at multiples of this many bytes, so that 32 bits address up to 256 GiB. */
 const UNIT = 64;
 /** The memory grows by this many bytes. */
 const GROWTH = 2 ** 25;
@@ -29,7 +29,7 @@ export function makeCache(count: number, limit: number): SharedCache {
   };
 }
 
-/** The cache, as one thread sees it. */
+/** The cache, as seen by one thread. */
 export class PixelCache {
   readonly #table: Int32Array<SharedArrayBuffer>;
   readonly #pixels: SharedArrayBuffer;

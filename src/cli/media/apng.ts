@@ -1,6 +1,5 @@
 /**
- * Animated PNG: the frames of an animation, each a PNG, as one file. Programs that know nothing of
- * it show the first frame.
+ * Animated PNG, assembled from one PNG per frame. Viewers without APNG support show the first frame.
  *
  * @module
  */
@@ -26,7 +25,7 @@ const table = Uint32Array.from({ length: 256 }, (_, n) => {
   return n;
 });
 
-/** The cyclic redundancy check of ISO 3309, as PNG wants it. */
+/** CRC-32, as in PNG. */
 function crc(bytes: Uint8Array): number {
   let c = ~0;
   for (const byte of bytes) c = table[(c ^ byte) & 255] ^ (c >>> 8);
@@ -42,7 +41,7 @@ function encodeChunk({ type, data }: Chunk): Uint8Array {
   return bytes;
 }
 
-/** Numbers of so many bytes each, one behind the other. */
+/** Packs big-endian integers. */
 function pack(...fields: readonly (readonly [value: number, bytes: 1 | 2 | 4])[]): Uint8Array {
   const view = new DataView(new ArrayBuffer(fields.reduce((n, [, bytes]) => n + bytes, 0)));
   let at = 0;
@@ -56,10 +55,10 @@ function pack(...fields: readonly (readonly [value: number, bytes: 1 | 2 | 4])[]
 }
 
 /**
- * Makes one file of frames of equal size.
+ * Assembles an animation from frames of equal size.
  *
- * @param frames PNGs, all encoded by the same program; the texts of the first are kept.
- * @param durations Milliseconds of each.
+ * @param frames PNGs of the same encoder; the text chunks of the first are kept.
+ * @param durations Milliseconds of each frame.
  */
 export function animatePng(
   frames: readonly Uint8Array[],
@@ -73,7 +72,7 @@ export function animatePng(
     const add = (type: string, data: Uint8Array) => void parts.push(encodeChunk({ type, data }));
     if (i === 0) {
       add("IHDR", header.data);
-      // It starts again without end.
+      // Loops forever.
       add("acTL", pack([frames.length, 4], [0, 4]));
       chunks.filter(({ type }) => type === "tEXt").forEach(({ data }) => add("tEXt", data));
     }

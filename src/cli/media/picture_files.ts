@@ -1,5 +1,5 @@
 /**
- * Pictures as files.
+ * Reading and writing image files.
  *
  * @module
  */
@@ -13,65 +13,101 @@ import { type Shape, sizeOf } from "../../shape.ts";
 import { convert, writeImage } from "../../data/raster.ts";
 import { animatePng } from "./apng.ts";
 import { decodeImage } from "../data/decode.ts";
-import { checkFolder, checkWritable, kindOf, makeFolder, writeWhole } from "../terminal/files.ts";
+import {
+  checkFolder,
+  checkWritable,
+  kindOf,
+  listFolder,
+  makeFolder,
+  STREAM,
+  writeOutput,
+  writeWhole,
+} from "../terminal/files.ts";
 import { packageName, version } from "../terminal/version.ts";
 
-/** The facts that a picture carries along: model, seed, steps. */
+/** Metadata of an image: model, seed, steps. */
 export type Provenance = Readonly<Record<string, string | number>>;
 
-/** What an output path asks for. */
+/** The kind of output that a path selects. */
 export type OutputKind = "grid" | "animation" | "tensors" | "folder";
 
+/** Formats by the ends of file names. */
+const KINDS: Readonly<Record<string, OutputKind>> = {
+  ".png": "grid",
+  ".gif": "animation",
+  ".apng": "animation",
+  ".safetensors": "tensors",
+};
+
+/** Where images go, and in which form. */
+export interface Output {
+  /** A file, a folder, or {@linkcode STREAM}. */
+  readonly path: string;
+  readonly kind: OutputKind;
+  /** How the name of such a file ends. */
+  readonly extension: string;
+  /** Whether it is standard output, which nothing else may be written to. */
+  readonly isStream: boolean;
+}
+
 /**
- * Decides by its name what a path asks for, and checks that it can be written.
+ * Selects the output by the name of a path, and checks that it can be written. `-` is a PNG on
+ * standard output, and `gif:-` a GIF.
  *
  * @throws {InputError} If the name ends in something unknown, or nothing can be written there.
  */
-export async function checkOutput(path: string): Promise<OutputKind> {
-  const kinds: Record<string, OutputKind> = {
-    ".png": "grid",
-    ".gif": "animation",
-    ".apng": "animation",
-    ".safetensors": "tensors",
-    "": "folder",
-  };
-  const isFolder = /[/\\]$/.test(path) || await kindOf(path) === "folder";
-  const kind = isFolder ? "folder" : kinds[extname(path).toLowerCase()];
+export async function checkOutput(path: string): Promise<Output> {
+  const stream = path.match(/^(?:(\w+):)?-$/), isStream = stream !== null;
+  const isFolder = !isStream && (/[/\\]$/.test(path) || await kindOf(path) === "folder");
+  const extension = isFolder
+    ? ""
+    : isStream
+    ? `.${stream[1] ?? "png"}`
+    : extname(path).toLowerCase();
+  const kind = extension ? KINDS[extension] : "folder";
   if (!kind) {
     throw new InputError(
-      `Cannot write ${path}: give a name that ends in .png (a grid), .gif or .apng (the ` +
-        "denoising) or .safetensors (raw floats), or a folder",
+      `Cannot write ${path}: ` +
+        (isStream
+          ? "give - for a PNG on standard output, or gif:-, apng:- or safetensors:-"
+          : "give a name that ends in .png (a grid), .gif or .apng (the denoising) or " +
+            ".safetensors (raw floats), or a folder"),
     );
   }
-  await (kind === "folder" ? checkFolder(path) : checkWritable(path));
+  if (isStream && Deno.stdout.isTerminal()) {
+    throw new InputError(
+      `Cannot write ${path}: standard output is a terminal; redirect it to a file or a program`,
+    );
+  }
+  if (!isStream) await (kind === "folder" ? checkFolder(path) : checkWritable(path));
   if (kind !== "tensors") await preparePictures();
-  return kind;
+  return { path: isStream ? STREAM : path, kind, extension, isStream };
 }
 
-/** Loads what writes pictures. It wants permissions of its own: better now than after the work. */
+/** Loads the image encoder. It needs permissions of its own: better asked for now than at the end. */
 export async function preparePictures(): Promise<void> {
   await import("imagescript");
 }
 
-/** Pixels on a side of a grid at most: 268 MB, and more than anybody looks at. */
+/** The longest side of a grid in pixels: 268 MB. */
 const MAX_SIDE = 8192;
-/** Pixels on a side that enlarging does not go beyond. */
+/** Grids are not enlarged beyond this side. */
 const GOOD_SIDE = 2048;
-/** Images in an animation at most: it holds every frame of every image. */
+/** The most images in an animation: it holds every frame of every image. */
 const MAX_ANIMATED = 64;
-/** Bytes of all images together at most. */
+/** The most bytes of all images together. */
 const MAX_BYTES = 2 ** 31;
 
 /**
  * Checks that so many images fit into the output, before anything is computed.
  *
- * @throws {InputError} If not.
+ * @throws {InputError} If they do not, or would end up among those of an earlier run.
  */
-export function checkFits(
-  kind: OutputKind,
+export async function checkFits(
+  { path, kind }: Output,
   images: Omit<Samples, "data">,
   columns?: number,
-): void {
+): Promise<void> {
   const { count, shape } = images, channels = shape[shape.length - 1];
   const refuse = (why: string) => new InputError(`Cannot make ${count} images: ${why}`);
   if (4 * count * sizeOf(shape) > MAX_BYTES) {
@@ -93,9 +129,30 @@ export function checkFits(
       `Cannot draw images of ${channels} channels; give a name that ends in .safetensors`,
     );
   }
+  const others = kind === "folder" ? await numberedBeyond(path, count) : undefined;
+  if (others) {
+    throw new InputError(
+      `Cannot write ${count} images to ${path}: it holds more of an earlier run, ${others}; delete ` +
+        "them, or give another folder",
+    );
+  }
 }
 
-/** Pixels on the longer side of a grid that is not enlarged, about. */
+/** The file name of image `i` of `count` in a folder. */
+const nameOf = (i: number, count: number): string =>
+  `${String(i).padStart(Math.max(4, String(count - 1).length), "0")}.png`;
+
+/** Numbered images in a folder that writing `count` images does not replace, as text. */
+async function numberedBeyond(folder: string, count: number): Promise<string | undefined> {
+  const replaced = new Set(Array.from({ length: count }, (_, i) => nameOf(i, count)));
+  const others = (await listFolder(folder)).filter((name) =>
+    /^\d{4,}\.png$/.test(name) && !replaced.has(name)
+  );
+  if (others.length < 2) return others[0];
+  return `${others[0]} to ${others[others.length - 1]} (${others.length} files)`;
+}
+
+/** The longer side of a grid before enlarging, approximately. */
 function gridSide(
   images: Omit<Samples, "data">,
   columns = Math.ceil(Math.sqrt(images.count)),
@@ -104,14 +161,14 @@ function gridSide(
   return Math.max(columns * (width + 1), rows * (height + 1)) + 1;
 }
 
-/** The images in a grid, small ones enlarged so that they can be seen. */
+/** The images in a grid, small ones enlarged. */
 export function drawGrid(images: Samples, columns?: number): Picture {
   const { height, width } = pictureSize(images);
   const enough = Math.min(128 / Math.max(height, width), GOOD_SIDE / gridSide(images, columns));
   return makeGrid(images, Math.max(1, Math.floor(enough)), 1, columns);
 }
 
-/** A picture as PNG, with what made it in its text chunks. */
+/** Encodes a PNG, with metadata in text chunks. */
 export async function encodePng(
   { width, height, rgba }: Picture,
   provenance: Provenance,
@@ -126,11 +183,11 @@ export async function encodePng(
   return withoutTime(await image.encode(3, texts));
 }
 
-/** Text chunks are Latin-1 by their standard; JSON knows these escapes. */
+/** Text chunks are Latin-1; other characters become JSON escapes. */
 const plain = (text: string) =>
   text.replace(/[^ -~]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
-/** A PNG without its time of making, so that the same seed gives the same bytes. */
+/** Removes the creation time of a PNG, so that the same seed gives the same bytes. */
 function withoutTime(png: Uint8Array): Uint8Array {
   const view = new DataView(png.buffer, png.byteOffset, png.byteLength),
     parts = [png.subarray(0, 8)];
@@ -146,7 +203,7 @@ function withoutTime(png: Uint8Array): Uint8Array {
   return out;
 }
 
-/** Milliseconds of each frame; an animation stays with the last one for a while. */
+/** Milliseconds of each frame; the last one is shown longer. */
 const durationsOf = (frames: number): number[] =>
   Array.from(
     { length: frames },
@@ -165,7 +222,7 @@ async function encodeGif(frames: readonly Picture[]): Promise<Uint8Array> {
   return await new GIF(made, 0).encode(95);
 }
 
-/** How images are shown beside each other, and what each is of. */
+/** The layout of grids, and the class of each image. */
 export interface Arrangement {
   /** Columns of grids; by default those that make them as square as can be. */
   readonly columns?: number | undefined;
@@ -173,10 +230,9 @@ export interface Arrangement {
   readonly classes?: readonly string[] | undefined;
 }
 
-/** Writes images in the way that an output path asks for; returns what was written, in words. */
+/** Writes images to an output; returns a description of what was written. */
 export async function writeImages(
-  path: string,
-  kind: OutputKind,
+  { path, kind, extension, isStream }: Output,
   images: Samples,
   frames: readonly Samples[],
   about: Provenance,
@@ -184,43 +240,47 @@ export async function writeImages(
 ): Promise<string> {
   const provenance = classes ? { ...about, class: nameClasses(classes) } : about;
   const draw = (images: Samples) => drawGrid(images, columns);
+  const place = isStream ? "standard output" : path;
   switch (kind) {
     case "grid":
-      await writeWhole(path, await encodePng(draw(images), provenance));
-      return path;
+      await writeOutput(path, await encodePng(draw(images), provenance));
+      return place;
     case "animation": {
       const pictures = [...frames, images].map(draw);
-      if (extname(path).toLowerCase() === ".apng") {
+      if (extension === ".apng") {
         const frames = await Promise.all(pictures.map((p) => encodePng(p, provenance)));
-        await writeWhole(path, animatePng(frames, durationsOf(frames.length)));
-      } else await writeWhole(path, await encodeGif(pictures));
-      return path;
+        await writeOutput(path, animatePng(frames, durationsOf(frames.length)));
+      } else await writeOutput(path, await encodeGif(pictures));
+      return place;
     }
     case "tensors": {
       const { count, shape: sides } = images;
       const shape = [count, sides[sides.length - 1], ...sides.slice(0, -1)];
       const tensors = [{ name: "images", shape, values: channelsFirst(images) }];
       const texts = Object.entries(provenance).map(([k, v]) => [k, String(v)]);
-      await writeWhole(
+      await writeOutput(
         path,
         writeSafetensors(tensors, {
           software: `${packageName} ${version}`,
           ...Object.fromEntries(texts),
         }),
       );
-      return path;
+      return place;
     }
     case "folder": {
       await makeFolder(path);
-      const digits = Math.max(4, String(images.count - 1).length);
       for (let i = 0; i < images.count; i++) {
         const png = await encodePng(makePicture(images, i), {
           ...{ ...about, image: i },
           ...(classes ? { class: classes[i] } : {}),
         });
-        await writeWhole(join(path, `${String(i).padStart(digits, "0")}.png`), png);
+        await writeWhole(join(path, nameOf(i, images.count)), png);
       }
-      return `${path} (${images.count} files)`;
+      // After an interruption there are fewer than was checked.
+      const others = await numberedBeyond(path, images.count);
+      return `${path} (${images.count} files${
+        others ? `, beside ${others} of an earlier run` : ""
+      })`;
     }
   }
 }
@@ -244,9 +304,9 @@ function channelsFirst({ count, shape, data }: Samples): Float32Array<ArrayBuffe
 }
 
 /**
- * A picture as a network sees it: in [-1, 1], with as many channels, over white if transparent.
+ * Decodes an image for a network: in [-1, 1], with its number of channels, white behind transparency.
  *
- * @throws {InputError} If it is no picture, or of another size.
+ * @throws {InputError} If it is not an image, or of another size.
  */
 export async function readPicture(
   bytes: Uint8Array<ArrayBuffer>,

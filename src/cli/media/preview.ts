@@ -1,6 +1,6 @@
 /**
- * Pictures in a terminal, drawn over each other: by the protocol of kitty, as sixels, or with two
- * pixels a character in all others.
+ * Images in a terminal, each replacing the last: by kitty's graphics protocol, as sixels, or with half
+ * blocks (two pixels per character) in all others.
  *
  * @module
  */
@@ -8,16 +8,16 @@
 import { makeGrid, type Picture } from "../../sample/pixels.ts";
 import { pictureSize, type Samples } from "../../sample/options.ts";
 
-/** How a terminal shows pictures. */
+/** How a terminal displays images. */
 export type Protocol = "kitty" | "sixel" | "blocks";
 
 /**
- * What a terminal says of itself in its environment. To ask it by a control sequence would mean to
- * wait for an answer that may never come, so that one that hides what it can gets blocks.
+ * Detects the protocol from environment variables. Querying the terminal would mean waiting for an
+ * answer that may never come, so terminals that do not identify themselves get half blocks.
  */
 export function protocolOf(variable: (name: string) => string | undefined): Protocol {
   const term = variable("TERM") ?? "", program = variable("TERM_PROGRAM") ?? "";
-  // Multiplexers swallow pictures.
+  // Multiplexers swallow images.
   if (variable("TMUX") || /^(screen|tmux)/.test(term)) return "blocks";
   const isKitty = variable("KITTY_WINDOW_ID") || /kitty|ghostty/.test(term);
   if (isKitty || /^(ghostty|WezTerm)$/.test(program)) return "kitty";
@@ -25,20 +25,20 @@ export function protocolOf(variable: (name: string) => string | undefined): Prot
   return "blocks";
 }
 
-/** Lines of text that pictures take at most. */
+/** The most lines of text that a preview takes. */
 const LINES = 16;
-/** Rows of pixels that a line of text has in most terminals, or more. */
+/** Pixel rows per line of text, in most terminals at least. */
 const LINE_HEIGHT = 16;
 
-/** Bytes as base64, in pieces as kitty takes them. */
+/** Base64 in chunks, as kitty's protocol requires. */
 function* piecesOf(bytes: Uint8Array<ArrayBuffer>): Generator<string> {
   const text = bytes.toBase64(), most = 4096;
   for (let at = 0; at < text.length; at += most) yield text.slice(at, at + most);
 }
 
 /**
- * Raw pixels by kitty's graphics protocol; a new one takes the place of the last. Given lines alone,
- * kitty 0.26 stretches pictures; characters are about twice as high as wide.
+ * Raw pixels by kitty's graphics protocol, replacing the last image. Given rows alone, kitty 0.26
+ * distorts images; characters are about twice as high as wide.
  *
  * @param most Characters in a line.
  */
@@ -53,10 +53,10 @@ function drawKitty({ width, height, rgba }: Picture, most: number): string {
   ).join("");
 }
 
-/** Steps of red, green and blue that sixels have. */
+/** Quantisation levels of red, green and blue in sixels. */
 const LEVELS = 6;
 
-/** Sixels: bands of six rows, one pass a colour. */
+/** Sixels: bands of six rows, one pass per colour. */
 function drawSixel({ width, height, rgba }: Picture): string {
   const level = (byte: number) => Math.round(byte / 255 * (LEVELS - 1));
   const colours = new Map<number, string>(), index = new Uint8Array(width * height);
@@ -101,7 +101,7 @@ function drawBlocks({ width, height, rgba }: Picture): string {
   return lines.join("\r\n");
 }
 
-/** Pictures in a terminal, each over the one before. */
+/** Images in a terminal, each drawn over the previous one. */
 export class Preview {
   readonly #protocol: Protocol;
   readonly #columns: number;
@@ -118,7 +118,7 @@ export class Preview {
     this.#write = write;
   }
 
-  /** Draws as many of the images as there is space for. */
+  /** Draws as many of the images as fit. */
   draw(images: Samples): void {
     const { height, width } = pictureSize(images),
       { data } = images,
@@ -135,7 +135,7 @@ export class Preview {
       data: data.slice(0, count * data.length / images.count),
     };
     let picture = makeGrid(part, 1, 1);
-    // Kitty enlarges by itself.
+    // Kitty scales images itself.
     const isSmall = this.#protocol === "sixel";
     const scale = isSmall ? Math.max(1, Math.floor(high / picture.height)) : 1;
     if (scale > 1) picture = makeGrid(part, scale, 1);
@@ -143,13 +143,13 @@ export class Preview {
     const lines = isText ? Math.ceil(picture.height / 2) : LINES;
     const up = this.#drawn ? `\x1b[${this.#drawn}A` : "\n".repeat(lines) + `\x1b[${lines}A`;
     const drawing = { kitty: drawKitty, sixel: drawSixel, blocks: drawBlocks }[this.#protocol];
-    // To its place, and below it again whatever the terminal does with its cursor.
+    // Moves to the place of the image and below it again, wherever the terminal leaves its cursor.
     this.#write(`${up}\r\x1b7${drawing(picture, this.#columns)}\x1b8\x1b[${lines}B\r`);
     this.#drawn = lines;
   }
 }
 
-/** A picture with every so-manyth pixel, so that it fits. */
+/** Downsamples a picture to fit. */
 function shrink(picture: Picture, wide: number, high: number): Picture {
   const step = Math.ceil(Math.max(picture.width / wide, picture.height / high));
   if (step <= 1) return picture;

@@ -1,5 +1,5 @@
 /**
- * Charts of numbers over steps as SVG.
+ * SVG charts of values over training steps.
  *
  * @module
  */
@@ -15,19 +15,19 @@ export interface Series {
 /** A step and a number. */
 export type Point = readonly [step: number, value: number];
 
-/** How a chart looks. */
+/** Options of a chart. */
 export interface ChartOptions {
-  /** Whether equal distances are equal ratios. */
+  /** Whether the axis is logarithmic. */
   readonly isLogarithmic?: boolean;
-  /** Whether the axis has to reach zero. */
+  /** Whether the axis includes zero. */
   readonly hasZero?: boolean;
 }
 
 const WIDTH = 640, HEIGHT = 260, LEFT = 56, RIGHT = 12, TOP = 12, BOTTOM = 28;
-/** Points of a line at most; more cannot be seen. */
+/** The most points of a line. */
 const MOST = 400;
 
-/** A chart with axes and a legend. Numbers that it cannot show are left out. */
+/** A chart with axes and a legend; values that it cannot show are left out. */
 export function drawChart(all: readonly Series[], options: ChartOptions = {}): string {
   const { isLogarithmic = false, hasZero = false } = options;
   const series = all.map(({ points, ...rest }) => ({
@@ -72,7 +72,7 @@ export function drawChart(all: readonly Series[], options: ChartOptions = {}): s
     legend;
 }
 
-/** Means over as many neighbours as leave {@linkcode MOST} points. */
+/** Averages neighbours so that at most {@linkcode MOST} points remain. */
 function thin(points: readonly Point[]): readonly Point[] {
   const each = Math.ceil(points.length / MOST);
   if (each <= 1) return points;
@@ -94,7 +94,7 @@ export function smooth(points: readonly Point[]): Point[] {
 
 const round = (x: number) => Math.round(x * 10) / 10;
 
-/** Some five round numbers in a range. */
+/** About five round numbers in a range. */
 function linearTicks(low: number, high: number): number[] {
   const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough)!;
@@ -111,7 +111,7 @@ function logarithmicTicks(low: number, high: number): number[] {
   return ticks.length > 1 ? ticks : linearTicks(10 ** low, 10 ** high).filter((t) => t > 0);
 }
 
-/** A number in as few signs as it can be read in. */
+/** A short text for a number. */
 export function formatTick(value: number): string {
   const size = Math.abs(value);
   if (size >= 1e6) return `${Number((value / 1e6).toPrecision(3))}M`;

@@ -1,7 +1,6 @@
 /**
- * What signals do to work that takes long: one asks for an end that keeps what is done, be it Ctrl-C,
- * SIGTERM, or the closing of the terminal, unless the program was started by nohup; Ctrl-C or SIGTERM
- * once more is one.
+ * Signals during long work. The first one, be it Ctrl-C, SIGTERM, or the terminal being closed (unless
+ * the program was started with nohup): finish gracefully and save. Ctrl-C or SIGTERM again: exit now.
  *
  * @module
  */
@@ -9,7 +8,7 @@
 import { outlivesTerminal } from "../terminal/hangup.ts";
 import type { Progress } from "../terminal/progress.ts";
 
-/** The exit code of a program that was interrupted. */
+/** The exit code after an interruption. */
 export const INTERRUPTED = 130;
 
 const SIGNALS: readonly Deno.Signal[] = Deno.build.os === "windows"
@@ -21,7 +20,7 @@ export class Interruption implements Disposable {
   readonly #abort = new AbortController();
   readonly #listeners: readonly (readonly [Deno.Signal, () => void])[];
 
-  /** @param what What is going to be done with what there is, "saving". */
+  /** @param what What happens before the end, for the message: "saving". */
   constructor(progress: Progress, what: string) {
     this.#listeners = SIGNALS.map((name) => [name, () => this.#take(name, progress, what)]);
     for (const [name, listen] of this.#listeners) Deno.addSignalListener(name, listen);
@@ -30,17 +29,19 @@ export class Interruption implements Disposable {
   #take(name: Deno.Signal, progress: Progress, what: string): void {
     const isHangup = name === "SIGHUP";
     if (this.signal.aborted) {
-      // The system and a shell may both tell of a terminal that is closed.
+      // The system and a shell may both report a terminal that is closed.
       if (!isHangup) Deno.exit(INTERRUPTED);
       return;
     }
     progress.say(
-      isHangup ? `terminal closed: ${what}` : `interrupted: ${what}; once more ends at once`,
+      isHangup
+        ? `terminal closed: ${what}`
+        : `interrupted: ${what}; press Ctrl-C again to exit at once`,
     );
     this.#abort.abort();
   }
 
-  /** Aborted by the first signal. */
+  /** Aborts at the first signal. */
   get signal(): AbortSignal {
     return this.#abort.signal;
   }

@@ -1,7 +1,6 @@
 /**
- * The right to write to a folder, which one process has at a time. It is a lock of the operating
- * system on a file, which ends with its process however that ends: a lock that was left behind holds
- * nobody up.
+ * A lock on the folder of a training, so that only one process writes to it. It is a file lock of the
+ * operating system, which is released when its process ends in whatever way: there are no stale locks.
  *
  * @module
  */
@@ -9,16 +8,16 @@
 import { join } from "@std/path";
 import { InputError } from "../../errors.ts";
 
-/** The file that is locked. It stays: to remove it would let two processes lock two files. */
+/** The locked file. It is never removed: two processes could then lock two different files. */
 export const LOCK_FILE = ".lock";
 
-/** Who holds a lock, for messages. */
+/** The process that holds a lock, for messages. */
 interface Holder {
   readonly pid: number;
   readonly since: string;
 }
 
-/** A lock that is held until it is disposed of. */
+/** A lock, held until it is disposed of. */
 export class FolderLock implements Disposable {
   readonly #file: Deno.FsFile;
 
@@ -29,7 +28,7 @@ export class FolderLock implements Disposable {
   /**
    * Locks a folder.
    *
-   * @throws {InputError} If another process has it, or nothing can be written there.
+   * @throws {InputError} If another process holds it, or the folder is not writable.
    */
   static async take(folder: string): Promise<FolderLock> {
     const path = join(folder, LOCK_FILE);
@@ -39,7 +38,7 @@ export class FolderLock implements Disposable {
     } catch (error) {
       throw new InputError(`Cannot train into ${folder}: ${(error as Error).message}`);
     }
-    // Some network file systems have no locks; there nobody is held off.
+    // Some network file systems have no locks; training works there all the same.
     if (await file.tryLock(true).catch(() => true)) return new FolderLock(file);
     file.close();
     throw new InputError(
@@ -48,7 +47,7 @@ export class FolderLock implements Disposable {
     );
   }
 
-  /** Leaves word who holds the lock. */
+  /** Records which process holds the lock. */
   async sign(): Promise<void> {
     const holder: Holder = { pid: Deno.pid, since: new Date().toISOString() };
     const text = new TextEncoder().encode(JSON.stringify(holder) + "\n");
@@ -65,7 +64,9 @@ export class FolderLock implements Disposable {
 async function describeHolder(path: string): Promise<string> {
   try {
     const { pid, since }: Holder = JSON.parse(await Deno.readTextFile(path));
-    if (Number.isInteger(pid) && since) return `process ${pid} trains there since ${since}`;
-  } catch { /* It has not signed yet, or Windows keeps what is locked from being read. */ }
-  return "another process trains there";
+    if (Number.isInteger(pid) && since) {
+      return `process ${pid} has been training there since ${since}`;
+    }
+  } catch { /* Not signed yet, or a locked file cannot be read, as on Windows. */ }
+  return "another process is training there";
 }

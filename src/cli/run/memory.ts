@@ -1,5 +1,5 @@
 /**
- * The memory of a training, told before its first step.
+ * The peak memory of a training, estimated before its first step.
  *
  * @module
  */
@@ -8,19 +8,19 @@ import type { Device } from "../../gpu/device.ts";
 import { GpuDevice } from "../../gpu/wgsl/device.ts";
 import type { Sampler } from "../../sample/sampler.ts";
 import type { Trainer } from "../../train/trainer.ts";
-import { formatBytes } from "../terminal/progress.ts";
+import { formatBytes } from "../../units.ts";
 
-/** What compiling a training leaves in V8's heap and as machine code, 80 to 110 MB. */
+/** V8 heap and machine code after compiling a training: 80 to 110 MB. */
 const COMPILED = 100e6;
 
-/** Bytes of memory that the process has. */
+/** Resident memory of the process in bytes. */
 export const residentBytes = (): number => Deno.memoryUsage().rss;
 
 /**
- * What a training is going to take at the most, in words.
+ * The peak memory of a training as text.
  *
- * @param base Bytes that the process had with its data and its device open, before it compiled:
- * the runtime, the program, threads, and data that are kept in memory.
+ * @param base Resident bytes with data and device open but before compiling: the runtime, the
+ * program, threads, and data kept in memory.
  */
 export function describeMemory(
   device: Device,
@@ -30,7 +30,7 @@ export function describeMemory(
 ): string {
   const isInProcess = !(device instanceof GpuDevice) || device.isSoftware;
   const steps = trainer.memory + (sampler?.memory ?? 0), rest = base + COMPILED;
-  // A checkpoint has the weights in memory three times: as they lie, as files have them, and a file.
+  // Saving holds the weights three times: as on the device, in the layout of files, and as a file.
   const saving = sampler ? 3 * 4 * trainer.average.length : 0;
   const parts = [
     ...(isInProcess ? [`${formatBytes(steps)} to compute`] : []),

@@ -1,6 +1,6 @@
 /**
- * What programs consist of and where their time goes, as text: `train --profile N`, and what the
- * variable DDPM_DEBUG asks for.
+ * Descriptions and profiles of compiled programs as text, for `train --profile N` and the variable
+ * DDPM_DEBUG.
  *
  * @module
  */
@@ -9,11 +9,12 @@ import type { Device } from "../../gpu/device.ts";
 import type { ProgramDescription, StageDescription } from "../../gpu/describe.ts";
 import type { Trainer } from "../../train/trainer.ts";
 import { environment } from "../terminal/environment.ts";
-import { columns, formatBytes, type Progress } from "../terminal/progress.ts";
+import { columns, type Progress } from "../terminal/progress.ts";
+import { formatBytes } from "../../units.ts";
 
-/** Rows of the second table of a profile. */
+/** Rows in the second table of a profile. */
 const SHOWN = 30;
-/** Steps before those that are timed: shaders are compiled when they first run. */
+/** Warm-up steps: shaders are compiled when they first run. */
 const WARMUP = 2;
 
 /** Describes a program on stderr if DDPM_DEBUG is set, with its WGSL if it is 2. */
@@ -23,7 +24,7 @@ export function debugProgram(progress: Progress, description: ProgramDescription
   progress.say(formatProgram(description, level === "2"));
 }
 
-/** A program, a line a kernel. */
+/** A program, one line per kernel. */
 export function formatProgram(
   { label, stages, memory }: ProgramDescription,
   withCode: boolean,
@@ -40,8 +41,8 @@ export function formatProgram(
   const codes = new Set(stages.flatMap(({ kernels }) => kernels.flatMap((k) => k.code ?? [])));
   return [
     `${label}: ${stages.length} stages, ${kernels} kernels, ${formatFlops(flops) || "0 FLOP"}`,
-    `memory: ${formatBytes(memory.bytes)}, of which ${formatBytes(memory.temporary)} are for ` +
-    `tensors of ${formatBytes(memory.unshared)} in turns`,
+    `memory: ${formatBytes(memory.bytes)}, of which ${formatBytes(memory.temporary)} are shared ` +
+    `by intermediate tensors of ${formatBytes(memory.unshared)}`,
     ...columns([
       ["stage", "shape", "FLOP", "kernel", "reaches", "groups", "elementwise"],
       ...rows,
@@ -51,7 +52,7 @@ export function formatProgram(
   ].join("\n");
 }
 
-/** Does some steps of a training, and tells where their time went. */
+/** Runs some training steps and reports where their time went. */
 export async function profileTraining(
   trainer: Trainer,
   device: Device,
@@ -73,7 +74,7 @@ export async function profileTraining(
   return formatProfile(stages, sums, whole);
 }
 
-/** Kernels of a stage or of several, and the milliseconds that they took. */
+/** A group of kernels and the milliseconds they took. */
 interface Entry {
   readonly name: string;
   ms: number;
@@ -82,7 +83,7 @@ interface Entry {
   bytes: number;
 }
 
-/** A profile: by operation, then by operation and shape, the longest first. */
+/** A profile by operation, then by operation and shape, the slowest first. */
 export function formatProfile(
   stages: readonly StageDescription[],
   times: readonly number[],

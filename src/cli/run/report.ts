@@ -1,5 +1,5 @@
 /**
- * The report of a training: one page that needs nothing beside it.
+ * The report of a training: a single self-contained HTML page.
  *
  * @module
  */
@@ -8,19 +8,19 @@ import { drawChart, formatTick, type Point, smooth } from "./chart.ts";
 import type { History, LogLine } from "./training_log.ts";
 import { formatTime } from "../terminal/progress.ts";
 
-/** What a report tells. */
+/** The content of a report. */
 export interface Report {
   readonly title: string;
-  /** Where it ends. */
+  /** The last step. */
   readonly last: number;
-  /** Whether it goes on; the page then loads itself anew. */
+  /** Whether the training is running; the page then reloads itself. */
   readonly isRunning: boolean;
   readonly history: History;
-  /** Pictures of samples in the order of their steps. */
+  /** Sample grids in the order of their steps. */
   readonly samples: readonly { readonly step: number; readonly png: Uint8Array }[];
   /** Command line, machine, and so on. */
   readonly facts: Readonly<Record<string, string>>;
-  /** Of the configuration, by section. */
+  /** Settings by section of the configuration. */
   readonly settings: Readonly<Record<string, unknown>>;
 }
 
@@ -101,7 +101,7 @@ ${
         ).join("\n")
       }\n</section>\n`
       : ""
-  }<h2>How it was made</h2>
+  }<h2>Settings</h2>
 ${renderTable(facts)}
 ${
     Object.entries(settings).map(([name, section]) =>

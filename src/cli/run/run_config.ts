@@ -1,5 +1,5 @@
 /**
- * What a training is started with: its configuration as a value, as a file, and as presets.
+ * The configuration of a training: as a value, as a JSON file, and as presets.
  *
  * @module
  */
@@ -17,7 +17,7 @@ import {
 } from "../../diffusion/schedule.ts";
 import { foreignScheduleFields } from "../../diffusion/schedulers.ts";
 import { parseTraining, type TrainingConfig, trainingSchema } from "../../train/config.ts";
-import { kindOf, readJson } from "../terminal/files.ts";
+import { kindOf, readJson, refuseStdin } from "../terminal/files.ts";
 import { suggest } from "../terminal/flags.ts";
 import { type ImageOptions, imagesSchema, parseImages } from "../commands/image_options.ts";
 import cifar10 from "./presets/cifar10.json" with { type: "json" };
@@ -26,15 +26,15 @@ import fashionMnist from "./presets/fashion-mnist.json" with { type: "json" };
 import mnist from "./presets/mnist.json" with { type: "json" };
 import tiny from "./presets/tiny.json" with { type: "json" };
 
-/** The most that a number of steps can be. */
+/** The most training steps. */
 export const MAX_STEPS = 100_000_000;
-/** Steps where nobody says how many. */
+/** The default number of training steps. */
 export const DEFAULT_STEPS = 5000;
 
-/** What a training was started with. */
+/** The configuration of a training. */
 export interface RunConfig {
   readonly data: string;
-  /** Where it was to end, which may be changed later. */
+  /** The last step, which may be changed later. */
   readonly steps: number;
   readonly images: ImageOptions;
   readonly network: Network;
@@ -42,7 +42,7 @@ export interface RunConfig {
   readonly training: TrainingConfig;
 }
 
-/** A configuration as it is written; what is not there has its default. */
+/** A configuration file; missing fields have their defaults. */
 export interface RunFields {
   readonly data?: string | undefined;
   readonly steps?: number | undefined;
@@ -54,15 +54,15 @@ export interface RunFields {
 
 const section = z.record(z.string(), z.unknown()).optional();
 const schema = z.strictObject({
-  // Where editors find the schema.
+  // For editors.
   $schema: z.string().optional(),
   ...{ data: z.string().optional(), steps: z.int().min(1).max(MAX_STEPS).optional() },
   ...{ images: section, network: section, scheduler: section, training: section },
-  // What the network was called in version 0.1.0.
+  // Its name in version 0.1.0.
   unet: section,
 }).transform(({ unet, network = unet, $schema: _, ...rest }) => ({ ...rest, network }));
 
-/** The presets, which are configurations like any other. */
+/** The presets. */
 export const presets: Readonly<Record<string, RunFields>> = {
   mnist,
   "fashion-mnist": fashionMnist,
@@ -72,12 +72,13 @@ export const presets: Readonly<Record<string, RunFields>> = {
 };
 
 /**
- * Reads a configuration, without judging its sections: a preset, or a file. A name is no path: a file
- * of this name is `./NAME`.
+ * Reads a preset or a configuration file; its sections are not validated yet. Names of presets take
+ * precedence: a file of the same name is `./NAME`.
  *
- * @throws {InputError} If it cannot be read or is no such file.
+ * @throws {InputError} If it cannot be read or is not such a file.
  */
 export async function readRunFields(place: string): Promise<RunFields> {
+  refuseStdin(place, "a configuration");
   if (Object.hasOwn(presets, place)) return presets[place];
   if (!/[./\\]/.test(place) && await kindOf(place) === "nothing") {
     const names = Object.keys(presets);
@@ -89,12 +90,12 @@ export async function readRunFields(place: string): Promise<RunFields> {
   return parseWith(schema, await readJson(place), place);
 }
 
-/** @throws {InputError} If it is no whole configuration. */
+/** @throws {InputError} If it is not a complete configuration. */
 export async function readRunConfig(path: string): Promise<RunConfig> {
   const fields = parseWith(schema, await readJson(path), path);
   const { data, steps, images, network, scheduler, training } = fields;
   if (data === undefined || !network || !scheduler || !training) {
-    throw new InputError(`Cannot go on: ${path} is incomplete`);
+    throw new InputError(`Cannot resume: ${path} is incomplete`);
   }
   return {
     ...{ data, steps: steps ?? DEFAULT_STEPS, images: parseImages(images ?? {}) },
@@ -103,7 +104,7 @@ export async function readRunConfig(path: string): Promise<RunConfig> {
   };
 }
 
-/** The configuration as it is written. */
+/** The configuration as it is written to a file. */
 export function formatRunConfig(config: RunConfig): Required<RunFields> {
   return {
     data: config.data,
@@ -115,13 +116,13 @@ export function formatRunConfig(config: RunConfig): Required<RunFields> {
   };
 }
 
-/** What must agree for a state to fit a network. */
+/** The fields of a network that must agree with those of a state. */
 export function architectureOf(network: Network): Fields {
   const { sample_size: _s, dropout: _d, ...rest } = formatNetwork(network);
   return rest;
 }
 
-/** A section out of a text, empty if it is none. */
+/** Parses a section; empty if it is not one. */
 export function parseFields(text: string | undefined): Fields {
   try {
     return Object(JSON.parse(text ?? "{}"));

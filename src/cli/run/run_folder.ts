@@ -1,10 +1,10 @@
 /**
- * The folder of a training: what it was started with, where it is, and how it went.
+ * The folder of a training: its configuration, checkpoints, log and samples.
  *
  * - `config.json`: data, network, schedule, settings
- * - `model.safetensors`: the moving average of the weights; what `sample` takes
- * - `state.safetensors`: everything that is needed to go on, a fingerprint of the pictures, and a
- *   checksum; and `state-STEP`, the ones before it
+ * - `model.safetensors`: the EMA of the weights, which `sample` loads
+ * - `state.safetensors`: everything that resuming needs, with a fingerprint of the data and a
+ *   checksum; older ones are `state-STEP.safetensors`
  * - `log.jsonl`, `samples/`, `report.html`
  *
  * Only the log and the report tell of time: all else is the same when the same is trained again.
@@ -36,7 +36,7 @@ import {
 import { History, type LogLine } from "./training_log.ts";
 import { FolderLock } from "./lock.ts";
 import { type Fingerprint, formatFingerprint, parseFingerprint } from "../data/fingerprint.ts";
-import { formatBytes } from "../terminal/progress.ts";
+import { formatBytePair } from "../../units.ts";
 import { renderReport, type Report } from "./report.ts";
 import {
   architectureOf,
@@ -49,34 +49,34 @@ import {
 import { isIntact, writeSealed } from "./state_file.ts";
 import type { Task } from "./train_loop.ts";
 
-/** Files of a training, of which none may be there when one starts. */
-const FILES = ["config.json", "model.safetensors", "state.safetensors", "log.jsonl"];
+/** Files of a training, none of which may exist when a new one starts. */
+const FILES = ["model.safetensors", "state.safetensors", "log.jsonl", "report.html"];
 
-/** The newest state, and the names of older ones. */
+/** File names of the newest state and of older ones. */
 const STATE = "state.safetensors", OLDER = /^state-(\d{7,})\.safetensors$/;
 const olderName = (step: number) => `state-${String(step).padStart(7, "0")}.safetensors`;
 
-/** How parameters lie in a state; one that does not tell has them as the first states did. */
+/** Version of the parameter layout in a state; states without one have the first layout. */
 export const LAYOUT = "2";
 const FLAT = new Set(["parameters", "moment1", "moment2", "ema"]);
 
-/** Pictures of samples, and how many of them a report shows. */
+/** Sample grids, and how many of them the report shows. */
 const SAMPLES = /^step-(\d+)\.png$/, SHOWN_SAMPLES = 12;
 
 /** Settings of {@linkcode RunFolder}. */
 export interface FolderOptions {
-  /** How the model is written. @default {"F32"} */
+  /** The data type of the model file. @default {"F32"} */
   readonly dtype?: "F32" | "F16";
-  /** How many states are kept, the newest included. @default {2} */
+  /** How many states to keep, the newest included. @default {2} */
   readonly keep?: number;
 }
 
-/** A state as it was saved, and what the pictures were like; older states do not tell. */
+/** A saved state, and the fingerprint of the data, which older states do not have. */
 export interface SavedState extends TrainingState {
   readonly fingerprint: Fingerprint | undefined;
 }
 
-/** The folder of a training. Disposing of it lets other processes write to it. */
+/** The folder of a training. Disposing of it releases its lock. */
 export class RunFolder implements Disposable {
   readonly path: string;
   readonly #options: Required<FolderOptions>;
@@ -93,16 +93,23 @@ export class RunFolder implements Disposable {
     return join(this.path, name);
   }
 
-  /** @throws {InputError} If a training is there already, or nothing can be written there. */
+  /** @throws {InputError} If the folder holds a training already, or is not writable. */
   async checkNew(): Promise<void> {
-    for (const file of FILES) {
-      if (await kindOf(this.#at(file)) === "nothing") continue;
+    const names = await listFolder(this.path), samples = await listFolder(this.#at("samples"));
+    if (names.includes("config.json")) {
       throw new InputError(
-        file === "config.json"
-          ? `${this.path} holds a training already: --resume goes on with it, another --out starts ` +
-            "a new one"
-          : `Cannot train into ${this.path}: it holds a ${file} already`,
+        `${this.path} holds a training already: continue it with --resume, or give another --out`,
       );
+    }
+    // What an earlier training left would end up among the files of this one.
+    const left = [
+      ...names.filter((name) => FILES.includes(name) || OLDER.test(name)),
+      ...samples.filter((name) => SAMPLES.test(name)).map((name) => `samples/${name}`),
+    ];
+    for (const name of left) {
+      // A link to a file that does not exist is a place for one.
+      if (await kindOf(this.#at(name)) === "nothing") continue;
+      throw new InputError(`Cannot train into ${this.path}: it holds a ${name} already`);
     }
     await checkFolder(this.path, true);
   }
@@ -111,34 +118,33 @@ export class RunFolder implements Disposable {
   async readConfig(): Promise<RunConfig> {
     const path = this.#at("config.json");
     if (await kindOf(path) !== "file") {
-      throw new InputError(`Cannot go on: ${this.path} holds no training`);
+      throw new InputError(`Cannot resume: ${this.path} holds no training`);
     }
     return await readRunConfig(path);
   }
 
   /**
-   * Checks, where the system tells, that the disk has room for what a training will write.
+   * Checks that the disk has room for what a training will write, if its free space is known.
    *
    * @param model Bytes of the model's weights; a state has four times as many.
    * @throws {InputError} If it has not.
    */
   async checkSpace(model: number): Promise<void> {
-    // One state more than are kept, since a file is written before another one goes.
+    // One state more than are kept: a new one is written before an old one is removed.
     const needed = 4 * model * (this.#options.keep + 1) + 2 * model;
     const free = await freeSpace(await nearestFolder(this.path));
     if (free === undefined || free >= needed) return;
+    const [wanted, left] = formatBytePair(needed, free);
     throw new InputError(
-      `Cannot train into ${this.path}: it takes ${
-        formatBytes(needed)
-      } with ${this.#options.keep} ` +
-        `checkpoints, and the disk has ${formatBytes(free)} left`,
+      `Cannot train into ${this.path}: it takes ${wanted} with ${this.#options.keep} ` +
+        `checkpoints, and the disk has ${left} left`,
     );
   }
 
   /**
-   * Makes the folder if need be, and keeps other processes from writing to it.
+   * Creates the folder if necessary, and locks it.
    *
-   * @throws {InputError} If another one trains there.
+   * @throws {InputError} If another process is training there.
    */
   async lock(): Promise<void> {
     await makeFolder(this.path);
@@ -146,12 +152,12 @@ export class RunFolder implements Disposable {
   }
 
   /**
-   * Starts afresh. The configuration alone is enough to go on: where there is nothing else, the
-   * training starts from the beginning.
+   * Starts a new training. The configuration alone is enough to resume: without a state, the training
+   * starts from the beginning.
    */
   async create(config: RunConfig): Promise<void> {
     await this.lock();
-    // Another process may have been here since.
+    // Another process may have started one in the meantime.
     await this.checkNew();
     await this.#lock?.sign();
     const text = JSON.stringify(formatRunConfig(config), null, 2) + "\n";
@@ -160,8 +166,8 @@ export class RunFolder implements Disposable {
   }
 
   /**
-   * Goes on where a training was saved last, or from the beginning: drops what was logged since, and
-   * what a killed process left.
+   * Resumes from the last saved state, or from the beginning: drops later lines of the log, and
+   * temporary files of a killed process.
    */
   async goOn(saved: TrainingState | undefined): Promise<void> {
     const step = saved?.step ?? 0;
@@ -177,10 +183,9 @@ export class RunFolder implements Disposable {
   }
 
   /**
-   * Saves everything that is needed to go on, and the model as it is. The state before it is kept
-   * under another name.
+   * Saves a checkpoint: the state and the model. The previous state is kept under another name.
    *
-   * @param buffers What the state consists of.
+   * @param buffers The buffers of the state.
    */
   async save(
     { step, buffers }: Pick<Trainer, "step" | "buffers">,
@@ -191,16 +196,16 @@ export class RunFolder implements Disposable {
     const state = Object.values(buffers).reduce((sum, { length }) => sum + 4 * length, 0);
     const needed = file.length + state, free = await freeSpace(this.path);
     if (free !== undefined && free < needed) {
+      const [wanted, left] = formatBytePair(needed, free);
       throw new Error(
-        `Cannot save to ${this.path}: it takes ${formatBytes(needed)}, and the disk has ` +
-          `${formatBytes(free)} left`,
+        `Cannot save to ${this.path}: it takes ${wanted}, and the disk has ${left} left`,
       );
     }
     await syncPath(this.#at("log.jsonl"));
     if (this.#options.keep > 1 && await kindOf(this.#at(STATE)) === "file") {
       await linkFile(this.#at(STATE), this.#at(olderName(this.#saved)));
     }
-    // The state is the truth; the model comes first, so that it is never missing.
+    // Resuming needs the state; the model is written first, so that it is never missing.
     await writeWhole(this.#at("model.safetensors"), file);
     // It is as large as the weights.
     file = undefined;
@@ -211,7 +216,7 @@ export class RunFolder implements Disposable {
       pictures: formatFingerprint(fingerprint),
     });
     this.#saved = step;
-    // Those of later steps are of a time that was gone back from.
+    // States of later steps are from before the training was taken back to an older one.
     const older = (await this.#older()).filter((other) => other < step);
     const kept = older.slice(0, this.#options.keep - 1);
     for (const other of await this.#older()) {
@@ -219,17 +224,17 @@ export class RunFolder implements Disposable {
     }
   }
 
-  /** Steps of the states before the newest one, the latest first. */
+  /** Steps of the older states, the latest first. */
   async #older(): Promise<number[]> {
     return (await listFolder(this.path)).flatMap((name) => OLDER.exec(name)?.[1] ?? []).map(Number)
       .sort((a, b) => b - a);
   }
 
   /**
-   * Where the training was when it was saved last; `undefined` if it ended before that.
+   * The last saved state; `undefined` if there is none yet.
    *
-   * @throws {InputError} If the file is damaged or of another network; it names an older one that is
-   * not.
+   * @throws {InputError} If the file is damaged or of another network; the message names an older
+   * one that is usable.
    */
   async readState(config: RunConfig): Promise<SavedState | undefined> {
     const path = this.#at(STATE);
@@ -240,19 +245,19 @@ export class RunFolder implements Disposable {
         const older = error instanceof InputError && await this.#findOlder(config);
         if (!older) throw error;
         throw new InputError(
-          `${error.message}. ${older.path}, of step ${older.saved.step}, is whole: delete ` +
-            `${path}, and --resume goes on from there`,
+          `${error.message}. ${older.path}, of step ${older.saved.step}, is intact: delete ` +
+            `${path}, and --resume continues from there`,
         );
       }
     }
     const older = await this.#findOlder(config);
     if (!older && (await this.#readLog()).length) {
-      throw new InputError(`Cannot go on: ${this.path} holds no ${STATE}`);
+      throw new InputError(`Cannot resume: ${this.path} holds no ${STATE}`);
     }
     return older?.saved;
   }
 
-  /** The latest of the older states that is whole. */
+  /** The latest older state that is intact. */
   async #findOlder(config: RunConfig): Promise<{ path: string; saved: SavedState } | undefined> {
     for (const step of await this.#older()) {
       const path = this.#at(olderName(step));
@@ -267,23 +272,25 @@ export class RunFolder implements Disposable {
   async #readState(path: string, config: RunConfig): Promise<SavedState> {
     const bytes = await readFile(path), { tensors, metadata } = readSafetensors(bytes, path);
     if (!isIntact(bytes)) {
-      throw new InputError(`Cannot go on: ${path} is damaged, its checksum does not match`);
+      throw new InputError(`Cannot resume: ${path} is damaged, its checksum does not match`);
     }
     const step = Number(metadata.step ?? NaN);
     if (!Number.isSafeInteger(step) || step < 0) {
-      throw new InputError(`Cannot go on: ${path} does not tell how far the training was`);
+      throw new InputError(`Cannot resume: ${path} has no valid step`);
     }
     const saved = parseFields(metadata.network ?? metadata.unet);
     const here = architectureOf(config.network);
     const difference = describeDifference(saved, path, here, this.#at("config.json"));
     if (difference) {
-      throw new InputError(`Cannot go on: the state is of another network: ${difference}`);
+      throw new InputError(`Cannot resume: the state is of another network: ${difference}`);
     }
     const odd = [...tensors].find(([, tensor]) => tensor.dtype !== "F32");
-    if (odd) throw new InputError(`Cannot go on: ${odd[0]} in ${path} is ${odd[1].dtype}, not F32`);
+    if (odd) {
+      throw new InputError(`Cannot resume: ${odd[0]} in ${path} is ${odd[1].dtype}, not F32`);
+    }
     if (![undefined, LAYOUT].includes(metadata.layout)) {
       throw new InputError(
-        `Cannot go on: ${path} has its parameters in layout ${metadata.layout}, but this version ` +
+        `Cannot resume: ${path} has its parameters in layout ${metadata.layout}, but this version ` +
           `knows ${LAYOUT}; use the version that wrote it, or a later one`,
       );
     }
@@ -298,7 +305,7 @@ export class RunFolder implements Disposable {
     };
   }
 
-  /** The lines of the log, up to one that was cut off by whatever ended the training. */
+  /** The lines of the log, up to one that was cut off when the training was killed. */
   async #readLog(): Promise<LogLine[]> {
     const path = this.#at("log.jsonl"), found: LogLine[] = [];
     if (await kindOf(path) !== "file") return found;
@@ -313,7 +320,7 @@ export class RunFolder implements Disposable {
     return found;
   }
 
-  /** Adds a line to the log. */
+  /** Appends a line to the log. */
   async log(line: LogLine): Promise<void> {
     this.#history.add(line);
     await appendText(this.#at("log.jsonl"), JSON.stringify(line) + "\n");
@@ -329,27 +336,27 @@ export class RunFolder implements Disposable {
     return this.#history.last?.step ?? 0;
   }
 
-  /** The step that was saved last; -1 before the first. */
+  /** The step of the last checkpoint; -1 before the first. */
   get lastSaved(): number {
     return this.#saved;
   }
 
-  /** Seconds that the training took, up to the last line of the log. */
+  /** Training time in seconds, up to the last line of the log. */
   get seconds(): number {
     return this.#history.last?.seconds ?? 0;
   }
 
-  /** Writes a picture of samples. */
+  /** Writes a sample grid. */
   async writeSamples(step: number, png: Uint8Array): Promise<void> {
     const name = `step-${String(step).padStart(7, "0")}.png`;
     await writeWhole(join(this.#at("samples"), name), png);
   }
 
-  /** Writes the report, of which the folder knows the log and the samples. */
+  /** Writes the report; log and samples are those of the folder. */
   async writeReport(report: Omit<Report, "history" | "samples" | "title">): Promise<void> {
     const names = (await listFolder(this.#at("samples"))).filter((name) => SAMPLES.test(name));
     const count = Math.min(names.length, SHOWN_SAMPLES);
-    // The first, the last, and some in between.
+    // The first, the last, and evenly spaced ones in between.
     const shown = Array.from(
       { length: count },
       (_, i) => names[Math.round(i * (names.length - 1) / Math.max(1, count - 1))],
@@ -362,7 +369,7 @@ export class RunFolder implements Disposable {
     await writeWhole(this.#at("report.html"), page);
   }
 
-  /** Lets other processes write to the folder. */
+  /** Releases the lock. */
   [Symbol.dispose](): void {
     this.#lock?.[Symbol.dispose]();
   }

@@ -1,6 +1,6 @@
 /**
- * Safetensors files with a checksum, written bit by bit: the SHA-256 of all bytes of the file, with
- * zeros in place of the checksum itself, as an entry of its metadata.
+ * Training states: safetensors files that are streamed to disk and carry a checksum in their metadata,
+ * the SHA-256 of the file with zeros in place of the checksum itself.
  *
  * @module
  */
@@ -11,12 +11,12 @@ import { encodeHeader } from "../../formats/safetensors.ts";
 import { writeAll, writeWhole } from "../terminal/files.ts";
 
 const KEY = "sha256", BLANK = "0".repeat(64), MARK = `"${KEY}":"`;
-/** How far into a file the mark is looked for. Metadata come first. */
+/** How far into a file the checksum is searched. Metadata come first. */
 const HEADER = 1 << 20;
-/** Numbers of a buffer, or bytes, that are in memory at a time. */
+/** Elements, or bytes, in memory at a time. */
 const CHUNK = 1 << 22;
 
-/** The numbers of a buffer on a device, some at a time. */
+/** Reads a buffer of a device in chunks. */
 export async function* readChunks(
   buffer: Pick<TensorBuffer, "length" | "read">,
 ): AsyncGenerator<Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>> {
@@ -50,7 +50,7 @@ export async function writeSealed(
   });
 }
 
-/** Whether a file has a checksum, and it is right. */
+/** Whether a file has a checksum that matches. */
 export function isIntact(bytes: Uint8Array<ArrayBuffer>): boolean {
   const at = findSeal(bytes);
   if (at === undefined) return false;
@@ -62,7 +62,7 @@ export function isIntact(bytes: Uint8Array<ArrayBuffer>): boolean {
   return hash.digest("hex") === new TextDecoder("latin1").decode(bytes.subarray(at, end));
 }
 
-/** Where the checksum's digits are. */
+/** The position of the checksum's digits. */
 function findSeal(bytes: Uint8Array): number | undefined {
   // One character a byte, so that places agree.
   const found = new TextDecoder("latin1").decode(bytes.subarray(0, HEADER)).indexOf(MARK);

@@ -1,5 +1,5 @@
 /**
- * The configuration of a training from what is recorded, what `--config` names, and flags.
+ * The configuration of a training, assembled from the recorded one, `--config` and flags.
  *
  * @module
  */
@@ -31,16 +31,16 @@ import {
 import type { RunFolder } from "./run_folder.ts";
 import type { TrainFlags } from "../commands/train_flags.ts";
 
-/** Where nothing else is said: a network for small grey pictures, and what it learns fastest with. */
+/** The default: a network for small grey images with its best settings. */
 const { mnist: DEFAULT } = presets;
 
-/** What --config gives, and the flags about data. */
+/** The fields of --config, with the flags about data applied. */
 export async function askedFor(flags: TrainFlags): Promise<RunFields> {
   const { data, images, ...rest } = flags.config ? await readRunFields(flags.config) : {};
   return { ...rest, data: flags.data ?? data, images: { ...images, ...imageFields(flags) } };
 }
 
-/** The recorded fields, where there are any, with the given ones over them. */
+/** The recorded fields, if any, overridden by the given ones. */
 export const overlay = (recorded: RunFields | undefined, given: RunFields): RunFields => ({
   data: given.data ?? recorded?.data,
   steps: given.steps ?? recorded?.steps,
@@ -51,7 +51,7 @@ export const overlay = (recorded: RunFields | undefined, given: RunFields): RunF
   training: { ...recorded?.training, ...given.training },
 });
 
-/** A whole configuration: the defaults, the fields that a file gives, then the flags. */
+/** A complete configuration: defaults, overridden by the fields of a file, then by flags. */
 export function assembleConfig(
   given: RunFields,
   flags: TrainFlags,
@@ -97,7 +97,7 @@ const assembleTraining = (given: RunFields, flags: TrainFlags): TrainingConfig =
     ...trainingFlags(flags, flags.steps ?? given.steps ?? DEFAULT_STEPS),
   });
 
-/** A class more than the data have, which stands for none. */
+/** One class more than the data have, for "no class". */
 function countClasses(
   place: string,
   labels: ArrayLike<number> | undefined,
@@ -111,7 +111,7 @@ function countClasses(
   return { num_class_embeds: Array.from(labels).reduce((most, c) => Math.max(most, c), 0) + 2 };
 }
 
-/** What a training would be started with, but for what its data decide. */
+/** The configuration that a training would start with, without what depends on its data. */
 export function planConfig(given: RunFields, flags: TrainFlags): RunFields {
   const { data } = given, fields = given.network ?? DEFAULT.network!;
   const network = formatNetwork(parseNetwork(fields));
@@ -128,7 +128,7 @@ export function planConfig(given: RunFields, flags: TrainFlags): RunFields {
   };
 }
 
-/** Settings that flags give, by their names in files. */
+/** Training settings from flags, by their names in files. */
 function trainingFlags(flags: TrainFlags, steps: number): Fields {
   const fields: Record<string, unknown> = {};
   const names = [
@@ -153,7 +153,7 @@ function scheduleFlags(schedule: string | undefined, steps: number): Record<stri
   return { learning_rate_schedule: schedule, decay_steps };
 }
 
-/** Flags and files may repeat what a training was started with, but not change it. */
+/** On --resume, flags and files may repeat the settings of a training but not change them. */
 export function checkUnchanged(config: RunConfig, wanted: RunConfig, folder: RunFolder): void {
   const sections = (c: RunConfig) => {
     const { images, scheduler, training } = formatRunConfig(c);
@@ -161,7 +161,7 @@ export function checkUnchanged(config: RunConfig, wanted: RunConfig, folder: Run
   };
   const difference = describeDifference(
     ...[sections(config), folder.path] as const,
-    ...[sections(wanted), "what is asked for now"] as const,
+    ...[sections(wanted), "this command"] as const,
   );
-  if (difference) throw new InputError(`Cannot go on: ${difference}`);
+  if (difference) throw new InputError(`Cannot resume: ${difference}`);
 }

@@ -1,6 +1,6 @@
 /**
- * The loop of `ddpm train`: steps, the log, checkpoints, pictures, a graceful end, and another try
- * where a device fails.
+ * The training loop of `ddpm train`: steps, log, checkpoints, samples, graceful stop, and recovery
+ * from device failures.
  *
  * @module
  */
@@ -14,33 +14,30 @@ import { initializeModel, type Model } from "../../model/model.ts";
 import { formatSchedule, NoiseSchedule } from "../../diffusion/schedule.ts";
 import { defaultMethod, methods } from "../../sample/solvers/mod.ts";
 import type { Sampler } from "../../sample/sampler.ts";
-import { usualSteps } from "../../sample/timesteps.ts";
+import { defaultSteps } from "../../sample/timesteps.ts";
 import { learningRateAt, type TrainingConfig } from "../../train/config.ts";
 import { comparePictures, type Fingerprint } from "../data/fingerprint.ts";
 import type { Dataset } from "../../data/dataset.ts";
 import { isExhausted } from "../../train/loss_scale.ts";
 import type { StepRecord } from "../../train/records.ts";
-import { Trainer } from "../../train/trainer.ts";
+import type { Trainer } from "../../train/trainer.ts";
+import { createTrainer, withAdvice } from "./fit.ts";
+import { partOf } from "../../train/step_inputs.ts";
 import { INTERRUPTED, Interruption } from "./interruption.ts";
 import { describeMemory, residentBytes } from "./memory.ts";
 import { drawGrid, encodePng } from "../media/picture_files.ts";
 import { debugProgram } from "./profile.ts";
-import {
-  formatBytes,
-  formatLeft,
-  formatRate,
-  formatTime,
-  type Progress,
-} from "../terminal/progress.ts";
+import { formatLeft, formatRate, formatTime, type Progress } from "../terminal/progress.ts";
+import { formatBytes } from "../../units.ts";
 import { formatRunConfig, type RunConfig } from "./run_config.ts";
 import type { RunFolder } from "./run_folder.ts";
 import { createSampler } from "../commands/samplers.ts";
 import { readChunks } from "./state_file.ts";
 import { packageName, version } from "../terminal/version.ts";
 
-/** A training that is to be done, and where. */
+/** A training to run, and where. */
 export interface Task {
-  /** Whether the folder has yet to be made. */
+  /** Whether it is a new training rather than a resumed one. */
   readonly isNew: boolean;
   readonly config: RunConfig;
   readonly data: Dataset;
@@ -48,13 +45,13 @@ export interface Task {
   readonly folder: RunFolder;
   readonly plan: Plan;
   readonly progress: Progress;
-  /** What was typed, for the report. */
+  /** The command line, for the report. */
   readonly command: string;
-  /** Opens a device: the first time whichever is wanted, later one of the same kind. */
+  /** Opens the device; after a failure, one of the same kind as before. */
   open(kind?: Device["kind"]): Promise<Device>;
 }
 
-/** How far to go, and how often to tell and to save. */
+/** The last step, and the intervals of log and checkpoints. */
 export interface Plan {
   /** The last step. */
   readonly last: number;
@@ -66,27 +63,27 @@ export interface Plan {
 interface Run extends Task {
   readonly device: Device;
   readonly trainer: Trainer;
-  /** Draws from the moving average of the weights. */
+  /** Samples from the EMA of the weights. */
   readonly sampler: Sampler;
-  /** Aborted when the user wants it to end. */
+  /** Aborts when the user interrupts the training. */
   readonly signal: AbortSignal;
 }
 
-/** Samples shown while training. */
+/** Images of a sample grid. */
 const SHOWN = 16;
 
-/** The report is written with every checkpoint, and in between as often as this. */
+/** The report is written with every checkpoint, and at this interval in between. */
 const REPORT_SECONDS = 15;
 
-/** How often a device may fail without a checkpoint in between before a training ends. */
+/** Device failures without a checkpoint in between after which a training gives up. */
 const MAX_FAILURES = 3;
 
-/** A loss of this many times what it was at first is not going to come down. */
+/** A loss that has grown by this factor since the first line is not going to recover. */
 const EXPLOSION = 100;
 
 /**
- * Trains to the last step or until it is interrupted; returns the exit code. A device that fails in
- * the middle is opened anew, and the training goes on from its last checkpoint.
+ * Trains to the last step or until interrupted; returns the exit code. If the device fails, it is
+ * reopened and the training continues from its last checkpoint.
  *
  * @throws {InputError} If the folder does not hold what it should.
  * @throws {DeviceError} If the device failed before the first step, or too often.
@@ -97,7 +94,7 @@ export async function runTraining(task: Task): Promise<number> {
   let saved = task.isNew ? undefined : await folder.readState(config);
   if (saved && saved.step >= plan.last) {
     const { step } = saved;
-    throw new InputError(`The training has done ${step} steps; give more --steps to go on`);
+    throw new InputError(`The training has done ${step} steps; give more --steps to continue`);
   }
   const changed = saved?.fingerprint && comparePictures(
     ...[saved.fingerprint, task.fingerprint, task.data.name] as const,
@@ -121,7 +118,7 @@ export async function runTraining(task: Task): Promise<number> {
       if (kind === undefined) {
         announce(run, base);
         progress.say(`written to  ${folder.path}`);
-        if (saved?.step) progress.say(`going on    after step ${saved.step}`);
+        if (saved?.step) progress.say(`resuming    after step ${saved.step}`);
       }
       if (saved) trainer.restore(saved);
       else await save(run);
@@ -134,12 +131,12 @@ export async function runTraining(task: Task): Promise<number> {
       before = folder.lastSaved;
       if (failures === MAX_FAILURES) {
         throw new DeviceError(
-          `${error.message}. It failed ${MAX_FAILURES} times in a row; --resume goes on after step ` +
+          `${error.message}. It failed ${MAX_FAILURES} times in a row; --resume continues after step ` +
             before,
           { cause: error },
         );
       }
-      progress.say(`${error.message}. Opening it anew, to go on after step ${before}`);
+      progress.say(`${error.message}. Reopening it to continue after step ${before}`);
       // A driver that was reset takes a moment.
       await new Promise((resolve) => setTimeout(resolve, 1000 * failures));
       saved = await folder.readState(config);
@@ -148,15 +145,16 @@ export async function runTraining(task: Task): Promise<number> {
 }
 
 /**
- * Compiles all that a training runs, so that what does not fit the device ends it before it begins.
- * Where samples lack room, the step makes it by computing blocks twice.
+ * Compiles everything up front, so that a training that does not fit the device fails before it
+ * begins. If there is no room for sampling, the step uses gradient checkpointing.
  */
 async function compile({ config, data }: Task, device: Device) {
   const model = initialModel(config, data), { scheduler, training } = config;
-  const steps = usualSteps(methods[defaultMethod], new NoiseSchedule(scheduler));
+  const steps = defaultSteps(methods[defaultMethod], new NoiseSchedule(scheduler));
+  let free = 0;
   const tryWith = async (training: TrainingConfig) => {
     using stack = new DisposableStack();
-    const trainer = stack.use(await Trainer.create(device, model, data, training));
+    const trainer = stack.use(await createTrainer(device, model, data, training));
     const { precision } = training;
     const options = { method: defaultMethod, steps, parameters: trainer.average, precision };
     try {
@@ -165,11 +163,19 @@ async function compile({ config, data }: Task, device: Device) {
       const owned = stack.move();
       return { trainer, sampler, [Symbol.dispose]: () => owned.dispose() };
     } catch (error) {
-      if (!(error instanceof LimitError) || trainer.recomputes) throw error;
+      if (!(error instanceof LimitError)) throw error;
+      if (!trainer.recomputes) return undefined;
+      free = trainer.memory + error.limit;
+      throw error;
     }
   };
-  const programs = await tryWith(training);
-  return programs ?? (await tryWith({ ...training, gradientCheckpointing: true }))!;
+  try {
+    return await tryWith(training) ??
+      (await tryWith({ ...training, gradientCheckpointing: true }))!;
+  } catch (error) {
+    if (!(error instanceof LimitError) || !free || device.kind === "gpu") throw error;
+    throw withAdvice(error, device, model, data, training, free, partOf(training) >> 1);
+  }
 }
 
 /** The model that a training starts with. */
@@ -198,11 +204,11 @@ function classNames(
   );
 }
 
-/** The shape of an item as people say it: width before height. */
+/** The shape of an item as text, width before height. */
 export const formatItem = ([height, width, ...rest]: readonly number[]): string =>
   [width, height, ...rest].join("x");
 
-/** Tells what is going to be trained, in a process that had `base` bytes before it compiled that. */
+/** Prints what is about to be trained; `base` is the resident memory before compiling. */
 export function announce(
   { trainer, sampler, data, device, progress }:
     & Pick<Run, "trainer" | "data" | "device" | "progress">
@@ -213,7 +219,7 @@ export function announce(
   const size = formatItem(data.shape);
   const classes = data.classes ? `, ${data.classes.length} classes` : "";
   const parts = (microBatch === null ? "" : `, ${microBatch} at a time`) +
-    (trainer.recomputes ? ", blocks computed twice to fit" : "");
+    (trainer.recomputes ? ", gradient checkpointing to fit" : "");
   progress.say(`data        ${data.name}: ${data.count} images of ${size}${classes}`);
   progress.say(`network     ${trainer.parameters.toLocaleString("en")} parameters`);
   progress.say(
@@ -259,9 +265,9 @@ async function trainUntil(run: Run): Promise<number> {
   const saveRest = async () => {
     if (folder.lastSaved < trainer.step) await save(run);
     await report(false);
-    progress.say(`saved after step ${trainer.step}; --resume goes on`);
+    progress.say(`saved after step ${trainer.step}; --resume continues`);
   };
-  // Too many images may turn out to be bad: what was learnt until then is not lost.
+  // Too many images may turn out to be bad: what was learnt until then is saved.
   const reading = async <T>(work: () => Promise<T>): Promise<T> => {
     try {
       return await work();
@@ -308,13 +314,13 @@ async function trainUntil(run: Run): Promise<number> {
 
 const shorten = (x: number) => Number(x.toPrecision(7));
 
-/** What a line of the log tells of scaled losses: the last scale, and how many steps it cost. */
+/** The loss scale and skipped steps, for a line of the log. */
 const scaling = (records: readonly StepRecord[]) => ({
   loss_scale: records[records.length - 1].lossScale,
   skipped_steps: records.filter((r) => r.isSkipped).length,
 });
 
-/** What a line of the log tells of steps. */
+/** Means over steps, for a line of the log. */
 function summarize(all: readonly StepRecord[]) {
   const learnt = all.filter((r) => !r.isSkipped), records = learnt.length ? learnt : all;
   const mean = (values: number[]) => shorten(values.reduce((sum, v) => sum + v, 0) / values.length);
@@ -330,7 +336,7 @@ function summarize(all: readonly StepRecord[]) {
   };
 }
 
-/** What the report says of how a training is made. */
+/** Facts and settings of a training, for the report. */
 function describeRun({ command, config, data, device, trainer }: Run) {
   const { os, arch } = Deno.build, size = formatItem(data.shape);
   const { data: _, steps: __, ...settings } = formatRunConfig(config);
@@ -346,18 +352,18 @@ function describeRun({ command, config, data, device, trainer }: Run) {
   return { facts, settings };
 }
 
-/** How the steps since the last line of the log went. */
+/** Records of the steps since the last line of the log. */
 async function readRecords({ trainer, folder }: Run): Promise<readonly StepRecord[]> {
   const records = await trainer.records(trainer.step - folder.lastLogged);
-  const usual = folder.firstLine;
+  const first = folder.firstLine;
   const isGood = ({ loss, gradientNorm, isSkipped, lossScale }: StepRecord) =>
     isSkipped ? !isExhausted(lossScale) : Number.isFinite(loss) && Number.isFinite(gradientNorm) &&
-      !(usual && loss > EXPLOSION * usual.loss);
+      !(first && loss > EXPLOSION * first.loss);
   const bad = records.find((record) => !isGood(record));
   if (!bad) return records;
   const what = `The loss is ${format(bad.loss)} at step ${bad.step}, with a gradient of norm ` +
     format(bad.gradientNorm);
-  throw diverged(usual ? `${what}, where it was ${format(usual.loss)} at first` : what, folder);
+  throw diverged(first ? `${what}, up from ${format(first.loss)} at first` : what, folder);
 }
 
 const format = (x: number) => Number.isFinite(x) ? String(Number(x.toPrecision(4))) : String(x);
@@ -367,22 +373,22 @@ const diverged = (what: string, folder: RunFolder) =>
     `${what}: try a lower --learning-rate; the checkpoint of step ${folder.lastSaved} is kept`,
   );
 
-/** Writes a checkpoint, unless the training went wrong. */
+/** Writes a checkpoint, unless the training has diverged. */
 async function save(run: Run): Promise<void> {
   const { trainer, folder } = run;
   await readRecords(run);
   for (const [name, buffer] of Object.entries(trainer.buffers)) {
-    // The history tells of gradients that overflowed.
+    // Gradients that overflowed are part of the history.
     if (name === "history") continue;
     for await (const chunk of readChunks(buffer)) {
       if (isAllFinite(chunk)) continue;
-      throw diverged(`Weights are no longer finite after step ${trainer.step}`, folder);
+      throw diverged(`The weights are no longer finite after step ${trainer.step}`, folder);
     }
   }
   await folder.save(trainer, run, await trainer.model(makeCard(run)));
 }
 
-/** Draws samples from the moving average of the weights. */
+/** Writes a grid of samples from the EMA of the weights. */
 async function showSamples(
   { trainer, sampler, folder, config, data, progress, signal }: Run,
 ): Promise<void> {
@@ -399,7 +405,7 @@ async function showSamples(
   await folder.writeSamples(trainer.step, await encodePng(drawGrid(images), provenance));
 }
 
-/** What a model's file says of its making: nothing that differs where the same is made again. */
+/** The model card in a model's file: nothing that differs between equal trainings. */
 function makeCard({ config, trainer, device }: Run) {
   return {
     software: `${packageName} ${version}`,

@@ -1,53 +1,52 @@
 /**
- * How a training went, line by line of its log, in as much memory for a million lines as for a
- * thousand.
+ * The log of a training, downsampled to bounded memory for the report.
  *
  * @module
  */
 
-/** A line of the log: means over the steps since the line before. */
+/** A line of the log: means over the steps since the previous line. */
 export interface LogLine {
   readonly step: number;
   readonly loss: number;
-  /** Of images with timesteps in each quarter, `null` where there were none. */
+  /** Loss by quarter of the timesteps; `null` where no image fell into it. */
   readonly loss_quartiles: readonly (number | null)[];
-  /** Of images that are not learnt from, by the averaged weights, where it was measured. */
+  /** Validation loss of the EMA weights, where it was measured. */
   readonly held_out?: number;
   readonly grad_norm: number;
-  /** With f16: what the loss was multiplied by last, and steps whose gradients overflowed. */
+  /** With f16: the loss scale, and the number of steps skipped because gradients overflowed. */
   readonly loss_scale?: number;
   readonly skipped_steps?: number;
   readonly learning_rate: number;
   readonly images_per_second: number;
-  /** Since the training was started, without the time between being ended and resumed. */
+  /** Training time in total, without the time between stopping and resuming. */
   readonly seconds: number;
-  /** Memory of the process in millions of bytes. */
+  /** Resident memory of the process in MB. */
   readonly rss_mb: number;
 }
 
-/** Lines that are kept at most; charts have fewer points. */
+/** The most lines that are kept; charts have fewer points. */
 const MOST = 1024;
 
-/** The lines of a log. Where there are many, each that is kept stands for as many neighbours. */
+/** The lines of a log. When there are too many, neighbouring lines are merged to their mean. */
 export class History {
   #first: LogLine | undefined;
   #last: LogLine | undefined;
   #kept: LogLine[] = [];
-  /** Lines that each of the kept ones stands for, and those that wait to be as many. */
+  /** Lines per kept line, and those that wait to be merged. */
   #each = 1;
   #waiting: LogLine[] = [];
 
-  /** The first line of all. */
+  /** The first line ever logged. */
   get first(): LogLine | undefined {
     return this.#first;
   }
 
-  /** The last line of all. */
+  /** The last line ever logged. */
   get last(): LogLine | undefined {
     return this.#last;
   }
 
-  /** All lines, or means of neighbours, of which the last one may stand for fewer. */
+  /** All lines, or means of neighbours; the last may cover fewer. */
   get lines(): readonly LogLine[] {
     return this.#waiting.length ? [...this.#kept, merge(this.#waiting)] : this.#kept;
   }
@@ -68,7 +67,7 @@ export class History {
   }
 }
 
-/** The means of what was measured, in place of the last of some lines. */
+/** The mean of some lines, at the step of the last one. */
 function merge(lines: readonly LogLine[]): LogLine {
   if (lines.length === 1) return lines[0];
   const mean = (get: (line: LogLine) => number | null | undefined) => {

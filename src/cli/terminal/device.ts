@@ -1,5 +1,5 @@
 /**
- * The device that a command runs on.
+ * Opening the device that a command runs on.
  *
  * @module
  */
@@ -12,35 +12,41 @@ import type { Flag, Flags } from "./flags.ts";
 import type { Progress } from "./progress.ts";
 import { keepTuning, tuningFile } from "./tuning.ts";
 
-/** Threads at most: more would only wait for each other. */
+/** The most threads: more would only wait for each other. */
 const MAX_THREADS = 256;
 
-/** The flags of commands that compute. */
+/** Flags of all commands that compute. */
 export const deviceFlags = {
   device: {
     kind: "text",
     choices: ["auto", "gpu", "cpu"],
     value: "KIND",
-    help: "gpu (WebGPU), cpu (WebAssembly), or auto, the default: a GPU if there is one",
+    default: "auto",
+    help: "gpu (WebGPU), cpu (WebAssembly), or auto: a GPU if there is one",
   },
   threads: {
     kind: "integer",
     min: 1,
     max: MAX_THREADS,
-    help: "threads of the CPU; default as many as there are cores",
+    default: "one per core",
+    help: "CPU threads",
   },
-  "no-tune": { kind: "switch", help: "on a GPU, choose kernels by rules instead of measuring" },
+  "no-tune": {
+    kind: "switch",
+    help: "on a GPU, choose kernels by heuristics instead of by measuring",
+  },
 } as const satisfies Record<string, Flag>;
 
-/** The flag of commands that compute with networks on GPUs. */
+/** The flag of commands that run networks. */
 export const precisionFlag = {
   kind: "text",
   choices: ["f32", "f16"] satisfies Precision[],
   value: "NAME",
-  help: "f32, the default, or f16: half the memory for activations, on a GPU with shader-f16",
+  default: "f32",
+  help: "f32, or f16: activations in half the memory, on a GPU with the feature shader-f16",
 } as const satisfies Flag;
 
-/** Refuses flags that contradict each other; `wide` and `precision` are not of all commands. */
+/** Rejects flags that contradict each other; not all commands have `wide` and `precision`. */
 export function checkDeviceFlags(
   { device, threads, wide, precision }: Flags<typeof deviceFlags> & {
     readonly wide?: boolean;
@@ -53,18 +59,18 @@ export function checkDeviceFlags(
   }
   if (precision === "f16" && (device === "cpu" || name)) {
     throw new InputError(
-      `--precision f16 is for a GPU, not for --${name ?? "device cpu"}: it takes an adapter with ` +
+      `--precision f16 is for a GPU, not for --${name ?? "device cpu"}: it needs an adapter with ` +
         "the feature shader-f16",
     );
   }
 }
 
-/** Opens the device; says so where `auto` does not mean a GPU. */
+/** Opens the device; prints a note if `auto` did not find a GPU. */
 export async function openForCommand(
   { device, threads, "no-tune": byRules }: Flags<typeof deviceFlags>,
   progress: Progress,
 ): Promise<Device> {
-  // Without it, a line of EGL's about it ends up on stderr.
+  // Without this variable, EGL prints a warning on stderr.
   const folder = "XDG_RUNTIME_DIR";
   if (Deno.build.os === "linux" && mayUse(folder) && !Deno.env.get(folder)) {
     Deno.env.set(folder, "/tmp");

@@ -1,5 +1,5 @@
 /**
- * Files: reading with messages that help, writing whole or not at all, and where models are.
+ * Reading files with readable errors, writing them atomically, and loading models.
  *
  * @module
  */
@@ -15,13 +15,13 @@ import { parseSchedule, type ScheduleConfig } from "../../diffusion/schedule.ts"
 import { fetchModel, type ShippedModel, shippedModels } from "../../model/pretrained.ts";
 import { printError } from "./progress.ts";
 
-/** What is wrong with a path, in words. */
+/** A readable reason for a file-system error. */
 export function explain(error: unknown): string {
   if (error instanceof Deno.errors.NotFound) return "it does not exist";
-  if (error instanceof Deno.errors.PermissionDenied) return "reading or writing it is not allowed";
+  if (error instanceof Deno.errors.PermissionDenied) return "permission denied";
   if (error instanceof Deno.errors.NotCapable) return "Deno was not given permission for it";
   if (error instanceof Deno.errors.IsADirectory) return "it is a folder";
-  if (error instanceof Deno.errors.NotADirectory) return "a part of its path is no folder";
+  if (error instanceof Deno.errors.NotADirectory) return "a part of its path is not a folder";
   // Without the call and the path, which Deno appends.
   return (error as Error).message.replace(/ \(os error \d+\).*/s, "");
 }
@@ -36,9 +36,9 @@ export async function readFile(path: string): Promise<Uint8Array<ArrayBuffer>> {
 }
 
 /**
- * Reads JSON, be it written by Python.
+ * Reads JSON, including what Python writes beyond the standard.
  *
- * @throws {InputError} If the file cannot be read or is no JSON.
+ * @throws {InputError} If the file cannot be read or is not JSON.
  */
 export async function readJson(path: string): Promise<unknown> {
   const text = new TextDecoder().decode(await readFile(path));
@@ -49,14 +49,14 @@ export async function readJson(path: string): Promise<unknown> {
   }
 }
 
-/** Whether a path may have had bytes that are not UTF-8, in place of which Deno puts this. */
+/** Whether a path may have had bytes that are not UTF-8, which Deno replaces with this character. */
 export const isMangled = (path: string): boolean => path.includes("\ufffd");
 
-/** What is to be done about such a path, if there is nothing. */
+/** What to do about such a path if there is no file. */
 export const NOT_UTF8 =
   "its name is not UTF-8, and Deno opens no others; rename it, by convmv or mv";
 
-/** What is at a path. */
+/** Whether a path is a file, a folder, or does not exist. */
 export async function kindOf(path: string): Promise<"file" | "folder" | "nothing"> {
   try {
     return (await Deno.stat(path)).isDirectory ? "folder" : "file";
@@ -71,17 +71,57 @@ export async function kindOf(path: string): Promise<"file" | "folder" | "nothing
   }
 }
 
-/** @throws {InputError} If no file could be written at this path. */
+/** The path that stands for standard output, or standard input. */
+export const STREAM = "-";
+
+/** @throws {InputError} If a path stands for standard input, which is not read from. */
+export function refuseStdin(path: string, what: string): void {
+  if (path !== STREAM) return;
+  throw new InputError(
+    `Cannot read ${what} from standard input: give the path of a file or folder`,
+  );
+}
+
+/** @throws {InputError} If a file cannot be written to this path. */
 export async function checkWritable(path: string): Promise<void> {
   if (await kindOf(path) === "folder") throw new InputError(`Cannot write ${path}: it is a folder`);
-  await probe(dirname(path), path);
+  const target = followLink(path);
+  if (!await isSpecial(target)) await probe(dirname(target), path);
+}
+
+/** Links in a row that are followed, as many as Linux does. */
+const MAX_LINKS = 40;
+
+/**
+ * Where a path leads: what a symbolic link points to, whether that exists or not.
+ *
+ * @throws {InputError} If links lead in circles.
+ */
+export function followLink(path: string): string {
+  let at = path;
+  for (let links = 0; links <= MAX_LINKS; links++) {
+    try {
+      if (!Deno.lstatSync(at).isSymlink) return at;
+      at = resolve(Deno.realPathSync(dirname(at)), Deno.readLinkSync(at));
+    } catch {
+      // Nothing is there yet, or Deno may not look.
+      return at;
+    }
+  }
+  throw new InputError(`Cannot write ${path}: its symbolic links lead in circles`);
+}
+
+/** Whether a path is a device or a pipe, which can be written to but not replaced. */
+async function isSpecial(path: string): Promise<boolean> {
+  const info = await Deno.stat(path).catch(() => undefined);
+  return info !== undefined && !info.isFile && !info.isDirectory;
 }
 
 /**
- * Checks that files could be written to a folder, be it there or yet to be made.
+ * Checks that files can be written to a folder, which need not exist yet.
  *
- * @param isDeep Whether folders above it may be missing too.
- * @throws {InputError} If not.
+ * @param isDeep Whether its parent folders may be missing too.
+ * @throws {InputError} If they cannot.
  */
 export async function checkFolder(path: string, isDeep = false): Promise<void> {
   const here = resolve(path), isThere = await kindOf(here) !== "nothing";
@@ -89,7 +129,7 @@ export async function checkFolder(path: string, isDeep = false): Promise<void> {
   await probe(above, path);
 }
 
-/** Writes an empty file to `folder` and takes it away. */
+/** Writes an empty file to `folder` and removes it. */
 async function probe(folder: string, path: string): Promise<void> {
   const kind = await kindOf(folder);
   if (kind !== "folder") {
@@ -109,34 +149,49 @@ async function probe(folder: string, path: string): Promise<void> {
   }
 }
 
+/** Temporary names, and the name that each stands for. */
+const TEMPORARY = /^\.(.*)\.\d+\.part$/;
 const temporaryName = (path: string) => join(dirname(path), `.${basename(path)}.${Deno.pid}.part`);
 
 /**
- * Writes a file under another name, and gives it its own when all of it is on the disk.
+ * Writes a file under a temporary name and renames it once all of it is on the disk. Where the path
+ * is a symbolic link, its target is replaced and the link stays.
  *
- * @param content What is in it, or what writes that.
+ * @param content The content, or a function that writes it.
  */
 export async function writeWhole(
   path: string,
   content: Uint8Array | string | ((file: Deno.FsFile) => Promise<void>),
 ): Promise<void> {
-  const temporary = temporaryName(path);
+  const target = followLink(path), isReplaced = !await isSpecial(target);
+  const written = isReplaced ? temporaryName(target) : target;
   try {
     {
-      using file = await Deno.open(temporary, { write: true, create: true, truncate: true });
+      using file = await Deno.open(written, { write: true, create: true, truncate: true });
       await (typeof content === "function" ? content(file) : writeAll(file, content));
-      await file.sync();
+      if (isReplaced) await file.sync();
     }
-    await Deno.rename(temporary, path);
-    await syncPath(dirname(path));
+    if (!isReplaced) return;
+    await Deno.rename(written, target);
+    await syncPath(dirname(target));
   } catch (error) {
-    await Deno.remove(temporary).catch(() => {});
+    if (isReplaced) await Deno.remove(written).catch(() => {});
     if (error instanceof DeviceError) throw error;
     throw new Error(`Cannot write ${path}: ${explain(error)}`, { cause: error });
   }
 }
 
-/** Adds text to the end of a file. */
+/** Writes a file as {@linkcode writeWhole} does, or to standard output. */
+export async function writeOutput(path: string, bytes: Uint8Array): Promise<void> {
+  if (path !== STREAM) return await writeWhole(path, bytes);
+  try {
+    await writeAll(Deno.stdout, bytes);
+  } catch (error) {
+    throw new Error(`Cannot write to standard output: ${explain(error)}`, { cause: error });
+  }
+}
+
+/** Appends text to a file. */
 export async function appendText(path: string, text: string): Promise<void> {
   try {
     using file = await Deno.open(path, { append: true, create: true });
@@ -146,13 +201,16 @@ export async function appendText(path: string, text: string): Promise<void> {
   }
 }
 
-/** Writes all bytes, or all of a text, where the file is. */
-export async function writeAll(file: Deno.FsFile, data: Uint8Array | string): Promise<void> {
+/** Writes all bytes at the current position of a file. */
+export async function writeAll(
+  file: Pick<Deno.FsFile, "write">,
+  data: Uint8Array | string,
+): Promise<void> {
   const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
   for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
 }
 
-/** Waits until a file, or the names in a folder, are on the disk; some systems cannot tell. */
+/** Flushes a file, or the entries of a folder, to the disk, where the system can. */
 export async function syncPath(path: string): Promise<void> {
   try {
     using file = await Deno.open(path);
@@ -160,24 +218,34 @@ export async function syncPath(path: string): Promise<void> {
   } catch { /* Windows opens no folders. */ }
 }
 
-/** Gives a file a second name, in place of whatever had it; a copy where there are no links. */
+/** Makes a hard link to a file, replacing what is there; a copy where there are no hard links. */
 export async function linkFile(path: string, other: string): Promise<void> {
   try {
     await Deno.remove(other).catch(() => {});
-    await Deno.link(path, other).catch(() => Deno.copyFile(path, other));
+    await Deno.link(followLink(path), other).catch(() => Deno.copyFile(path, other));
   } catch (error) {
     throw new Error(`Cannot write ${other}: ${explain(error)}`, { cause: error });
   }
 }
 
-/** Takes away what {@linkcode writeWhole} left in a folder when its process was killed. */
+/**
+ * Removes what {@linkcode writeWhole} left behind when its process was killed: in a folder, and beside
+ * the targets of symbolic links in it.
+ */
 export async function removeTemporary(folder: string): Promise<void> {
   for (const name of await listFolder(folder)) {
-    if (/^\..*\.\d+\.part$/.test(name)) await Deno.remove(join(folder, name)).catch(() => {});
+    const path = join(folder, name), target = followLink(path);
+    if (TEMPORARY.test(name)) await Deno.remove(path).catch(() => {});
+    if (target === path) continue;
+    const above = dirname(target);
+    for (const other of await listFolder(above)) {
+      if (TEMPORARY.exec(other)?.[1] !== basename(target)) continue;
+      await Deno.remove(join(above, other)).catch(() => {});
+    }
   }
 }
 
-/** The names in a folder in alphabetical order, none if there is no such folder. */
+/** The entries of a folder in alphabetical order; none if it does not exist. */
 export async function listFolder(folder: string): Promise<string[]> {
   if (await kindOf(folder) !== "folder") return [];
   const names: string[] = [];
@@ -186,8 +254,8 @@ export async function listFolder(folder: string): Promise<string[]> {
 }
 
 /**
- * Bytes that can still be written to the disk of a folder; `undefined` where the system does not
- * tell, or Deno was not given `--allow-sys=statfs`.
+ * Free bytes on the disk of a folder; `undefined` if unknown, or without Deno's permission
+ * `--allow-sys=statfs`.
  */
 export async function freeSpace(folder: string): Promise<number | undefined> {
   const permission = await Deno.permissions.query({ name: "sys", kind: "statfs" });
@@ -201,37 +269,38 @@ export async function freeSpace(folder: string): Promise<number | undefined> {
   }
 }
 
-/** The nearest folder at or above a path that is there. */
+/** The nearest existing folder at or above a path. */
 export async function nearestFolder(path: string): Promise<string> {
   let above = resolve(path);
   while (await kindOf(above) === "nothing") above = dirname(above);
   return above;
 }
 
-/** @throws {InputError} If the folder cannot be made. */
+/** @throws {InputError} If the folder cannot be created. */
 export async function makeFolder(path: string): Promise<void> {
   try {
     await Deno.mkdir(path, { recursive: true });
   } catch (error) {
     if (await kindOf(path) === "folder") return;
-    throw new InputError(`Cannot make the folder ${path}: ${explain(error)}`);
+    throw new InputError(`Cannot create the folder ${path}: ${explain(error)}`);
   }
 }
 
 /**
- * Loads a model: the name of one that comes with the package, a file, or a folder: of a training, or
- * as diffusers writes them. A name is no path, so that a folder of this name, of data perhaps, does
- * not change what `sample` does without flags.
+ * Loads a model: a pretrained one by name, a file, or a folder of a training or of a diffusers
+ * checkpoint. Names take precedence over paths, so that a folder called mnist does not change what
+ * `sample` does without flags.
  *
  * @throws {InputError} If there is none, or it is damaged.
  */
 export async function loadModel(place: string): Promise<Model> {
+  refuseStdin(place, "a model");
   if (shippedModels.some((name) => name === place)) return await fetchModel(place as ShippedModel);
   const kind = await kindOf(place);
   if (kind === "nothing") {
     throw new InputError(
-      `Cannot load the model ${place}: there is no such file or folder, and the models that come ` +
-        `with the package are: ${shippedModels.join(", ")}`,
+      `Cannot load the model ${place}: there is no such file or folder, and no pretrained model of ` +
+        `this name (there is: ${shippedModels.join(", ")})`,
     );
   }
   if (kind === "file") return parseModel(await readFile(place), place);
@@ -240,7 +309,7 @@ export async function loadModel(place: string): Promise<Model> {
   return await loadDiffusers(place);
 }
 
-/** A checkpoint in the layout of diffusers, its parts in one folder or in folders of their own. */
+/** A checkpoint of diffusers: all in one folder, or in folders `unet` and `scheduler`. */
 async function loadDiffusers(folder: string): Promise<Model> {
   const unet = await kindOf(join(folder, "unet")) === "folder" ? join(folder, "unet") : folder;
   const weights = join(unet, "diffusion_pytorch_model.safetensors");
@@ -248,8 +317,8 @@ async function loadDiffusers(folder: string): Promise<Model> {
     const pickled = await kindOf(weights.replace(/\.safetensors$/, ".bin")) === "file";
     throw new InputError(
       pickled
-        ? `Cannot load ${folder}: its weights are pickled, which could run any code; convert them ` +
-          "to safetensors"
+        ? `Cannot load ${folder}: its weights are a pickle, which can run arbitrary code; convert ` +
+          "them to safetensors"
         : `Cannot load ${folder}: it holds neither model.safetensors nor ` +
           "diffusion_pytorch_model.safetensors",
     );

@@ -1,6 +1,6 @@
 /**
- * Command-line flags: a table says what there is; everything else is an error that names the
- * nearest.
+ * Command-line flags. Each command has a table of its flags; anything else is an error that suggests
+ * the closest name.
  *
  * @module
  */
@@ -8,16 +8,18 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { InputError } from "../../errors.ts";
 
-/** What a command knows of a flag. */
+/** A flag in the table of a command. */
 export interface Flag {
   readonly kind: "text" | "integer" | "number" | "switch";
-  /** For numbers. */
+  /** The range of a number. */
   readonly min?: number;
   readonly max?: number;
-  /** For texts. */
+  /** The allowed values of a text. */
   readonly choices?: readonly string[];
-  /** What the value is called in the help. */
+  /** Placeholder of the value in the help. */
   readonly value?: string;
+  /** The default, or a description of it, for the help; the command applies it. */
+  readonly default?: string | number;
   readonly help: string;
 }
 
@@ -25,13 +27,13 @@ type ValueOf<F extends Flag> = F["kind"] extends "text" ? string
   : F["kind"] extends "switch" ? boolean
   : number;
 
-/** The values of flags that were given. */
+/** The parsed values of the flags that were given. */
 export type Flags<T extends Record<string, Flag>> = { readonly [K in keyof T]?: ValueOf<T[K]> };
 
 /**
- * Reads flags and what stands between them.
+ * Parses flags and positional arguments.
  *
- * @throws {InputError} If a flag is unknown, or its value is not of its kind.
+ * @throws {InputError} If a flag is unknown or its value is invalid.
  */
 export function parseFlags<const T extends Record<string, Flag>>(
   args: readonly string[],
@@ -62,11 +64,11 @@ export function parseFlags<const T extends Record<string, Flag>>(
   return { flags: flags as Flags<T>, rest: parsed._.map(String) };
 }
 
-/** `--seed -1` as `--seed=-1`: what looks like a negative number is a value, not a flag. */
+/** `--seed -1` as `--seed=-1`: a negative number and a lone `-` are values, not flags. */
 function joinNegatives(args: readonly string[], valued: readonly string[]): string[] {
   const joined: string[] = [];
   for (const [i, arg] of args.entries()) {
-    const isValue = /^-[\d.]/.test(arg) && valued.some((name) => args[i - 1] === `--${name}`);
+    const isValue = /^-([\d.]|$)/.test(arg) && valued.some((name) => args[i - 1] === `--${name}`);
     if (isValue) joined[joined.length - 1] += `=${arg}`;
     else joined.push(arg);
   }
@@ -97,7 +99,7 @@ function readValue(name: string, flag: Flag, text: string): string | number {
   return value;
 }
 
-/** "; did you mean …?", if something is near. */
+/** "; did you mean …?" if a known name is close, otherwise nothing. */
 export function suggest(given: string, known: readonly string[], prefix = ""): string {
   const near = known.map((name) => ({ name, distance: editDistance(given, name) }))
     .sort((a, b) => a.distance - b.distance)[0];
@@ -105,7 +107,7 @@ export function suggest(given: string, known: readonly string[], prefix = ""): s
   return isNear ? `; did you mean ${prefix}${near.name}?` : "";
 }
 
-/** Insertions, deletions and changes that make one text of the other (Levenshtein 1966). */
+/** Levenshtein distance. */
 function editDistance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {
@@ -116,14 +118,4 @@ function editDistance(a: string, b: string): number {
     row = next;
   }
   return row[b.length];
-}
-
-/** The flags of a command, a line each. */
-export function describeFlags(table: Record<string, Flag>): string {
-  const left = Object.entries(table).map(([name, { kind, value }]) =>
-    kind === "switch" ? `--${name}` : `--${name} ${value ?? "N"}`
-  );
-  const width = Math.max(...left.map((text) => text.length));
-  return Object.values(table)
-    .map(({ help }, i) => `  ${left[i].padEnd(width)}  ${help}`).join("\n");
 }

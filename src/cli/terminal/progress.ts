@@ -1,41 +1,54 @@
 /**
- * A line on stderr that tells how far things are. It is drawn by the loop that does the work: timers
- * do not run while Deno waits for a GPU.
+ * A progress line on stderr, and other output. The loop that does the work draws the line: timers do
+ * not run while Deno waits for a GPU.
  *
  * @module
  */
 
-/** How often the line is drawn anew. */
+/** The least time between two updates. */
 const INTERVAL_MS = 100;
 
-/** The width of terminals that do not tell theirs. */
-const USUAL_COLUMNS = 80;
+/** The width of a terminal that does not report one. */
+const DEFAULT_COLUMNS = 80;
+/** The width of text that goes to a file or a pipe. */
+const FILE_COLUMNS = 100;
+
+/** Columns of a terminal, or of what stands in its place. */
+export function terminalWidth(stream: { isTerminal(): boolean }): number {
+  if (!stream.isTerminal()) return FILE_COLUMNS;
+  try {
+    return Deno.consoleSize().columns || DEFAULT_COLUMNS;
+  } catch {
+    // It was closed.
+    return DEFAULT_COLUMNS;
+  }
+}
 
 /**
- * A status line on a terminal; elsewhere only what is said with {@linkcode Progress.say}. Disposing
- * of it takes the line away, so that an error does not end up behind it.
+ * A status line on a terminal; without one, only lines of {@linkcode Progress.say} are written.
+ * Disposing of it clears the line, so that an error message starts on an empty one.
  */
 export class Progress implements Disposable {
   readonly #isTerminal = Deno.stderr.isTerminal();
   #drawn = "";
   #last = 0;
 
-  /** Draws the line, if it is time. */
+  /** Draws the line, if the last one is old enough. */
   update(text: string): void {
     if (!this.#isTerminal || performance.now() - this.#last < INTERVAL_MS) return;
     this.#last = performance.now();
-    const line = text.slice(0, terminalColumns() - 1);
+    const line = text.slice(0, terminalWidth(Deno.stderr) - 1);
     writeTerminal(`\r${line.padEnd(this.#drawn.length)}`);
     this.#drawn = line;
   }
 
-  /** Writes a line that stays. */
+  /** Writes a permanent line. */
   say(text: string): void {
     this.clear();
     writeTerminal(`${text}\n`);
   }
 
-  /** Takes the status line away. */
+  /** Clears the status line. */
   clear(): void {
     if (this.#drawn) writeTerminal(`\r${" ".repeat(this.#drawn.length)}\r`);
     this.#drawn = "";
@@ -46,49 +59,40 @@ export class Progress implements Disposable {
   }
 }
 
-/** Writes a result, to stdout. */
+/** Writes a result to stdout. */
 export function print(text: string): void {
   try {
     // deno-lint-ignore no-console -- the one place that does
     console.log(harmless(text));
   } catch (error) {
-    // So a terminal answers that was closed.
+    // A closed terminal.
     if ((error as { code?: unknown }).code !== "EIO") throw error;
   }
 }
 
-/** Writes what went wrong, to stderr. */
+/** Writes an error to stderr. */
 export function printError(text: string): void {
   // deno-lint-ignore no-console
   console.error(harmless(text));
 }
 
-/** Without control characters, which texts out of files could use to repaint a terminal. */
+/** Replaces control characters, with which text from files could manipulate the terminal. */
 const harmless = (text: string) => text.replace(/(?!\n)\p{Cc}/gu, "\ufffd");
 
 const encoder = new TextEncoder();
 
-/** The width of the terminal, be it still there or not. */
-function terminalColumns(): number {
-  try {
-    return Deno.consoleSize().columns || USUAL_COLUMNS;
-  } catch {
-    return USUAL_COLUMNS;
-  }
-}
-
-/** Writes to stderr. A terminal that was closed is no reason to end a training. */
+/** Writes to stderr. A closed terminal does not end a training. */
 export function writeTerminal(text: string): void {
   const bytes = encoder.encode(text);
   try {
     for (let at = 0; at < bytes.length;) at += Deno.stderr.writeSync(bytes.subarray(at));
-  } catch { /* Nobody reads any more. */ }
+  } catch { /* Nobody is reading. */ }
 }
 
 /** Whether this can be a time or a speed. */
 const isSensible = (x: number) => x >= 0 && x <= Number.MAX_SAFE_INTEGER;
 
-/** A time in words, "1 h 5 min"; "–" for what is none. */
+/** A duration as text, "1 h 5 min"; "–" if it is not a valid one. */
 export function formatTime(seconds: number): string {
   if (!isSensible(seconds)) return "–";
   if (seconds < 60) return `${Math.round(seconds)} s`;
@@ -98,30 +102,22 @@ export function formatTime(seconds: number): string {
 }
 
 /**
- * What is left of a loop at the pace so far, ", 5 s left"; nothing as long as that cannot be told.
+ * The time that a loop has left at its pace so far, ", 5 s left"; nothing while it is unknown.
  *
- * @param seconds What the part that is done took.
+ * @param seconds The time of the part that is done.
  */
 export function formatLeft(done: number, total: number, seconds: number): string {
   const left = seconds / done * Math.max(total - done, 0);
   return isSensible(left) ? `, ${formatTime(left)} left` : "";
 }
 
-/** How many of something a second, "12.3"; "–" as long as that cannot be told. */
+/** A rate per second, "12.3"; "–" while it is unknown. */
 export function formatRate(count: number, seconds: number): string {
   const rate = count / seconds;
   return isSensible(rate) ? rate.toFixed(1) : "–";
 }
 
-/** Bytes in words, "12.3 MB". */
-export function formatBytes(bytes: number): string {
-  const units = ["bytes", "kB", "MB", "GB", "TB"];
-  let i = 0;
-  for (; bytes >= 1000 && i < units.length - 1; i++) bytes /= 1000;
-  return `${i ? bytes.toPrecision(3) : bytes} ${units[i]}`;
-}
-
-/** Rows as lines, their cells aligned: texts to the left, from column `texts` on to the right. */
+/** A table as lines: columns before `texts` are aligned left, the others right. */
 export function columns(rows: readonly (readonly string[])[], texts: number): string[] {
   const widths = rows[0].map((_, i) => Math.max(...rows.map((row) => row[i].length)));
   return rows.map((row) =>

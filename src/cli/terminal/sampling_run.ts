@@ -1,6 +1,6 @@
 /**
- * A run of a sampler as a command watches it: its progress, frames for an animation, a preview, and
- * an interruption that keeps what is done.
+ * Running a sampler from a command: progress, frames for an animation, a preview, and Ctrl-C, which
+ * keeps the finished images.
  *
  * @module
  */
@@ -14,26 +14,26 @@ import type { OutputKind } from "../media/picture_files.ts";
 import { Preview, protocolOf } from "../media/preview.ts";
 import { formatLeft, type Progress, writeTerminal } from "./progress.ts";
 
-/** Frames of an animation, and pictures of a preview, at most. */
+/** The most frames of an animation, or updates of a preview. */
 const MAX_FRAMES = 60;
 
-/** @throws {InputError} If there is nowhere to draw. */
+/** @throws {InputError} If standard error is not a terminal. */
 export function checkPreview(isWanted = false): void {
   if (isWanted && !Deno.stderr.isTerminal()) {
-    throw new InputError("--preview draws in a terminal, and standard error is none");
+    throw new InputError("--preview draws in the terminal, but standard error is not one");
   }
 }
 
-/** What a run came to. */
+/** The result of a run. */
 export interface Watched {
-  /** The images, or what they were at the interruption. */
+  /** The finished images, or as far as they got before an interruption. */
   readonly images: Samples;
-  /** x_t of all images on the way, for animations. */
+  /** x_t of all images at some steps, for animations. */
   readonly frames: readonly Samples[];
   readonly isStopped: boolean;
 }
 
-/** Follows a run to its end, or until the user interrupts it. */
+/** Runs a sampler to its end, or until the user interrupts it. */
 export async function watch(
   sampler: Sampler,
   kind: OutputKind,
@@ -80,7 +80,7 @@ export async function watch(
   };
 }
 
-/** Samples behind one another. */
+/** Concatenates samples. */
 export function join(parts: readonly Samples[]): Samples {
   if (parts.length === 1) return parts[0];
   const data = new Float32Array(parts.reduce((n, part) => n + part.data.length, 0));

@@ -1,5 +1,5 @@
 /**
- * Choices of kernels, which the program keeps from run to run in the user's folder for caches.
+ * The kernel tuning cache: choices of kernels that are kept between runs in the user's cache folder.
  *
  * @module
  */
@@ -8,8 +8,9 @@ import { dirname, join } from "@std/path";
 import { z } from "zod";
 import type { Tuning } from "../../gpu/wgsl/tuner.ts";
 import { cacheFolder } from "./environment.ts";
+import { followLink } from "./files.ts";
 
-/** Where they are kept; `undefined` if the system does not say where caches belong. */
+/** The path of the cache; `undefined` if the system names no cache folder. */
 export function tuningFile(): string | undefined {
   const folder = cacheFolder();
   return folder && join(folder, "tuning.json");
@@ -17,7 +18,7 @@ export function tuningFile(): string | undefined {
 
 const schema = z.record(z.string(), z.string());
 
-/** The choices in a file; none if it is missing or damaged. */
+/** The choices in a file; empty if it is missing or damaged. */
 export async function readChoices(path: string): Promise<Record<string, string>> {
   return parseChoices(await Deno.readTextFile(path).catch(() => ""));
 }
@@ -30,7 +31,7 @@ function parseChoices(text: string): Record<string, string> {
   }
 }
 
-/** Tuning with choices that are read from a file and kept there, beside those of other processes. */
+/** Tuning that reads its choices from a file and saves them there, beside those of other processes. */
 export async function keepTuning(path: string): Promise<Tuning> {
   return {
     choices: await readChoices(path),
@@ -47,17 +48,18 @@ export async function keepTuning(path: string): Promise<Tuning> {
 
 /** Adds a choice to a file, which is replaced as a whole while nobody else does so. */
 function addChoice(path: string, key: string, choice: string): void {
-  Deno.mkdirSync(dirname(path), { recursive: true });
+  const target = followLink(path);
+  Deno.mkdirSync(dirname(target), { recursive: true });
   // Closing it ends the lock; the file stays, or two processes could lock two files.
-  using lock = Deno.openSync(`${path}.lock`, { read: true, write: true, create: true });
+  using lock = Deno.openSync(`${target}.lock`, { read: true, write: true, create: true });
   try {
     lock.lockSync(true);
   } catch {
     // Some network file systems have no locks; there nobody is held off.
   }
-  const choices = { ...parseChoices(readText(path)), [key]: choice };
-  Deno.writeTextFileSync(`${path}.new`, JSON.stringify(choices, null, 1) + "\n");
-  Deno.renameSync(`${path}.new`, path);
+  const choices = { ...parseChoices(readText(target)), [key]: choice };
+  Deno.writeTextFileSync(`${target}.new`, JSON.stringify(choices, null, 1) + "\n");
+  Deno.renameSync(`${target}.new`, target);
 }
 
 function readText(path: string): string {

@@ -1,6 +1,6 @@
 /**
- * The wide mode: V8 started with flags under which the CPU's kernels run up to twice as fast. They
- * cannot be set later, so the program starts itself again.
+ * Wide mode: V8 flags with which the CPU kernels run up to twice as fast. They only take effect at
+ * start-up, so the program restarts itself.
  *
  * @module
  */
@@ -8,29 +8,29 @@
 import { environment } from "./environment.ts";
 import { outlivesTerminal } from "./hangup.ts";
 
-/** How V8 is told. */
+/** The variable that passes flags to V8. */
 const VARIABLE = "DENO_V8_FLAGS";
-/** To make 256-bit vectors of pairs, which takes memory accesses without checks between them. */
+/** Fuse pairs of 128-bit vectors to 256 bits, which needs loads and stores without bounds checks. */
 const WIDE_FLAGS = ["--experimental-wasm-revectorize", "--no-wasm-bounds-checks"];
 
-/** The flags that this process was started with, as far as it may know. */
+/** The flags that this process was started with, if it may read them. */
 const givenFlags = () => environment(VARIABLE)?.split(",").filter(Boolean) ?? [];
 
-/** Whether this process was started for the wide mode. */
+/** Whether this process was started in wide mode. */
 export const isWide = (): boolean => WIDE_FLAGS.every((flag) => givenFlags().includes(flag));
 
-/** The variable that starts Deno in the wide mode, and its value. */
+/** The environment variable that starts Deno in wide mode, with its value. */
 export const wideEnvironment = (): Record<string, string> => ({
   [VARIABLE]: [...new Set([...givenFlags(), ...WIDE_FLAGS])].join(","),
 });
 
-/** Runs a command in a new process in the wide mode; returns its exit code. */
+/** Runs a command in a new process in wide mode; returns its exit code. */
 export async function runWide(args: readonly string[]): Promise<number> {
-  // It is to outlive its terminal if this one is.
+  // If this process outlives its terminal, the child must too.
   const wrapper = outlivesTerminal ? ["sh", "-c", `trap "" HUP; exec "$@"`, "sh"] : [];
   const [command, ...rest] = [...wrapper, Deno.execPath(), "run", "-A", Deno.mainModule, ...args];
   const child = new Deno.Command(command, { args: rest, env: wideEnvironment() }).spawn();
-  // A terminal's Ctrl-C reaches both; this one stays until the other has saved its work.
+  // Ctrl-C in a terminal reaches both processes; this one waits until the child has saved its work.
   const passed = Deno.build.os === "windows" ? [] : ["SIGTERM", "SIGHUP"] as const;
   const listeners: [Deno.Signal, () => void][] = [["SIGINT", () => {}]];
   for (const name of passed) listeners.push([name, () => pass(child, name)]);

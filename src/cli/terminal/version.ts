@@ -1,5 +1,5 @@
 /**
- * Who we are.
+ * Package name and version, from deno.json.
  *
  * @module
  */

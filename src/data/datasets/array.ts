@@ -10,6 +10,7 @@ import type { Pictures } from "../pictures.ts";
 import type { Raster } from "../raster.ts";
 import { type Bytes, inMemory } from "../../formats/bytes.ts";
 import type { StoredArray } from "../../formats/npy.ts";
+import { formatBytePair } from "../../units.ts";
 import { byName, labelsAmong } from "./array_labels.ts";
 
 /** How pictures of one size lie in an array of bytes. */
@@ -66,7 +67,8 @@ export function arrayPictures(
   if (channels > 4) throw bad(`its images have ${channels} channels, not 1 to 4`);
   const needed = offset + (count - 1) * stride + size;
   if (source.length < needed) {
-    throw bad(`${count} images need ${needed} bytes, but there are ${source.length}`);
+    const [wanted, there] = formatBytePair(needed, source.length);
+    throw bad(`${count} images need ${wanted}, but there are ${there}`);
   }
   if (labels.labels && labels.labels.length !== count) {
     throw bad(`${count} images have ${labels.labels.length} labels`);
@@ -104,13 +106,12 @@ function interleave(
   return out;
 }
 
-/** What arrays of pictures are called, the usual first. */
+/** What arrays of pictures are called, the most common first. */
 const PICTURES = ["images", "x_train", "train_images", "data", "x", "arr_0"];
 
 /**
  * Pictures and labels among the arrays of a file: the array of rank 3 or 4, and the one of rank 1
- * with as many elements; among several those that have the usual names. The other ones may hold
- * anything.
+ * with as many elements; among several those with such names. The other ones may hold anything.
  *
  * @throws {InputError} If there are no pictures, or several arrays could be them.
  */

@@ -78,8 +78,9 @@ export function cifarPictures(
   files.forEach((file, i) => {
     if (!file.length || file.length % record) {
       throw new InputError(
-        `Cannot use ${version}: ${names[i] ?? `file ${i}`} has ${file.length} bytes, which is no ` +
-          `whole number of records of ${record}`,
+        `Cannot use ${version}: ${names[i] ?? `file ${i}`} has ` +
+          `${file.length.toLocaleString("en")} bytes, which is no whole number of records of ` +
+          `${record.toLocaleString("en")}`,
       );
     }
   });

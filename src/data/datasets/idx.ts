@@ -11,6 +11,7 @@ import { pictureDataset, type Pictures } from "../pictures.ts";
 import { arrayPictures } from "./array.ts";
 import { inMemory, viewOf } from "../../formats/bytes.ts";
 import { gunzip, isGzip } from "../../formats/gzip.ts";
+import { formatBytePair, formatBytes } from "../../units.ts";
 
 /** An array of unsigned bytes. */
 export interface IdxArray {
@@ -42,18 +43,19 @@ export async function readIdx(
   if (isGzip(bytes)) {
     bytes = await gunzip(inMemory(bytes), `Cannot read ${what} as IDX`);
   }
-  if (bytes.length < 4) throw bad(`${bytes.length} bytes are too few`);
+  if (bytes.length < 4) throw bad(`${formatBytes(bytes.length)} are too few`);
   const view = viewOf(bytes);
   const magic = view.getUint32(0), rank = magic & 0xff;
   if (magic >>> 8 !== 8) {
     throw bad(`its magic number is 0x${magic.toString(16).padStart(8, "0")}, not 0x0000080N`);
   }
   const start = 4 + 4 * rank;
-  if (bytes.length < start) throw bad(`${bytes.length} bytes are too few for ${rank} sizes`);
+  if (bytes.length < start) throw bad(`${formatBytes(bytes.length)} are too few for ${rank} sizes`);
   const shape = Array.from({ length: rank }, (_, i) => view.getUint32(4 + 4 * i));
   const size = shape.reduce((n, s) => n * s, 1);
   if (bytes.length - start !== size) {
-    throw bad(`${shape.join("x")} should be ${size} bytes, but there are ${bytes.length - start}`);
+    const [needed, there] = formatBytePair(size, bytes.length - start);
+    throw bad(`${shape.join("x")} should be ${needed}, but there are ${there}`);
   }
   return { shape, data: bytes.subarray(start) };
 }
@@ -104,7 +106,7 @@ export function idxPictures(
     throw bad(`its images are of shape ${images.shape.join("x")}, not count x height x width`);
   }
   if (data.length !== count * height * width) {
-    throw bad(`${images.shape.join("x")} images have ${data.length} bytes`);
+    throw bad(`${images.shape.join("x")} images have ${formatBytes(data.length)}`);
   }
   if (labels && (labels.shape.length !== 1 || labels.data.length !== count)) {
     throw bad(`${count} images have labels of shape ${labels.shape.join("x")}`);

@@ -1,6 +1,6 @@
 /**
- * Elementwise work that kernels of other operations do on the way: on their first input as they read
- * it, and on their result before they write it.
+ * Rules for fusing elementwise ops into a kernel's prologue (its first input) or epilogue (its
+ * result).
  *
  * @module
  */
@@ -19,30 +19,30 @@ import type { Tensor } from "../tensor.ts";
 import type { Uses } from "./def_use.ts";
 import { isDenseView, resolve } from "../view.ts";
 
-/** Elementwise work that the kernels of an operation can do. */
+/** Where the kernels of an operation can fuse elementwise ops. */
 export interface Fusing {
-  /** On the first input. */
+  /** In the prologue, on the first input. */
   readonly input: boolean;
-  /** On the result. */
+  /** In the epilogue, on the result. */
   readonly output: boolean;
 }
 
-/** What kernels of a target can do on the way. */
+/** What kernels of a target can fuse. */
 export interface Absorbing {
-  /** What those of an operation can. */
+  /** Where those of an operation can fuse. */
   readonly fuses: (node: Tensor) => Fusing | undefined;
   /**
-   * Whether they find operands by any strides and behind changes of shape; else only what lies like
-   * the result, or is one number an image and channel.
+   * Whether they read operands by arbitrary strides and through reshapes; otherwise operands must be
+   * laid out like the result, or hold one number per image and channel.
    */
   readonly findsAnything: boolean;
-  /** Storages that a kernel may touch. */
+  /** How many storages a kernel may bind. */
   readonly maxStorages: number;
   /** Elements of a storage that a loop can write parts of as if it were one; none, if not given. */
   readonly maxWhole?: number;
 }
 
-/** The elementwise tensor that an operation may compute while it reads it as its first input. */
+/** The elementwise tensor that an operation can compute in its prologue instead of reading it. */
 export function absorbedInput(node: Tensor, uses: Uses, target: Absorbing): Tensor | undefined {
   if (!target.fuses(node)?.input) return undefined;
   const x = target.findsAnything ? resolve(node.inputs[0]).source : node.inputs[0];
@@ -63,7 +63,7 @@ export function absorbedInput(node: Tensor, uses: Uses, target: Absorbing): Tens
   return isPossible ? x : undefined;
 }
 
-/** Whether everything that an elementwise tensor reads moves by one element a channel. */
+/** Whether all operands of an elementwise tensor have stride 1 along the channels. */
 function isChannelwise(node: Tensor, domain: Shape, uses: Uses): boolean {
   return node.inputs.every((x) => {
     if (uses.isInlined(x)) return isChannelwise(x, domain, uses);
@@ -72,7 +72,7 @@ function isChannelwise(node: Tensor, domain: Shape, uses: Uses): boolean {
   });
 }
 
-/** Whether the kernel that computes `source` can make the elementwise tensor `node` of it. */
+/** Whether the kernel of `source` can compute the elementwise tensor `node` in its epilogue. */
 export function absorbsOutput(
   source: Tensor,
   node: Tensor,
@@ -89,14 +89,14 @@ export function absorbsOutput(
     isPixelwise(node, source, node.shape, uses, target) && storages <= target.maxStorages;
 }
 
-/** Whether a tensor is needed for another one only. */
+/** Whether a tensor is used by another one only. */
 function leadsOnlyTo(x: Tensor, node: Tensor, uses: Uses): boolean {
   const [reader, ...others] = uses.readersOf(x);
   return !others.length && reader !== undefined &&
     (reader === node || (uses.isInlined(reader) && leadsOnlyTo(reader, node, uses)));
 }
 
-/** Whether what an elementwise tensor reads, beside `result`, lies so that it can be found. */
+/** Whether the other operands of an elementwise tensor are laid out as an epilogue can read them. */
 function isPixelwise(
   node: Tensor,
   result: Tensor,
@@ -120,7 +120,7 @@ function isPixelwise(
   });
 }
 
-/** The places in memory that are read to compute tensors, or for `node` its inputs. */
+/** Memory that is read to compute tensors, or the inputs of `node`. */
 function accesses(tensors: readonly Tensor[], uses: Uses, node?: Tensor): Set<string> {
   const all = new Set<string>();
   const visit = (x: Tensor) => {

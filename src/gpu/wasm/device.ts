@@ -20,6 +20,7 @@ import type { MemoryPlan } from "../describe.ts";
 import { lowerProgram } from "./lower.ts";
 import { compileProgram } from "./program.ts";
 import { CONTROL_BYTES, Player } from "./threads.ts";
+import { formatBytes } from "../../units.ts";
 
 const PAGE = 65536;
 /** As much as 32-bit addresses reach. */
@@ -116,8 +117,8 @@ export class WasmDevice implements Device {
       this.memory.grow(pages);
     } catch {
       throw new LimitError(
-        `Cannot take ${bytes} bytes for ${what}: ${this.#end} are taken, and WebAssembly gives ` +
-          `${MAX_BYTES} at the most`,
+        `Cannot take ${formatBytes(bytes)} for ${what}: ${formatBytes(this.#end)} are taken, and ` +
+          `WebAssembly gives ${formatBytes(MAX_BYTES)} at most`,
         ...[bytes, this.available] as const,
       );
     }

@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { MemoryPlan } from "../describe.ts";
+import { describeStorage, type Excess, type MemoryPlan } from "../describe.ts";
 import { type CompileOptions, DeviceError, noHalves } from "../device.ts";
 import { constantInputs, findPreparations } from "../compile/prepack.ts";
 import { fuse } from "../compile/fuse.ts";
@@ -13,6 +13,7 @@ import type { Graph } from "../graph.ts";
 import { Layout } from "../compile/buffer_layout.ts";
 import { planOffsets } from "../compile/memory_plan.ts";
 import { sizeOf } from "../../shape.ts";
+import { formatBytes } from "../../units.ts";
 import { simplify } from "../compile/simplify.ts";
 import type { Stage } from "../compile/stage.ts";
 import { type Storage, storageBytes } from "../storage.ts";
@@ -72,8 +73,11 @@ export function lowerProgram(device: WasmDevice, given: Graph, options: CompileO
   const bytes = own.reduce((sum, [node]) => sum + 4 * sizeOf(node.shape), temporary.size) +
     4 * (tapeLength(others) + (preparations.length ? tapeLength(preparations) : 0)) +
     scratch * device.threads;
-  const excess = bytes > device.available
-    ? { what: "it", wanted: bytes, limit: device.available, unit: "bytes of WebAssembly's memory" }
+  const excess: Excess | undefined = bytes > device.available
+    ? {
+      ...{ what: "it", wanted: bytes, limit: device.available },
+      ...{ unit: "bytes", scope: "of WebAssembly memory", largest: findLargest(layout) },
+    }
     : undefined;
   const memory = {
     ...{ bytes, temporary: temporary.size, unshared: layout.unshared },
@@ -82,6 +86,15 @@ export function lowerProgram(device: WasmDevice, given: Graph, options: CompileO
   return {
     ...{ graph, layout, stages, preparations, others, constants, temporary, scratch, memory },
   };
+}
+
+/** The largest tensor of a program in words. */
+function findLargest({ named, lifetimes }: Layout): string {
+  const [largest] = [
+    ...[...named].map(([x, name]) => ({ key: x, name, size: 4 * sizeOf(x.shape) })),
+    ...lifetimes.map(({ key, size }) => ({ key, name: undefined, size })),
+  ].sort((a, b) => b.size - a.size);
+  return `${formatBytes(largest.size)} for ${describeStorage(largest.key, largest.name)}`;
 }
 
 function lowerStage(stage: Stage, target: WasmTarget): readonly WasmKernel[] {

@@ -21,6 +21,7 @@ import type { MemoryPlan } from "../describe.ts";
 import { lowerProgram } from "./lower.ts";
 import { compileProgram } from "./program.ts";
 import { Tuner, type Tuning } from "./tuner.ts";
+import { formatBytePair, formatBytes } from "../../units.ts";
 
 /** Limits that are raised to what the adapter has. */
 const LIMITS = [
@@ -170,13 +171,14 @@ export class GpuDevice implements Device {
   allocate(label: string, bytes: number, usage: number): GPUBuffer {
     const size = bufferSize(bytes), { maxBufferSize } = this.device.limits;
     if (size > maxBufferSize) {
+      const [wanted, allowed] = formatBytePair(size, maxBufferSize);
       throw new LimitError(
-        `Cannot allocate ${size} bytes for ${label}: ${this.name} allows ${maxBufferSize} a buffer`,
+        `Cannot allocate ${wanted} for ${label}: ${this.name} allows ${allowed} in a buffer`,
         ...[size, maxBufferSize] as const,
       );
     }
     return this.guard(
-      `allocating ${size} bytes for ${label}`,
+      `allocating ${formatBytes(size)} for ${label}`,
       () => this.device.createBuffer({ label, size, usage }),
     ).result;
   }

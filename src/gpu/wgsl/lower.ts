@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Excess, MemoryPlan } from "../describe.ts";
+import { describeStorage, type Excess, type MemoryPlan } from "../describe.ts";
 import type { CompileOptions } from "../device.ts";
 import { constantInputs, findPreparations } from "../compile/prepack.ts";
 import { fuse } from "../compile/fuse.ts";
@@ -13,7 +13,7 @@ import type { Graph } from "../graph.ts";
 import { halve } from "../compile/mixed_precision.ts";
 import { Layout } from "../compile/buffer_layout.ts";
 import { type Plan, planMemory } from "../compile/memory_plan.ts";
-import { formatShape, sizeOf } from "../../shape.ts";
+import { sizeOf } from "../../shape.ts";
 import { simplify } from "../compile/simplify.ts";
 import type { Placements, Stage } from "../compile/stage.ts";
 import { Scratch, type Storage, storageBytes } from "../storage.ts";
@@ -118,23 +118,23 @@ function planBytes(
   const sizes = own.map(([node]) => bufferSize(4 * sizeOf(node.shape)));
   const temporary = slots.reduce((sum, size) => sum + bufferSize(size), 0);
   const describe = (storage: Storage) =>
-    storage instanceof Scratch
-      ? "an intermediate result"
-      : `a tensor ${formatShape(storage.shape)}`;
+    describeStorage(storage, storage instanceof Scratch ? undefined : layout.named.get(storage));
   const candidates: Excess[] = [
     ...own.map(([node], i): [Storage, number] => [node, sizes[i]]),
     ...layout.lifetimes.map(({ key, size }): [Storage, number] => [key, size]),
   ].map(([storage, wanted]) => ({
-    ...{ what: describe(storage), wanted, limit: limits.maxBufferSize, unit: "bytes in a buffer" },
+    ...{ what: describe(storage), wanted, limit: limits.maxBufferSize },
+    ...{ unit: "bytes", scope: "in a buffer" },
   }));
   for (const { label, bindings, workgroups } of kernels) {
     for (const binding of bindings) {
       const what = describe(binding.storage), wanted = bindingBytes(binding);
       const limit = 4 * target.maxBindingElements;
-      candidates.push({ what, wanted, limit, unit: "bytes in a binding" });
+      candidates.push({ what, wanted, limit, unit: "bytes", scope: "in a binding" });
     }
     const limit = limits.maxComputeWorkgroupsPerDimension;
-    candidates.push({ what: label, wanted: Math.max(...workgroups), limit, unit: "workgroups" });
+    const wanted = Math.max(...workgroups);
+    candidates.push({ what: label, wanted, limit, unit: "workgroups", scope: "in a dispatch" });
   }
   const excess = candidates.filter(({ wanted, limit }) => wanted > limit)
     .sort((a, b) => b.wanted / b.limit - a.wanted / a.limit)[0];

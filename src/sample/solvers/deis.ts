@@ -18,7 +18,7 @@ export const makeDeis = (order: number, lowerOrderFinal = true): Solver => ({
   summary: "exponential integrator of the noise, from three estimates, Zhang and Chen 2022",
   ...{ order, evaluations: 1, isStochastic: false },
   ...{ kind: "noZero", isUneven: true, takesZeroSnr: false, takes: [] },
-  usual: { spacing: "linspace" },
+  defaults: { spacing: "linspace" },
   plan: (steps, schedule) =>
     steps.map(({ from, to }, i) => {
       const estimate = noiseOf(from, schedule), n = steps.length;

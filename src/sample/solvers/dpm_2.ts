@@ -41,7 +41,7 @@ const last = (step: Step): Evaluation => ({ at: step.from, next: { x: straight(s
 const traits: Traits = {
   ...{ order: 2, evaluations: 2, isStochastic: false },
   ...{ kind: "continuous", isUneven: true, takesZeroSnr: false, takes: [] },
-  usual: { spacing: "linspace" },
+  defaults: { spacing: "linspace" },
 };
 
 /** The midpoint method. */

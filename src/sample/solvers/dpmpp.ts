@@ -116,7 +116,7 @@ export const makeDpm = (
 ): Solver => ({
   ...{ name, summary, order: convergence, evaluations: 1, isStochastic: config.isStochastic },
   ...{ kind: "noZero", isUneven: true, takesZeroSnr: config.predicts !== "epsilon", takes: [] },
-  usual: { spacing: "linspace", ...(config.order > 1 ? { steps: 20 } : {}) },
+  defaults: { spacing: "linspace", ...(config.order > 1 ? { steps: 20 } : {}) },
   plan: (steps) => planDpm(steps, config),
 });
 

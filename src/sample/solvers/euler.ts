@@ -13,6 +13,6 @@ export const euler: Solver = {
   summary: "Euler's method, Karras et al. 2022",
   ...{ order: 1, evaluations: 1, isStochastic: false },
   ...{ kind: "continuous", isUneven: true, takesZeroSnr: true, takes: [] },
-  usual: { spacing: "linspace" },
+  defaults: { spacing: "linspace" },
   plan: (steps) => steps.map((step) => ({ at: step.from, next: { x: straight(step) } })),
 };

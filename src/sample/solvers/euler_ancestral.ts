@@ -26,7 +26,7 @@ export const eulerAncestral: Solver = {
   summary: "Euler's method with fresh noise at every step",
   ...{ order: 1, evaluations: 1, isStochastic: true },
   ...{ kind: "continuous", isUneven: true, takesZeroSnr: true, takes: [] },
-  usual: { spacing: "linspace" },
+  defaults: { spacing: "linspace" },
   plan: (steps) =>
     steps.map(({ from, to }) => {
       const { down, up } = splitNoise({ from, to });

@@ -58,7 +58,7 @@ const plan: Solver["plan"] = (steps, schedule, options) =>
 const traits: Traits = {
   ...{ order: 2, evaluations: 2, isStochastic: false },
   ...{ kind: "continuous", isUneven: true, takesZeroSnr: false, takes: ["churn"] },
-  usual: { spacing: "linspace" },
+  defaults: { spacing: "linspace" },
 };
 
 /** Heun's method over timesteps, or other noise levels. */
@@ -74,6 +74,6 @@ export const edm: Solver = {
   name: "edm",
   summary: "Heun's method over Karras' noise levels, 18 steps, Karras et al. 2022",
   ...traits,
-  usual: { spacing: "linspace", sigmas: "karras", steps: 18 },
+  defaults: { spacing: "linspace", sigmas: "karras", steps: 18 },
   plan,
 };

@@ -17,7 +17,7 @@ export const lcm: Solver = {
   summary: "few steps of networks distilled for them, Luo et al. 2023",
   ...{ order: 1, evaluations: 1, isStochastic: true },
   ...{ kind: "integer", isUneven: true, takesZeroSnr: true, takes: [] },
-  usual: { spacing: "trailing", steps: 4 },
+  defaults: { spacing: "trailing", steps: 4 },
   plan: (steps, schedule) =>
     steps.map(({ from }, i) => {
       const to = steps[i + 1]?.from ?? schedule.levelAt(-1);

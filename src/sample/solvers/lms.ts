@@ -17,7 +17,7 @@ export const lms: Solver = {
   summary: "linear multistep method, from the last four slopes",
   ...{ order: ORDER, evaluations: 1, isStochastic: false },
   ...{ kind: "continuous", isUneven: true, takesZeroSnr: false, takes: [] },
-  usual: { spacing: "linspace" },
+  defaults: { spacing: "linspace" },
   plan: (steps) =>
     steps.map(({ from, to }, i) => {
       // The slope of x_0 + σ ε by σ is ε.

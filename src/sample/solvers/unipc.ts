@@ -80,7 +80,7 @@ export const makeUniPc = (config: UniPcConfig): Solver => ({
   order: config.lowerOrderFinal ?? true ? 2 : config.order + 1,
   ...{ evaluations: 1, isStochastic: false },
   ...{ kind: "noZero", isUneven: true, takesZeroSnr: false, takes: [] },
-  usual: { spacing: "linspace" },
+  defaults: { spacing: "linspace" },
   plan(steps) {
     const { predicts = "sample", uncorrected = [], lowerOrderFinal = true } = config;
     const n = steps.length;

@@ -126,7 +126,7 @@ Deno.test("gunzip() stops at its limit, for all members together", async () => {
     await assertRejects(
       () => gunzip(inMemory(bytes), "Cannot read x", 1e6),
       InputError,
-      "Cannot read x: it unpacks to more than 1000000 bytes",
+      "Cannot read x: it unpacks to more than 1.00 MB",
     );
   }
 });

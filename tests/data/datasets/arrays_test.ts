@@ -356,7 +356,7 @@ Deno.test("CIFAR's records are labels and planes of color", async () => {
 Deno.test("files that are not CIFAR's are refused", () => {
   const good = cifarFile([[1]]);
   const cases: [Uint8Array<ArrayBuffer>, string][] = [
-    [good.slice(0, -1), "data_batch_1.bin has 3072 bytes, which is no whole number of records"],
+    [good.slice(0, -1), "data_batch_1.bin has 3,072 bytes, which is no whole number of records"],
     [new Uint8Array(), "data_batch_1.bin has 0 bytes"],
     [good.with(0, 10), "image 0 has the label 10, but there are 10 classes"],
   ];

@@ -1,0 +1,52 @@
+// deno-lint-ignore-file no-console -- printing is what it does
+/**
+ * What guidance does to the pictures of a class-conditional model of digits: the share in which a
+ * classifier sees the class that was asked for, and the Fréchet distance to the test set in its
+ * features, for several scales:
+ *
+ *     deno task bench:classes --model runs/digits [--count 2048] [--guidance 1,2,4] [--threads N]
+ *
+ * @module
+ */
+
+import { parseArgs } from "@std/cli/parse-args";
+import { openModel } from "../src/cli/run/open_model.ts";
+import { type DeviceKind, openDevice } from "../src/gpu/open.ts";
+import { guided } from "../src/sample/guidance/guided.ts";
+import { Sampler } from "../src/sample/sampler.ts";
+import { FEATURES } from "./classifier.ts";
+import { fitGaussian, frechetDistance } from "./frechet.ts";
+import { benchCache, openJudge, pick } from "./judge.ts";
+
+const flags = parseArgs(Deno.args, {
+  string: ["model", "count", "guidance", "cache", "device", "threads", "steps"],
+});
+const count = Number(flags.count ?? 2048), steps = Number(flags.steps ?? 20);
+const scales = String(flags.guidance ?? "1,2,4").split(",").map(Number);
+const model = await openModel(String(flags.model));
+using device = await openDevice((flags.device ?? "cpu") as DeviceKind, {
+  ...(flags.threads ? { threads: Number(flags.threads) } : {}),
+});
+const { classifier, test } = await openJudge(device, String(flags.cache ?? benchCache));
+const { features } = await classifier.classify((await pick(test, test.count)).images);
+const target = fitGaussian(features, FEATURES);
+const labels = Array.from({ length: count }, (_, i) => i % 10);
+console.log(`${count} images, dpmpp_2m_sde in ${steps} steps, of ${flags.model}:\n`);
+console.log("| guidance | class asked for | Fréchet distance |\n| --- | --- | --- |");
+for (const scale of scales) {
+  using sampler = await Sampler.create(device, model, {
+    ...{ method: "dpmpp_2m_sde", steps, batchSize: 64 },
+    wrap: scale === 1 ? [] : [guided({ scale })],
+  });
+  const { data } = await sampler.sample({
+    ...{ count, seed: 0, labels },
+    onProgress(done, total) {
+      if (done % 20 === 0) console.error(`guidance ${scale}: step ${done} of ${total}`);
+    },
+  });
+  const seen = await classifier.classify(data);
+  const right = seen.digits.filter((digit, i) => digit === labels[i]).length / count;
+  const distance = frechetDistance(fitGaussian(seen.features, FEATURES), target);
+  console.log(`| ${scale} | ${(100 * right).toFixed(1)} % | ${distance.toFixed(2)} |`);
+}
+classifier[Symbol.dispose]();

@@ -107,6 +107,9 @@ export {
   measureBound,
   measureDensity,
 } from "./src/sample/likelihood.ts";
+export { autoguided } from "./src/sample/guidance/autoguided.ts";
+export type { GuidanceOptions } from "./src/sample/guidance/extrapolate.ts";
+export { guided } from "./src/sample/guidance/guided.ts";
 export { makeGrid, type Picture } from "./src/sample/pixels.ts";
 export { interpolate, type NoiseOptions, startNoise, vary } from "./src/sample/interpolate.ts";
 export type { MethodOptions, SigmaSpacing } from "./src/sample/options.ts";

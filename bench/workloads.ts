@@ -42,7 +42,7 @@ export interface Workload extends Disposable {
 
 /** The networks that peers are measured on, 32 × 32 each. */
 const networkOf = (fields: Fields) => denoisingNetwork({ network: parseNetwork(fields) });
-const networks: Record<string, DenoisingNetwork> = {
+export const networks: Record<string, DenoisingNetwork> = {
   small: networkOf({
     ...{ sample_size: 32, in_channels: 1, out_channels: 1, block_out_channels: [32, 64, 64] },
     ...{ layers_per_block: 1, norm_num_groups: 8, attention_head_dim: null },

@@ -25,6 +25,8 @@ export interface Condition {
   readonly dtype: DType;
   /** The number, in all elements, that stands for "none"; without it the condition must be given. */
   readonly none?: number;
+  /** The number, in all elements, that is taken where none is given, such as a scale. */
+  readonly default?: number;
   /** For classes and tokens: values are integers from 0 to this, exclusive. */
   readonly below?: number;
 }

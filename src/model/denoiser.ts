@@ -30,7 +30,7 @@ export function conditionsOf(
 ): Conditions {
   const conditions = network.conditions(item), { labels } = conditions;
   const none = classes?.length;
-  if (none === undefined || labels?.below === undefined || none >= labels.below) return conditions;
+  if (none === undefined || none + 1 !== labels?.below) return conditions;
   return { ...conditions, labels: { ...labels, none } };
 }
 

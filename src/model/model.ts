@@ -112,22 +112,28 @@ export function parseModel(bytes: Uint8Array<ArrayBuffer>, what = "the model"): 
         "folder",
     );
   }
+  const parsed = parseNetwork(parseJson(network, `the network of ${what}`));
+  const names = classes === undefined ? formerClasses(parsed, card) : parseWith(
+    z.array(z.string()),
+    parseJson(classes, `the classes of ${what}`),
+    `classes of ${what}`,
+  );
   return assembleModel(
-    parseNetwork(parseJson(network, `the network of ${what}`)),
+    parsed,
     parseSchedule(parseJson(schedule ?? "{}", `the schedule of ${what}`)),
     tensors,
     what,
-    {
-      card,
-      ...(classes === undefined ? {} : {
-        classes: parseWith(
-          z.array(z.string()),
-          parseJson(classes, `the classes of ${what}`),
-          `classes of ${what}`,
-        ),
-      }),
-    },
+    { card, ...(names ? { classes: names } : {}) },
   );
+}
+
+/** Numbers for names where version 0.1.0 trained with label dropout: the last class is "none". */
+function formerClasses(network: Network, { training }: Model["card"]): string[] | undefined {
+  const isDropped = /"label_dropout":(?!0[,}])/.test(training ?? "");
+  if (!isDropped || network.kind !== "denoiser") return undefined;
+  const { labels } = network.conditions(network.itemShape.map((n) => n ?? 1));
+  return labels?.below && Array.from({ length: labels.below - 1 }, (_, i) => String(i)) ||
+    undefined;
 }
 
 function parseJson(text: string, what: string): unknown {

@@ -60,13 +60,13 @@ export function checkConditions(conditions: Conditions, options: Given, count: n
 
 function checkCondition(
   name: string,
-  { shape, none, below }: Condition,
+  { shape, none, below, default: usual = none }: Condition,
   values: ArrayLike<number> | undefined,
   count: number,
 ): void {
   const each = sizeOf(shape), isLabels = name === "labels" && below !== undefined;
   if (!values) {
-    if (none !== undefined) return;
+    if (usual !== undefined) return;
     throw new InputError(
       isLabels
         ? `The model has ${below} classes: give a label for each image`
@@ -102,10 +102,11 @@ export function writeConditions(
   { count, first, here }: { readonly count: number; readonly first: number; readonly here: number },
 ): void {
   const values = given(options);
-  for (const [name, { shape, none = 0 }] of Object.entries(conditions)) {
+  for (const [name, condition] of Object.entries(conditions)) {
+    const { shape } = condition, usual = condition.default ?? condition.none ?? 0;
     const buffer = buffers[inputOf(name)], each = sizeOf(shape), all = values[name];
     if (!buffer) continue;
-    const row = new Float64Array(buffer.length).fill(none);
+    const row = new Float64Array(buffer.length).fill(usual);
     for (let i = 0; all && i < here; i++) {
       const from = all.length === count * each ? (first + i) * each : 0;
       for (let k = 0; k < each; k++) row[i * each + k] = all[from + k];

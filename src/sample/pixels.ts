@@ -20,10 +20,11 @@ export interface Picture {
 const SHOWN = [1, 3];
 
 /**
- * The images side by side in a grid that is as square as it can be.
+ * The images side by side in a grid, row by row.
  *
  * @param scale Side of the square that a pixel becomes. @default {1}
  * @param gap Pixels between the images, before scaling. @default {1}
+ * @param columns Of the grid; by default those that make it as square as it can be.
  * @throws {InputError} If the items are no pictures.
  * @throws {RangeError} If they have neither one channel nor three.
  *
@@ -35,10 +36,13 @@ const SHOWN = [1, 3];
  * console.log(makeGrid(images).width); // 2 * 8 + 3 * 1
  * ```
  */
-export function makeGrid(images: Samples, scale = 1, gap = 1): Picture {
-  const { count } = images,
-    { height, width } = pictureSize(images),
-    columns = Math.ceil(Math.sqrt(count));
+export function makeGrid(
+  images: Samples,
+  scale = 1,
+  gap = 1,
+  columns: number = Math.ceil(Math.sqrt(images.count)),
+): Picture {
+  const { count } = images, { height, width } = pictureSize(images);
   const rows = Math.ceil(count / columns);
   const outWidth = (columns * (width + gap) + gap) * scale;
   const outHeight = (rows * (height + gap) + gap) * scale;

@@ -122,6 +122,14 @@ export function tinyModel(channels = 1): Model {
   return { ...model, parameters: model.parameters.map((x, i) => x + 0.1 * Math.sin(i)) };
 }
 
+/** The same network with classes of these names, and a "none" if asked for. */
+export function classModel(names: readonly string[], hasNone = true): Model {
+  const { network, schedule } = tinyModel(), count = names.length + Number(hasNone);
+  const fields = { ...network.config, num_class_embeds: count };
+  const model = initializeModel(parseNetwork(fields), { num_train_timesteps: 10 }, 0, names);
+  return { ...model, schedule, parameters: model.parameters.map((x, i) => x + 0.1 * Math.sin(i)) };
+}
+
 /** The same as a file. */
 export const tinyModelFile = (channels = 1): Uint8Array<ArrayBuffer> =>
   serializeModel(tinyModel(channels));

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { createSampler } from "../../src/cli/commands/sample.ts";
+import { createSampler } from "../../src/cli/commands/samplers.ts";
 import { LimitError } from "../../src/gpu/device.ts";
 import { Sampler } from "../../src/sample/sampler.ts";
 import { openGpu } from "../device.ts";

@@ -74,7 +74,11 @@ export const editFlags = {
     value: "IMAGE",
     help: "generate --other-class where this image is white",
   },
-  "other-class": { kind: "integer", min: 0, help: "class to generate in --region" },
+  "other-class": {
+    kind: "text",
+    value: "NAME,...",
+    help: "classes in --region, names or numbers, in turns",
+  },
 } as const satisfies Record<string, Flag>;
 
 /** The flags that were given. */
@@ -144,7 +148,7 @@ export async function readEdit(
         : {}),
       conditions: {
         ...(mask && picture ? { mask, known: picture.data } : {}),
-        ...(painted ? { region: painted.values, otherLabels: [flags["other-class"]!] } : {}),
+        ...(painted ? { region: painted.values } : {}),
       },
     },
     ...(picture && flags.variation !== undefined

@@ -17,7 +17,7 @@ import type { Samples } from "../../sample/options.ts";
 import type { Dataset } from "../../data/dataset.ts";
 import { heldBack, openDataset } from "../data/data.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
-import { loadModel } from "../terminal/files.ts";
+import { openModel } from "../run/open_model.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { parseImages } from "./image_options.ts";
 import { formatLeft, print, Progress } from "../terminal/progress.ts";
@@ -97,7 +97,7 @@ export async function evalCommand(args: readonly string[]): Promise<void> {
   if (by === "vlb" && flags.steps !== undefined) {
     throw new InputError("--steps is for the ODE: the bound takes every timestep");
   }
-  const model = await loadModel(place), { network } = model;
+  const model = await openModel(place), { network } = model;
   const [height, width, channels] = network.itemShape;
   const size = height && width ? [height, width] : null;
   using progress = new Progress();

@@ -13,7 +13,8 @@ import { Trainer } from "../../train/trainer.ts";
 import { describeExcess } from "../../gpu/describe.ts";
 import { GpuDevice } from "../../gpu/wgsl/device.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
-import { loadModel } from "../terminal/files.ts";
+import { openModel } from "../run/open_model.ts";
+import { classesOf } from "./class_flags.ts";
 import { type Flag, type Flags, parseFlags } from "../terminal/flags.ts";
 import { print, Progress } from "../terminal/progress.ts";
 import { formatBytes } from "../../units.ts";
@@ -44,16 +45,26 @@ async function describeModel(
   place: string,
   flags: Flags<typeof infoFlags>,
 ): Promise<Record<string, unknown>> {
-  const model = await loadModel(place), { network, schedule, classes, card } = model;
+  const model = await openModel(place), { network, schedule, card } = model;
   return {
     parameters: network.layout.count,
     "weights": formatBytes(4 * network.layout.count),
     "memory to train": await planTraining(model, flags),
     network: network.className,
-    ...(classes ? { classes } : {}),
+    ...describeClasses(model),
     ...network.config,
     ...schedule,
     ...card,
+  };
+}
+
+/** Names and "none", which `--class` takes. */
+function describeClasses(model: Model): Record<string, unknown> {
+  const shape = model.network.itemShape.map((n) => n ?? 1), known = classesOf(model, shape);
+  if (!known) return {};
+  return {
+    classes: model.classes ? known.names : known.names.length,
+    "class none": known.none === undefined ? "no: trained without label dropout" : "yes",
   };
 }
 

@@ -8,14 +8,16 @@ import { InputError } from "../../errors.ts";
 import { interpolate, startNoise } from "../../sample/interpolate.ts";
 import type { Samples } from "../../sample/options.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
-import { loadModel, readFile, refuseStdin } from "../terminal/files.ts";
+import { readFile, refuseStdin } from "../terminal/files.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED } from "../run/interruption.ts";
+import { openModel } from "../run/open_model.ts";
 import { checkFits, checkOutput, readPicture, writeImages } from "../media/picture_files.ts";
 import { print, printError, Progress } from "../terminal/progress.ts";
-import { invert } from "./invert.ts";
-import { checkLabel, createSampler, sampleFlags, shapeOf } from "./sample.ts";
-import { checkPreview, watch } from "../terminal/sampling_run.ts";
+import { classesOf, classFlags, planClasses } from "./class_flags.ts";
+import { sampleFlags, shapeOf } from "./sample.ts";
+import { createSampler, invert } from "./samplers.ts";
+import { checkPreview, join, watch } from "../terminal/sampling_run.ts";
 
 /** The flags of `interpolate`. */
 export const interpolateFlags = {
@@ -40,7 +42,7 @@ export const interpolateFlags = {
     default: "50; 100 with --images",
     help: "DDIM steps",
   },
-  label: sampleFlags.label,
+  ...classFlags,
   out: {
     kind: "text",
     value: "PATH",
@@ -64,13 +66,17 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
   }
   const ends = readPair(flags.seeds ?? flags.images!, flags.seeds ? "seeds" : "images");
   if (flags.images !== undefined) ends.forEach((path) => refuseStdin(path, "an image"));
-  const output = await checkOutput(out), loaded = await loadModel(place);
+  const output = await checkOutput(out), loaded = await openModel(place);
   // Clipping cannot be inverted.
   const unclipped = { ...loaded.schedule, clipSample: false, thresholding: false };
   const model = flags.images === undefined ? loaded : { ...loaded, schedule: unclipped };
   const shape = shapeOf(model, place);
-  await checkFits(output, { count, shape });
-  checkLabel(flags.label, model.network.conditions(shape).labels?.below ?? null);
+  // A way for each class.
+  const classes = planClasses(flags, classesOf(model, shape), place, {
+    ...{ count: undefined, usual: 1, seed: 0 },
+  });
+  const { count: ways, columns } = classes, total = ways * count;
+  await checkFits(output, { count: total, shape }, columns);
   const given: Samples[] | undefined = flags.images === undefined
     ? undefined
     : await Promise.all(ends.map(async (path) => readPicture(await readFile(path), path, shape)));
@@ -79,37 +85,52 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
 
   using progress = new Progress();
   using device = await openForCommand(flags, progress);
+  if (classes.notice) progress.say(`class: ${classes.notice}`);
   progress.update(`compiling for ${device.name}`);
+  /** The classes of images of all ways, each `n` images long. */
   const labels = (n: number) =>
-    flags.label === undefined ? {} : { labels: new Array(n).fill(flags.label) };
+    classes.labels ? { labels: new Array(n).fill(classes.labels).flat() } : {};
   const noise = given
-    ? await invert(device, model, steps, given, {
-      ...labels(2),
-      onProgress: (done, total) => progress.update(`inverting: step ${done} of ${total}`),
-    })
-    : ends.map((seed) => startNoise(shape, { seed: Number(seed) }));
-  const start = interpolate(noise[0], noise[1], count);
-  const batchSize = Math.min(count, 64);
+    ? split(
+      await invert(device, model, steps, join(given.flatMap((end) => new Array(ways).fill(end))), {
+        ...labels(2),
+        onProgress: (done, total) => progress.update(`inverting: step ${done} of ${total}`),
+      }),
+      1,
+    )
+    : ends.flatMap((seed) => new Array(ways).fill(startNoise(shape, { seed: Number(seed) })));
+  const found = noise.slice(0, ways).map((from, way) =>
+    split(interpolate(from, noise[ways + way], count), 1)
+  );
+  const start = join(found[0].flatMap((_, k) => found.map((way) => way[k])));
+  const batchSize = Math.min(total, 64);
   using sampler = await createSampler(device, model, { method: "ddim", steps, batchSize });
-  const watched = await watch(sampler, "grid", flags.preview ?? false, progress, {
-    ...{ count, start },
+  const { images, isStopped } = await watch(sampler, "grid", flags.preview ?? false, progress, {
+    ...{ count: total, start },
     ...labels(count),
   });
-  if (!watched.images.count) return INTERRUPTED;
+  if (!images.count) return INTERRUPTED;
   const [from, to] = ends, provenance = { model: place, from, to, steps, sampler: "ddim" };
-  const images = watched.images, each = images.data.length / images.count;
-  const frames = Array.from({ length: images.count }, (_, i) => ({
-    ...images,
-    ...{ count: 1, data: images.data.slice(i * each, (i + 1) * each) },
-  }));
+  const arrangement = {
+    columns,
+    classes: classes.names && new Array(count).fill(classes.names).flat(),
+  };
+  const frames = split(images, ways);
   const written = output.kind === "animation"
-    ? await writeImages(output, frames[frames.length - 1], frames.slice(0, -1), provenance)
-    : await writeImages(output, images, [], provenance);
+    ? await writeImages(output, frames.pop()!, frames, provenance, arrangement)
+    : await writeImages(output, images, [], provenance, arrangement);
   progress.clear();
   const tell = output.isStream ? printError : print;
   tell(`${written}: ${images.count} images from ${from} to ${to}`);
-  return watched.isStopped ? INTERRUPTED : 0;
+  return isStopped ? INTERRUPTED : 0;
 }
+
+/** Images in parts of so many. */
+const split = ({ count, shape, data }: Samples, each: number): Samples[] =>
+  Array.from({ length: Math.ceil(count / each) }, (_, i) => {
+    const size = data.length / count, part = data.slice(i * each * size, (i + 1) * each * size);
+    return { count: part.length / size, shape, data: part };
+  });
 
 function readPair(text: string, name: string): [string, string] {
   const parts = text.split(",").map((part) => part.trim());

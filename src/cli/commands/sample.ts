@@ -5,14 +5,12 @@
  */
 
 import { InputError } from "../../errors.ts";
-import { type Device, LimitError, type Precision } from "../../gpu/device.ts";
+import type { Precision } from "../../gpu/device.ts";
 import type { Model } from "../../model/model.ts";
 import type { Shape } from "../../shape.ts";
 import { NoiseSchedule } from "../../diffusion/schedule.ts";
 import { shippedModels } from "../../model/pretrained.ts";
-import type { SamplerOptions } from "../../sample/options.ts";
 import { defaultMethod, type MethodName, methods } from "../../sample/solvers/mod.ts";
-import { Sampler } from "../../sample/sampler.ts";
 import { makeUpdateTable } from "../../sample/timesteps.ts";
 import {
   checkDeviceFlags,
@@ -20,13 +18,15 @@ import {
   openForCommand,
   precisionFlag,
 } from "../terminal/device.ts";
-import { loadModel } from "../terminal/files.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED } from "../run/interruption.ts";
+import { openModel } from "../run/open_model.ts";
 import { checkFits, checkOutput, writeImages } from "../media/picture_files.ts";
 import { debugProgram } from "../run/profile.ts";
+import { classesOf, classFlags, planClasses, readClasses } from "./class_flags.ts";
 import { editFlags, readEdit } from "./edit.ts";
-import { invert } from "./invert.ts";
+import { guidanceFlags, planGuidance } from "./guidance_flags.ts";
+import { createSampler, invert } from "./samplers.ts";
 import { vary } from "../../sample/interpolate.ts";
 import { describeOptions, listMethods, readOptions, samplerFlags } from "./sampler_flags.ts";
 import { checkPreview, watch } from "../terminal/sampling_run.ts";
@@ -34,6 +34,8 @@ import { print, printError, Progress } from "../terminal/progress.ts";
 
 /** The largest batch. */
 const MAX_BATCH = 64;
+/** Images where nobody says how many. */
+const USUAL_COUNT = 16;
 
 /** The flags of `sample`. */
 export const sampleFlags = {
@@ -45,7 +47,13 @@ export const sampleFlags = {
       shippedModels.join(", ")
     }), a .safetensors file, or the folder of a training or of a diffusers checkpoint`,
   },
-  count: { kind: "integer", min: 1, max: 1_000_000, default: 16, help: "number of images" },
+  count: {
+    kind: "integer",
+    min: 1,
+    max: 1_000_000,
+    default: `${USUAL_COUNT}, more for more classes`,
+    help: "number of images",
+  },
   ...samplerFlags,
   seed: {
     kind: "integer",
@@ -54,7 +62,8 @@ export const sampleFlags = {
     default: 0,
     help: "random seed; image k of a seed does not depend on --count",
   },
-  label: { kind: "integer", min: 0, help: "class to generate, for class-conditional models" },
+  ...classFlags,
+  ...guidanceFlags,
   out: {
     kind: "text",
     value: "PATH",
@@ -81,57 +90,57 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   }
   checkDeviceFlags(flags);
   checkPreview(flags.preview);
-  const { count = 16, seed = 0, out = "samples.png", model: place = "mnist" } = flags;
+  const { seed = 0, out = "samples.png", model: place = "mnist" } = flags;
   const output = await checkOutput(out);
-  const loaded = await loadModel(place);
-  const shape = shapeOf(loaded, place);
+  const loaded = await openModel(place), shape = shapeOf(loaded, place);
   using progress = new Progress();
   const edit = await readEdit(flags, shape, flags.sampler as MethodName | undefined, progress);
   const { variation } = edit;
-  const method = edit.sampler.method ?? (variation ? "ddim" : undefined) ??
-    (flags.sampler ?? defaultMethod) as MethodName;
   if (variation && flags.sampler && flags.sampler !== "ddim") {
     throw new InputError(
       "--variation samples with ddim: leave out --sampler",
     );
   }
+  const method = edit.sampler.method ?? (variation ? "ddim" : undefined) ??
+    (flags.sampler ?? defaultMethod) as MethodName;
   // Clipping cannot be inverted.
   const model = variation
     ? { ...loaded, schedule: { ...loaded.schedule, clipSample: false, thresholding: false } }
     : loaded;
   const options = { ...readOptions(flags), ...edit.sampler };
-  const asked = flags.steps ?? edit.sampler.steps;
-  await checkFits(output, { count, shape });
-  const classes = model.network.conditions(shape).labels?.below ?? null;
-  checkLabel(flags.label, classes);
-  if (flags.region !== undefined) checkLabel(flags["other-class"], classes, "other-class");
+  const asked = flags.steps ?? edit.sampler.steps, classes = classesOf(model, shape);
+  const plan = planClasses(flags, classes, place, { count: flags.count, usual: USUAL_COUNT, seed });
+  const { count, labels, names, columns } = plan;
+  await checkFits(output, { count, shape }, columns);
+  const guidance = await planGuidance(flags, { model, place, shape, classes, plan });
+  const other = flags["other-class"];
+  const others = other === undefined ? [] : readClasses("other-class", other, classes, place);
   // Invalid options are reported before the device is opened and prints its notes.
-  const plan = makeUpdateTable(
+  const table = makeUpdateTable(
     methods[method],
     new NoiseSchedule(model.schedule),
     asked,
     options,
   );
-  const steps = plan.filter(({ endsStep = true }) => endsStep).length;
+  const steps = table.filter(({ endsStep = true }) => endsStep).length;
 
   using device = await openForCommand(flags, progress);
+  if (plan.notice) progress.say(`class: ${plan.notice}`);
   progress.update(`compiling for ${device.name}`);
   const batchSize = Math.ceil(count / Math.ceil(count / MAX_BATCH));
   const began = performance.now();
   using sampler = await createSampler(device, model, {
     ...options,
     ...(asked === undefined ? {} : { steps: asked }),
-    ...{ method, batchSize, wrap: edit.wrap },
+    ...{ method, batchSize, wrap: [...guidance.wrap, ...edit.wrap] },
     precision: (flags.precision ?? "f32") as Precision,
   });
   debugProgram(progress, sampler.describe());
-  const labels = (n: number) =>
-    flags.label === undefined ? {} : { labels: new Array(n).fill(flags.label) };
   const start = variation && vary(
-    (await invert(device, model, steps, [variation.of], {
-      ...labels(1),
+    await invert(device, model, steps, variation.of, {
+      ...(labels ? { labels: labels.slice(0, 1) } : {}),
       onProgress: (done, total) => progress.update(`inverting: step ${done} of ${total}`),
-    }))[0],
+    }),
     variation.amount,
     { seed, count },
   );
@@ -143,16 +152,23 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     {
       ...{ count, seed, ...edit.sample },
       ...(start ? { start } : {}),
-      ...labels(count),
+      ...(labels ? { labels } : {}),
+      conditions: {
+        ...guidance.conditions,
+        ...edit.sample.conditions,
+        ...(others.length
+          ? { other_labels: Array.from({ length: count }, (_, k) => others[k % others.length]) }
+          : {}),
+      },
     },
   );
   if (!images.count) return INTERRUPTED;
   const written = await writeImages(output, edit.finish(images), frames, {
     ...{ model: place, seed, steps, sampler: method },
     ...describeOptions(readOptions(flags)),
-    ...edit.provenance,
+    ...{ ...guidance.facts, ...edit.provenance },
     ...(isStopped ? { interrupted: "yes" } : {}),
-  });
+  }, { columns, classes: names });
   progress.clear();
   const seconds = ((performance.now() - began) / 1000).toFixed(1);
   const made = isStopped ? `${images.count} of ${count}` : `${count}`;
@@ -170,37 +186,4 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
 export function shapeOf({ network: { itemShape } }: Model, place: string): Shape {
   if (itemShape.every((n) => n !== null)) return itemShape;
   throw new InputError(`Cannot sample from ${place}: its configuration has no sample_size`);
-}
-
-/** Compiles a sampler, halving the batch until it fits the device. */
-export async function createSampler(
-  device: Device,
-  model: Model,
-  options: SamplerOptions & { readonly batchSize: number },
-): Promise<Sampler> {
-  try {
-    return await Sampler.create(device, model, options);
-  } catch (error) {
-    if (!(error instanceof LimitError) || options.batchSize === 1) throw error;
-    const batchSize = Math.ceil(options.batchSize / 2);
-    return await createSampler(device, model, { ...options, batchSize });
-  }
-}
-
-/** @throws {InputError} If a label is missing, superfluous, or not a class of the model. */
-export function checkLabel(
-  label: number | undefined,
-  classes: number | null,
-  flag = "label",
-): void {
-  if (classes === null) {
-    if (label !== undefined) {
-      throw new InputError(`--${flag} is for models with classes, and this one has none`);
-    }
-  } else if (label === undefined || label >= classes) {
-    throw new InputError(
-      `The model has ${classes} classes: give a --${flag} from 0 to ${classes - 1}` +
-        (label === undefined ? "" : `, not ${label}`),
-    );
-  }
 }

@@ -106,6 +106,7 @@ const MAX_BYTES = 2 ** 31;
 export async function checkFits(
   { path, kind }: Output,
   images: Omit<Samples, "data">,
+  columns?: number,
 ): Promise<void> {
   const { count, shape } = images, channels = shape[shape.length - 1];
   const refuse = (why: string) => new InputError(`Cannot make ${count} images: ${why}`);
@@ -120,7 +121,7 @@ export async function checkFits(
   if (kind === "animation" && count > MAX_ANIMATED) {
     throw refuse(`an animation shows ${MAX_ANIMATED} at most`);
   }
-  if (kind === "grid" && gridSide(images) > MAX_SIDE) {
+  if (kind === "grid" && gridSide(images, columns) > MAX_SIDE) {
     throw refuse("one .png cannot hold them; give a folder, or a name that ends in .safetensors");
   }
   if (kind !== "tensors" && channels !== 1 && channels !== 3) {
@@ -152,16 +153,19 @@ async function numberedBeyond(folder: string, count: number): Promise<string | u
 }
 
 /** The longer side of a grid before enlarging, approximately. */
-function gridSide(images: Omit<Samples, "data">): number {
-  const { height, width } = pictureSize(images);
-  return Math.ceil(Math.sqrt(images.count)) * (Math.max(height, width) + 1) + 1;
+function gridSide(
+  images: Omit<Samples, "data">,
+  columns = Math.ceil(Math.sqrt(images.count)),
+): number {
+  const { height, width } = pictureSize(images), rows = Math.ceil(images.count / columns);
+  return Math.max(columns * (width + 1), rows * (height + 1)) + 1;
 }
 
 /** The images in a grid, small ones enlarged. */
-export function drawGrid(images: Samples): Picture {
+export function drawGrid(images: Samples, columns?: number): Picture {
   const { height, width } = pictureSize(images);
-  const enough = Math.min(128 / Math.max(height, width), GOOD_SIDE / gridSide(images));
-  return makeGrid(images, Math.max(1, Math.floor(enough)));
+  const enough = Math.min(128 / Math.max(height, width), GOOD_SIDE / gridSide(images, columns));
+  return makeGrid(images, Math.max(1, Math.floor(enough)), 1, columns);
 }
 
 /** Encodes a PNG, with metadata in text chunks. */
@@ -218,20 +222,31 @@ async function encodeGif(frames: readonly Picture[]): Promise<Uint8Array> {
   return await new GIF(made, 0).encode(95);
 }
 
+/** The layout of grids, and the class of each image. */
+export interface Arrangement {
+  /** Columns of grids; by default those that make them as square as can be. */
+  readonly columns?: number | undefined;
+  /** The name of each image's class. */
+  readonly classes?: readonly string[] | undefined;
+}
+
 /** Writes images to an output; returns a description of what was written. */
 export async function writeImages(
   { path, kind, extension, isStream }: Output,
   images: Samples,
   frames: readonly Samples[],
-  provenance: Provenance,
+  about: Provenance,
+  { columns, classes }: Arrangement = {},
 ): Promise<string> {
+  const provenance = classes ? { ...about, class: nameClasses(classes) } : about;
+  const draw = (images: Samples) => drawGrid(images, columns);
   const place = isStream ? "standard output" : path;
   switch (kind) {
     case "grid":
-      await writeOutput(path, await encodePng(drawGrid(images), provenance));
+      await writeOutput(path, await encodePng(draw(images), provenance));
       return place;
     case "animation": {
-      const pictures = [...frames, images].map(drawGrid);
+      const pictures = [...frames, images].map(draw);
       if (extension === ".apng") {
         const frames = await Promise.all(pictures.map((p) => encodePng(p, provenance)));
         await writeOutput(path, animatePng(frames, durationsOf(frames.length)));
@@ -255,7 +270,10 @@ export async function writeImages(
     case "folder": {
       await makeFolder(path);
       for (let i = 0; i < images.count; i++) {
-        const png = await encodePng(makePicture(images, i), { ...provenance, image: i });
+        const png = await encodePng(makePicture(images, i), {
+          ...{ ...about, image: i },
+          ...(classes ? { class: classes[i] } : {}),
+        });
         await writeWhole(join(path, nameOf(i, images.count)), png);
       }
       // After an interruption there are fewer than was checked.
@@ -265,6 +283,13 @@ export async function writeImages(
       })`;
     }
   }
+}
+
+/** The classes of images, in a text: of many that take turns, those of the first turn. */
+function nameClasses(classes: readonly string[]): string {
+  const again = classes.indexOf(classes[0], 1), period = again < 0 ? classes.length : again;
+  const takeTurns = classes.every((name, i) => name === classes[i % period]);
+  return (takeTurns ? classes.slice(0, period) : classes).join(",");
 }
 
 /** `[count, ..., channels]` as `[count, channels, ...]`. */

@@ -57,7 +57,8 @@ const STATE = "state.safetensors", OLDER = /^state-(\d{7,})\.safetensors$/;
 const olderName = (step: number) => `state-${String(step).padStart(7, "0")}.safetensors`;
 
 /** Version of the parameter layout in a state; states without one have the first layout. */
-const LAYOUT = "2", FLAT = new Set(["parameters", "moment1", "moment2", "ema"]);
+export const LAYOUT = "2";
+const FLAT = new Set(["parameters", "moment1", "moment2", "ema"]);
 
 /** Sample grids, and how many of them the report shows. */
 const SAMPLES = /^step-(\d+)\.png$/, SHOWN_SAMPLES = 12;

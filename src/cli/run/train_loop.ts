@@ -31,7 +31,7 @@ import { formatLeft, formatRate, formatTime, type Progress } from "../terminal/p
 import { formatBytes } from "../../units.ts";
 import { formatRunConfig, type RunConfig } from "./run_config.ts";
 import type { RunFolder } from "./run_folder.ts";
-import { createSampler } from "../commands/sample.ts";
+import { createSampler } from "../commands/samplers.ts";
 import { readChunks } from "./state_file.ts";
 import { packageName, version } from "../terminal/version.ts";
 
@@ -181,18 +181,25 @@ async function compile({ config, data }: Task, device: Device) {
 /** The model that a training starts with. */
 export const initialModel = (
   { network, scheduler, training }: RunConfig,
-  data: Pick<Dataset, "shape" | "labels" | "classes">,
+  data: Pick<Dataset, "shape" | "classes">,
 ): Model =>
   initializeModel(
     ...[network, formatSchedule(scheduler), training.seed] as const,
-    network.conditions(data.shape).labels ? classNames(data) : undefined,
+    classNames(data, network.conditions(data.shape).labels?.below, training.labelDropout),
   );
 
-/** Names of the classes of a data set; numbers for those without one. */
-function classNames({ labels = [], classes }: Pick<Dataset, "labels" | "classes">): string[] {
-  const count = Array.from(labels).reduce((most, c) => Math.max(most, c + 1), 0);
+/**
+ * What a network's classes are called: as those of the data, their numbers where they have no names.
+ * Without the last of them, if that stands for "none".
+ */
+function classNames(
+  { classes }: Pick<Dataset, "classes">,
+  below: number | undefined,
+  labelDropout: number,
+): string[] | undefined {
+  if (below === undefined) return undefined;
   return Array.from(
-    { length: Math.max(count, classes?.length ?? 0) },
+    { length: labelDropout ? below - 1 : below },
     (_, c) => classes?.[c] ?? String(c),
   );
 }

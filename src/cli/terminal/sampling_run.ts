@@ -81,7 +81,7 @@ export async function watch(
 }
 
 /** Concatenates samples. */
-function join(parts: readonly Samples[]): Samples {
+export function join(parts: readonly Samples[]): Samples {
   if (parts.length === 1) return parts[0];
   const data = new Float32Array(parts.reduce((n, part) => n + part.data.length, 0));
   parts.reduce((at, part) => (data.set(part.data, at), at + part.data.length), 0);

@@ -53,8 +53,8 @@ export const inpaint =
       ...denoiser,
       conditions: {
         ...denoiser.conditions,
-        known: { shape: itemShape, dtype: "f32", none: 0 },
-        mask: { shape: [...sides, 1], dtype: "f32", none: 1 },
+        known: { shape: itemShape, dtype: "f32", default: 0 },
+        mask: { shape: [...sides, 1], dtype: "f32", default: 1 },
       },
       estimate(query) {
         const { x, level, random, conditions: { known, mask, ...conditions } } = query;

@@ -14,7 +14,7 @@ import { slice } from "../../gpu/ops/view.ts";
 import type { Tensor } from "../../gpu/tensor.ts";
 
 /**
- * Has the denoiser asked twice, in one batch: with `labels`, and with the condition `otherLabels`;
+ * Has the denoiser asked twice, in one batch: with `labels`, and with the condition `other_labels`;
  * where the condition `region` `[..., 1]` is 1, the second answer counts.
  *
  * @throws {InputError} If the denoiser has no classes.
@@ -29,7 +29,7 @@ import type { Tensor } from "../../gpu/tensor.ts";
  * const options = { steps: 2, batchSize: 1, wrap: [regions] };
  * using sampler = await Sampler.create(device, initializeModel(network, {}, 0), options);
  * const region = Float32Array.from({ length: 64 }, (_, i) => i % 8 < 4 ? 0 : 1);
- * await sampler.sample({ labels: [3], conditions: { otherLabels: [8], region } });
+ * await sampler.sample({ labels: [3], conditions: { other_labels: [8], region } });
  * ```
  */
 export const regions: DenoiserWrapper = (denoiser): Denoiser => {
@@ -40,14 +40,14 @@ export const regions: DenoiserWrapper = (denoiser): Denoiser => {
     ...denoiser,
     conditions: {
       ...known,
-      otherLabels: labels,
+      other_labels: labels,
       region: { shape: [...itemShape.slice(0, -1), 1], dtype: "f32" },
     },
     estimate(query) {
-      const { x, level, conditions: { region, otherLabels, ...conditions } } = query;
+      const { x, level, conditions: { region, other_labels, ...conditions } } = query;
       const [batch] = x.shape, twice = (x: Tensor) => x.shape[0] === 1 ? x : concat([x, x], 0);
       const both = Object.entries(conditions).map(([name, value]) =>
-        [name, concat([value, name === "labels" ? otherLabels : value], 0)] as const
+        [name, concat([value, name === "labels" ? other_labels : value], 0)] as const
       );
       const said = denoiser.estimate({
         ...query,

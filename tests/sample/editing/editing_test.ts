@@ -220,7 +220,7 @@ Deno.test("regions of two classes are what each class makes there", async () => 
     using sampler = await Sampler.create(device, classes, { ...settings, wrap: [regions] });
     const of = async (label: number) => (await plain.sample({ labels: [label] })).data;
     const [one, other] = [await of(0), await of(2)];
-    const conditions = { otherLabels: [2], region: mask };
+    const conditions = { other_labels: [2], region: mask };
     const { data } = await sampler.sample({ labels: [0], conditions });
     assertClose(data, one.map((x, i) => i < 32 ? x : other[i]), 1e-5);
     assert(one.some((x, i) => Math.abs(x - other[i]) > 1e-3));
@@ -241,7 +241,7 @@ Deno.test("an edit goes around another one", async () => {
   const wrap = [regions, inpaint()], settings = { method: "ddim", steps: 3, batchSize: 1 } as const;
   using sampler = await Sampler.create(device, classes, { ...settings, wrap });
   const region = mask.map((_, i) => i % 8 < 4 ? 0 : 1);
-  const conditions = { otherLabels: [2], region, known: picture.data, mask };
+  const conditions = { other_labels: [2], region, known: picture.data, mask };
   const { data } = await sampler.sample({ labels: [0], conditions });
   assertEquals(data.slice(0, 32), picture.data.slice(0, 32));
 });

@@ -1,0 +1,53 @@
+/**
+ * Models out of what trainings leave: besides whole models, the states that are kept of earlier
+ * steps.
+ *
+ * @module
+ */
+
+import { dirname, join } from "@std/path";
+import { InputError } from "../../errors.ts";
+import { readSafetensors, toFloat32 } from "../../formats/safetensors.ts";
+import { type Model, parseModel } from "../../model/model.ts";
+import { fromFormerLayout } from "../../model/parameters.ts";
+import { kindOf, loadModel, readFile } from "../terminal/files.ts";
+import { architectureOf, describeDifference, parseFields } from "./run_config.ts";
+import { LAYOUT } from "./run_folder.ts";
+import { isIntact } from "./state_file.ts";
+
+/** What states are called. */
+const STATE = /^(.*[/\\])?state(-\d+)?\.safetensors$/;
+
+/**
+ * Loads a model: a name, a file or a folder, or a state of a training, of which the moving average of
+ * the weights is taken.
+ *
+ * @throws {InputError} If there is none, or it is damaged.
+ */
+export async function openModel(place: string): Promise<Model> {
+  if (!STATE.test(place) || await kindOf(place) !== "file") return await loadModel(place);
+  const bytes = await readFile(place), { tensors, metadata } = readSafetensors(bytes, place);
+  const ema = tensors.get("ema");
+  if (!ema || metadata.step === undefined) return await loadModel(place);
+  const refuse = (why: string) => new InputError(`Cannot load ${place}: ${why}`);
+  if (!isIntact(bytes)) throw refuse("it is damaged, its checksum does not match");
+  const path = join(dirname(place), "model.safetensors");
+  if (await kindOf(path) !== "file") {
+    throw refuse(
+      "a state holds weights alone; the model.safetensors of its training must lie beside it",
+    );
+  }
+  const model = parseModel(await readFile(path), path), { layout } = model.network;
+  const network = parseFields(metadata.network ?? metadata.unet);
+  const difference = describeDifference(network, place, architectureOf(model.network), path);
+  if (difference) throw refuse(`it is of another network: ${difference}`);
+  const isFormer = metadata.layout === undefined;
+  if (ema.dtype !== "F32" || !isFormer && metadata.layout !== LAYOUT) {
+    throw refuse("its weights lie as another version of this program had them");
+  }
+  const values = toFloat32(ema), parameters = isFormer ? fromFormerLayout(layout, values) : values;
+  if (parameters.length !== layout.size || !parameters.every(Number.isFinite)) {
+    throw refuse("its weights are not those of the network");
+  }
+  return { ...model, parameters, card: { ...model.card, steps: metadata.step } };
+}

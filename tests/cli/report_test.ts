@@ -38,8 +38,8 @@ Deno.test("classes are learnt and drawn, and some images shown without", async (
   await using folder = await makeFolder();
   const labels = ["--label-dropout", "0.3", "--device", "cpu"];
   await folder.succeed(...train("a", 4, ...labels));
-  const { unet, training } = JSON.parse(await Deno.readTextFile(folder.at("a/config.json")));
-  assertEquals([unet.num_class_embeds, training.label_dropout], [11, 0.3]);
+  const { network, training } = JSON.parse(await Deno.readTextFile(folder.at("a/config.json")));
+  assertEquals([network.num_class_embeds, training.label_dropout], [11, 0.3]);
   assert((await Deno.stat(folder.at("a/samples/step-0000004.png"))).isFile);
   await folder.succeed(...train("a", 6, ...labels, "--resume"));
   await folder.write("plain.json", { unet: { ...tinyUNet, num_class_embeds: 10 } });
@@ -48,7 +48,7 @@ Deno.test("classes are learnt and drawn, and some images shown without", async (
     /has the label 9, but the network has classes 0 to 8, and one more for label_dropout/,
   );
   await Deno.mkdir(folder.at("bare"));
-  const images = encodeIdx([4, 8, 8], new Uint8Array(256));
+  const images = encodeIdx([4, 8, 8], new Uint8Array(256).fill(200));
   await folder.write("bare/train-images-idx3-ubyte", images);
   await folder.refuse(
     train("b", 4, ...labels, "--data", "bare"),

@@ -155,13 +155,14 @@ function scheduleFlags(schedule: string | undefined, steps: number): Record<stri
 
 /** On --resume, flags and files may repeat the settings of a training but not change them. */
 export function checkUnchanged(config: RunConfig, wanted: RunConfig, folder: RunFolder): void {
-  const sections = (c: RunConfig) => {
-    const { images, scheduler, training } = formatRunConfig(c);
-    return { ...images, ...architectureOf(c.network), ...scheduler, ...training };
+  // Sections have fields of the same name: images and schedules both have a shift.
+  const sections = (c: RunConfig): Fields[] => {
+    const { images = {}, scheduler = {}, training = {} } = formatRunConfig(c);
+    return [images, architectureOf(c.network), scheduler, training];
   };
-  const difference = describeDifference(
-    ...[sections(config), folder.path] as const,
-    ...[sections(wanted), "this command"] as const,
-  );
-  if (difference) throw new InputError(`Cannot resume: ${difference}`);
+  const there = sections(config), here = sections(wanted);
+  for (const [i, section] of there.entries()) {
+    const difference = describeDifference(section, folder.path, here[i], "this command");
+    if (difference) throw new InputError(`Cannot resume: ${difference}`);
+  }
 }

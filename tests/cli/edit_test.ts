@@ -86,7 +86,7 @@ Deno.test("edits that make no sense are refused", async () => {
     ["--init init.png --outpaint 4", /leaves nothing of the image/],
     ["--resample 3", /--resample and --jump need --mask/],
     ["--region right.png", /--region and --other-class together/],
-    ["--region right.png --other-class 3", /3 classes: give a --other-class from 0 to 2, not 3/],
+    ["--region right.png --other-class 3", /has no class 3: its classes are 0, 1 and 2/],
   ];
   for (const [args, why] of cases) {
     await folder.refuse([...sample, "--label", "0", ...args.split(" ")], why);

@@ -8,6 +8,7 @@ import { z } from "zod";
 import { parseWith, toSnakeCase } from "../../config.ts";
 import { InputError } from "../../errors.ts";
 import { type Fields, formatNetwork, type Network, parseNetwork } from "../../model/network.ts";
+import { SUPER_RESOLUTION, superResolutionSchema } from "../../model/super_resolution.ts";
 import { unetSchema } from "../../model/unet_config.ts";
 import {
   formatSchedule,
@@ -144,6 +145,10 @@ export function configSchema(): Record<string, unknown> {
     // Fields that start with an underscore are notes of other tools.
     return { ...rest, patternProperties: { "^_": {} } };
   };
+  // Of the classes that the package brings; a UNet2DModel need not say so.
+  const unet = section(unetSchema.extend({ _class_name: z.literal("UNet2DModel").optional() }));
+  const larger = superResolutionSchema.extend({ _class_name: z.literal(SUPER_RESOLUTION) });
+  const network = { anyOf: [unet, section(larger)] };
   return {
     $schema: "https://json-schema.org/draft/2020-12/schema",
     title: "Configuration of ddpm train",
@@ -153,9 +158,7 @@ export function configSchema(): Record<string, unknown> {
       data: { type: "string", description: "a data set's name, a folder or a file" },
       steps: { type: "integer", minimum: 1, maximum: MAX_STEPS },
       images: section(imagesSchema),
-      // Editors know the fields of the default class only.
-      network: section(unetSchema),
-      unet: section(unetSchema),
+      ...{ network, unet: network },
       scheduler: section(scheduleSchema),
       training: section(trainingSchema),
     },

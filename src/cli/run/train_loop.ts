@@ -9,6 +9,7 @@ import { toSnakeCase } from "../../config.ts";
 import { InputError } from "../../errors.ts";
 import { type Device, DeviceError, LimitError } from "../../gpu/device.ts";
 import { Pace } from "../../gpu/step_pacer.ts";
+import { denoisingNetwork } from "../../model/denoiser.ts";
 import { initializeModel, type Model } from "../../model/model.ts";
 import { formatSchedule, NoiseSchedule } from "../../diffusion/schedule.ts";
 import { defaultMethod, methods } from "../../sample/solvers/mod.ts";
@@ -26,6 +27,7 @@ import { debugProgram } from "./profile.ts";
 import { formatBytes, formatTime, type Progress } from "../terminal/progress.ts";
 import { formatRunConfig, type RunConfig } from "./run_config.ts";
 import type { RunFolder } from "./run_folder.ts";
+import { derivedConditions, firstItems, inTurns } from "./shown_samples.ts";
 import { createSampler } from "../commands/sample.ts";
 import { readChunks } from "./state_file.ts";
 import { packageName, version } from "../terminal/version.ts";
@@ -348,7 +350,10 @@ async function save(run: Run, seconds: number): Promise<void> {
   await folder.save(trainer, seconds, config, await trainer.model(card));
 }
 
-/** Draws samples from the moving average of the weights. */
+/**
+ * Draws samples from the moving average of the weights; where training makes conditions of the data,
+ * by those of its first images, which are drawn beside.
+ */
 async function showSamples(
   { trainer, sampler, folder, config, data, progress, signal }: Run,
 ): Promise<void> {
@@ -357,12 +362,18 @@ async function showSamples(
   const classes = known?.below && known.below - (labelDropout ? 1 : 0);
   const labels = classes ? Array.from({ length: SHOWN }, (_, k) => k % classes) : undefined;
   progress.update(`step ${trainer.step}: drawing samples`);
-  const options = { count: SHOWN, seed, signal, ...(labels ? { labels } : {}) };
-  const images = await sampler.sample(options);
+  const network = denoisingNetwork(config);
+  const originals = network.derived && await firstItems(data, SHOWN);
+  const images = await sampler.sample({
+    ...{ count: SHOWN, seed, signal },
+    ...(labels ? { labels } : {}),
+    ...(originals ? { conditions: derivedConditions(network, originals, seed) } : {}),
+  });
   if (signal.aborted) return;
   const { steps } = sampler,
     provenance = { step: trainer.step, seed, steps, sampler: defaultMethod };
-  await folder.writeSamples(trainer.step, await encodePng(drawGrid(images), provenance));
+  const shown = originals ? inTurns(images, originals) : images;
+  await folder.writeSamples(trainer.step, await encodePng(drawGrid(shown), provenance));
 }
 
 /** What a model's file says of its making. */

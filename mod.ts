@@ -120,6 +120,7 @@ export type {
 export type { Evaluation, Solver, Step, UpdateTable, Weights } from "./src/sample/solver.ts";
 export { type MethodName, methods } from "./src/sample/solvers/mod.ts";
 export { Sampler } from "./src/sample/sampler.ts";
+export { type UpscaledRows, type UpscaleOptions, Upscaler } from "./src/sample/upscaler.ts";
 export {
   type EmaSchedule,
   type LearningRateSchedule,

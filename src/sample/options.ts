@@ -4,9 +4,11 @@
  * @module
  */
 
-import type { DenoiserWrapper } from "../diffusion/denoiser.ts";
+import type { DenoiserWrapper, Query } from "../diffusion/denoiser.ts";
 import { InputError } from "../errors.ts";
 import type { Precision, TensorBuffer } from "../gpu/device.ts";
+import type { RandomState } from "../gpu/ops/random.ts";
+import type { Tensor } from "../gpu/tensor.ts";
 import type { TimestepSpacing } from "../diffusion/schedule.ts";
 import { formatShape, type Shape } from "../shape.ts";
 import type { MethodName } from "./solvers/mod.ts";
@@ -45,6 +47,16 @@ export interface SamplerOptions extends MethodOptions {
   readonly batchSize?: number;
   /** Height and width, or what else an item has before channels; by default the model's. */
   readonly size?: readonly number[];
+  /**
+   * How standard normals of a shape are drawn, those of the start and those of steps, from streams of
+   * their own. @default {randomNormal}
+   */
+  readonly noise?: (
+    shape: Shape,
+    random: RandomState,
+    stream: number,
+    conditions: Query["conditions"],
+  ) => Tensor;
   /** Guidance and edits, the first one next to the network. @default {[]} */
   readonly wrap?: readonly DenoiserWrapper[];
   /**

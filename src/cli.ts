@@ -1,5 +1,6 @@
 /**
- * The command line: `ddpm sample`, `ddpm interpolate`, `ddpm train`, `ddpm eval`, `ddpm info`.
+ * The command line: `ddpm sample`, `ddpm interpolate`, `ddpm upscale`, `ddpm train`, `ddpm eval`,
+ * `ddpm info`.
  *
  * @module
  */
@@ -14,6 +15,7 @@ import { sampleCommand, sampleFlags } from "./cli/commands/sample.ts";
 import { trainCommand } from "./cli/commands/train.ts";
 import { trainFlags } from "./cli/commands/train_flags.ts";
 import { packageName, version } from "./cli/terminal/version.ts";
+import { upscaleCommand, upscaleFlags } from "./cli/commands/upscale.ts";
 import { InputError } from "./errors.ts";
 
 interface Command {
@@ -36,6 +38,12 @@ const commands: Record<string, Command> = {
     help: "paint pictures on the way from one to another",
     flags: interpolateFlags,
     run: interpolateCommand,
+  },
+  upscale: {
+    usage: "upscale PICTURE... --model MODEL [flags]",
+    help: "enlarge pictures with a model of super-resolution",
+    flags: upscaleFlags,
+    run: upscaleCommand,
   },
   train: {
     usage: "train --data mnist|PATH --out FOLDER [flags]",

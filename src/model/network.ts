@@ -65,9 +65,10 @@ export interface DenoisingParts extends NoisyItemsParts {
   readonly hasDropout?: boolean;
   /**
    * Conditions that training makes of clean items `[batch, ...shape]`, by name, within its step: what
-   * a network that restores something is shown in its stead.
+   * a network that restores something is shown in its stead. Without random numbers they are not
+   * varied.
    */
-  readonly derived?: Readonly<Record<string, (items: Tensor, random: RandomState) => Tensor>>;
+  readonly derived?: Readonly<Record<string, (items: Tensor, random?: RandomState) => Tensor>>;
   /** The prediction `[batch, ..., outChannels]`. */
   readonly forward: (forward: Forward, inputs: NetworkInputs) => Tensor;
 }

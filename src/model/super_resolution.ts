@@ -19,7 +19,8 @@ import { concat } from "../gpu/ops/concat.ts";
 import { map, mul } from "../gpu/ops/map.ts";
 import { randomNormal, type RandomState, randomUniform } from "../gpu/ops/random.ts";
 import { averagePool, upsampleNearest } from "../gpu/ops/resample.ts";
-import type { Tensor } from "../gpu/tensor.ts";
+import { broadcastTo } from "../gpu/ops/view.ts";
+import { constant, type Tensor } from "../gpu/tensor.ts";
 import { perItem } from "../diffusion/items.ts";
 import type { Conditions } from "../diffusion/denoiser.ts";
 import type { Shape } from "../shape.ts";
@@ -54,7 +55,8 @@ const LEVEL_STREAM = 50, NOISE_STREAM = 51;
 const TIMESTEPS = 1000;
 
 /** The noise levels of a batch, `[batch]`: often 0, or any up to the most. */
-function drawLevels(items: Tensor, random: RandomState): Tensor {
+function drawLevels(items: Tensor, random?: RandomState): Tensor {
+  if (!random) return broadcastTo(constant([0]), [items.shape[0]]);
   const scale = MAX_NOISE_LEVEL / (1 - CLEAN_SHARE);
   return map(
     [randomUniform([items.shape[0]], random, LEVEL_STREAM)],
@@ -63,8 +65,9 @@ function drawLevels(items: Tensor, random: RandomState): Tensor {
 }
 
 /** The items in low resolution, means of squares of pixels, with noise. */
-function degrade(items: Tensor, factor: number, random: RandomState): Tensor {
+function degrade(items: Tensor, factor: number, random?: RandomState): Tensor {
   const clean = averagePool(items, factor);
+  if (!random) return clean;
   const noise = randomNormal(clean.shape, random, NOISE_STREAM);
   return map(
     [clean, noise, perItem(drawLevels(items, random), 3)],

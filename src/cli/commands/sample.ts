@@ -24,6 +24,8 @@ import { loadModel } from "../terminal/files.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED } from "../run/interruption.ts";
 import { checkFits, checkOutput, writeImages } from "../media/picture_files.ts";
+import { DEFAULT_NOISE_LEVEL, enlarge, enlargedShape, loadStages, splitModels } from "./cascade.ts";
+import { noiseLevelFlag } from "./upscaling.ts";
 import { debugProgram } from "../run/profile.ts";
 import { describeOptions, listMethods, readOptions, samplerFlags } from "./sampler_flags.ts";
 import { checkPreview, watch } from "../terminal/sampling_run.ts";
@@ -37,7 +39,9 @@ export const sampleFlags = {
   model: {
     kind: "text",
     value: "MODEL",
-    help: `a name (${shippedModels.join(", ")}), a .safetensors file, or a folder; default mnist`,
+    help:
+      `a name (${shippedModels.join(", ")}), a .safetensors file, or a folder; default mnist; ` +
+      "behind it, with commas, models that enlarge what it makes",
   },
   count: { kind: "integer", min: 1, max: 1_000_000, help: "images; default 16" },
   ...samplerFlags,
@@ -53,6 +57,11 @@ export const sampleFlags = {
     value: "PATH",
     help:
       ".png (a grid), .gif or .apng (the denoising), .safetensors, or a folder; default samples.png",
+  },
+  "noise-level": {
+    ...noiseLevelFlag,
+    help:
+      `noise that images get before another model enlarges them; default ${DEFAULT_NOISE_LEVEL}`,
   },
   precision: precisionFlag,
   preview: { kind: "switch", help: "draw in the terminal what the network takes the images for" },
@@ -73,9 +82,14 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const method = (flags.sampler ?? defaultMethod) as MethodName;
   const options = readOptions(flags);
   const kind = await checkOutput(out);
-  const model = await loadModel(place);
-  const shape = shapeOf(model, place);
-  checkFits(kind, { count, shape });
+  const places = await splitModels(place), model = await loadModel(places[0]);
+  const shape = shapeOf(model, places[0]);
+  const settings = {
+    ...{ ...options, method, label: flags.label, noiseLevel: flags["noise-level"] },
+    ...(flags.steps === undefined ? {} : { steps: flags.steps }),
+  };
+  const { stages, factor } = await loadStages(places, model, { ...settings, kind });
+  checkFits(kind, { count, shape: enlargedShape(shape, factor) });
   checkLabel(flags.label, model.network.conditions(shape).labels?.below ?? null);
   // What the schedule does not allow is refused here and not behind what a device says.
   const plan = makeUpdateTable(
@@ -87,17 +101,21 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const steps = plan.filter(({ endsStep = true }) => endsStep).length;
 
   using progress = new Progress();
+  if (stages.length) progress.prefix = `model 1 of ${places.length}: `;
   using device = await openForCommand(flags, progress);
   progress.update(`compiling for ${device.name}`);
   const batchSize = Math.ceil(count / Math.ceil(count / MAX_BATCH));
   const began = performance.now();
-  using sampler = await createSampler(device, model, {
-    ...options,
-    ...(options.timesteps ? {} : { steps }),
-    ...{ method, batchSize, precision: (flags.precision ?? "f32") as Precision },
-  });
+  using programs = new DisposableStack();
+  const sampler = programs.use(
+    await createSampler(device, model, {
+      ...options,
+      ...(options.timesteps ? {} : { steps }),
+      ...{ method, batchSize, precision: (flags.precision ?? "f32") as Precision },
+    }),
+  );
   debugProgram(progress, sampler.describe());
-  const { images, frames, isStopped } = await watch(
+  const painted = await watch(
     sampler,
     kind,
     flags.preview ?? false,
@@ -107,8 +125,14 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
       ...(flags.label === undefined ? {} : { labels: new Array(count).fill(flags.label) }),
     },
   );
-  if (!images.count) return INTERRUPTED;
-  const written = await writeImages(out, kind, images, frames, {
+  programs.dispose();
+  const { images, isStopped } = stages.length && !painted.isStopped
+    ? await enlarge(device, painted.images, stages, progress, {
+      ...{ ...settings, seed, batchSize, precision: (flags.precision ?? "f32") as Precision },
+    })
+    : painted;
+  if (!images.count || stages.length) return INTERRUPTED;
+  const written = await writeImages(out, kind, images, painted.frames, {
     ...{ model: place, seed, steps, sampler: method },
     ...describeOptions(options),
     ...(isStopped ? { interrupted: "yes" } : {}),

@@ -6,15 +6,11 @@
 
 import { makeGraph } from "../../gpu/graph.ts";
 import { interpret } from "../../gpu/reference.ts";
-import { seedWords } from "../../gpu/philox.ts";
 import { constant, type HostArray } from "../../gpu/tensor.ts";
 import { sizeOf } from "../../shape.ts";
 import type { Dataset } from "../../data/dataset.ts";
 import type { DenoisingNetwork } from "../../model/network.ts";
 import type { Samples } from "../../sample/options.ts";
-
-/** The number of a step that never is. */
-const NO_STEP = 2 ** 31 - 1;
 
 /** The first items of a data set; if it has fewer, they are repeated. */
 export async function firstItems(data: Dataset, count: number): Promise<Samples> {
@@ -23,21 +19,13 @@ export async function firstItems(data: Dataset, count: number): Promise<Samples>
   return { count, shape, data: items };
 }
 
-/** The conditions that training makes of clean items, for these. */
+/** The conditions that training makes of clean items, for these, but not varied. */
 export function derivedConditions(
   { derived = {} }: DenoisingNetwork,
   { count, shape, data }: Samples,
-  seed: number,
 ): Record<string, HostArray> {
   const items = constant(data, [count, ...shape]);
-  const random = {
-    seed: constant(seedWords(seed)),
-    first: constant(new Int32Array(1)),
-    step: constant(new Int32Array([NO_STEP])),
-  };
-  const entries = Object.entries(derived).map(([name, derive]) =>
-    [name, derive(items, random)] as const
-  );
+  const entries = Object.entries(derived).map(([name, derive]) => [name, derive(items)] as const);
   return interpret(makeGraph(Object.fromEntries(entries)), {}, "single");
 }
 

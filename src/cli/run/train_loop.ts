@@ -367,7 +367,7 @@ async function showSamples(
   const images = await sampler.sample({
     ...{ count: SHOWN, seed, signal },
     ...(labels ? { labels } : {}),
-    ...(originals ? { conditions: derivedConditions(network, originals, seed) } : {}),
+    ...(originals ? { conditions: derivedConditions(network, originals) } : {}),
   });
   if (signal.aborted) return;
   const { steps } = sampler,

@@ -17,6 +17,8 @@ const USUAL_COLUMNS = 80;
  */
 export class Progress implements Disposable {
   readonly #isTerminal = Deno.stderr.isTerminal();
+  /** What the line starts with. */
+  prefix = "";
   #drawn = "";
   #last = 0;
 
@@ -24,7 +26,10 @@ export class Progress implements Disposable {
   update(text: string): void {
     if (!this.#isTerminal || performance.now() - this.#last < INTERVAL_MS) return;
     this.#last = performance.now();
-    const line = text.slice(0, (Deno.consoleSize().columns || USUAL_COLUMNS) - 1);
+    const line = `${this.prefix}${text}`.slice(
+      0,
+      (Deno.consoleSize().columns || USUAL_COLUMNS) - 1,
+    );
     writeTerminal(`\r${line.padEnd(this.#drawn.length)}`);
     this.#drawn = line;
   }

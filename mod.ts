@@ -126,6 +126,7 @@ export { inpaint, type InpaintOptions } from "./src/sample/editing/inpaint.ts";
 export { regions } from "./src/sample/editing/regions.ts";
 export type { Resampling } from "./src/sample/editing/resample.ts";
 export { Sampler } from "./src/sample/sampler.ts";
+export { type UpscaledRows, type UpscaleOptions, Upscaler } from "./src/sample/upscaler.ts";
 export {
   type EmaSchedule,
   type LearningRateSchedule,

@@ -1,5 +1,6 @@
 /**
- * The command line: `ddpm sample`, `ddpm interpolate`, `ddpm train`, `ddpm eval`, `ddpm info`.
+ * The command line: `ddpm sample`, `ddpm interpolate`, `ddpm upscale`, `ddpm train`, `ddpm eval`,
+ * `ddpm info`.
  *
  * @module
  */
@@ -15,6 +16,7 @@ import { sampleCommand, sampleFlags } from "./cli/commands/sample.ts";
 import { trainCommand } from "./cli/commands/train.ts";
 import { trainFlags } from "./cli/commands/train_flags.ts";
 import { version } from "./cli/terminal/version.ts";
+import { upscaleCommand, upscaleFlags } from "./cli/commands/upscale.ts";
 import { InputError } from "./errors.ts";
 
 /** All commands. */
@@ -37,6 +39,13 @@ export const commands: Commands = {
     flags: interpolateFlags,
     examples: { "interpolate --seeds 1,2 --count 12 --out x.gif": "a morph from seed 1 to seed 2" },
     run: interpolateCommand,
+  },
+  upscale: {
+    usage: "upscale PICTURE... --model MODEL [flags]",
+    help: "enlarge images with a super-resolution model",
+    flags: upscaleFlags,
+    examples: { "upscale a.png --model runs/up --out b.png": "an image of any size, in tiles" },
+    run: upscaleCommand,
   },
   train: {
     usage: "train --data mnist|PATH --out FOLDER [flags]",

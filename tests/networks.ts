@@ -30,6 +30,10 @@ export function tinyNetwork(fields: Readonly<Record<string, unknown>> = {}): Den
   });
 }
 
+/** The smallest network that enlarges pictures, grey ones to 8 x 8 by 2. */
+export const tinyUpscaler = (fields: Readonly<Record<string, unknown>> = {}): DenoisingNetwork =>
+  tinyNetwork({ _class_name: "SuperResolutionUNet2DModel", factor: 2, ...fields });
+
 /** A model that does not predict zero, as a fresh one would: all weights are random. */
 export function randomModel(network: Network, schedule: unknown = {}): Model {
   const model = initializeModel(network, schedule, 1), random = new Random("weights");

@@ -63,6 +63,12 @@ export interface DenoisingParts extends NoisyItemsParts {
   readonly outChannels: number;
   /** Whether training drops values, so that a forward pass in training needs random numbers. */
   readonly hasDropout?: boolean;
+  /**
+   * Conditions that training makes of clean items `[batch, ...shape]`, by name, within its step: what
+   * a network that restores something is shown in its stead. Without random numbers they are not
+   * varied.
+   */
+  readonly derived?: Readonly<Record<string, (items: Tensor, random?: RandomState) => Tensor>>;
   /** The prediction `[batch, ..., outChannels]`. */
   readonly forward: (forward: Forward, inputs: NetworkInputs) => Tensor;
 }

@@ -36,12 +36,14 @@ import { fourierEmbedding, sinusoidalEmbedding } from "./time_embedding.ts";
 /**
  * The prediction `[batch, height, width, outChannels]`.
  *
+ * @param embedding What is added to the vector of the timestep, for networks that are told more.
  * @throws {InputError} If the images do not fit the network.
  */
 export function unet(
   config: UNetConfig,
   { parameter, random, firstStream = 0, onSegment }: Forward,
   { sample, timestep, conditions: { labels } }: NetworkInputs,
+  embedding?: (net: LayerContext) => Tensor,
 ): Tensor {
   checkSize(config, sample);
   let stream = firstStream;
@@ -54,7 +56,7 @@ export function unet(
   };
   const { blockOutChannels, downBlockTypes, upBlockTypes, layersPerBlock } = config;
   const last = blockOutChannels.length - 1;
-  const time = embed(net, timestep, labels);
+  const told = embed(net, timestep, labels), time = embedding ? add(told, embedding(net)) : told;
 
   const x = config.centerInputSample ? map([sample], (x) => e.sub(e.mul(x, 2), 1)) : sample;
   let h = conv(net, "conv_in", x, blockOutChannels[0]), from = h;
@@ -169,8 +171,8 @@ function checkSize({ blockOutChannels, inChannels }: UNetConfig, sample: Tensor)
   }
 }
 
-/** What the network is told of classes. */
-function conditionsOf(
+/** What a UNet is told of classes. */
+export function conditionsOf(
   { classEmbedType, numClassEmbeds, blockOutChannels }: UNetConfig,
 ): Conditions {
   switch (classEmbedType) {

@@ -4,9 +4,11 @@
  * @module
  */
 
-import type { DenoiserWrapper } from "../diffusion/denoiser.ts";
+import type { DenoiserWrapper, Query } from "../diffusion/denoiser.ts";
 import { InputError } from "../errors.ts";
 import type { Precision, TensorBuffer } from "../gpu/device.ts";
+import type { RandomState } from "../gpu/ops/random.ts";
+import type { Tensor } from "../gpu/tensor.ts";
 import type { TimestepSpacing } from "../diffusion/schedule.ts";
 import { formatShape, type Shape } from "../shape.ts";
 import type { Resampling } from "./editing/resample.ts";
@@ -48,6 +50,16 @@ export interface SamplerOptions extends MethodOptions {
   readonly size?: readonly number[];
   /** Goes back up some noise levels and down again, as inpainting wants it. */
   readonly resample?: Resampling;
+  /**
+   * How standard normals of a shape are drawn, those of the start and those of steps, from streams of
+   * their own. @default {randomNormal}
+   */
+  readonly noise?: (
+    shape: Shape,
+    random: RandomState,
+    stream: number,
+    conditions: Query["conditions"],
+  ) => Tensor;
   /** Guidance and edits, the first one next to the network. @default {[]} */
   readonly wrap?: readonly DenoiserWrapper[];
   /**

@@ -16,7 +16,7 @@ import { broadcastTo, slice } from "../gpu/ops/view.ts";
 import { Pace } from "../gpu/step_pacer.ts";
 import { seedWords } from "../gpu/philox.ts";
 import { sameShape, type Shape, sizeOf } from "../shape.ts";
-import { constant, input, inputName } from "../gpu/tensor.ts";
+import { constant, input, inputName, type Tensor } from "../gpu/tensor.ts";
 import { denoiserOf } from "../model/denoiser.ts";
 import type { Model } from "../model/model.ts";
 import { Mutex } from "../mutex.ts";
@@ -148,6 +148,7 @@ export class Sampler implements Disposable {
     options: SamplerOptions = {},
   ): Promise<Sampler> {
     const { batchSize = 16, precision = "f32", wrap: wrappers = [] } = options;
+    const { noise: draw = randomNormal } = options;
     const method = methodOf(options.method);
     checkInteger(batchSize, 1, "the batch size");
     const base = "network" in model ? denoiserOf(model, options.size) : model;
@@ -172,7 +173,7 @@ export class Sampler implements Disposable {
         (query) => outer.estimate({ ...query, conditions: values, random }),
         layout,
         { x, index, table: rows },
-        (name) => randomNormal(shape, random, STREAMS[name]),
+        (name) => draw(shape, random, STREAMS[name], values),
       );
       return makeGraph({}, [...updates, [index, map([index], (i) => add(i, 1), "i32")]]);
     };
@@ -216,7 +217,8 @@ export class Sampler implements Disposable {
         buffers[name] = own(device.buffer(length, "i32"));
       }
       buffers.startLevel = own(device.buffer(2));
-      const start = await compile(startGraph(shape, states, random), "the start of sampling");
+      const noise = draw(shape, random, START_STREAM, values);
+      const start = await compile(startGraph(shape, states, noise), "the start of sampling");
       const steps = new Map<string, Program>();
       for (const active of new Set(table.map((row) => activeOf(wrappers, row)))) {
         steps.set(active, await compile(stepGraph(active), "a sampling step"));
@@ -230,6 +232,11 @@ export class Sampler implements Disposable {
       for (const resource of owned.toReversed()) resource[Symbol.dispose]();
       throw error;
     }
+  }
+
+  /** The shape of what it makes. */
+  get itemShape(): Shape {
+    return this.#parts.denoiser.itemShape;
   }
 
   /** Steps of a run. */
@@ -492,11 +499,10 @@ const endsOf = (table: UpdateTable): number[] =>
 function startGraph(
   shape: Shape,
   states: Readonly<Record<string, Shape>>,
-  random: RandomState,
+  noise: Tensor,
 ): Graph {
   const x = input("x", shape), level = input("startLevel", [2]);
   const [alpha, sigma] = [0, 1].map((i) => slice(level, 0, i, 1));
-  const noise = randomNormal(shape, { ...random, step: input("index", [1], "i32") }, START_STREAM);
   const started = map(
     [x, noise, alpha, sigma],
     (x, z, a, s) => select(a, add(mul(a, x), mul(s, z)), mul(s, z)),

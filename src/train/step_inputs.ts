@@ -38,7 +38,7 @@ export function makeStepSpec(
   model: Pick<Model, "network" | "schedule">,
   { shape: item }: ItemSize,
   settings: TrainingConfig,
-  { part, images, isEvaluation = false, recomputes = settings.gradientCheckpointing }: {
+  { part, images: total, isEvaluation = false, recomputes = settings.gradientCheckpointing }: {
     readonly part: number;
     readonly images: number;
     readonly isEvaluation?: boolean;
@@ -56,16 +56,18 @@ export function makeStepSpec(
   const draws = isEvaluation && sampling !== "log_normal"
     ? { ...settings, timestepSampling: "uniform" as const }
     : settings;
+  const images = input("images", shape), derived = Object.entries(network.derived ?? {});
   const batch = {
-    images: input("images", shape),
+    images,
     noise: randomNormal(shape, random, NOISE_STREAM),
     ...drawTimesteps(draws, schedule, part, random),
-    ...(network.conditions(item).labels
-      ? { conditions: { labels: input("labels", [part], "i32") } }
-      : {}),
+    conditions: {
+      ...(network.conditions(item).labels ? { labels: input("labels", [part], "i32") } : {}),
+      ...Object.fromEntries(derived.map(([name, derive]) => [name, derive(images, random)])),
+    },
     ...(network.hasDropout && !isEvaluation ? { random } : {}),
   };
-  return { network, schedule, objective: settings, batch, images, recomputes };
+  return { network, schedule, objective: settings, batch, images: total, recomputes };
 }
 
 /** Indices of the training images, and of those held out for validation. */
@@ -89,7 +91,8 @@ export function checkFits({ network }: Model, data: Dataset, settings: TrainingC
     throw new InputError(`Cannot hold images of ${data.name} out: it has ${data.count}`);
   }
   const { labels, ...others } = network.conditions(data.shape);
-  const [other] = Object.keys(others);
+  const { derived = {} } = denoisingNetwork({ network });
+  const other = Object.keys(others).find((name) => !derived[name]);
   if (other) {
     throw new InputError(
       `Cannot train: ${data.name} has nothing for the network's condition ${other}`,

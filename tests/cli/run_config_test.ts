@@ -79,7 +79,7 @@ Deno.test("a name that is neither a preset nor a file is refused", async () => {
 async function isParsed(folder: Folder, json: unknown): Promise<boolean> {
   await folder.write("config.json", Object(json));
   const { code, stderr } = await folder.run("train", "--config", "./config.json", "--print-config");
-  if (code) assertMatch(stderr, /^error: Bad [^\n]*\n$/);
+  if (code) assertMatch(stderr, /^error: (Bad|Cannot use) [^\n]*\n$/);
   return code === 0;
 }
 
@@ -98,6 +98,11 @@ Deno.test("the schema for editors accepts what the parser accepts, and nothing e
     [{}, true],
     [{ $schema: "schema.json", data: "x", steps: 3 }, true],
     [{ unet: { _class_name: "UNet2DModel", sample_size: [28, 32], dropout: 0.5 } }, true],
+    [{ network: { _class_name: "SuperResolutionUNet2DModel", factor: 4, dropout: 0.5 } }, true],
+    [{ network: { _class_name: "SuperResolutionUNet2DModel", factor: 1 } }, false],
+    [{ network: { _class_name: "SuperResolutionUNet2DModel" } }, false],
+    [{ network: { _class_name: "AutoencoderKL" } }, false],
+    [{ network: { factor: 2 } }, false],
     [{ scheduler: { solver_order: 2, beta_schedule: "linear" } }, true],
     [{ scheduler: { clip_sample: null, lambda_min_clipped: -1 } }, true],
     [{ scheduler: { prediction_type: "flow_prediction", shift: 3 } }, true],

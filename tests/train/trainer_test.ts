@@ -16,7 +16,7 @@ import type { TrainingState } from "../../src/train/state.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import { assertClose, assertParametersClose } from "../close.ts";
 import { openCpuAs, openGpu } from "../device.ts";
-import { randomModel, smallNetwork, tinyNetwork } from "../networks.ts";
+import { randomModel, smallNetwork, tinyNetwork, tinyUpscaler } from "../networks.ts";
 
 /** Four pictures of one side light and the other dark, and which side it is. */
 const halves: Dataset = {
@@ -77,9 +77,20 @@ function assertSameState(actual: TrainingState, expected: TrainingState): void {
   }
 }
 
-for (const [kind, open] of [["GPU", openGpu], ["CPU", () => openCpuAs(2, {})]] as const) {
-  Deno.test(`an interrupted training ends where it would have, on the ${kind}`, async () => {
-    const { model, settings } = withEverything;
+const enlarging = {
+  model: randomModel(tinyUpscaler({ sample_size: 4, num_class_embeds: 5 })),
+  settings: { batch_size: 4, micro_batch: 2, label_dropout: 0.3, warmup_steps: 4, seed: 5 },
+};
+
+for (
+  const [kind, open, { model, settings }] of [
+    ["of images, on the GPU", openGpu, withEverything],
+    ["of images, on the CPU", () => openCpuAs(2, {}), withEverything],
+    ["of super-resolution, on the GPU", openGpu, enlarging],
+    ["of super-resolution, on the CPU", () => openCpuAs(2, {}), enlarging],
+  ] as const
+) {
+  Deno.test(`an interrupted training ends where it would have, ${kind}`, async () => {
     using device = await open();
     using whole = await create(device, model, settings);
     await run(whole, 7);
@@ -566,3 +577,24 @@ for (
     assert(message.startsWith("Bad training configuration: ") && !message.includes("\n"), message);
   });
 }
+
+Deno.test("a network learns to enlarge by what its step makes of the images", async () => {
+  using device = await openCpuAs(2, {});
+  const network = tinyUpscaler({ sample_size: 4, block_out_channels: [16] });
+  using trainer = await create(device, initializeModel(network, {}, 0), {
+    ...{ batch_size: 16, learning_rate: 0.01, warmup_steps: 10, ema_decay: 0.98 },
+  });
+  await run(trainer, 150);
+  const model = await trainer.model();
+  using sampler = await Sampler.create(device, model, { method: "ddpm", steps: 50, batchSize: 4 });
+  // Of the four pictures; without them, the network could not know which is which.
+  const low = [[1, 1, -1, -1], [1, -1, 1, -1], [-1, -1, 1, 1], [-1, 1, -1, 1]];
+  const conditions = { low_resolution: low.flat() };
+  const { data } = await sampler.sample({ count: 4, seed: 5, conditions });
+  for (let k = 0; k < 4; k++) {
+    const picture = new Float32Array(16);
+    halves.read(k, picture, 0);
+    const distance = average([...picture].map((x, i) => Math.abs(x - data[16 * k + i])));
+    assert(distance < 0.3, `image ${k} is ${distance} off; other pictures are 1 or 2 off`);
+  }
+});

@@ -22,6 +22,8 @@ import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED } from "../run/interruption.ts";
 import { openModel } from "../run/open_model.ts";
 import { checkFits, checkOutput, writeImages } from "../media/picture_files.ts";
+import { DEFAULT_NOISE_LEVEL, enlarge, enlargedShape, loadStages, splitModels } from "./cascade.ts";
+import { noiseLevelFlag } from "./upscaling.ts";
 import { debugProgram } from "../run/profile.ts";
 import { classesOf, classFlags, planClasses, readClasses } from "./class_flags.ts";
 import { editFlags, readEdit } from "./edit.ts";
@@ -45,7 +47,7 @@ export const sampleFlags = {
     default: "mnist",
     help: `a pretrained model (${
       shippedModels.join(", ")
-    }), a .safetensors file, or the folder of a training or of a diffusers checkpoint`,
+    }), a .safetensors file, or the folder of a training or of a diffusers checkpoint; behind it, with commas, super-resolution models for a cascade`,
   },
   count: {
     kind: "integer",
@@ -72,6 +74,11 @@ export const sampleFlags = {
       "what to write: .png (a grid), .gif or .apng (the denoising), .safetensors (raw floats), a folder (one PNG per image), or - (a PNG on standard output; also gif:-, apng:-, safetensors:-)",
   },
   ...editFlags,
+  "noise-level": {
+    ...noiseLevelFlag,
+    default: DEFAULT_NOISE_LEVEL,
+    help: "noise added to images before the next model of a cascade enlarges them",
+  },
   precision: precisionFlag,
   preview: {
     kind: "switch",
@@ -92,7 +99,8 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   checkPreview(flags.preview);
   const { seed = 0, out = "samples.png", model: place = "mnist" } = flags;
   const output = await checkOutput(out);
-  const loaded = await openModel(place), shape = shapeOf(loaded, place);
+  const places = await splitModels(place), loaded = await openModel(places[0]);
+  const shape = shapeOf(loaded, places[0]);
   using progress = new Progress();
   const edit = await readEdit(flags, shape, flags.sampler as MethodName | undefined, progress);
   const { variation } = edit;
@@ -111,7 +119,12 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const asked = flags.steps ?? edit.sampler.steps, classes = classesOf(model, shape);
   const plan = planClasses(flags, classes, place, { count: flags.count, usual: USUAL_COUNT, seed });
   const { count, labels, names, columns } = plan;
-  await checkFits(output, { count, shape }, columns);
+  const settings = { ...readOptions(flags), method, labels, noiseLevel: flags["noise-level"] };
+  const { stages, factor } = await loadStages(places, loaded, {
+    ...{ ...settings, kind: output.kind },
+    ...(flags.steps === undefined ? {} : { steps: flags.steps }),
+  });
+  await checkFits(output, { count, shape: enlargedShape(shape, factor) }, columns);
   const guidance = await planGuidance(flags, { model, place, shape, classes, plan });
   const other = flags["other-class"];
   const others = other === undefined ? [] : readClasses("other-class", other, classes, place);
@@ -124,17 +137,21 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   );
   const steps = table.filter(({ endsStep = true }) => endsStep).length;
 
+  if (stages.length) progress.prefix = `model 1 of ${places.length}: `;
   using device = await openForCommand(flags, progress);
   if (plan.notice) progress.say(`class: ${plan.notice}`);
   progress.update(`compiling for ${device.name}`);
   const batchSize = Math.ceil(count / Math.ceil(count / MAX_BATCH));
   const began = performance.now();
-  using sampler = await createSampler(device, model, {
-    ...options,
-    ...(asked === undefined ? {} : { steps: asked }),
-    ...{ method, batchSize, wrap: [...guidance.wrap, ...edit.wrap] },
-    precision: (flags.precision ?? "f32") as Precision,
-  });
+  const precision = (flags.precision ?? "f32") as Precision;
+  using programs = new DisposableStack();
+  const sampler = programs.use(
+    await createSampler(device, model, {
+      ...options,
+      ...(asked === undefined ? {} : { steps: asked }),
+      ...{ method, batchSize, precision, wrap: [...guidance.wrap, ...edit.wrap] },
+    }),
+  );
   debugProgram(progress, sampler.describe());
   const start = variation && vary(
     await invert(device, model, steps, variation.of, {
@@ -144,7 +161,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     variation.amount,
     { seed, count },
   );
-  const { images, frames, isStopped } = await watch(
+  const sampled = await watch(
     sampler,
     output.kind,
     flags.preview ?? false,
@@ -162,8 +179,16 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
       },
     },
   );
-  if (!images.count) return INTERRUPTED;
-  const written = await writeImages(output, edit.finish(images), frames, {
+  programs.dispose();
+  const first = { ...sampled, images: edit.finish(sampled.images) };
+  const { images, isStopped } = stages.length && !first.isStopped
+    ? await enlarge(device, first.images, stages, progress, {
+      ...{ ...settings, seed, batchSize, precision },
+      ...(flags.steps === undefined ? {} : { steps: flags.steps }),
+    })
+    : first;
+  if (!images.count || stages.length) return INTERRUPTED;
+  const written = await writeImages(output, images, first.frames, {
     ...{ model: place, seed, steps, sampler: method },
     ...describeOptions(readOptions(flags)),
     ...{ ...guidance.facts, ...edit.provenance },

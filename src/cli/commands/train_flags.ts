@@ -36,6 +36,19 @@ export const trainFlags = {
       Object.keys(presets).join(", ")
     }), or a JSON file like the config.json of a training`,
   },
+  objective: {
+    kind: "text",
+    choices: ["super-resolution"],
+    value: "NAME",
+    help:
+      "super-resolution: learn to enlarge images, for upscale and cascades; default to paint them",
+  },
+  factor: {
+    kind: "integer",
+    min: 2,
+    max: 16,
+    help: "how many times as wide and high --objective super-resolution makes images; default 2",
+  },
   steps: {
     kind: "integer",
     min: 1,

@@ -6,7 +6,8 @@
 
 const SIGNATURE = 8, decoder = new TextDecoder("latin1");
 
-interface Chunk {
+/** A part of a PNG file. */
+export interface Chunk {
   readonly type: string;
   readonly data: Uint8Array;
 }
@@ -32,7 +33,8 @@ function crc(bytes: Uint8Array): number {
   return ~c >>> 0;
 }
 
-function encodeChunk({ type, data }: Chunk): Uint8Array {
+/** The bytes of a part. */
+export function encodeChunk({ type, data }: Chunk): Uint8Array {
   const bytes = new Uint8Array(12 + data.length), view = new DataView(bytes.buffer);
   view.setUint32(0, data.length);
   bytes.set(new TextEncoder().encode(type), 4);

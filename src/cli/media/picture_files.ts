@@ -176,11 +176,15 @@ export async function encodePng(
   const { Image } = await import("imagescript");
   const image = new Image(width, height);
   image.bitmap.set(rgba);
+  return withoutTime(await image.encode(3, textsOf(provenance)));
+}
+
+/** The texts of a PNG that say what made it. */
+export function textsOf(provenance: Provenance) {
   const description = Object.entries(provenance).map(([k, v]) => `${k} ${v}`).join(", ");
   const software = `${packageName} ${version}`;
   const comment = JSON.stringify({ software, ...provenance });
-  const texts = { software, description: plain(description), comment: plain(comment) };
-  return withoutTime(await image.encode(3, texts));
+  return { software, description: plain(description), comment: plain(comment) };
 }
 
 /** Text chunks are Latin-1; other characters become JSON escapes. */

@@ -9,6 +9,7 @@ import { parseWith, toSnakeCase } from "../../config.ts";
 import { InputError } from "../../errors.ts";
 import { type Fields, formatNetwork, type Network, parseNetwork } from "../../model/network.ts";
 import { foreignUNetFields, unetSchema } from "../../model/unet_config.ts";
+import { SUPER_RESOLUTION, superResolutionSchema } from "../../model/super_resolution.ts";
 import {
   formatSchedule,
   parseSchedule,
@@ -153,6 +154,10 @@ export function configSchema(): Record<string, unknown> {
     const others = foreign.map((name) => [name, {}]);
     return { ...rest, properties: Object.fromEntries([...fields, ...others]) };
   };
+  // Of the classes that the package brings; a UNet2DModel need not say so.
+  const unet = unetSchema.extend({ _class_name: z.literal("UNet2DModel").optional() });
+  const larger = superResolutionSchema.extend({ _class_name: z.literal(SUPER_RESOLUTION) });
+  const network = { anyOf: [unet, larger].map((schema) => shared(schema, foreignUNetFields)) };
   return {
     $schema: "https://json-schema.org/draft/2020-12/schema",
     title: "Configuration of ddpm train",
@@ -162,9 +167,7 @@ export function configSchema(): Record<string, unknown> {
       data: { type: "string", description: "a data set's name, a folder or a file" },
       steps: { type: "integer", minimum: 1, maximum: MAX_STEPS },
       images: section(imagesSchema),
-      // Editors know the fields of the default class only.
-      network: shared(unetSchema, foreignUNetFields),
-      unet: shared(unetSchema, foreignUNetFields),
+      ...{ network, unet: network },
       scheduler: shared(scheduleSchema, foreignScheduleFields),
       training: section(trainingSchema),
     },

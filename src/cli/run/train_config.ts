@@ -9,6 +9,7 @@ import { InputError } from "../../errors.ts";
 import { type Fields, formatNetwork, parseNetwork } from "../../model/network.ts";
 import { resizeNetwork } from "../../model/network.ts";
 import { denoisingNetwork } from "../../model/denoiser.ts";
+import { SUPER_RESOLUTION } from "../../model/super_resolution.ts";
 import { outputChannels } from "../../diffusion/prediction.ts";
 import { formatSchedule, parseSchedule } from "../../diffusion/schedule.ts";
 import {
@@ -64,7 +65,7 @@ export function assembleConfig(
     ...{ in_channels: channels, out_channels: outChannels },
     ...(flags["label-dropout"] === undefined ? {} : countClasses(place, labels, labelProblem)),
   };
-  const network = parseNetwork({ ...sizes, ...(given.network ?? DEFAULT.network) });
+  const network = parseNetwork({ ...sizes, ...networkFields(given, flags) });
   const [h = height, w = width, inChannels] = network.itemShape.map((n) => n ?? undefined);
   const { outChannels: predicted } = denoisingNetwork({ network });
   if (inChannels !== channels || predicted !== outChannels) {
@@ -90,6 +91,21 @@ export function assembleConfig(
   };
 }
 
+/**
+ * The fields of the network, of the class that an objective wants.
+ *
+ * @throws {InputError} If there is a factor of nothing.
+ */
+function networkFields({ network = DEFAULT.network! }: RunFields, flags: TrainFlags): Fields {
+  const { objective, factor } = flags;
+  if (objective === "super-resolution") {
+    const kept = network._class_name === SUPER_RESOLUTION ? network.factor : undefined;
+    return { ...network, _class_name: SUPER_RESOLUTION, factor: factor ?? kept ?? 2 };
+  }
+  if (factor === undefined) return network;
+  throw new InputError("--factor goes with --objective super-resolution");
+}
+
 const assembleTraining = (given: RunFields, flags: TrainFlags): TrainingConfig =>
   parseTraining({
     ...(given.network ? {} : DEFAULT.training),
@@ -113,7 +129,7 @@ function countClasses(
 
 /** The configuration that a training would start with, without what depends on its data. */
 export function planConfig(given: RunFields, flags: TrainFlags): RunFields {
-  const { data } = given, fields = given.network ?? DEFAULT.network!;
+  const { data } = given, fields = networkFields(given, flags);
   const network = formatNetwork(parseNetwork(fields));
   for (const name of ["sample_size", "in_channels", "out_channels"]) {
     if (!(name in fields)) delete network[name];

@@ -10,6 +10,7 @@ import { InputError } from "../../errors.ts";
 import { isAllFinite } from "../../formats/elements.ts";
 import { type Device, DeviceError, LimitError } from "../../gpu/device.ts";
 import { Pace } from "../../gpu/step_pacer.ts";
+import { denoisingNetwork } from "../../model/denoiser.ts";
 import { initializeModel, type Model } from "../../model/model.ts";
 import { formatSchedule, NoiseSchedule } from "../../diffusion/schedule.ts";
 import { defaultMethod, methods } from "../../sample/solvers/mod.ts";
@@ -31,6 +32,7 @@ import { formatLeft, formatRate, formatTime, type Progress } from "../terminal/p
 import { formatBytes } from "../../units.ts";
 import { formatRunConfig, type RunConfig } from "./run_config.ts";
 import type { RunFolder } from "./run_folder.ts";
+import { derivedConditions, firstItems, inTurns } from "./shown_samples.ts";
 import { createSampler } from "../commands/samplers.ts";
 import { readChunks } from "./state_file.ts";
 import { packageName, version } from "../terminal/version.ts";
@@ -388,7 +390,10 @@ async function save(run: Run): Promise<void> {
   await folder.save(trainer, run, await trainer.model(makeCard(run)));
 }
 
-/** Writes a grid of samples from the EMA of the weights. */
+/**
+ * Writes a grid of samples from the EMA of the weights; where training makes conditions of the data,
+ * by those of its first images, which are drawn beside.
+ */
 async function showSamples(
   { trainer, sampler, folder, config, data, progress, signal }: Run,
 ): Promise<void> {
@@ -397,12 +402,18 @@ async function showSamples(
   const classes = known?.below && known.below - (labelDropout ? 1 : 0);
   const labels = classes ? Array.from({ length: SHOWN }, (_, k) => k % classes) : undefined;
   progress.update(`step ${trainer.step}: drawing samples`);
-  const options = { count: SHOWN, seed, signal, ...(labels ? { labels } : {}) };
-  const images = await sampler.sample(options);
+  const network = denoisingNetwork(config);
+  const originals = network.derived && await firstItems(data, SHOWN);
+  const images = await sampler.sample({
+    ...{ count: SHOWN, seed, signal },
+    ...(labels ? { labels } : {}),
+    ...(originals ? { conditions: derivedConditions(network, originals) } : {}),
+  });
   if (signal.aborted) return;
   const { steps } = sampler,
     provenance = { step: trainer.step, seed, steps, sampler: defaultMethod };
-  await folder.writeSamples(trainer.step, await encodePng(drawGrid(images), provenance));
+  const shown = originals ? inTurns(images, originals) : images;
+  await folder.writeSamples(trainer.step, await encodePng(drawGrid(shown), provenance));
 }
 
 /** The model card in a model's file: nothing that differs between equal trainings. */

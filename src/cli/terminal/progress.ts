@@ -30,6 +30,8 @@ export function terminalWidth(stream: { isTerminal(): boolean }): number {
  */
 export class Progress implements Disposable {
   readonly #isTerminal = Deno.stderr.isTerminal();
+  /** What the line starts with. */
+  prefix = "";
   #drawn = "";
   #last = 0;
 
@@ -37,7 +39,7 @@ export class Progress implements Disposable {
   update(text: string): void {
     if (!this.#isTerminal || performance.now() - this.#last < INTERVAL_MS) return;
     this.#last = performance.now();
-    const line = text.slice(0, terminalWidth(Deno.stderr) - 1);
+    const line = `${this.prefix}${text}`.slice(0, terminalWidth(Deno.stderr) - 1);
     writeTerminal(`\r${line.padEnd(this.#drawn.length)}`);
     this.#drawn = line;
   }

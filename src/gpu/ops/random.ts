@@ -25,7 +25,7 @@ import { map } from "./map.ts";
 export interface RandomState {
   /** `i32` `[2]`, the seed's words, low first. */
   readonly seed: Tensor;
-  /** `i32` `[1]`, the number of the first image of the batch. */
+  /** `i32` `[1]`, the number of the first image of the batch; or `[images]`, those of all. */
   readonly first: Tensor;
   /** `i32` `[1]`, the training or sampling step. */
   readonly step: Tensor;
@@ -37,13 +37,18 @@ const randomOp: Op<RandomAttributes> = {
     if (inputs.some((x) => x.dtype !== "i32")) {
       throw new TypeError("Cannot draw random numbers: seed, first and step must be i32");
     }
+    const numbers = sizeOf(inputs[1].shape);
+    if (numbers !== 1 && numbers !== shape[0]) {
+      throw new RangeError(`Cannot draw numbers for ${shape[0]} images: ${numbers} are numbered`);
+    }
     return { shape, dtype: distribution === "integer" ? "i32" : "f32" };
   },
   reference({ shape, attributes: { distribution, stream, below } }, [seed, first, step], out) {
     const each = sizeOf(shape.slice(1)), words = new Uint32Array(4), values = new Float64Array(4);
+    const numberOf = (image: number) => first.length > 1 ? first[image] : first[0] + image;
     for (let image = 0; image < shape[0]; image++) {
       for (let i = 0; i < each; i += 4) {
-        philox([i / 4, first[0] + image, step[0], stream], [seed[0], seed[1]], words);
+        philox([i / 4, numberOf(image), step[0], stream], [seed[0], seed[1]], words);
         if (distribution === "normal") {
           values.set(toNormals(words[0], words[1]));
           values.set(toNormals(words[2], words[3]), 2);
@@ -109,10 +114,15 @@ const state: RandomState = {
   first: constant(new Int32Array([3])),
   step: constant(new Int32Array([1000])),
 };
+const numbers = constant(new Int32Array([70000, -5, 3]));
 const randomCases: readonly Case[] = [
   { name: "normal", inputs: [], build: () => randomNormal([3, 7, 13, 5], state, 1) },
   { name: "uniform", inputs: [], build: () => randomUniform([2, 28, 28, 8], state, 2) },
   { name: "integer", inputs: [], build: () => randomInteger(1000, [128], state, 3) },
+  {
+    ...{ name: "numbered images", inputs: [] },
+    build: () => randomNormal([3, 5, 3], { ...state, first: numbers }, 1),
+  },
   { name: "dropout", inputs: [{ shape: [3, 7, 5] }], build: (x) => dropout(x, 0.3, state, 4) },
 ];
 

@@ -182,10 +182,10 @@ export function lowerRandom(node: Tensor<RandomAttributes>): WasmKernel[] {
   const { distribution, stream, below } = node.attributes, [seed, first, step] = node.inputs;
   const elements = sizeOf(node.shape.slice(1)), blocks = Math.ceil(elements / 4);
   const count = blocks * node.shape[0], each = 256, rest = elements % 4;
-  const scale = 2 ** -32;
+  const scale = 2 ** -32, isNumbered = sizeOf(first.shape) > 1;
   return [{
     label: `random ${distribution}`,
-    key: `random ${JSON.stringify(node.attributes)}`,
+    key: `random ${JSON.stringify(node.attributes)} ${isNumbered}`,
     pointers: [pointTo(seed), pointTo(first), pointTo(step), pointAt(node)],
     tasks: Math.ceil(count / each),
     scratch: 64,
@@ -193,7 +193,10 @@ export function lowerRandom(node: Tensor<RandomAttributes>): WasmKernel[] {
       const target = f.local("i32");
       eachUnit(f, task, count, each, (unit) => {
         const image = f.integer(div(unit, blocks)), block = f.integer(rem(unit, blocks));
-        const counter = [block, add(i32.load(first), image), i32.load(step), stream | 0];
+        const number = isNumbered
+          ? i32.load(add(first, mul(image, 4)))
+          : add(i32.load(first), image);
+        const counter = [block, number, i32.load(step), stream | 0];
         const words = emitPhilox(f, counter, [i32.load(seed), i32.load(seed, 4)]);
         f.set(target, add(to, mul(add(mul(image, elements), mul(block, 4)), 4)));
         let value: Local;

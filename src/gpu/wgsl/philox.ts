@@ -56,6 +56,7 @@ export const randomVariant: Variant<RandomAttributes> = {
     const { distribution, stream, below } = node.attributes, [seed, first, step] = node.inputs;
     const elements = sizeOf(node.shape.slice(1)), blocks = Math.ceil(elements / 4);
     const count = blocks * node.shape[0], span = target.lanes * 16;
+    const number = sizeOf(first.shape) > 1 ? "first[image]" : "first[0] + i32(image)";
     const values = {
       normal: "let v = vec4f(normals(w.x, w.y), normals(w.z, w.w));",
       uniform: "let v = (vec4f(w) + 0.5) * 2.3283064365386963e-10;",
@@ -84,7 +85,7 @@ export const randomVariant: Variant<RandomAttributes> = {
 let key = bitcast<vec2u>(vec2i(seed[0], seed[1]));
 for (var i = begin + lane; i < min(begin + ${span}u, u.count); i += ${target.lanes}u) {
   let image = i / u.blocks; let block = i % u.blocks;
-  let w = philox(vec4u(block, bitcast<u32>(first[0]) + image, bitcast<u32>(step[0]), u.stream), key);
+  let w = philox(vec4u(block, bitcast<u32>(${number}), bitcast<u32>(step[0]), u.stream), key);
   ${values}
   let at = image * u.elements + block * 4u;
   y[at] = v.x;

@@ -1,0 +1,41 @@
+/**
+ * What is drawn of a model while it is trained.
+ *
+ * @module
+ */
+
+import { makeGraph } from "../../gpu/graph.ts";
+import { interpret } from "../../gpu/reference.ts";
+import { constant, type HostArray } from "../../gpu/tensor.ts";
+import { sizeOf } from "../../shape.ts";
+import type { Dataset } from "../../data/dataset.ts";
+import type { DenoisingNetwork } from "../../model/network.ts";
+import type { Samples } from "../../sample/options.ts";
+
+/** The first items of a data set; if it has fewer, they are repeated. */
+export async function firstItems(data: Dataset, count: number): Promise<Samples> {
+  const { shape } = data, each = sizeOf(shape), items = new Float32Array(count * each);
+  for (let i = 0; i < count; i++) await data.read(i % data.count, items, i * each);
+  return { count, shape, data: items };
+}
+
+/** The conditions that training makes of clean items, for these, but not varied. */
+export function derivedConditions(
+  { derived = {} }: DenoisingNetwork,
+  { count, shape, data }: Samples,
+): Record<string, HostArray> {
+  const items = constant(data, [count, ...shape]);
+  const entries = Object.entries(derived).map(([name, derive]) => [name, derive(items)] as const);
+  return interpret(makeGraph(Object.fromEntries(entries)), {}, "single");
+}
+
+/** Items of two kinds in turns: what was made, and what it should be like. */
+export function inTurns(a: Samples, b: Samples): Samples {
+  const each = sizeOf(a.shape), data = new Float32Array(2 * a.count * each);
+  for (let i = 0; i < a.count; i++) {
+    [a, b].forEach(({ data: from }, k) =>
+      data.set(from.subarray(i * each, (i + 1) * each), (2 * i + k) * each)
+    );
+  }
+  return { count: 2 * a.count, shape: a.shape, data };
+}

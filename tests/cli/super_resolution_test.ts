@@ -21,7 +21,7 @@ Deno.test("a training to enlarge says so in its files, and goes on as if never s
 
   await folder.refuse(
     ["train", "--resume", "--out", "parts", "--steps", "9", ...larger, "--factor", "2"],
-    /Cannot go on: factor is 4 in parts and 2 in what is asked for now/,
+    /Cannot resume: factor is 4 in parts and 2 in this command/,
   );
   // What flags made of a configuration can be given as one.
   const enlarge = [...larger, "--factor", "4"];
@@ -49,6 +49,6 @@ Deno.test("what cannot be enlarged is refused", async () => {
   await folder.succeed(...train("a", 2, "--device", "cpu"));
   await folder.refuse(
     ["train", "--resume", "--out", "a", "--steps", "9", ...larger],
-    /network is "UNet2DModel" in a and "SuperResolutionUNet2DModel" in what is asked for/,
+    /_class_name is "UNet2DModel" in a and "SuperResolutionUNet2DModel" in this command/,
   );
 });

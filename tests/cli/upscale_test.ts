@@ -174,7 +174,8 @@ Deno.test("upscale refuses what it cannot do, before it opens a device", async (
   await refuse(["a.png", ...flags, "grey.safetensors", "--out", "x.jpg"], /ends in \.png/);
   await refuse(["a.png", ...flags, "grey.safetensors", "--noise-level", "0.6"], /from 0 to 0\.5/);
   await refuse(["a.png", ...flags, "grey.safetensors", "--label", "1"], /for models with classes/);
-  await refuse(["a.png", ...flags, "classes.safetensors"], /has 4 classes: give a --label/);
+  const wrong = ["a.png", ...flags, "classes.safetensors", "--class", "7"];
+  await refuse(wrong, /has no class 7: its classes are 0, 1, 2 and 3/);
   await refuse(["a.png", ...flags, "grey.safetensors", "--eta", "1"], /with eta: that is for ddim/);
 });
 

@@ -88,7 +88,7 @@ export async function upscaleCommand(args: readonly string[]): Promise<number> {
   const method = (flags.sampler ?? defaultMethod) as MethodName, options = readOptions(flags);
   const outputs = await outputsOf(paths, flags.out ?? "upscaled.png");
   const model = await loadModel(place), channels = channelsOf(model, place);
-  const { labels } = planClasses(flags, classesOf(model, tileOf(model, place)), place, {
+  const { labels, notice } = planClasses(flags, classesOf(model, tileOf(model, place)), place, {
     ...{ count: paths.length, usual: paths.length, seed },
   });
   const schedule = new NoiseSchedule(model.schedule);
@@ -97,6 +97,7 @@ export async function upscaleCommand(args: readonly string[]): Promise<number> {
 
   using progress = new Progress();
   using device = await openForCommand(flags, progress);
+  if (notice) progress.say(`class: ${notice}`);
   progress.update(`compiling for ${device.name}`);
   const began = performance.now();
   using upscaler = await createUpscaler(device, model, {

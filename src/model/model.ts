@@ -13,6 +13,7 @@ import { InputError } from "../errors.ts";
 import { formatShape, sameShape, sizeOf } from "../shape.ts";
 import { formatNetwork, type Network, parseNetwork } from "./network.ts";
 import "./unet.ts";
+import "./unet_classifier.ts";
 import {
   fileShape,
   fromFileOrder,

@@ -9,10 +9,10 @@ import { InputError } from "../errors.ts";
 import { randomNormal, type RandomState } from "../gpu/ops/random.ts";
 import { constant, input } from "../gpu/tensor.ts";
 import type { Condition } from "../diffusion/denoiser.ts";
-import { denoisingNetwork } from "../model/denoiser.ts";
 import type { Model } from "../model/model.ts";
 import type { TrainingConfig } from "./config.ts";
 import { type Dataset, ImageOrder } from "../data/dataset.ts";
+import { checkClasses } from "./classification.ts";
 import { checkObjective } from "./objective.ts";
 import type { StepSpec } from "./step.ts";
 import { drawTimesteps } from "./timesteps.ts";
@@ -46,7 +46,7 @@ export function makeStepSpec(
     readonly recomputes?: boolean;
   },
 ): StepSpec {
-  const { schedule } = model, network = denoisingNetwork(model), shape = [part, ...item];
+  const { schedule, network } = model, shape = [part, ...item];
   checkObjective(settings, schedule, network);
   const random: RandomState = {
     seed: input("seed", [2], "i32"),
@@ -64,6 +64,7 @@ export function makeStepSpec(
     ...(network.conditions(item).labels
       ? { conditions: { labels: input("labels", [part], "i32") } }
       : {}),
+    ...(network.kind === "classifier" ? { labels: input("labels", [part], "i32") } : {}),
     ...(network.hasDropout && !isEvaluation ? { random } : {}),
   };
   return { network, schedule, objective: settings, batch, images, recomputes };
@@ -96,6 +97,7 @@ export function checkFits({ network }: Model, data: Dataset, settings: TrainingC
       `Cannot train: ${data.name} has nothing for the network's condition ${other}`,
     );
   }
+  if (network.kind === "classifier") checkClasses(network, data);
   checkLabels(labels, data, settings);
 }
 

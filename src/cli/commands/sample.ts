@@ -6,6 +6,7 @@
 
 import { InputError } from "../../errors.ts";
 import { type Device, LimitError, type Precision } from "../../gpu/device.ts";
+import { denoisingNetwork } from "../../model/denoiser.ts";
 import type { Model } from "../../model/model.ts";
 import type { Shape } from "../../shape.ts";
 import { NoiseSchedule } from "../../diffusion/schedule.ts";
@@ -124,9 +125,10 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
 /**
  * The shape of a model's pictures.
  *
- * @throws {InputError} If it leaves their size open.
+ * @throws {InputError} If it makes none, or leaves their size open.
  */
-export function shapeOf({ network: { itemShape } }: Model, place: string): Shape {
+export function shapeOf(model: Model, place: string): Shape {
+  const { itemShape } = denoisingNetwork(model);
   if (itemShape.every((n) => n !== null)) return itemShape;
   throw new InputError(`Cannot sample from ${place}: its configuration has no sample_size`);
 }

@@ -5,6 +5,7 @@
  */
 
 import type { LearningRateSchedule } from "../../train/config.ts";
+import type { ObjectiveName } from "../../train/objective.ts";
 import { HISTORY } from "../../train/step.ts";
 import { deviceFlags, precisionFlag } from "../terminal/device.ts";
 import type { Flag, Flags } from "../terminal/flags.ts";
@@ -52,6 +53,13 @@ export const trainFlags = {
     choices: ["constant", "cosine", "step"] satisfies LearningRateSchedule[],
     value: "NAME",
     help: "constant, cosine (to 0 at --steps), or step (to a tenth at each third of them)",
+  },
+  objective: {
+    kind: "text",
+    choices: ["mse", "l1", "huber", "vlb", "hybrid", "classifier"] satisfies ObjectiveName[],
+    value: "NAME",
+    help: "what is minimised: mse, l1, huber, vlb, hybrid, or classifier (of noised images, " +
+      "for sample --classifier); default mse",
   },
   precision: precisionFlag,
   "label-dropout": {

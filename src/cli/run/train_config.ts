@@ -8,7 +8,6 @@ import { toSnakeCase } from "../../config.ts";
 import { InputError } from "../../errors.ts";
 import { type Fields, formatNetwork, parseNetwork } from "../../model/network.ts";
 import { resizeNetwork } from "../../model/network.ts";
-import { denoisingNetwork } from "../../model/denoiser.ts";
 import { outputChannels } from "../../diffusion/prediction.ts";
 import { formatSchedule, parseSchedule } from "../../diffusion/schedule.ts";
 import {
@@ -16,6 +15,7 @@ import {
   parseTraining,
   type TrainingConfig,
 } from "../../train/config.ts";
+import { checkObjective } from "../../train/objective.ts";
 import type { Dataset } from "../../data/dataset.ts";
 import { imageFields, parseImages } from "../commands/image_options.ts";
 import {
@@ -32,7 +32,10 @@ import type { RunFolder } from "./run_folder.ts";
 import type { TrainFlags } from "../commands/train_flags.ts";
 
 /** Where nothing else is said: a network for small grey pictures, and what it learns fastest with. */
-const { mnist: DEFAULT } = presets;
+const defaultOf = (given: RunFields, flags: TrainFlags): RunFields =>
+  (flags.objective ?? given.training?.objective) === "classifier"
+    ? presets.classifier
+    : presets.mnist;
 
 /** What --config gives, and the flags about data. */
 export async function askedFor(flags: TrainFlags): Promise<RunFields> {
@@ -56,17 +59,24 @@ export function assembleConfig(
   given: RunFields,
   flags: TrainFlags,
   place: string,
-  { shape, labels }: Dataset,
+  { shape, labels, classes }: Dataset,
 ): RunConfig {
   const scheduler = parseSchedule(given.scheduler ?? {}), [height, width, channels] = shape;
-  const outChannels = outputChannels(scheduler, channels);
+  const fields = given.network ?? defaultOf(given, flags).network!;
+  const isClassifier = fields._class_name === presets.classifier.network!._class_name;
+  const outChannels = isClassifier ? channels : outputChannels(scheduler, channels);
   const sizes = {
-    ...{ in_channels: channels, out_channels: outChannels },
-    ...(flags["label-dropout"] === undefined ? {} : countClasses(place, labels)),
+    in_channels: channels,
+    ...(isClassifier
+      ? { num_classes: classes?.length ?? countClasses("A classifier", place, labels) }
+      : { out_channels: outChannels }),
+    ...(flags["label-dropout"] === undefined
+      ? {}
+      : { num_class_embeds: countClasses("--label-dropout", place, labels) + 1 }),
   };
-  const network = parseNetwork({ ...sizes, ...(given.network ?? DEFAULT.network) });
+  const network = parseNetwork({ ...sizes, ...fields });
   const [h = height, w = width, inChannels] = network.itemShape.map((n) => n ?? undefined);
-  const { outChannels: predicted } = denoisingNetwork({ network });
+  const predicted = network.kind === "denoiser" ? network.outChannels : outChannels;
   if (inChannels !== channels || predicted !== outChannels) {
     throw new InputError(
       `Cannot train on ${place}: its images have ${channels} channels, but the network has ` +
@@ -80,34 +90,40 @@ export function assembleConfig(
         `network is ${h}x${w}; --size ${h === w ? w : `${w}x${h}`} makes them fit`,
     );
   }
+  const training = assembleTraining(given, flags);
+  checkObjective(training, scheduler, network);
   return {
     data: place,
     steps: flags.steps ?? given.steps ?? DEFAULT_STEPS,
     images: parseImages(given.images ?? {}),
     network: resizeNetwork(network, shape),
     scheduler,
-    training: assembleTraining(given, flags),
+    training,
   };
 }
 
 const assembleTraining = (given: RunFields, flags: TrainFlags): TrainingConfig =>
   parseTraining({
-    ...(given.network ? {} : DEFAULT.training),
+    ...(given.network ? {} : defaultOf(given, flags).training),
     ...given.training,
     ...trainingFlags(flags, flags.steps ?? given.steps ?? DEFAULT_STEPS),
   });
 
-/** A class more than the data have, which stands for none. */
-function countClasses(place: string, labels: ArrayLike<number> | undefined): Fields {
-  if (!labels) throw new InputError(`--label-dropout needs classes, but ${place} has no labels`);
-  return { num_class_embeds: Array.from(labels).reduce((most, c) => Math.max(most, c), 0) + 2 };
+/** How many classes the data have, for what needs them. */
+function countClasses(
+  what: string,
+  place: string,
+  labels: ArrayLike<number> | undefined,
+): number {
+  if (!labels) throw new InputError(`${what} needs classes, but ${place} has no labels`);
+  return Array.from(labels).reduce((most, c) => Math.max(most, c), 0) + 1;
 }
 
 /** What a training would be started with, but for what its data decide. */
 export function planConfig(given: RunFields, flags: TrainFlags): RunFields {
-  const { data } = given, fields = given.network ?? DEFAULT.network!;
+  const { data } = given, fields = given.network ?? defaultOf(given, flags).network!;
   const network = formatNetwork(parseNetwork(fields));
-  for (const name of ["sample_size", "in_channels", "out_channels"]) {
+  for (const name of ["sample_size", "in_channels", "out_channels", "num_classes"]) {
     if (!(name in fields)) delete network[name];
   }
   return {
@@ -128,6 +144,7 @@ function trainingFlags(flags: TrainFlags, steps: number): Fields {
     "micro-batch",
     "learning-rate",
     "precision",
+    "objective",
     "label-dropout",
     "held-out",
     "seed",

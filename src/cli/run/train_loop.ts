@@ -57,8 +57,8 @@ export interface Plan {
 interface Run extends Task {
   readonly device: Device;
   readonly trainer: Trainer;
-  /** Draws from the moving average of the weights. */
-  readonly sampler: Sampler;
+  /** Draws from the moving average of the weights, where the network is a denoiser. */
+  readonly sampler?: Sampler;
   /** Aborted when the user wants it to end. */
   readonly signal: AbortSignal;
 }
@@ -143,13 +143,17 @@ async function compile({ config, data }: Task, device: Device) {
   const tryWith = async (training: TrainingConfig) => {
     using stack = new DisposableStack();
     const trainer = stack.use(await Trainer.create(device, model, data, training));
+    const end = (sampler?: Sampler) => {
+      const owned = stack.move();
+      const programs = { trainer, ...(sampler ? { sampler } : {}) };
+      return { ...programs, [Symbol.dispose]: () => owned.dispose() };
+    };
+    if (model.network.kind === "classifier") return end();
     const { precision } = training;
     const options = { method: defaultMethod, steps, parameters: trainer.average, precision };
     try {
       const batchSize = SHOWN;
-      const sampler = stack.use(await createSampler(device, model, { ...options, batchSize }));
-      const owned = stack.move();
-      return { trainer, sampler, [Symbol.dispose]: () => owned.dispose() };
+      return end(stack.use(await createSampler(device, model, { ...options, batchSize })));
     } catch (error) {
       if (!(error instanceof LimitError) || trainer.recomputes) throw error;
     }
@@ -165,7 +169,9 @@ export const initialModel = (
 ): Model =>
   initializeModel(
     ...[network, formatSchedule(scheduler), training.seed] as const,
-    network.conditions(data.shape).labels ? classNames(data) : undefined,
+    network.kind === "classifier" || network.conditions(data.shape).labels
+      ? classNames(data)
+      : undefined,
   );
 
 /** What the classes of a data set are called, their numbers where they have no names. */
@@ -228,7 +234,10 @@ async function trainUntil(run: Run): Promise<number> {
       rss_mb: Number((Deno.memoryUsage().rss / 1e6).toFixed(1)),
     };
     loggedAt = now;
-    loss = `, loss ${line.loss.toFixed(4)}`;
+    const right = line.accuracy === undefined
+      ? ""
+      : `, ${(100 * line.accuracy).toFixed(1)} % right`;
+    loss = `, loss ${line.loss.toFixed(4)}${right}`;
     await folder.log(line);
     if (!Deno.stderr.isTerminal()) {
       progress.say(`step ${step} of ${last}${loss}, ${speed.toFixed(1)} images/s`);
@@ -288,11 +297,25 @@ function summarize(all: readonly StepRecord[]) {
       records.reduce((all, { quartiles }) => all + quartiles[q][field], 0);
     return total("count") ? shorten(total("sum") / total("count")) : null;
   });
+  const accuracies = records[0].quartiles.map((_, q) => rightOf(records, [q]));
   return {
     loss: mean(records.map((r) => r.loss)),
     loss_quartiles: quartiles,
+    ...(records[0].quartiles[0].correct === undefined ? {} : {
+      accuracy: rightOf(records, quartiles.keys().toArray())!,
+      accuracy_quartiles: accuracies,
+    }),
     grad_norm: mean(records.map((r) => r.gradientNorm)),
   };
+}
+
+/** The share of the images of some quarters of the timesteps that a classifier had right. */
+function rightOf(records: readonly StepRecord[], quarters: readonly number[]): number | null {
+  const all = records.flatMap(({ quartiles }) => quarters.map((q) => quartiles[q]));
+  const [right, count] = (["correct", "count"] as const).map((field) =>
+    all.reduce((sum, quartile) => sum + (quartile[field] ?? 0), 0)
+  );
+  return count ? shorten(right / count) : null;
 }
 
 /** What the report says of how a training is made. */
@@ -352,6 +375,7 @@ async function save(run: Run, seconds: number): Promise<void> {
 async function showSamples(
   { trainer, sampler, folder, config, data, progress, signal }: Run,
 ): Promise<void> {
+  if (!sampler) return;
   const { seed, labelDropout } = config.training;
   const { labels: known } = config.network.conditions(data.shape);
   const classes = known?.below && known.below - (labelDropout ? 1 : 0);

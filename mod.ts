@@ -117,6 +117,15 @@ export type {
   SamplingStep,
   StreamOptions,
 } from "./src/sample/options.ts";
+export {
+  classifierGuided,
+  type ClassifierGuidedOptions,
+} from "./src/sample/guidance/classifier_guided.ts";
+export {
+  type GuidanceLoss,
+  guidedBy,
+  type GuidedByOptions,
+} from "./src/sample/guidance/guided_by.ts";
 export type { Evaluation, Solver, Step, UpdateTable, Weights } from "./src/sample/solver.ts";
 export { type MethodName, methods } from "./src/sample/solvers/mod.ts";
 export { Sampler } from "./src/sample/sampler.ts";

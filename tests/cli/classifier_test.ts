@@ -1,6 +1,8 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { parseModel } from "../../src/model/model.ts";
-import { imagesFile } from "./cli.ts";
+import { readSafetensors, toFloat32 } from "../../src/formats/safetensors.ts";
+import { initializeModel, parseModel, serializeModel } from "../../src/model/model.ts";
+import { parseNetwork } from "../../src/model/network.ts";
+import { imagesFile, tinyModelFile, tinyUNet } from "./cli.ts";
 import { IMAGES, makeFolder, readLog, readState, train } from "./training.ts";
 
 /** A folder with data and a configuration of the training of a tiny classifier. */
@@ -87,4 +89,49 @@ Deno.test("--objective classifier is enough to train one, and needs classes", as
     ["train", "--config", "tiny.json", "--objective", "mse", "--out", "c"],
     /^error: Cannot train a UNet2DClassifier by mse: the objective of classifiers is classifier$/m,
   );
+});
+
+Deno.test("sample paints the class that is asked for by a classifier, and refuses what does not go together", async () => {
+  await using folder = await makeClassifierFolder();
+  await folder.succeed(...train("c", 2, "--device", "cpu"));
+  await folder.write("model.safetensors", tinyModelFile());
+  const paint = ["sample", "--model", "model.safetensors", "--device", "cpu", "--count", "2"];
+  const guide = ["--classifier", "c"], paths: string[] = [];
+  for (const [label, scale] of [["7", "3"], ["2", "3"], ["7", "0"]]) {
+    const out = `${label}-${scale}.safetensors`;
+    const scales = ["--label", label, "--classifier-scale", scale];
+    await folder.succeed(...paint, ...guide, ...scales, "--steps", "3", "--out", out);
+    paths.push(out);
+  }
+  await folder.succeed(...paint, "--steps", "3", "--out", "plain.safetensors");
+  const files = await Promise.all([...paths, "plain.safetensors"].map(async (path) => {
+    const { tensors, metadata } = readSafetensors(await Deno.readFile(folder.at(path)), path);
+    return { metadata, images: toFloat32(tensors.get("images")!) };
+  }));
+  const [seven, two, none, plain] = files.map(({ images }) => images);
+  assert(seven.some((x, i) => Math.abs(x - two[i]) > 1e-4));
+  assert(seven.some((x, i) => Math.abs(x - plain[i]) > 1e-4));
+  assertEquals(none, plain);
+  const { classifier, classifier_scale } = files[0].metadata;
+  assertEquals([classifier, classifier_scale], ["c", "3"]);
+
+  await folder.write(
+    "large.safetensors",
+    serializeModel(initializeModel(
+      parseNetwork({ ...tinyUNet, sample_size: 16, in_channels: 1, out_channels: 1 }),
+      ...[{ num_train_timesteps: 10 }, 0] as const,
+    )),
+  );
+  for (
+    const [args, message] of [
+      [[...paint, ...guide], /The model has 10 classes: give a --label from 0 to 9$/],
+      [[...paint, ...guide, "--label", "10"], /give a --label from 0 to 9, not 10$/],
+      [[...paint, "--classifier-scale", "2"], /--classifier-scale is for --classifier MODEL$/],
+      [[...paint, "--classifier", "model.safetensors"], /a UNet2DModel, which tells no classes/],
+      [
+        ["sample", "--model", "large.safetensors", ...guide, "--label", "1"],
+        /it is for items of 8x8x1, and the model's are 16x16x1$/,
+      ],
+    ] as const
+  ) await folder.refuse(args, new RegExp(message.source, "m"));
 });

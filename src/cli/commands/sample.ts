@@ -26,6 +26,7 @@ import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED } from "../run/interruption.ts";
 import { checkFits, checkOutput, writeImages } from "../media/picture_files.ts";
 import { debugProgram } from "../run/profile.ts";
+import { classCount, classifierFlags, planClassifier } from "./classifier_flags.ts";
 import { describeOptions, listMethods, readOptions, samplerFlags } from "./sampler_flags.ts";
 import { checkPreview, watch } from "../terminal/sampling_run.ts";
 import { print, Progress } from "../terminal/progress.ts";
@@ -49,6 +50,7 @@ export const sampleFlags = {
     help: "image k of a seed is always the same; default 0",
   },
   label: { kind: "integer", min: 0, help: "the class, for models that have classes" },
+  ...classifierFlags,
   out: {
     kind: "text",
     value: "PATH",
@@ -77,7 +79,8 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const model = await loadModel(place);
   const shape = shapeOf(model, place);
   checkFits(kind, { count, shape });
-  checkLabel(flags.label, model.network.conditions(shape).labels?.below ?? null);
+  const guidance = await planClassifier(flags, model, shape);
+  checkLabel(flags.label, classCount(model, shape, guidance));
   // What the schedule does not allow is refused here and not behind what a device says.
   const plan = makeUpdateTable(
     methods[method],
@@ -95,7 +98,8 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   using sampler = await createSampler(device, model, {
     ...options,
     ...(options.timesteps ? {} : { steps }),
-    ...{ method, batchSize, precision: (flags.precision ?? "f32") as Precision },
+    ...{ method, batchSize, wrap: guidance.wrap },
+    precision: (flags.precision ?? "f32") as Precision,
   });
   debugProgram(progress, sampler.describe());
   const { images, frames, isStopped } = await watch(
@@ -112,6 +116,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const written = await writeImages(out, kind, images, frames, {
     ...{ model: place, seed, steps, sampler: method },
     ...describeOptions(options),
+    ...guidance.facts,
     ...(isStopped ? { interrupted: "yes" } : {}),
   });
   progress.clear();

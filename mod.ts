@@ -126,6 +126,13 @@ export {
   guidedBy,
   type GuidedByOptions,
 } from "./src/sample/guidance/guided_by.ts";
+export { type LinearOperator, operators } from "./src/sample/guidance/operators.ts";
+export {
+  type RestorationMethod,
+  restored,
+  type RestoredOptions,
+} from "./src/sample/guidance/restored.ts";
+export { measure, type Restoration, restore, type RestoreOptions } from "./src/sample/restore.ts";
 export type { Evaluation, Solver, Step, UpdateTable, Weights } from "./src/sample/solver.ts";
 export { type MethodName, methods } from "./src/sample/solvers/mod.ts";
 export { Sampler } from "./src/sample/sampler.ts";

@@ -8,6 +8,7 @@ import { environment } from "./cli/terminal/environment.ts";
 import { describeFlags, type Flag, suggest } from "./cli/terminal/flags.ts";
 import { evalCommand, evalFlags } from "./cli/commands/eval.ts";
 import { interpolateCommand, interpolateFlags } from "./cli/commands/interpolate.ts";
+import { restoreCommand, restoreFlags } from "./cli/commands/restore.ts";
 import { infoCommand, infoFlags } from "./cli/commands/info.ts";
 import { print, printError } from "./cli/terminal/progress.ts";
 import { sampleCommand, sampleFlags } from "./cli/commands/sample.ts";
@@ -36,6 +37,12 @@ const commands: Record<string, Command> = {
     help: "paint pictures on the way from one to another",
     flags: interpolateFlags,
     run: interpolateCommand,
+  },
+  restore: {
+    usage: "restore PICTURE... --task superres:4|inpaint|deblur:SIGMA|colorize [flags]",
+    help: "restore pictures of which something is lost",
+    flags: restoreFlags,
+    run: restoreCommand,
   },
   train: {
     usage: "train --data mnist|PATH --out FOLDER [flags]",

@@ -10,10 +10,17 @@ import { writeSafetensors } from "../../formats/safetensors.ts";
 import { makeGrid, makePicture, type Picture } from "../../sample/pixels.ts";
 import { pictureSize, type Samples } from "../../sample/options.ts";
 import { type Shape, sizeOf } from "../../shape.ts";
-import { convert, writeImage } from "../../data/raster.ts";
+import { fit, type Raster, writeImage } from "../../data/raster.ts";
 import { animatePng } from "./apng.ts";
 import { decodeImage } from "../data/decode.ts";
-import { checkFolder, checkWritable, kindOf, makeFolder, writeWhole } from "../terminal/files.ts";
+import {
+  checkFolder,
+  checkWritable,
+  kindOf,
+  makeFolder,
+  readFile,
+  writeWhole,
+} from "../terminal/files.ts";
 import { packageName, version } from "../terminal/version.ts";
 
 /** The facts that a picture carries along: model, seed, steps. */
@@ -216,6 +223,35 @@ function channelsFirst({ count, shape, data }: Samples): Float32Array<ArrayBuffe
 }
 
 /**
+ * A picture of a file.
+ *
+ * @throws {InputError} If it is none.
+ */
+export const readRaster = async (path: string): Promise<Raster> =>
+  await decodeImage(await readFile(path), path);
+
+/**
+ * A picture as an image of a shape, in [-1, 1], brought to its size as `train` does it.
+ *
+ * @throws {InputError} If there are no pictures of so many channels.
+ */
+export function fitPicture(
+  picture: Raster,
+  shape: Shape,
+  path: string,
+): Float32Array<ArrayBuffer> {
+  const { height, width, channels } = pictureSize({ shape });
+  if (channels !== 1 && channels !== 3) {
+    throw new InputError(`Cannot use ${path}: the model's images have ${channels} channels`);
+  }
+  const data = new Float32Array(height * width * channels);
+  const format = { height, width, channels, background: [255, 255, 255] } as const;
+  const corner = { left: 0, top: 0, isFlipped: false };
+  writeImage(fit(picture, format, "center"), format, corner, data, 0);
+  return data;
+}
+
+/**
  * A picture as a network sees it: in [-1, 1], with as many channels, over white if transparent.
  *
  * @throws {InputError} If it is no picture, or of another size.
@@ -225,20 +261,12 @@ export async function readPicture(
   path: string,
   shape: Shape,
 ): Promise<Samples> {
-  const { height, width, channels } = pictureSize({ shape });
-  if (channels !== 1 && channels !== 3) {
-    throw new InputError(`Cannot use ${path}: the model's images have ${channels} channels`);
-  }
-  const picture = await decodeImage(bytes, path);
+  const { height, width } = pictureSize({ shape }), picture = await decodeImage(bytes, path);
   if (picture.width !== width || picture.height !== height) {
     throw new InputError(
       `Cannot use ${path}: it has ${picture.width}x${picture.height} pixels, and the model's ` +
         `images ${width}x${height}`,
     );
   }
-  const data = new Float32Array(height * width * channels);
-  const format = { height, width, channels, background: [255, 255, 255] } as const;
-  const corner = { left: 0, top: 0, isFlipped: false };
-  writeImage(convert(picture, channels, format.background), format, corner, data, 0);
-  return { count: 1, shape, data };
+  return { count: 1, shape, data: fitPicture(picture, shape, path) };
 }

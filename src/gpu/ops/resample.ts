@@ -1,5 +1,5 @@
 /**
- * Changes of resolution by two: {@linkcode upsampleNearest} and {@linkcode averagePool}.
+ * Changes of resolution by whole factors: {@linkcode upsampleNearest} and {@linkcode averagePool}.
  *
  * @module
  */
@@ -9,20 +9,20 @@ import { mul } from "./map.ts";
 import { sum } from "./sum.ts";
 import { broadcastTo, reshape } from "./view.ts";
 
-/** Every pixel of `[batch, height, width, channels]` four times, as a 2 × 2 square. */
-export function upsampleNearest(x: Tensor): Tensor {
-  const [n, h, w, c] = x.shape;
-  const repeated = broadcastTo(reshape(x, [n, h, 1, w, 1, c]), [n, h, 2, w, 2, c]);
-  return reshape(repeated, [n, 2 * h, 2 * w, c]);
+/** Every pixel of `[batch, height, width, channels]` as a square of `factor` × `factor`. */
+export function upsampleNearest(x: Tensor, factor = 2): Tensor {
+  const [n, h, w, c] = x.shape, f = factor;
+  const repeated = broadcastTo(reshape(x, [n, h, 1, w, 1, c]), [n, h, f, w, f, c]);
+  return reshape(repeated, [n, f * h, f * w, c]);
 }
 
 /**
- * Means of squares of 2 × 2 pixels; height and width must be even.
+ * Means of squares of `factor` × `factor` pixels; height and width must be multiples of it.
  *
  * @throws {RangeError} If they are not.
  */
-export function averagePool(x: Tensor): Tensor {
-  const [n, h, w, c] = x.shape;
-  const squares = reshape(x, [n, h / 2, 2, w / 2, 2, c]);
-  return reshape(mul(sum(squares, [2, 4]), 1 / 4), [n, h / 2, w / 2, c]);
+export function averagePool(x: Tensor, factor = 2): Tensor {
+  const [n, h, w, c] = x.shape, f = factor;
+  const squares = reshape(x, [n, h / f, f, w / f, f, c]);
+  return reshape(mul(sum(squares, [2, 4]), 1 / f ** 2), [n, h / f, w / f, c]);
 }

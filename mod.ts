@@ -120,6 +120,22 @@ export type {
   SamplingStep,
   StreamOptions,
 } from "./src/sample/options.ts";
+export {
+  classifierGuided,
+  type ClassifierGuidedOptions,
+} from "./src/sample/guidance/classifier_guided.ts";
+export {
+  type GuidanceLoss,
+  guidedBy,
+  type GuidedByOptions,
+} from "./src/sample/guidance/guided_by.ts";
+export { type LinearOperator, operators } from "./src/sample/guidance/operators.ts";
+export {
+  type RestorationMethod,
+  restored,
+  type RestoredOptions,
+} from "./src/sample/guidance/restored.ts";
+export { measure, type Restoration, restore, type RestoreOptions } from "./src/sample/restore.ts";
 export type { Evaluation, Solver, Step, UpdateTable, Weights } from "./src/sample/solver.ts";
 export { type MethodName, methods } from "./src/sample/solvers/mod.ts";
 export { inpaint, type InpaintOptions } from "./src/sample/editing/inpaint.ts";

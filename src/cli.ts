@@ -9,6 +9,7 @@ import { environment } from "./cli/terminal/environment.ts";
 import { suggest } from "./cli/terminal/flags.ts";
 import { evalCommand, evalFlags } from "./cli/commands/eval.ts";
 import { interpolateCommand, interpolateFlags } from "./cli/commands/interpolate.ts";
+import { restoreCommand, restoreFlags } from "./cli/commands/restore.ts";
 import { infoCommand, infoFlags } from "./cli/commands/info.ts";
 import { type Commands, describeCommand, describeProgram } from "./cli/terminal/help.ts";
 import { print, printError, terminalWidth } from "./cli/terminal/progress.ts";
@@ -46,6 +47,13 @@ export const commands: Commands = {
     flags: upscaleFlags,
     examples: { "upscale a.png --model runs/up --out b.png": "an image of any size, in tiles" },
     run: upscaleCommand,
+  },
+  restore: {
+    usage: "restore IMAGE... --task superres:4|inpaint|deblur:SIGMA|colorize [flags]",
+    help: "restore images of which something is lost",
+    flags: restoreFlags,
+    examples: { "restore small.png --task superres:4": "four times as wide and high" },
+    run: restoreCommand,
   },
   train: {
     usage: "train --data mnist|PATH --out FOLDER [flags]",

@@ -5,7 +5,13 @@
  */
 
 import { initializeModel, type Model } from "../src/model/model.ts";
-import { type DenoisingNetwork, type Network, parseNetwork } from "../src/model/network.ts";
+import {
+  type ClassifierNetwork,
+  type DenoisingNetwork,
+  type Network,
+  parseNetwork,
+} from "../src/model/network.ts";
+import { classifierNetwork } from "../src/model/classifier.ts";
 import { denoisingNetwork } from "../src/model/denoiser.ts";
 import { Random } from "./random.ts";
 
@@ -33,6 +39,19 @@ export function tinyNetwork(fields: Readonly<Record<string, unknown>> = {}): Den
 /** The smallest network that enlarges pictures, grey ones to 8 x 8 by 2. */
 export const tinyUpscaler = (fields: Readonly<Record<string, unknown>> = {}): DenoisingNetwork =>
   tinyNetwork({ _class_name: "SuperResolutionUNet2DModel", factor: 2, ...fields });
+
+/** A classifier of grey images of 8 x 8 with attention; fields as in files. */
+export function smallClassifier(
+  fields: Readonly<Record<string, unknown>> = {},
+): ClassifierNetwork {
+  const network = parseNetwork({
+    ...{ _class_name: "UNet2DClassifier", sample_size: 8, in_channels: 1, num_classes: 3 },
+    ...{ layers_per_block: 1, block_out_channels: [8, 16], norm_num_groups: 4 },
+    down_block_types: ["DownBlock2D", "AttnDownBlock2D"],
+    ...fields,
+  });
+  return classifierNetwork({ network });
+}
 
 /** A model that does not predict zero, as a fresh one would: all weights are random. */
 export function randomModel(network: Network, schedule: unknown = {}): Model {

@@ -14,6 +14,7 @@ import { formatShape, sameShape, sizeOf } from "../shape.ts";
 import { formatNetwork, type Network, parseNetwork } from "./network.ts";
 import "./unet.ts";
 import "./super_resolution.ts";
+import "./unet_classifier.ts";
 import {
   fileShape,
   fromFileOrder,

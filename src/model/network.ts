@@ -53,6 +53,12 @@ export interface NoisyItemsParts {
   readonly multiple?: number;
   /** What it is told of items of a shape, beside noise and timestep. */
   readonly conditions: (item: Shape) => Conditions;
+  /**
+   * Conditions that training makes of clean items `[batch, ...shape]`, by name, within its step: what
+   * a network that restores something is shown in its stead. Without random numbers they are not
+   * varied.
+   */
+  readonly derived?: Readonly<Record<string, (items: Tensor, random?: RandomState) => Tensor>>;
 }
 
 /** A network that predicts noise, images or velocities. */
@@ -63,12 +69,6 @@ export interface DenoisingParts extends NoisyItemsParts {
   readonly outChannels: number;
   /** Whether training drops values, so that a forward pass in training needs random numbers. */
   readonly hasDropout?: boolean;
-  /**
-   * Conditions that training makes of clean items `[batch, ...shape]`, by name, within its step: what
-   * a network that restores something is shown in its stead. Without random numbers they are not
-   * varied.
-   */
-  readonly derived?: Readonly<Record<string, (items: Tensor, random?: RandomState) => Tensor>>;
   /** The prediction `[batch, ..., outChannels]`. */
   readonly forward: (forward: Forward, inputs: NetworkInputs) => Tensor;
 }

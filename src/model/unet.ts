@@ -54,27 +54,83 @@ export function unet(
     projections: new Map(),
     ...(random ? { random } : {}),
   };
-  const { blockOutChannels, downBlockTypes, upBlockTypes, layersPerBlock } = config;
+  const { blockOutChannels, upBlockTypes, layersPerBlock } = config;
   const last = blockOutChannels.length - 1;
   const told = embed(net, timestep, labels), time = embedding ? add(told, embedding(net)) : told;
 
   const x = config.centerInputSample ? map([sample], (x) => e.sub(e.mul(x, 2), 1)) : sample;
-  let h = conv(net, "conv_in", x, blockOutChannels[0]), from = h;
-  const keep = (to: Tensor) => {
-    onSegment?.("block", { from, to });
-    from = to;
+  const skips = [conv(net, "conv_in", x, blockOutChannels[0])];
+  const segments = segmentsOf(net, skips[0], onSegment), { keep, attend } = segments;
+  let h = encode(net, skips, time, segments);
+  upBlockTypes.forEach((type, i) => {
+    const block = `up_blocks.${i}`, hasAttention = type === "AttnUpBlock2D";
+    const channels = blockOutChannels[last - i];
+    for (let j = 0; j <= layersPerBlock; j++) {
+      h = resnet(net, `${block}.resnets.${j}`, concat([h, skips.pop()!], 3), time, channels);
+      if (hasAttention) h = attend(`${block}.attentions.${j}`, h);
+      keep(h);
+    }
+    if (i === last) return;
+    const name = `${block}.upsamplers.0`;
+    h = hasAttention && config.upsampleType === "resnet"
+      ? resnet(net, name, h, time, channels, { resample: "up" })
+      : upsample(net, name, h);
+    keep(h);
+  });
+
+  h = silu(norm(net, "conv_norm_out", h));
+  const out = conv(net, "conv_out", h, config.outChannels, 3, { init: "zeros" });
+  if (config.timeEmbeddingType !== "fourier") return out;
+  return div(out, reshape(timestep, [timestep.shape[0], 1, 1, 1]));
+}
+
+/** Blocks and attention as they are made, told to whoever computes some of them again. */
+export interface Segments {
+  /** Ends a block. */
+  readonly keep: (to: Tensor) => void;
+  /** Attention that may be one. */
+  readonly attend: (name: string, x: Tensor) => Tensor;
+}
+
+/** Tells of segments from `start` on. */
+export function segmentsOf(
+  net: LayerContext,
+  start: Tensor,
+  onSegment: Forward["onSegment"],
+): Segments {
+  let from = start;
+  return {
+    keep(to) {
+      onSegment?.("block", { from, to });
+      from = to;
+    },
+    attend(name, x) {
+      const to = attention(net, name, x);
+      onSegment?.("attention", { from: x, to });
+      return to;
+    },
   };
-  const attend = (name: string) => {
-    const to = attention(net, name, h);
-    onSegment?.("attention", { from: h, to });
-    return to;
-  };
-  const skips = [h];
+}
+
+/**
+ * The encoder: the blocks on the way down and the middle one.
+ *
+ * @param skips Begins with what it starts from; what the decoder is shown is added to it.
+ */
+export function encode(
+  net: LayerContext,
+  skips: Tensor[],
+  time: Tensor,
+  { keep, attend }: Segments,
+): Tensor {
+  const { config } = net, { blockOutChannels, downBlockTypes, layersPerBlock } = config;
+  const last = blockOutChannels.length - 1;
+  let [h] = skips;
   downBlockTypes.forEach((type, i) => {
     const block = `down_blocks.${i}`, hasAttention = type === "AttnDownBlock2D";
     for (let j = 0; j < layersPerBlock; j++) {
       h = resnet(net, `${block}.resnets.${j}`, h, time, blockOutChannels[i]);
-      if (hasAttention) h = attend(`${block}.attentions.${j}`);
+      if (hasAttention) h = attend(`${block}.attentions.${j}`, h);
       keep(h);
       skips.push(h);
     }
@@ -97,31 +153,11 @@ export function unet(
   keep(h);
   h = resnet(net, "mid_block.resnets.1", h, time, blockOutChannels[last], middle);
   keep(h);
-
-  upBlockTypes.forEach((type, i) => {
-    const block = `up_blocks.${i}`, hasAttention = type === "AttnUpBlock2D";
-    const channels = blockOutChannels[last - i];
-    for (let j = 0; j <= layersPerBlock; j++) {
-      h = resnet(net, `${block}.resnets.${j}`, concat([h, skips.pop()!], 3), time, channels);
-      if (hasAttention) h = attend(`${block}.attentions.${j}`);
-      keep(h);
-    }
-    if (i === last) return;
-    const name = `${block}.upsamplers.0`;
-    h = hasAttention && config.upsampleType === "resnet"
-      ? resnet(net, name, h, time, channels, { resample: "up" })
-      : upsample(net, name, h);
-    keep(h);
-  });
-
-  h = silu(norm(net, "conv_norm_out", h));
-  const out = conv(net, "conv_out", h, config.outChannels, 3, { init: "zeros" });
-  if (config.timeEmbeddingType !== "fourier") return out;
-  return div(out, reshape(timestep, [timestep.shape[0], 1, 1, 1]));
+  return h;
 }
 
 /** The vector of timestep and class, `[batch, 4 · channels]`. */
-function embed(net: LayerContext, timestep: Tensor, labels: Tensor | undefined): Tensor {
+export function embed(net: LayerContext, timestep: Tensor, labels: Tensor | undefined): Tensor {
   const { config } = net, channels = config.blockOutChannels[0], size = 4 * channels;
   const frequencies = config.timeEmbeddingType === "fourier"
     ? net.parameter({
@@ -157,7 +193,11 @@ function embed(net: LayerContext, timestep: Tensor, labels: Tensor | undefined):
   }
 }
 
-function checkSize({ blockOutChannels, inChannels }: UNetConfig, sample: Tensor): void {
+/** @throws {InputError} If images do not fit the network. */
+export function checkSize(
+  { blockOutChannels, inChannels }: UNetConfig,
+  sample: Tensor,
+): void {
   const [, height, width, channels] = sample.shape, factor = 2 ** (blockOutChannels.length - 1);
   if (channels !== inChannels) {
     throw new InputError(`The network takes images of ${inChannels} channels, not ${channels}`);

@@ -91,7 +91,7 @@ export const trainingSchema = z.strictObject({
   label_dropout: share.default(0),
   held_out: z.number().min(0).max(0.5).default(0),
   seed: z.int().min(0).default(0),
-  objective: z.enum(["mse", "l1", "huber", "vlb", "hybrid"]).default("mse"),
+  objective: z.enum(["mse", "l1", "huber", "vlb", "hybrid", "classifier"]).default("mse"),
   huber_delta: optional(positive),
   loss_weighting: z.enum(["constant", "min_snr", "edm"]).default("constant"),
   snr_gamma: optional(positive),
@@ -121,6 +121,11 @@ export const trainingSchema = z.strictObject({
 }).refine((c) => c.loss_weighting === "constant" || !isBound(c.objective), {
   path: ["loss_weighting"],
   message: "goes with the objectives mse, l1 and huber: vlb and hybrid have weights of their own",
+}).refine((c) => c.objective !== "classifier" || c.loss_weighting === "constant", {
+  path: ["loss_weighting"],
+  message: "goes with the objectives mse, l1 and huber: classifiers count all noise alike",
+}).refine((c) => c.objective !== "classifier" || !c.label_dropout, {
+  ...{ path: ["label_dropout"], message: "makes no sense with the objective classifier" },
 }).refine((c) => c.timestep_sampling !== "log_normal" || !isBound(c.objective), {
   path: ["timestep_sampling"],
   message:

@@ -10,10 +10,11 @@ import { gather } from "../gpu/ops/gather.ts";
 import { add, map, mul, sub } from "../gpu/ops/map.ts";
 import type { RandomState } from "../gpu/ops/random.ts";
 import { reshape, slice, stopGradient } from "../gpu/ops/view.ts";
+import type { Level } from "../diffusion/denoiser.ts";
 import { meanPerItem, perItem } from "../diffusion/items.ts";
 import { constant, type Tensor } from "../gpu/tensor.ts";
 import { boundTerms } from "../diffusion/vlb.ts";
-import type { DenoisingNetwork, Forward } from "../model/network.ts";
+import type { DenoisingNetwork, Forward, Network } from "../model/network.ts";
 import { sourceOf } from "../model/parameters.ts";
 import {
   addNoise,
@@ -27,9 +28,10 @@ import { NoiseSchedule, type ScheduleConfig } from "../diffusion/schedule.ts";
 /**
  * What is minimised. `mse`, `l1` and `huber` (Huber 1964) compare what the network predicts with what
  * it should; `vlb` is the variational bound in bits a value (Ho et al. 2020, equation 5), and `hybrid`
- * is `mse` with a thousandth of the bound for learnt variances (Nichol and Dhariwal 2021, equation 16).
+ * is `mse` with a thousandth of the bound for learnt variances (Nichol and Dhariwal 2021, equation 16);
+ * `classifier`, for networks of that kind, is the cross entropy of classes of noised images.
  */
-export type ObjectiveName = "mse" | "l1" | "huber" | "vlb" | "hybrid";
+export type ObjectiveName = "mse" | "l1" | "huber" | "vlb" | "hybrid" | "classifier";
 
 /**
  * How much each noise level counts: `constant` all the same in what the network predicts; `min_snr`
@@ -71,6 +73,8 @@ export interface Batch {
   readonly sigmas?: Tensor;
   /** The value of every condition of the network. */
   readonly conditions?: Readonly<Record<string, Tensor>>;
+  /** `i32` `[batch]`, the classes that a classifier is to find. */
+  readonly labels?: Tensor;
   /** For dropout. */
   readonly random?: RandomState;
 }
@@ -79,8 +83,18 @@ export interface Batch {
 export function checkObjective(
   { objective }: ObjectiveConfig,
   schedule: ScheduleConfig,
-  { itemShape, outChannels }: DenoisingNetwork,
+  network: Network,
 ): void {
+  if ((network.kind === "classifier") !== (objective === "classifier")) {
+    throw new InputError(
+      network.kind === "classifier"
+        ? `Cannot train a ${network.className} by ${objective}: the objective of classifiers is ` +
+          "classifier"
+        : `Cannot train a ${network.className} by classifier: it is a ${network.kind}`,
+    );
+  }
+  if (network.kind === "classifier") return;
+  const { itemShape, outChannels } = network;
   const inChannels = itemShape[itemShape.length - 1]!;
   const { varianceType } = schedule, wanted = outputChannels(schedule, inChannels);
   const learnsVariances = objective === "vlb" || objective === "hybrid";
@@ -116,18 +130,16 @@ export function diffusionLosses(
   batch: Batch,
   onSegment?: Forward["onSegment"],
 ): Tensor {
-  const { images, noise, timesteps, conditions = {}, random } = batch;
+  const { images, noise, timesteps, conditions = {} } = batch;
   const tables = new NoiseSchedule(schedule), { time, ...level } = levelsOf(tables, batch);
   const { output, variance } = askNetwork(
     schedule,
     addNoise(images, noise, level),
     level,
     (sample) =>
-      network.forward({
-        parameter: sourceOf(parameters),
-        ...(onSegment ? { onSegment } : {}),
-        ...(random ? { random, firstStream: DROPOUT_STREAM } : {}),
-      }, { sample, timestep: time, conditions }),
+      network.forward(forwardOf(parameters, batch, onSegment), {
+        ...{ sample, timestep: time, conditions },
+      }),
   );
   const difference = sub(output, targetOf(schedule, { sample: images, epsilon: noise }, level));
   const penalty = (f: Penalty) => meanPerItem(map([difference], f));
@@ -141,6 +153,8 @@ export function diffusionLosses(
       return bound(difference);
     case "hybrid":
       return add(penalty(square), mul(bound(stopGradient(difference)), HYBRID_SHARE));
+    case "classifier":
+      throw new TypeError("Denoisers do not learn to classify");
     default: {
       const losses = penalty(penalties[settings.objective](settings));
       if (settings.lossWeighting === "constant") return losses;
@@ -149,8 +163,19 @@ export function diffusionLosses(
   }
 }
 
+/** What a network is given to learn. */
+export const forwardOf = (
+  parameters: ReadonlyMap<string, Tensor>,
+  { random }: Batch,
+  onSegment?: Forward["onSegment"],
+): Forward => ({
+  parameter: sourceOf(parameters),
+  ...(onSegment ? { onSegment } : {}),
+  ...(random ? { random, firstStream: DROPOUT_STREAM } : {}),
+});
+
 /** The noise of each item, of shape `[batch, 1, ...]`, and what the network is told of it. */
-function levelsOf(schedule: NoiseSchedule, { images, timesteps, sigmas }: Batch) {
+export function levelsOf(schedule: NoiseSchedule, { images, timesteps, sigmas }: Batch): Level {
   const rows = Array.from(schedule.alphasCumprod, (_, t) => schedule.levelAt(t));
   const values = rows.flatMap(({ time, alpha, sigma }) => [time, alpha, sigma]);
   const row = gather(constant(values, [rows.length, 3]), timesteps), [count] = timesteps.shape;

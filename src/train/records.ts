@@ -29,6 +29,8 @@ export interface Quartile {
   readonly count: number;
   /** Sum of their losses. */
   readonly sum: number;
+  /** How many of them a classifier had right. */
+  readonly correct?: number;
 }
 
 /**
@@ -43,16 +45,20 @@ export function readRecords(
   done: number,
   count: number,
 ): StepRecord[] {
-  const width = history.length / HISTORY, first = Math.max(0, done - Math.min(count, HISTORY));
+  // Behind what is known of all are the right answers of a classifier, and the scale of the loss.
+  const width = history.length / HISTORY, isClassifier = width >= ROW + RANGES;
+  const end = isClassifier ? ROW + RANGES : ROW,
+    first = Math.max(0, done - Math.min(count, HISTORY));
   return Array.from({ length: done - first }, (_, i) => {
     const step = first + i, row = history.subarray(width * (step % HISTORY));
-    const [loss, gradientNorm] = row, lossScale = width > ROW ? row[ROW] : 1;
+    const [loss, gradientNorm] = row, lossScale = width > end ? row[end] : 1;
     const quartiles = Array.from({ length: RANGES }, (_, q) => {
-      return { sum: row[2 + q], count: row[2 + RANGES + q] };
+      const [sum, count, correct] = [0, 1, 2].map((i) => row[2 + i * RANGES + q]);
+      return { sum, count, ...(isClassifier ? { correct } : {}) };
     });
     return {
       ...{ step: step + 1, loss, gradientNorm, quartiles, lossScale },
-      isSkipped: width > ROW && isOverflow(gradientNorm * lossScale),
+      isSkipped: width > end && isOverflow(gradientNorm * lossScale),
     };
   });
 }

@@ -16,9 +16,10 @@ import { sum } from "../gpu/ops/sum.ts";
 import { reshape, slice } from "../gpu/ops/view.ts";
 import { sizeOf } from "../shape.ts";
 import { constant, input, type Tensor } from "../gpu/tensor.ts";
-import type { DenoisingNetwork, Forward } from "../model/network.ts";
+import type { Forward, Network } from "../model/network.ts";
 import { type ParameterLayout, viewParameters } from "../model/parameters.ts";
 import type { ScheduleConfig } from "../diffusion/schedule.ts";
+import { classification } from "./classification.ts";
 import { LossScale, unlessSkipped } from "./loss_scale.ts";
 import { type Batch, diffusionLosses, type ObjectiveConfig } from "./objective.ts";
 import type { Draw } from "./timesteps.ts";
@@ -59,13 +60,17 @@ export interface Rates {
 export const HISTORY = 1024;
 /** Losses are also told apart by their timesteps, in this many equal ranges. */
 export const RANGES = 4;
-/** What is known of the losses of a batch: their mean; their sum and number by range. */
-export const TALLY: number = 1 + 2 * RANGES;
 /**
- * Numbers a step in the history: the gradient's norm after the first of the tally; and with loss
- * scaling one more, the scale.
+ * What is known of the losses of a batch: their mean; their sum and number by range; and of
+ * classifiers, how many were right by range.
  */
-export const ROW: number = TALLY + 1;
+export const tallySize = ({ kind }: Pick<Network, "kind">): number =>
+  1 + (kind === "classifier" ? 3 : 2) * RANGES;
+/**
+ * Numbers a step in the history of a denoiser: the gradient's norm after the first of the tally; and
+ * with loss scaling one more at the end, the scale.
+ */
+export const ROW: number = 2 + 2 * RANGES;
 
 /** The program's `rates` for a step. */
 export function encodeRates(
@@ -88,7 +93,7 @@ function decayMask({ specs, offsets, size }: ParameterLayout): Tensor | number {
 
 /** Everything a training step is traced from. */
 export interface StepSpec {
-  readonly network: DenoisingNetwork;
+  readonly network: Network;
   readonly schedule: ScheduleConfig;
   /** What is minimised. */
   readonly objective: ObjectiveConfig;
@@ -99,8 +104,11 @@ export interface StepSpec {
   readonly recomputes?: boolean;
 }
 
-/** Sums of the losses of a batch, `[TALLY]`, the first divided by all images of the step. */
-function tally({ schedule, batch, images }: StepSpec, losses: Tensor, weighted: Tensor): Tensor {
+/** What is known of a batch, the first number divided by all images of the step. */
+function tally(
+  { schedule, batch, images }: StepSpec,
+  { losses, weighted, correct }: Measured,
+): Tensor {
   const [count] = losses.shape, { numTrainTimesteps: T } = schedule;
   const bound = (i: number) => constant(ranges.map((q) => (q + i) * T / RANGES - 0.5), [1, RANGES]);
   const ranges = Array.from({ length: RANGES }, (_, q) => q);
@@ -108,8 +116,11 @@ function tally({ schedule, batch, images }: StepSpec, losses: Tensor, weighted: 
     [reshape(toFloat(batch.timesteps), [count, 1]), bound(0), bound(1)],
     (t, low, high) => e.mul(e.less(low, t), e.less(t, high)),
   );
-  const byRange = mul(isIn, reshape(losses, [count, 1]));
-  const parts = [mul(sum(weighted), 1 / images), sum(byRange, [0]), sum(isIn, [0])];
+  const byRange = (x: Tensor) => sum(mul(isIn, reshape(x, [count, 1])), [0]);
+  const parts = [
+    ...[mul(sum(weighted), 1 / images), byRange(losses), sum(isIn, [0])],
+    ...(correct ? [byRange(correct)] : []),
+  ];
   return concat(parts.map((x) => reshape(x, [x.shape.at(-1)!])), 0);
 }
 
@@ -125,26 +136,35 @@ interface Learnt {
 function learn(spec: StepSpec, parameters: Tensor, scale: Tensor | undefined): Learnt {
   const { network, batch, images } = spec, views = viewParameters(network.layout, parameters);
   const segments: Segment[] = [], recomputed = spec.recomputes ? "block" : "attention";
-  const { losses, weighted } = measure(spec, views, (kind, segment) => {
+  const measured = measure(spec, views, (kind, segment) => {
     if (kind === recomputed) segments.push(segment);
   });
-  const mean = mul(sum(weighted), 1 / images), loss = scale ? mul(mean, scale) : mean;
+  const mean = mul(sum(measured.weighted), 1 / images), loss = scale ? mul(mean, scale) : mean;
   const [gradient] = grad(loss, [parameters], segments);
   return {
     gradient,
-    tally: tally(spec, losses, weighted),
-    observed: batch.observe ? [batch.observe(losses)] : [],
+    tally: tally(spec, measured),
+    observed: batch.observe ? [batch.observe(measured.losses)] : [],
   };
 }
 
-/** The losses of a batch, as they are and as they count. */
+/** The losses of a batch, as they are and as they count, and where a classifier is right. */
+interface Measured {
+  readonly losses: Tensor;
+  readonly weighted: Tensor;
+  readonly correct?: Tensor;
+}
+
 function measure(
   { network, schedule, objective, batch }: StepSpec,
   views: ReadonlyMap<string, Tensor>,
   onSegment?: Forward["onSegment"],
-): { losses: Tensor; weighted: Tensor } {
-  const losses = diffusionLosses(network, schedule, objective, views, batch, onSegment);
-  return { losses, weighted: batch.importance ? mul(losses, batch.importance) : losses };
+): Measured {
+  const measured = network.kind === "classifier"
+    ? classification(network, schedule, views, batch, onSegment)
+    : { losses: diffusionLosses(network, schedule, objective, views, batch, onSegment) };
+  const { losses } = measured;
+  return { ...measured, weighted: batch.importance ? mul(losses, batch.importance) : losses };
 }
 
 /** What a gradient does to the state. */
@@ -192,9 +212,10 @@ function update(
     (old, p, decay) => e.add(e.mul(old, decay), e.mul(p, e.sub(1, decay))),
   );
 
-  const width = scaling ? ROW + 1 : ROW, history = input("history", [HISTORY, width]);
+  const [size] = tally.shape, width = size + (scaling ? 2 : 1);
+  const history = input("history", [HISTORY, width]);
   const rows = constant([...Array(HISTORY).keys()], [HISTORY, 1]);
-  const parts = [slice(tally, 0, 0, 1), norm, slice(tally, 0, 1, TALLY - 1)];
+  const parts = [slice(tally, 0, 0, 1), norm, slice(tally, 0, 1, size - 1)];
   const now = concat([...parts, ...(scaling ? [scaling.scale] : [])], 0);
   const recorded = map(
     [history, rows, slot, reshape(now, [1, width])],
@@ -216,7 +237,7 @@ function update(
 
 /**
  * A whole step. Its inputs are those of the batch, `rates`, and the state that it updates:
- * `parameters`, `moment1`, `moment2`, `ema`, all flat, and `history` `[HISTORY, ROW]` of losses and
+ * `parameters`, `moment1`, `moment2`, `ema`, all flat, and `history` `[HISTORY, ...]` of losses and
  * gradient norms; what the drawing of timesteps remembers; and `scaling` of the loss, for `f16`.
  */
 export function trainingStep(spec: StepSpec, optimizer: OptimizerConfig): Graph {
@@ -253,8 +274,9 @@ export function gradientStep(spec: StepSpec, optimizer: OptimizerConfig): Graph 
 }
 
 /** What is left of a step when all gradients are there. */
-export function updateStep(layout: ParameterLayout, optimizer: OptimizerConfig): Graph {
-  const gradient = input("gradient", [layout.size]), tally = input("tally", [TALLY]);
+export function updateStep(network: Network, optimizer: OptimizerConfig): Graph {
+  const { layout } = network, gradient = input("gradient", [layout.size]);
+  const tally = input("tally", [tallySize(network)]);
   const parameters = input("parameters", [layout.size]), learnt = { gradient, tally, observed: [] };
   return makeGraph({}, update(layout, optimizer, parameters, learnt, scalingOf(optimizer)));
 }
@@ -262,9 +284,6 @@ export function updateStep(layout: ParameterLayout, optimizer: OptimizerConfig):
 /** Measures losses and learns nothing; they go to `tally`. */
 export function evaluationStep(spec: StepSpec): Graph {
   const { layout } = spec.network, isNext = input("isNext", [1]);
-  const { losses, weighted } = measure(
-    spec,
-    viewParameters(layout, input("parameters", [layout.size])),
-  );
-  return makeGraph({}, [accumulate("tally", tally(spec, losses, weighted), isNext)]);
+  const measured = measure(spec, viewParameters(layout, input("parameters", [layout.size])));
+  return makeGraph({}, [accumulate("tally", tally(spec, measured), isNext)]);
 }

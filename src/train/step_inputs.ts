@@ -9,10 +9,10 @@ import { InputError } from "../errors.ts";
 import { randomNormal, type RandomState } from "../gpu/ops/random.ts";
 import { constant, input } from "../gpu/tensor.ts";
 import type { Condition } from "../diffusion/denoiser.ts";
-import { denoisingNetwork } from "../model/denoiser.ts";
 import type { Model } from "../model/model.ts";
 import type { TrainingConfig } from "./config.ts";
 import { type Dataset, ImageOrder } from "../data/dataset.ts";
+import { checkClasses } from "./classification.ts";
 import { checkObjective } from "./objective.ts";
 import type { StepSpec } from "./step.ts";
 import { drawTimesteps } from "./timesteps.ts";
@@ -45,7 +45,7 @@ export function makeStepSpec(
     readonly recomputes?: boolean;
   },
 ): StepSpec {
-  const { schedule } = model, network = denoisingNetwork(model), shape = [part, ...item];
+  const { schedule, network } = model, shape = [part, ...item];
   checkObjective(settings, schedule, network);
   const random: RandomState = {
     seed: input("seed", [2], "i32"),
@@ -65,6 +65,7 @@ export function makeStepSpec(
       ...(network.conditions(item).labels ? { labels: input("labels", [part], "i32") } : {}),
       ...Object.fromEntries(derived.map(([name, derive]) => [name, derive(images, random)])),
     },
+    ...(network.kind === "classifier" ? { labels: input("labels", [part], "i32") } : {}),
     ...(network.hasDropout && !isEvaluation ? { random } : {}),
   };
   return { network, schedule, objective: settings, batch, images: total, recomputes };
@@ -91,13 +92,14 @@ export function checkFits({ network }: Model, data: Dataset, settings: TrainingC
     throw new InputError(`Cannot hold images of ${data.name} out: it has ${data.count}`);
   }
   const { labels, ...others } = network.conditions(data.shape);
-  const { derived = {} } = denoisingNetwork({ network });
+  const { derived = {} } = network;
   const other = Object.keys(others).find((name) => !derived[name]);
   if (other) {
     throw new InputError(
       `Cannot train: ${data.name} has nothing for the network's condition ${other}`,
     );
   }
+  if (network.kind === "classifier") checkClasses(network, data);
   checkLabels(labels, data, settings);
 }
 

@@ -30,7 +30,7 @@ import {
   encodeRates,
   evaluationStep,
   gradientStep,
-  TALLY,
+  tallySize,
   trainingStep,
   updateStep,
 } from "./step.ts";
@@ -140,7 +140,7 @@ export class Trainer implements Disposable {
     const programs: Program[] = [];
     try {
       if (part < images) {
-        const graph = updateStep(model.network.layout, config);
+        const graph = updateStep(model.network, config);
         programs.push(await device.compile(graph, { label: "the end of a training step" }));
       }
       const [update] = programs;
@@ -198,9 +198,9 @@ export class Trainer implements Disposable {
       const spec = makeStepSpec(model, data, config, { part, images, recomputes });
       const { precision } = config;
       if (part === images) return device.plan(trainingStep(spec, config), { precision });
-      const rest = device.plan(updateStep(model.network.layout, config)),
+      const rest = device.plan(updateStep(model.network, config)),
         plan = device.plan(gradientStep(spec, config), { precision });
-      const shared = 4 * (2 * model.network.layout.size + TALLY);
+      const shared = 4 * (2 * model.network.layout.size + tallySize(model.network));
       return { ...plan, bytes: plan.bytes + rest.bytes - shared };
     };
     const plan = planFor(config.gradientCheckpointing);
@@ -301,7 +301,8 @@ export class Trainer implements Disposable {
     const { buffers } = this.#program;
     buffers.images.write(images);
     if (buffers.labels) {
-      const none = this.#model.network.conditions(this.#data.shape).labels.below! - 1;
+      const { labels: known } = this.#model.network.conditions(this.#data.shape);
+      const none = (known?.below ?? 0) - 1;
       buffers.labels.write(labels.map((label, i) => this.#isDropped(first + i) ? none : label));
     }
     buffers.first.write([first]);

@@ -15,9 +15,12 @@ Deno.test("presets are whole, and their networks are of the size they should be"
     assert(data && steps && network && training, name);
     parseSchedule(scheduler ?? {});
     parseTraining(training);
-    counts[name] = parseNetwork({ in_channels: 1, out_channels: 1, ...network }).layout.count;
+    const out = network._class_name ? {} : { out_channels: 1 };
+    counts[name] = parseNetwork({ in_channels: 1, ...out, ...network }).layout.count;
   }
-  assertEquals(Object.keys(counts), ["mnist", "fashion-mnist", "cifar10", "emoji", "tiny"]);
+  const denoisers = ["mnist", "fashion-mnist", "cifar10", "emoji"];
+  assertEquals(Object.keys(counts), [...denoisers, "classifier", "tiny"]);
+  assert(counts.classifier < counts.mnist);
   assertEquals(counts.cifar10, 35_746_307);
   assert(counts.tiny < counts.mnist && counts.mnist < counts["fashion-mnist"]);
   assert(counts["fashion-mnist"] < counts.emoji && counts.emoji < counts.cifar10);

@@ -72,7 +72,9 @@ const isWhole = (shape: ItemShape): shape is Shape => shape.every((n) => n !== n
 
 /** The memory that training this network takes on this machine. */
 async function planTraining(model: Model, flags: Flags<typeof infoFlags>): Promise<string> {
-  const training = parseTraining({}), shape = model.network.itemShape;
+  const isClassifier = model.network.kind === "classifier";
+  const training = parseTraining(isClassifier ? { objective: "classifier" } : {});
+  const shape = model.network.itemShape;
   if (!isWhole(shape)) return "depends on the size of the images";
   using device = await openForCommand(flags, new Progress());
   try {

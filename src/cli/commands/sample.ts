@@ -6,6 +6,7 @@
 
 import { InputError } from "../../errors.ts";
 import type { Precision } from "../../gpu/device.ts";
+import { denoisingNetwork } from "../../model/denoiser.ts";
 import type { Model } from "../../model/model.ts";
 import type { Shape } from "../../shape.ts";
 import { NoiseSchedule } from "../../diffusion/schedule.ts";
@@ -30,6 +31,7 @@ import { editFlags, readEdit } from "./edit.ts";
 import { guidanceFlags, planGuidance } from "./guidance_flags.ts";
 import { createSampler, invert } from "./samplers.ts";
 import { vary } from "../../sample/interpolate.ts";
+import { classifierFlags, planClassifier } from "./classifier_flags.ts";
 import { describeOptions, listMethods, readOptions, samplerFlags } from "./sampler_flags.ts";
 import { checkPreview, watch } from "../terminal/sampling_run.ts";
 import { print, printError, Progress } from "../terminal/progress.ts";
@@ -66,6 +68,7 @@ export const sampleFlags = {
   },
   ...classFlags,
   ...guidanceFlags,
+  ...classifierFlags,
   out: {
     kind: "text",
     value: "PATH",
@@ -116,7 +119,9 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     ? { ...loaded, schedule: { ...loaded.schedule, clipSample: false, thresholding: false } }
     : loaded;
   const options = { ...readOptions(flags), ...edit.sampler };
-  const asked = flags.steps ?? edit.sampler.steps, classes = classesOf(model, shape);
+  const asked = flags.steps ?? edit.sampler.steps,
+    judge = await planClassifier(flags, model, shape);
+  const classes = classesOf(model, shape) ?? judge.classes;
   const plan = planClasses(flags, classes, place, { count: flags.count, usual: USUAL_COUNT, seed });
   const { count, labels, names, columns } = plan;
   const settings = { ...readOptions(flags), method, labels, noiseLevel: flags["noise-level"] };
@@ -149,7 +154,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     await createSampler(device, model, {
       ...options,
       ...(asked === undefined ? {} : { steps: asked }),
-      ...{ method, batchSize, precision, wrap: [...guidance.wrap, ...edit.wrap] },
+      ...{ method, batchSize, precision, wrap: [...guidance.wrap, ...judge.wrap, ...edit.wrap] },
     }),
   );
   debugProgram(progress, sampler.describe());
@@ -191,7 +196,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const written = await writeImages(output, images, first.frames, {
     ...{ model: place, seed, steps, sampler: method },
     ...describeOptions(readOptions(flags)),
-    ...{ ...guidance.facts, ...edit.provenance },
+    ...{ ...guidance.facts, ...judge.facts, ...edit.provenance },
     ...(isStopped ? { interrupted: "yes" } : {}),
   }, { columns, classes: names });
   progress.clear();
@@ -206,9 +211,10 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
 /**
  * The shape of a model's images.
  *
- * @throws {InputError} If it leaves their size open.
+ * @throws {InputError} If it makes none, or leaves their size open.
  */
-export function shapeOf({ network: { itemShape } }: Model, place: string): Shape {
+export function shapeOf(model: Model, place: string): Shape {
+  const { itemShape } = denoisingNetwork(model);
   if (itemShape.every((n) => n !== null)) return itemShape;
   throw new InputError(`Cannot sample from ${place}: its configuration has no sample_size`);
 }

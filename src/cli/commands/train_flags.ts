@@ -5,6 +5,7 @@
  */
 
 import type { LearningRateSchedule } from "../../train/config.ts";
+import type { ObjectiveName } from "../../train/objective.ts";
 import { HISTORY } from "../../train/step.ts";
 import { deviceFlags, precisionFlag } from "../terminal/device.ts";
 import type { Flag, Flags } from "../terminal/flags.ts";
@@ -36,18 +37,12 @@ export const trainFlags = {
       Object.keys(presets).join(", ")
     }), or a JSON file like the config.json of a training`,
   },
-  objective: {
-    kind: "text",
-    choices: ["super-resolution"],
-    value: "NAME",
-    help:
-      "super-resolution: learn to enlarge images, for upscale and cascades; default to paint them",
-  },
   factor: {
     kind: "integer",
     min: 2,
     max: 16,
-    help: "how many times as wide and high --objective super-resolution makes images; default 2",
+    default: 2,
+    help: "scale factor of --objective super-resolution",
   },
   steps: {
     kind: "integer",
@@ -76,6 +71,18 @@ export const trainFlags = {
     value: "NAME",
     default: "constant",
     help: "constant, cosine (to 0 at --steps), or step (divided by 10 after each third of --steps)",
+  },
+  objective: {
+    kind: "text",
+    choices: [
+      ...(["mse", "l1", "huber", "vlb", "hybrid", "classifier"] satisfies ObjectiveName[]),
+      "super-resolution",
+    ],
+    value: "NAME",
+    default: "mse",
+    help:
+      "the loss: mse, l1, huber, vlb or hybrid; classifier trains a classifier of noised images " +
+      "for sample --classifier, super-resolution a model for upscale and cascades",
   },
   precision: precisionFlag,
   "label-dropout": {

@@ -10,7 +10,7 @@ import { writeSafetensors } from "../../formats/safetensors.ts";
 import { makeGrid, makePicture, type Picture } from "../../sample/pixels.ts";
 import { pictureSize, type Samples } from "../../sample/options.ts";
 import { type Shape, sizeOf } from "../../shape.ts";
-import { convert, writeImage } from "../../data/raster.ts";
+import { fit, type Raster, writeImage } from "../../data/raster.ts";
 import { animatePng } from "./apng.ts";
 import { decodeImage } from "../data/decode.ts";
 import {
@@ -19,6 +19,7 @@ import {
   kindOf,
   listFolder,
   makeFolder,
+  readFile,
   STREAM,
   writeOutput,
   writeWhole,
@@ -308,6 +309,35 @@ function channelsFirst({ count, shape, data }: Samples): Float32Array<ArrayBuffe
 }
 
 /**
+ * A picture of a file.
+ *
+ * @throws {InputError} If it is none.
+ */
+export const readRaster = async (path: string): Promise<Raster> =>
+  await decodeImage(await readFile(path), path);
+
+/**
+ * A picture as an image of a shape, in [-1, 1], brought to its size as `train` does it.
+ *
+ * @throws {InputError} If there are no pictures of so many channels.
+ */
+export function fitPicture(
+  picture: Raster,
+  shape: Shape,
+  path: string,
+): Float32Array<ArrayBuffer> {
+  const { height, width, channels } = pictureSize({ shape });
+  if (channels !== 1 && channels !== 3) {
+    throw new InputError(`Cannot use ${path}: the model's images have ${channels} channels`);
+  }
+  const data = new Float32Array(height * width * channels);
+  const format = { height, width, channels, background: [255, 255, 255] } as const;
+  const corner = { left: 0, top: 0, isFlipped: false };
+  writeImage(fit(picture, format, "center"), format, corner, data, 0);
+  return data;
+}
+
+/**
  * Decodes an image for a network: in [-1, 1], with its number of channels, white behind transparency.
  *
  * @throws {InputError} If it is not an image, or of another size.
@@ -317,20 +347,12 @@ export async function readPicture(
   path: string,
   shape: Shape,
 ): Promise<Samples> {
-  const { height, width, channels } = pictureSize({ shape });
-  if (channels !== 1 && channels !== 3) {
-    throw new InputError(`Cannot use ${path}: the model's images have ${channels} channels`);
-  }
-  const picture = await decodeImage(bytes, path);
+  const { height, width } = pictureSize({ shape }), picture = await decodeImage(bytes, path);
   if (picture.width !== width || picture.height !== height) {
     throw new InputError(
       `Cannot use ${path}: it has ${picture.width}x${picture.height} pixels, and the model's ` +
         `images ${width}x${height}`,
     );
   }
-  const data = new Float32Array(height * width * channels);
-  const format = { height, width, channels, background: [255, 255, 255] } as const;
-  const corner = { left: 0, top: 0, isFlipped: false };
-  writeImage(convert(picture, channels, format.background), format, corner, data, 0);
-  return { count: 1, shape, data };
+  return { count: 1, shape, data: fitPicture(picture, shape, path) };
 }

@@ -31,7 +31,9 @@ export function describeMemory(
   const isInProcess = !(device instanceof GpuDevice) || device.isSoftware;
   const steps = trainer.memory + (sampler?.memory ?? 0), rest = base + COMPILED;
   // Saving holds the weights three times: as on the device, in the layout of files, and as a file.
-  const saving = sampler ? 3 * 4 * trainer.average.length : 0;
+  const saving = sampler || trainer.config.objective === "classifier"
+    ? 3 * 4 * trainer.average.length
+    : 0;
   const parts = [
     ...(isInProcess ? [`${formatBytes(steps)} to compute`] : []),
     ...(saving ? [`${formatBytes(saving)} to save`] : []),

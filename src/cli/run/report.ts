@@ -50,6 +50,17 @@ export function renderReport(report: Report): string {
       })),
       { isLogarithmic: true },
     ),
+    ...(now?.accuracy_quartiles
+      ? {
+        "Right answers by quarter of the timesteps": drawChart(
+          QUARTERS.map((name, q) => ({
+            ...{ name, style: "abcd"[q] },
+            points: smooth(line((l) => l.accuracy_quartiles?.[q])),
+          })),
+          { hasZero: true },
+        ),
+      }
+      : {}),
     "Norm of the gradient": drawChart(
       [{ name: "norm", style: "a", points: line((l) => l.grad_norm) }],
       { isLogarithmic: true },

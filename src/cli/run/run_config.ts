@@ -22,6 +22,7 @@ import { kindOf, readJson, refuseStdin } from "../terminal/files.ts";
 import { suggest } from "../terminal/flags.ts";
 import { type ImageOptions, imagesSchema, parseImages } from "../commands/image_options.ts";
 import cifar10 from "./presets/cifar10.json" with { type: "json" };
+import classifier from "./presets/classifier.json" with { type: "json" };
 import emoji from "./presets/emoji.json" with { type: "json" };
 import fashionMnist from "./presets/fashion-mnist.json" with { type: "json" };
 import mnist from "./presets/mnist.json" with { type: "json" };
@@ -69,6 +70,7 @@ export const presets: Readonly<Record<string, RunFields>> = {
   "fashion-mnist": fashionMnist,
   cifar10,
   emoji,
+  classifier,
   tiny,
 };
 

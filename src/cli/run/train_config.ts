@@ -8,7 +8,6 @@ import { toSnakeCase } from "../../config.ts";
 import { InputError } from "../../errors.ts";
 import { type Fields, formatNetwork, parseNetwork } from "../../model/network.ts";
 import { resizeNetwork } from "../../model/network.ts";
-import { denoisingNetwork } from "../../model/denoiser.ts";
 import { SUPER_RESOLUTION } from "../../model/super_resolution.ts";
 import { outputChannels } from "../../diffusion/prediction.ts";
 import { formatSchedule, parseSchedule } from "../../diffusion/schedule.ts";
@@ -17,6 +16,7 @@ import {
   parseTraining,
   type TrainingConfig,
 } from "../../train/config.ts";
+import { checkObjective } from "../../train/objective.ts";
 import type { Dataset } from "../../data/dataset.ts";
 import { imageFields, parseImages } from "../commands/image_options.ts";
 import {
@@ -32,8 +32,11 @@ import {
 import type { RunFolder } from "./run_folder.ts";
 import type { TrainFlags } from "../commands/train_flags.ts";
 
-/** The default: a network for small grey images with its best settings. */
-const { mnist: DEFAULT } = presets;
+/** The default: a network for small grey images with its best settings, of the kind that is asked for. */
+const defaultOf = (given: RunFields, flags: TrainFlags): RunFields =>
+  (flags.objective ?? given.training?.objective) === "classifier"
+    ? presets.classifier
+    : presets.mnist;
 
 /** The fields of --config, with the flags about data applied. */
 export async function askedFor(flags: TrainFlags): Promise<RunFields> {
@@ -57,17 +60,26 @@ export function assembleConfig(
   given: RunFields,
   flags: TrainFlags,
   place: string,
-  { shape, labels, labelProblem }: Dataset,
+  { shape, labels, classes, labelProblem }: Dataset,
 ): RunConfig {
   const scheduler = parseSchedule(given.scheduler ?? {}), [height, width, channels] = shape;
-  const outChannels = outputChannels(scheduler, channels);
+  const fields = networkFields(given, flags);
+  const isClassifier = fields._class_name === presets.classifier.network!._class_name;
+  const outChannels = isClassifier ? channels : outputChannels(scheduler, channels);
   const sizes = {
-    ...{ in_channels: channels, out_channels: outChannels },
-    ...(flags["label-dropout"] === undefined ? {} : countClasses(place, labels, labelProblem)),
+    in_channels: channels,
+    ...(isClassifier
+      ? {
+        num_classes: classes?.length ?? countClasses("A classifier", place, labels, labelProblem),
+      }
+      : { out_channels: outChannels }),
+    ...(flags["label-dropout"] === undefined ? {} : {
+      num_class_embeds: countClasses("--label-dropout", place, labels, labelProblem) + 1,
+    }),
   };
-  const network = parseNetwork({ ...sizes, ...networkFields(given, flags) });
+  const network = parseNetwork({ ...sizes, ...fields });
   const [h = height, w = width, inChannels] = network.itemShape.map((n) => n ?? undefined);
-  const { outChannels: predicted } = denoisingNetwork({ network });
+  const predicted = network.kind === "denoiser" ? network.outChannels : outChannels;
   if (inChannels !== channels || predicted !== outChannels) {
     throw new InputError(
       `Cannot train on ${place}: its images have ${channels} channels, but the network has ` +
@@ -81,13 +93,15 @@ export function assembleConfig(
         `network is ${h}x${w}; --size ${h === w ? w : `${w}x${h}`} makes them fit`,
     );
   }
+  const training = assembleTraining(given, flags);
+  checkObjective(training, scheduler, network);
   return {
     data: place,
     steps: flags.steps ?? given.steps ?? DEFAULT_STEPS,
     images: parseImages(given.images ?? {}),
     network: resizeNetwork(network, shape),
     scheduler,
-    training: assembleTraining(given, flags),
+    training,
   };
 }
 
@@ -96,8 +110,8 @@ export function assembleConfig(
  *
  * @throws {InputError} If there is a factor of nothing.
  */
-function networkFields({ network = DEFAULT.network! }: RunFields, flags: TrainFlags): Fields {
-  const { objective, factor } = flags;
+function networkFields(given: RunFields, flags: TrainFlags): Fields {
+  const { objective, factor } = flags, network = given.network ?? defaultOf(given, flags).network!;
   if (objective === "super-resolution") {
     const kept = network._class_name === SUPER_RESOLUTION ? network.factor : undefined;
     return { ...network, _class_name: SUPER_RESOLUTION, factor: factor ?? kept ?? 2 };
@@ -108,30 +122,31 @@ function networkFields({ network = DEFAULT.network! }: RunFields, flags: TrainFl
 
 const assembleTraining = (given: RunFields, flags: TrainFlags): TrainingConfig =>
   parseTraining({
-    ...(given.network ? {} : DEFAULT.training),
+    ...(given.network ? {} : defaultOf(given, flags).training),
     ...given.training,
     ...trainingFlags(flags, flags.steps ?? given.steps ?? DEFAULT_STEPS),
   });
 
-/** One class more than the data have, for "no class". */
+/** How many classes the data have, for what needs them. */
 function countClasses(
+  what: string,
   place: string,
   labels: ArrayLike<number> | undefined,
   problem: string | undefined,
-): Fields {
+): number {
   if (!labels) {
     throw new InputError(
-      `--label-dropout needs classes, but ${place} has no labels${problem ? `: ${problem}` : ""}`,
+      `${what} needs classes, but ${place} has no labels${problem ? `: ${problem}` : ""}`,
     );
   }
-  return { num_class_embeds: Array.from(labels).reduce((most, c) => Math.max(most, c), 0) + 2 };
+  return Array.from(labels).reduce((most, c) => Math.max(most, c), 0) + 1;
 }
 
 /** The configuration that a training would start with, without what depends on its data. */
 export function planConfig(given: RunFields, flags: TrainFlags): RunFields {
   const { data } = given, fields = networkFields(given, flags);
   const network = formatNetwork(parseNetwork(fields));
-  for (const name of ["sample_size", "in_channels", "out_channels"]) {
+  for (const name of ["sample_size", "in_channels", "out_channels", "num_classes"]) {
     if (!(name in fields)) delete network[name];
   }
   return {
@@ -152,6 +167,7 @@ function trainingFlags(flags: TrainFlags, steps: number): Fields {
     "micro-batch",
     "learning-rate",
     "precision",
+    "objective",
     "label-dropout",
     "held-out",
     "seed",
@@ -159,6 +175,8 @@ function trainingFlags(flags: TrainFlags, steps: number): Fields {
   for (const name of names as (keyof TrainFlags)[]) {
     if (flags[name] !== undefined) fields[name.replaceAll("-", "_")] = flags[name];
   }
+  // That is what the network is for, whatever the loss.
+  if (fields.objective === "super-resolution") delete fields.objective;
   return { ...fields, ...scheduleFlags(flags["learning-rate-schedule"], steps) };
 }
 

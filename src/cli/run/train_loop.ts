@@ -65,8 +65,8 @@ export interface Plan {
 interface Run extends Task {
   readonly device: Device;
   readonly trainer: Trainer;
-  /** Samples from the EMA of the weights. */
-  readonly sampler: Sampler;
+  /** Samples from the EMA of the weights, where the network is a denoiser. */
+  readonly sampler?: Sampler;
   /** Aborts when the user interrupts the training. */
   readonly signal: AbortSignal;
 }
@@ -157,13 +157,17 @@ async function compile({ config, data }: Task, device: Device) {
   const tryWith = async (training: TrainingConfig) => {
     using stack = new DisposableStack();
     const trainer = stack.use(await createTrainer(device, model, data, training));
+    const end = (sampler?: Sampler) => {
+      const owned = stack.move();
+      const programs = { trainer, ...(sampler ? { sampler } : {}) };
+      return { ...programs, [Symbol.dispose]: () => owned.dispose() };
+    };
+    if (model.network.kind === "classifier") return end();
     const { precision } = training;
     const options = { method: defaultMethod, steps, parameters: trainer.average, precision };
     try {
       const batchSize = SHOWN;
-      const sampler = stack.use(await createSampler(device, model, { ...options, batchSize }));
-      const owned = stack.move();
-      return { trainer, sampler, [Symbol.dispose]: () => owned.dispose() };
+      return end(stack.use(await createSampler(device, model, { ...options, batchSize })));
     } catch (error) {
       if (!(error instanceof LimitError)) throw error;
       if (!trainer.recomputes) return undefined;
@@ -187,7 +191,13 @@ export const initialModel = (
 ): Model =>
   initializeModel(
     ...[network, formatSchedule(scheduler), training.seed] as const,
-    classNames(data, network.conditions(data.shape).labels?.below, training.labelDropout),
+    classNames(
+      data,
+      network.kind === "classifier"
+        ? network.classes
+        : network.conditions(data.shape).labels?.below,
+      training.labelDropout,
+    ),
   );
 
 /**
@@ -257,7 +267,10 @@ async function trainUntil(run: Run): Promise<number> {
       rss_mb: Number((Deno.memoryUsage().rss / 1e6).toFixed(1)),
     };
     loggedAt = now;
-    loss = `, loss ${line.loss.toFixed(4)}`;
+    const right = line.accuracy === undefined
+      ? ""
+      : `, ${(100 * line.accuracy).toFixed(1)} % right`;
+    loss = `, loss ${line.loss.toFixed(4)}${right}`;
     await folder.log(line);
     if (!Deno.stderr.isTerminal()) {
       progress.say(`step ${step} of ${last}${loss}, ${formatRate(done, took)} images/s`);
@@ -331,11 +344,25 @@ function summarize(all: readonly StepRecord[]) {
       records.reduce((all, { quartiles }) => all + quartiles[q][field], 0);
     return total("count") ? shorten(total("sum") / total("count")) : null;
   });
+  const accuracies = records[0].quartiles.map((_, q) => rightOf(records, [q]));
   return {
     loss: mean(records.map((r) => r.loss)),
     loss_quartiles: quartiles,
+    ...(records[0].quartiles[0].correct === undefined ? {} : {
+      accuracy: rightOf(records, quartiles.keys().toArray())!,
+      accuracy_quartiles: accuracies,
+    }),
     grad_norm: mean(records.map((r) => r.gradientNorm)),
   };
+}
+
+/** The share of the images of some quarters of the timesteps that a classifier had right. */
+function rightOf(records: readonly StepRecord[], quarters: readonly number[]): number | null {
+  const all = records.flatMap(({ quartiles }) => quarters.map((q) => quartiles[q]));
+  const [right, count] = (["correct", "count"] as const).map((field) =>
+    all.reduce((sum, quartile) => sum + (quartile[field] ?? 0), 0)
+  );
+  return count ? shorten(right / count) : null;
 }
 
 /** Facts and settings of a training, for the report. */
@@ -397,6 +424,7 @@ async function save(run: Run): Promise<void> {
 async function showSamples(
   { trainer, sampler, folder, config, data, progress, signal }: Run,
 ): Promise<void> {
+  if (!sampler) return;
   const { seed, labelDropout } = config.training;
   const { labels: known } = config.network.conditions(data.shape);
   const classes = known?.below && known.below - (labelDropout ? 1 : 0);

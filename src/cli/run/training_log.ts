@@ -12,6 +12,9 @@ export interface LogLine {
   readonly loss_quartiles: readonly (number | null)[];
   /** Validation loss of the EMA weights, where it was measured. */
   readonly held_out?: number;
+  /** Of a classifier: the share of images whose class it found, in all and by quarter. */
+  readonly accuracy?: number;
+  readonly accuracy_quartiles?: readonly (number | null)[];
   readonly grad_norm: number;
   /** With f16: the loss scale, and the number of steps skipped because gradients overflowed. */
   readonly loss_scale?: number;
@@ -75,10 +78,19 @@ function merge(lines: readonly LogLine[]): LogLine {
     return found.length ? found.reduce((sum, value) => sum + value, 0) / found.length : undefined;
   };
   const last = lines[lines.length - 1], heldOut = mean((line) => line.held_out);
+  const accuracy = mean((line) => line.accuracy);
   return {
     ...last,
     loss: mean((line) => line.loss)!,
     loss_quartiles: last.loss_quartiles.map((_, q) => mean((l) => l.loss_quartiles[q]) ?? null),
+    ...(accuracy === undefined ? {} : { accuracy }),
+    ...(last.accuracy_quartiles
+      ? {
+        accuracy_quartiles: last.accuracy_quartiles.map((_, q) =>
+          mean((l) => l.accuracy_quartiles?.[q]) ?? null
+        ),
+      }
+      : {}),
     ...(heldOut === undefined ? {} : { held_out: heldOut }),
     grad_norm: mean((line) => line.grad_norm)!,
     images_per_second: mean((line) => line.images_per_second)!,

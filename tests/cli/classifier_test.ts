@@ -124,10 +124,13 @@ Deno.test("sample paints the class that is asked for by a classifier, and refuse
   );
   for (
     const [args, message] of [
-      [[...paint, ...guide], /The model has 10 classes: give a --label from 0 to 9$/],
-      [[...paint, ...guide, "--label", "10"], /give a --label from 0 to 9, not 10$/],
+      [[...paint, ...guide], /--classifier guides towards a class: give a --class$/],
+      [[...paint, ...guide, "--label", "10"], /has no class 10: its classes are 0, 1, .* and 9/],
       [[...paint, "--classifier-scale", "2"], /--classifier-scale is for --classifier MODEL$/],
-      [[...paint, "--classifier", "model.safetensors"], /a UNet2DModel, which tells no classes/],
+      [
+        [...paint, "--classifier", "model.safetensors", "--class", "1"],
+        /a UNet2DModel, which tells no classes/,
+      ],
       [
         ["sample", "--model", "large.safetensors", ...guide, "--label", "1"],
         /it is for items of 8x8x1, and the model's are 16x16x1$/,

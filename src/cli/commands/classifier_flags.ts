@@ -10,7 +10,7 @@ import { denoiserOf } from "../../model/denoiser.ts";
 import type { Model } from "../../model/model.ts";
 import { classifierGuided } from "../../sample/guidance/classifier_guided.ts";
 import type { Shape } from "../../shape.ts";
-import type { Classes } from "./class_flags.ts";
+import type { Classes, classFlags } from "./class_flags.ts";
 import { loadModel } from "../terminal/files.ts";
 import type { Flag, Flags } from "../terminal/flags.ts";
 
@@ -45,7 +45,7 @@ export interface ClassifierPlan {
  * @throws {InputError} If they contradict each other, or the classifier does not fit the model.
  */
 export async function planClassifier(
-  flags: Flags<typeof classifierFlags>,
+  flags: Flags<typeof classifierFlags & typeof classFlags>,
   model: Model,
   shape: Shape,
 ): Promise<ClassifierPlan> {
@@ -53,6 +53,9 @@ export async function planClassifier(
   if (place === undefined) {
     if (flags["classifier-scale"] === undefined) return { wrap: [], facts: {} };
     throw new InputError("--classifier-scale is for --classifier MODEL");
+  }
+  if (flags.class === undefined && flags.label === undefined) {
+    throw new InputError("--classifier guides towards a class: give a --class");
   }
   const classifier = await loadModel(place), wrapper = classifierGuided(classifier, { scale });
   const { network, classes } = classifier;

@@ -9,6 +9,7 @@ import { parseWith, toSnakeCase } from "../../config.ts";
 import { InputError } from "../../errors.ts";
 import { type Fields, formatNetwork, type Network, parseNetwork } from "../../model/network.ts";
 import { foreignUNetFields, unetSchema } from "../../model/unet_config.ts";
+import { unetClassifierSchema } from "../../model/unet_classifier.ts";
 import { SUPER_RESOLUTION, superResolutionSchema } from "../../model/super_resolution.ts";
 import {
   formatSchedule,
@@ -159,7 +160,8 @@ export function configSchema(): Record<string, unknown> {
   // Of the classes that the package brings; a UNet2DModel need not say so.
   const unet = unetSchema.extend({ _class_name: z.literal("UNet2DModel").optional() });
   const larger = superResolutionSchema.extend({ _class_name: z.literal(SUPER_RESOLUTION) });
-  const network = { anyOf: [unet, larger].map((schema) => shared(schema, foreignUNetFields)) };
+  const judge = unetClassifierSchema.extend({ _class_name: z.literal("UNet2DClassifier") });
+  const network = { anyOf: [unet, larger, judge].map((s) => shared(s, foreignUNetFields)) };
   return {
     $schema: "https://json-schema.org/draft/2020-12/schema",
     title: "Configuration of ddpm train",

@@ -25,7 +25,7 @@ import { parseNetwork } from "../src/model/network.ts";
 import { denoisingNetwork } from "../src/model/denoiser.ts";
 import { denoiserFrom, limited } from "../src/diffusion/denoiser.ts";
 import { flattenTensors, nameTensors } from "../src/model/model.ts";
-import { type ParameterLayout, sourceOf, viewParameters } from "../src/model/parameters.ts";
+import { type ParameterLayout, viewParameters } from "../src/model/parameters.ts";
 import { type FileTensor, readSafetensors, toFloat32 } from "../src/formats/safetensors.ts";
 import { NoiseSchedule, parseSchedule } from "../src/diffusion/schedule.ts";
 import "../src/model/unet.ts";
@@ -125,7 +125,7 @@ async function compareUNet(device: Device, folder: string): Promise<Comparison[]
   const target = channelsLast(golden.get("target")!), labels = io.get("class_labels");
 
   const parameters = input("parameters", [layout.size]);
-  const parameter = sourceOf(viewParameters(layout, parameters));
+  const parameter = viewParameters(layout, [parameters]);
   const { labels: condition } = network.conditions(sample.shape.slice(1));
   const prediction = network.forward({ parameter }, {
     sample: input("sample", sample.shape),

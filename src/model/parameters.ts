@@ -1,6 +1,7 @@
 /**
- * Parameters: their names, shapes and first values, and how they lie in one flat buffer. Networks
- * ask for a parameter where they use it, and that is the only place where its shape is written.
+ * Parameters: their names, shapes and first values, and how they lie in flat arrays and in the buffers
+ * of devices. Networks ask for a parameter where they use it, and that is the only place where its
+ * shape is written.
  *
  * @module
  */
@@ -9,8 +10,7 @@ import { philox, seedWords, toNormals, toUniform } from "../gpu/philox.ts";
 import { type Shape, sizeOf } from "../shape.ts";
 import { concat, viewOf } from "../gpu/ops/concat.ts";
 import { slice, sliceOp, stopGradient } from "../gpu/ops/view.ts";
-import type { Tensor } from "../gpu/tensor.ts";
-import { BINDING_ALIGNMENT } from "../gpu/wgsl/kernel.ts";
+import { input, type Tensor } from "../gpu/tensor.ts";
 
 /** What a network says of a parameter that it uses. */
 export interface ParameterSpec {
@@ -47,7 +47,15 @@ export interface ParameterLayout {
   readonly size: number;
   /** Numbers that are learnt or fixed, without the gaps between parameters. */
   readonly count: number;
+  /** Bytes of a {@linkcode Shard} at the most; a family that is larger has one of its own. */
+  readonly shardBytes: number;
 }
+
+/** What every device can allocate, whatever its memory. */
+const SHARD_BYTES = 2 ** 30;
+
+/** Elements at multiples of which families start. Files of states have these gaps. */
+const ALIGNMENT = 64;
 
 /** Collects the parameters that a network asks for. */
 export function collectParameters(
@@ -68,41 +76,86 @@ export function collectParameters(
     }
     size = align(size);
   }
-  return { specs, offsets, size, count: specs.reduce((n, s) => n + sizeOf(s.shape), 0) };
+  const count = specs.reduce((n, s) => n + sizeOf(s.shape), 0);
+  return { specs, offsets, size, count, shardBytes: SHARD_BYTES };
 }
 
-const align = (size: number) => Math.ceil(size / BINDING_ALIGNMENT) * BINDING_ALIGNMENT;
+const align = (size: number) => Math.ceil(size / ALIGNMENT) * ALIGNMENT;
 
 /** Indices of the parameters of each family; one without a family is one of its own. */
 function families(specs: readonly ParameterSpec[]): Iterable<number[]> {
   return Map.groupBy(specs.keys(), (i) => specs[i].family ?? specs[i].name).values();
 }
 
+/** Families that lie in one buffer of a device, one behind the other. */
+export interface Shard {
+  /** Elements, with the gaps between families. */
+  readonly size: number;
+  /** In order. */
+  readonly families: readonly Family[];
+}
+
+/** Parameters that lie one behind the other. */
+export interface Family {
+  /** Their indices. */
+  readonly members: readonly number[];
+  /** The element of the shard at which they start. */
+  readonly offset: number;
+}
+
+/** The buffers that parameters lie in; one after the other they are the flat array. */
+export function shardsOf({ specs, shardBytes }: ParameterLayout): Shard[] {
+  const shards: { size: number; families: Family[] }[] = [];
+  for (const members of families(specs)) {
+    const size = align(members.reduce((n, i) => n + sizeOf(specs[i].shape), 0));
+    let shard = shards.at(-1);
+    if (!shard || 4 * (shard.size + size) > shardBytes) {
+      shards.push(shard = { size: 0, families: [] });
+    }
+    shard.families.push({ members, offset: shard.size });
+    shard.size += size;
+  }
+  return shards;
+}
+
+/** The name of a shard's input or buffer: the first one has that of all. */
+export const shardName = (name: string, k: number): string => k ? `${name}.${k}` : name;
+
+/** An input for each shard. */
+export const parameterInputs = (layout: ParameterLayout, name = "parameters"): Tensor[] =>
+  shardsOf(layout).map(({ size }, k) => input(shardName(name, k), [size]));
+
 /**
- * Views of a flat tensor as the parameters of a layout: those of a family are slices of one tensor,
- * see {@linkcode wholeOf}. What is not trained has no gradient.
+ * Views of shards as the parameters of a layout: those of a family are slices of one tensor, see
+ * {@linkcode wholeOf}. What is not trained has no gradient.
  */
 export function viewParameters(
-  { specs, offsets }: ParameterLayout,
-  flat: Tensor,
-): Map<string, Tensor> {
-  const views = new Map<string, Tensor>();
-  for (const members of families(specs)) {
-    const [first] = members, { name, shape, isTrained } = specs[first];
-    if (members.length === 1) {
-      const view = viewOf(flat, offsets[first], shape);
-      views.set(name, isTrained ? view : stopGradient(view));
-      continue;
+  layout: ParameterLayout,
+  shards: readonly Tensor[],
+): (spec: Pick<ParameterSpec, "name">) => Tensor {
+  const { specs } = layout, views = new Map<string, Tensor>();
+  shardsOf(layout).forEach(({ families }, k) => {
+    for (const { members, offset } of families) {
+      const { name, shape, isTrained } = specs[members[0]];
+      if (members.length === 1) {
+        const view = viewOf(shards[k], offset, shape);
+        views.set(name, isTrained ? view : stopGradient(view));
+        continue;
+      }
+      const rows = members.map((i) => specs[i].shape[0]), total = rows.reduce((a, b) => a + b);
+      const whole = viewOf(shards[k], offset, shape.with(0, total));
+      let start = 0;
+      members.forEach((i, at) => {
+        views.set(specs[i].name, slice(whole, 0, start, rows[at]));
+        start += rows[at];
+      });
     }
-    const rows = members.map((i) => specs[i].shape[0]), total = rows.reduce((a, b) => a + b);
-    const whole = viewOf(flat, offsets[first], shape.with(0, total));
-    let start = 0;
-    members.forEach((i, k) => {
-      views.set(specs[i].name, slice(whole, 0, start, rows[k]));
-      start += rows[k];
-    });
-  }
-  return views;
+  });
+  return ({ name }) => {
+    const found = views.get(name);
+    if (!found) throw new TypeError(`The network has no parameter ${name}`);
+    return found;
+  };
 }
 
 /**
@@ -113,15 +166,6 @@ export function wholeOf(members: readonly Tensor[]): Tensor {
   const [whole] = members[0].inputs, rows = members.reduce((n, { shape }) => n + shape[0], 0);
   const isWhole = members.every((x) => x.op === sliceOp && x.inputs[0] === whole);
   return isWhole && whole.shape[0] === rows ? whole : concat(members, 0);
-}
-
-/** A source that hands out tensors by name. */
-export function sourceOf(parameters: ReadonlyMap<string, Tensor>): ParameterSource {
-  return ({ name }) => {
-    const found = parameters.get(name);
-    if (!found) throw new TypeError(`The network has no parameter ${name}`);
-    return found;
-  };
 }
 
 /** First values of all parameters, flat; a pure function of the seed. */

@@ -52,8 +52,8 @@ export interface SamplerOptions extends MethodOptions {
    * 16-bit floats. @default {"f32"}
    */
   readonly precision?: Precision;
-  /** The model's parameters on the device, if somebody else owns them there. */
-  readonly parameters?: TensorBuffer;
+  /** Weights that are on the device already, by the names of their inputs, as a trainer's average. */
+  readonly parameters?: Readonly<Record<string, TensorBuffer>>;
 }
 
 /** Settings of one call. */

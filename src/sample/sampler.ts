@@ -178,9 +178,9 @@ export class Sampler implements Disposable {
     };
     try {
       for (const [name, array] of Object.entries(denoiser.weights)) {
-        if (name === "parameters" && options.parameters) {
-          buffers[name] = options.parameters;
-        } else {
+        const given = options.parameters?.[name];
+        if (given) buffers[name] = given;
+        else {
           buffers[name] = own(device.buffer(array.length));
           buffers[name].write(array);
         }

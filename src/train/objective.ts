@@ -14,7 +14,7 @@ import { meanPerItem, perItem } from "../diffusion/items.ts";
 import { constant, type Tensor } from "../gpu/tensor.ts";
 import { boundTerms } from "../diffusion/vlb.ts";
 import type { DenoisingNetwork, Forward } from "../model/network.ts";
-import { sourceOf } from "../model/parameters.ts";
+import type { ParameterSource } from "../model/parameters.ts";
 import {
   addNoise,
   askNetwork,
@@ -112,7 +112,7 @@ export function diffusionLosses(
   network: DenoisingNetwork,
   schedule: ScheduleConfig,
   settings: ObjectiveConfig,
-  parameters: ReadonlyMap<string, Tensor>,
+  parameter: ParameterSource,
   batch: Batch,
   onSegment?: Forward["onSegment"],
 ): Tensor {
@@ -124,7 +124,7 @@ export function diffusionLosses(
     level,
     (sample) =>
       network.forward({
-        parameter: sourceOf(parameters),
+        parameter,
         ...(onSegment ? { onSegment } : {}),
         ...(random ? { random, firstStream: DROPOUT_STREAM } : {}),
       }, { sample, timestep: time, conditions }),

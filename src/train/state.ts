@@ -6,6 +6,8 @@
 
 import { InputError } from "../errors.ts";
 import type { TensorBuffer } from "../gpu/device.ts";
+import { JoinedBuffer } from "../gpu/joined_buffer.ts";
+import { shardName } from "../model/parameters.ts";
 
 /** Everything that a training needs to go on, bit for bit as if it had not stopped. */
 export interface TrainingState {
@@ -35,12 +37,25 @@ export type StateArrays =
     readonly scaling?: Float32Array<ArrayBuffer>;
   };
 
-/** The buffers among a program's that the state lies in. */
+/** The buffers among a program's that an array of the state lies in. */
+export function shardsAmong(
+  buffers: Readonly<Record<string, TensorBuffer>>,
+  name: string,
+): TensorBuffer[] {
+  const shards: TensorBuffer[] = [];
+  for (let k = 0; buffers[shardName(name, k)]; k++) shards.push(buffers[shardName(name, k)]);
+  return shards;
+}
+
+/** The buffers among a program's that the state lies in; shards as if they were one. */
 export function stateBuffers(
   buffers: Readonly<Record<string, TensorBuffer>>,
 ): Record<string, TensorBuffer> {
   const names = [...STATE_NAMES, "squaredLosses", "scaling"].filter((name) => buffers[name]);
-  return Object.fromEntries(names.map((name) => [name, buffers[name]]));
+  return Object.fromEntries(names.map((name) => {
+    const shards = shardsAmong(buffers, name);
+    return [name, shards.length === 1 ? shards[0] : new JoinedBuffer(shards)];
+  }));
 }
 
 /**

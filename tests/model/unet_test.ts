@@ -7,7 +7,7 @@ import type { RandomState } from "../../src/gpu/ops/random.ts";
 import { type DenoisingNetwork, parseNetwork } from "../../src/model/network.ts";
 import { denoisingNetwork } from "../../src/model/denoiser.ts";
 import { initializeModel, type Model } from "../../src/model/model.ts";
-import { fileShape, sourceOf, viewParameters } from "../../src/model/parameters.ts";
+import { fileShape, parameterInputs, viewParameters } from "../../src/model/parameters.ts";
 import { paperConfigs, randomModel, smallNetwork, tinyNetwork } from "../networks.ts";
 
 /** What the layers of attention were called when these files were written. */
@@ -36,7 +36,7 @@ function predict(
   { labels, random }: { labels?: Tensor; random?: RandomState } = {},
 ): HostArray {
   const network = denoisingNetwork(model), { layout } = network, { parameters } = model;
-  const parameter = sourceOf(viewParameters(layout, input("parameters", [layout.size])));
+  const parameter = viewParameters(layout, parameterInputs(layout));
   const prediction = network.forward({ parameter, ...(random ? { random } : {}) }, {
     sample: input("sample", shape),
     timestep: constant(Array(shape[0]).fill(500)),

@@ -6,7 +6,7 @@ import { mean, sum } from "../../src/gpu/ops/sum.ts";
 import { interpret } from "../../src/gpu/reference.ts";
 import { constant, type HostArray, input, type Tensor } from "../../src/gpu/tensor.ts";
 import { initializeModel, type Model } from "../../src/model/model.ts";
-import { viewParameters } from "../../src/model/parameters.ts";
+import { parameterInputs, viewParameters } from "../../src/model/parameters.ts";
 import { denoisingNetwork } from "../../src/model/denoiser.ts";
 import { NoiseSchedule } from "../../src/diffusion/schedule.ts";
 import {
@@ -25,8 +25,7 @@ const mean16 = (values: readonly number[]) => values.reduce((a, b) => a + b) / 1
 
 /** The losses of a model as a function of its parameters. */
 function build(model: Model, settings: Partial<ObjectiveConfig>, changes: Partial<Batch> = {}) {
-  const flat = input("parameters", [model.network.layout.size]),
-    views = viewParameters(model.network.layout, flat);
+  const { layout } = model.network, views = viewParameters(layout, parameterInputs(layout));
   const all = { ...SIMPLE, ...settings };
   const losses = diffusionLosses(denoisingNetwork(model), model.schedule, all, views, {
     ...batch,
@@ -165,7 +164,7 @@ for (const [name, model, settings, changes] of cases) {
     const picked = ["conv_in.weight", "conv_out.weight", "conv_out.bias"].map((name) =>
       specs.findIndex((spec) => spec.name === name)
     );
-    const gradients = grad(mean(losses), picked.map((k) => views.get(specs[k].name)!));
+    const gradients = grad(mean(losses), picked.map((k) => views(specs[k])));
     const outputs = Object.fromEntries(gradients.map((g, i) => [`g${i}`, g]));
     const values = interpret(makeGraph(outputs), {
       parameters: Float64Array.from(model.parameters),
@@ -190,7 +189,7 @@ Deno.test("hybrid learns what it predicts as mse does, and variances by the boun
   const model = learning(), bias = "conv_out.bias";
   const gradientOf = (settings: Partial<ObjectiveConfig>) => {
     const { losses, views } = build(model, settings, early);
-    const [g] = grad(mean(losses), [views.get(bias)!]);
+    const [g] = grad(mean(losses), [views({ name: bias })]);
     return interpret(makeGraph({ g }), { parameters: Float64Array.from(model.parameters) }).g;
   };
   const [hybrid, bound] = [gradientOf({ objective: "hybrid" }), gradientOf({ objective: "vlb" })];

@@ -102,7 +102,7 @@ export async function runTraining(task: Task): Promise<number> {
       using programs = await compile(task, device);
       const run = { ...task, ...programs, device, signal: interruption.signal }, { trainer } = run;
       if (kind === undefined && task.isNew) {
-        await folder.checkSpace(4 * trainer.average.length);
+        await folder.checkSpace(4 * trainer.buffers.ema.length);
         await folder.create(config);
       } else await folder.goOn(saved);
       if (kind === undefined) {

@@ -52,6 +52,7 @@ export type {
   Level,
   Query,
 } from "./src/diffusion/denoiser.ts";
+export type { WeightArray, WeightParts, WeightValues } from "./src/diffusion/weights.ts";
 export type { Estimates, LevelTensors } from "./src/diffusion/prediction.ts";
 export { denoiserOf } from "./src/model/denoiser.ts";
 export {
@@ -75,7 +76,12 @@ export {
   type SegmentKind,
 } from "./src/model/network.ts";
 export { initializeModel, type Model, parseModel, serializeModel } from "./src/model/model.ts";
-export type { ParameterLayout, ParameterSource, ParameterSpec } from "./src/model/parameters.ts";
+export type {
+  ParameterLayout,
+  ParameterSource,
+  ParameterSpec,
+  WeightDType,
+} from "./src/model/parameters.ts";
 export {
   type FileDType,
   type FileTensor,

@@ -10,7 +10,7 @@ import { NoiseSchedule } from "../diffusion/schedule.ts";
 import { InputError } from "../errors.ts";
 import type { Model } from "./model.ts";
 import { type DenoisingNetwork, itemOf } from "./network.ts";
-import { parameterInputs, viewParameters } from "./parameters.ts";
+import { parameterInputs, viewParameters, type WeightDType } from "./parameters.ts";
 import { weightsOf } from "./weights.ts";
 
 /**
@@ -39,12 +39,14 @@ export function conditionsOf(
  *
  * @param size Height and width; by default those the model was made for.
  * @param weights The name of the input that its parameters are read from, or of the first of several.
+ * @param weightDType How they lie on a device.
  * @throws {InputError} If the model is no denoiser, or not one for this size.
  */
 export function denoiserOf(
   model: Model,
   size?: readonly number[],
   weights = "parameters",
+  weightDType: WeightDType = "f32",
 ): Denoiser {
   const network = denoisingNetwork(model), itemShape = itemOf(network, size);
   const schedule = new NoiseSchedule(model.schedule), channels = itemShape[itemShape.length - 1];
@@ -54,14 +56,15 @@ export function denoiserOf(
         `variance_type ${model.schedule.varianceType}`,
     );
   }
-  const { layout } = network;
-  const parameter = viewParameters(layout, parameterInputs(layout, weights));
+  const { layout } = network, shards = parameterInputs(layout, weights, weightDType);
   return denoiserFrom(
-    (sample, timestep, conditions) =>
-      network.forward({ parameter }, { sample, timestep, conditions }),
+    (sample, timestep, conditions) => {
+      const parameter = viewParameters(layout, shards, { weightDType, event: sample });
+      return network.forward({ parameter }, { sample, timestep, conditions });
+    },
     {
       ...{ schedule, itemShape, conditions: conditionsOf(model, itemShape) },
-      weights: weightsOf(model, weights),
+      weights: weightsOf(model, weights, weightDType),
     },
   );
 }

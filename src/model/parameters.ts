@@ -9,8 +9,9 @@
 import { philox, seedWords, toNormals, toUniform } from "../gpu/philox.ts";
 import { type Shape, sizeOf } from "../shape.ts";
 import { concat, viewOf } from "../gpu/ops/concat.ts";
-import { slice, sliceOp, stopGradient } from "../gpu/ops/view.ts";
-import { input, type Tensor } from "../gpu/tensor.ts";
+import { after, reshape, slice, sliceOp, stopGradient } from "../gpu/ops/view.ts";
+import { type HalfType, widen, wordsOf } from "../gpu/ops/widen.ts";
+import { type DType, input, type Tensor } from "../gpu/tensor.ts";
 
 /** What a network says of a parameter that it uses. */
 export interface ParameterSpec {
@@ -87,8 +88,16 @@ function families(specs: readonly ParameterSpec[]): Iterable<number[]> {
   return Map.groupBy(specs.keys(), (i) => specs[i].family ?? specs[i].name).values();
 }
 
+/**
+ * How weights lie on a device: `f16` and `bf16` take half the memory, and are widened where they are
+ * used. Vectors, which are few, and weigh more than others, remain `f32`.
+ */
+export type WeightDType = "f32" | "f16" | "bf16";
+
 /** Families that lie in one buffer of a device, one behind the other. */
 export interface Shard {
+  /** `i32` for words of two 16-bit floats each. */
+  readonly dtype: DType;
   /** Elements, with the gaps between families. */
   readonly size: number;
   /** In order. */
@@ -99,20 +108,27 @@ export interface Shard {
 export interface Family {
   /** Their indices. */
   readonly members: readonly number[];
+  /** Numbers of all of them. */
+  readonly length: number;
   /** The element of the shard at which they start. */
   readonly offset: number;
 }
 
-/** The buffers that parameters lie in; one after the other they are the flat array. */
-export function shardsOf({ specs, shardBytes }: ParameterLayout): Shard[] {
-  const shards: { size: number; families: Family[] }[] = [];
+/** The buffers that parameters lie in; those of `f32` are one after the other the flat array. */
+export function shardsOf(
+  { specs, shardBytes }: ParameterLayout,
+  weightDType: WeightDType = "f32",
+): Shard[] {
+  const shards: { dtype: DType; size: number; families: Family[] }[] = [];
   for (const members of families(specs)) {
-    const size = align(members.reduce((n, i) => n + sizeOf(specs[i].shape), 0));
-    let shard = shards.at(-1);
+    const length = members.reduce((n, i) => n + sizeOf(specs[i].shape), 0);
+    const isPacked = weightDType !== "f32" && specs[members[0]].shape.length > 1;
+    const dtype = isPacked ? "i32" : "f32", size = align(isPacked ? wordsOf(length) : length);
+    let shard = shards.findLast((shard) => shard.dtype === dtype);
     if (!shard || 4 * (shard.size + size) > shardBytes) {
-      shards.push(shard = { size: 0, families: [] });
+      shards.push(shard = { dtype, size: 0, families: [] });
     }
-    shard.families.push({ members, offset: shard.size });
+    shard.families.push({ members, length, offset: shard.size });
     shard.size += size;
   }
   return shards;
@@ -122,36 +138,67 @@ export function shardsOf({ specs, shardBytes }: ParameterLayout): Shard[] {
 export const shardName = (name: string, k: number): string => k ? `${name}.${k}` : name;
 
 /** An input for each shard. */
-export const parameterInputs = (layout: ParameterLayout, name = "parameters"): Tensor[] =>
-  shardsOf(layout).map(({ size }, k) => input(shardName(name, k), [size]));
+export const parameterInputs = (
+  layout: ParameterLayout,
+  name = "parameters",
+  weightDType: WeightDType = "f32",
+): Tensor[] =>
+  shardsOf(layout, weightDType).map(({ size, dtype }, k) =>
+    input(shardName(name, k), [size], dtype)
+  );
 
 /**
  * Views of shards as the parameters of a layout: those of a family are slices of one tensor, see
  * {@linkcode wholeOf}. What is not trained has no gradient.
+ *
+ * 16-bit floats are widened when they are first asked for, family by family, so that a program has
+ * memory for those of a layer only while it computes the layer.
+ *
+ * @param event What they wait for: passes over different items share nothing that was widened.
  */
 export function viewParameters(
   layout: ParameterLayout,
   shards: readonly Tensor[],
+  { weightDType = "f32", event }: {
+    readonly weightDType?: WeightDType | undefined;
+    readonly event?: Tensor;
+  } = {},
 ): (spec: Pick<ParameterSpec, "name">) => Tensor {
   const { specs } = layout, views = new Map<string, Tensor>();
-  shardsOf(layout).forEach(({ families }, k) => {
-    for (const { members, offset } of families) {
-      const { name, shape, isTrained } = specs[members[0]];
-      if (members.length === 1) {
-        const view = viewOf(shards[k], offset, shape);
-        views.set(name, isTrained ? view : stopGradient(view));
+  /** Adds the views of a family, given all of its numbers under a shape. */
+  const add = (members: readonly number[], view: (shape: Shape) => Tensor) => {
+    const { name, shape, isTrained } = specs[members[0]];
+    if (members.length === 1) {
+      views.set(name, isTrained ? view(shape) : stopGradient(view(shape)));
+      return;
+    }
+    const rows = members.map((i) => specs[i].shape[0]), total = rows.reduce((a, b) => a + b);
+    const whole = view(shape.with(0, total));
+    let start = 0;
+    members.forEach((i, at) => {
+      views.set(specs[i].name, slice(whole, 0, start, rows[at]));
+      start += rows[at];
+    });
+  };
+  /** What adds the views of a family that is still packed. */
+  const packed = new Map<string, () => void>();
+  shardsOf(layout, weightDType).forEach(({ dtype, families }, k) => {
+    for (const { members, offset, length } of families) {
+      if (dtype === "f32") {
+        add(members, (shape) => viewOf(shards[k], offset, shape));
         continue;
       }
-      const rows = members.map((i) => specs[i].shape[0]), total = rows.reduce((a, b) => a + b);
-      const whole = viewOf(shards[k], offset, shape.with(0, total));
-      let start = 0;
-      members.forEach((i, at) => {
-        views.set(specs[i].name, slice(whole, 0, start, rows[at]));
-        start += rows[at];
-      });
+      const unpack = () => {
+        const waiting = event ? after(shards[k], event) : shards[k];
+        const words = slice(waiting, 0, offset, wordsOf(length));
+        const widened = widen(words, length, weightDType as HalfType);
+        add(members, (shape) => reshape(widened, shape));
+      };
+      for (const i of members) packed.set(specs[i].name, unpack);
     }
   });
   return ({ name }) => {
+    if (!views.has(name)) packed.get(name)?.();
     const found = views.get(name);
     if (!found) throw new TypeError(`The network has no parameter ${name}`);
     return found;

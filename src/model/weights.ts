@@ -4,8 +4,13 @@
  * @module
  */
 
+import type { WeightParts, WeightValues } from "../diffusion/weights.ts";
+import { InputError } from "../errors.ts";
+import { packHalves } from "../gpu/ops/widen.ts";
+import { encodeHalves } from "../formats/elements.ts";
+import { sizeOf } from "../shape.ts";
 import type { Model } from "./model.ts";
-import { shardName, shardsOf } from "./parameters.ts";
+import { type Shard, shardName, shardsOf, type WeightDType } from "./parameters.ts";
 
 /**
  * The weights of a model by the names of {@linkcode parameterInputs}.
@@ -13,13 +18,48 @@ import { shardName, shardsOf } from "./parameters.ts";
  * @param name That of the first shard.
  */
 export function weightsOf(
-  { network, parameters }: Pick<Model, "network" | "parameters">,
+  model: Pick<Model, "network" | "parameters">,
   name = "parameters",
-): Record<string, Float32Array<ArrayBuffer>> {
+  weightDType: WeightDType = "f32",
+): Record<string, WeightValues> {
+  const shards = shardsOf(model.network.layout, weightDType), { parameters } = model;
   let start = 0;
-  const shards = shardsOf(network.layout).map(({ size }, k) => {
-    const values = parameters.subarray(start, start += size);
-    return [shardName(name, k), values] as const;
-  });
-  return Object.fromEntries(shards);
+  const values = shards.map((shard, k): [string, WeightValues] => [
+    shardName(name, k),
+    weightDType === "f32"
+      ? parameters.subarray(start, start += shard.size)
+      : { dtype: shard.dtype, length: shard.size, parts: () => partsOf(model, shard, weightDType) },
+  ]);
+  return Object.fromEntries(values);
+}
+
+/** The values of a shard, family by family. */
+function* partsOf(
+  { network: { layout }, parameters }: Pick<Model, "network" | "parameters">,
+  { dtype, families }: Shard,
+  weightDType: Exclude<WeightDType, "f32">,
+): ReturnType<WeightParts["parts"]> {
+  const { specs, offsets } = layout, fileDType = weightDType === "f16" ? "F16" : "BF16";
+  for (const { members, length, offset } of families) {
+    const bits = new Uint16Array(dtype === "i32" ? length : 0);
+    let at = 0;
+    for (const i of members) {
+      const size = sizeOf(specs[i].shape),
+        values = parameters.subarray(offsets[i], offsets[i] + size);
+      if (dtype === "f32") yield [offset + at, values];
+      else {
+        const halves = encodeHalves(fileDType, values);
+        if (!halves) {
+          throw new InputError(
+            `Cannot keep weights as ${weightDType}: ${
+              specs[i].name
+            } holds numbers beyond its range`,
+          );
+        }
+        bits.set(halves, at);
+      }
+      at += size;
+    }
+    if (dtype === "i32") yield [offset, packHalves(bits)];
+  }
 }

@@ -8,6 +8,7 @@ import type { DenoiserWrapper } from "../diffusion/denoiser.ts";
 import { InputError } from "../errors.ts";
 import type { Precision, TensorBuffer } from "../gpu/device.ts";
 import type { TimestepSpacing } from "../diffusion/schedule.ts";
+import type { WeightDType } from "../model/parameters.ts";
 import { formatShape, type Shape } from "../shape.ts";
 import type { MethodName } from "./solvers/mod.ts";
 
@@ -52,6 +53,11 @@ export interface SamplerOptions extends MethodOptions {
    * 16-bit floats. @default {"f32"}
    */
   readonly precision?: Precision;
+  /**
+   * How the weights of a model lie on the device: `f16` and `bf16` take half the memory, on any device,
+   * and some time to be widened. @default {"f32"}
+   */
+  readonly weightDType?: WeightDType;
   /** Weights that are on the device already, by the names of their inputs, as a trainer's average. */
   readonly parameters?: Readonly<Record<string, TensorBuffer>>;
 }

@@ -9,6 +9,7 @@ import type { Device, Program, TensorBuffer } from "../gpu/device.ts";
 import { compileBatch } from "../gpu/compile_batch.ts";
 import { philox, seedWords, toUniform } from "../gpu/philox.ts";
 import type { Model } from "../model/model.ts";
+import { writeWeights } from "../diffusion/weights.ts";
 import { resizeNetwork } from "../model/network.ts";
 import { shardName } from "../model/parameters.ts";
 import { weightsOf } from "../model/weights.ts";
@@ -160,11 +161,10 @@ export class Trainer implements Disposable {
       });
       programs.push(program);
       const { buffers } = update ?? program;
-      for (const name of ["parameters", "ema"]) {
-        for (const [shard, values] of Object.entries(weightsOf(model, name))) {
-          buffers[shard].write(values);
-        }
-      }
+      Object.values(weightsOf(model)).forEach((values, k) => {
+        const names = ["parameters", "ema"].map((name) => shardName(name, k));
+        writeWeights(values, ...names.map((name) => buffers[name]));
+      });
       const split = trainValidationSplit(data.count, config), { length } = split.heldOut;
       let evaluation: Program | undefined;
       if (length) {

@@ -75,11 +75,20 @@ export {
   registerNetwork,
   type SegmentKind,
 } from "./src/model/network.ts";
-export { initializeModel, type Model, parseModel, serializeModel } from "./src/model/model.ts";
+export {
+  initializeModel,
+  type LoadedModel,
+  type Model,
+  parseModel,
+  readModel,
+  serializeModel,
+} from "./src/model/model.ts";
 export type {
   ParameterLayout,
+  ParameterReader,
   ParameterSource,
   ParameterSpec,
+  ParameterValues,
   WeightDType,
 } from "./src/model/parameters.ts";
 export {
@@ -88,6 +97,7 @@ export {
   type NamedTensor,
   readSafetensors,
   type Safetensors,
+  type StoredTensor,
   writeSafetensors,
 } from "./src/formats/safetensors.ts";
 export {
@@ -152,7 +162,13 @@ export type { OptimizerConfig } from "./src/train/step.ts";
 export type { TimestepConfig, TimestepSampling } from "./src/train/timesteps.ts";
 export { type ItemSize, Trainer } from "./src/train/trainer.ts";
 export type { Quartile, StepRecord } from "./src/train/records.ts";
-export type { StateArrays, StateName, TrainingState } from "./src/train/state.ts";
+export type {
+  RestorableState,
+  StateArrays,
+  StateName,
+  StateReader,
+  TrainingState,
+} from "./src/train/state.ts";
 
 if (import.meta.main) {
   const { main } = await import("./src/cli.ts");

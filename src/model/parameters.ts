@@ -58,6 +58,40 @@ const SHARD_BYTES = 2 ** 30;
 /** Elements at multiples of which families start. Files of states have these gaps. */
 const ALIGNMENT = 64;
 
+/** Parameters that are read one by one, as from a file. */
+export interface ParameterReader {
+  /**
+   * The numbers of a parameter, given its index in the layout.
+   *
+   * @throws {InputError} If they cannot be read, or are not finite.
+   */
+  read(index: number): Float32Array<ArrayBuffer>;
+}
+
+/** All parameters: as a flat array, or to be read. */
+export type ParameterValues = Float32Array<ArrayBuffer> | ParameterReader;
+
+/** The numbers of a parameter. */
+export function readParameter(
+  { specs, offsets }: ParameterLayout,
+  values: ParameterValues,
+  index: number,
+): Float32Array<ArrayBuffer> {
+  if (!(values instanceof Float32Array)) return values.read(index);
+  return values.subarray(offsets[index], offsets[index] + sizeOf(specs[index].shape));
+}
+
+/** All parameters in one array. */
+export function flatten(
+  layout: ParameterLayout,
+  values: ParameterValues,
+): Float32Array<ArrayBuffer> {
+  if (values instanceof Float32Array) return values;
+  const flat = new Float32Array(layout.size);
+  layout.offsets.forEach((offset, i) => flat.set(values.read(i), offset));
+  return flat;
+}
+
 /** Collects the parameters that a network asks for. */
 export function collectParameters(
   network: (parameter: ParameterSource) => void,

@@ -8,9 +8,8 @@ import type { WeightParts, WeightValues } from "../diffusion/weights.ts";
 import { InputError } from "../errors.ts";
 import { packHalves } from "../gpu/ops/widen.ts";
 import { encodeHalves } from "../formats/elements.ts";
-import { sizeOf } from "../shape.ts";
 import type { Model } from "./model.ts";
-import { type Shard, shardName, shardsOf, type WeightDType } from "./parameters.ts";
+import { readParameter, type Shard, shardName, shardsOf, type WeightDType } from "./parameters.ts";
 
 /**
  * The weights of a model by the names of {@linkcode parameterInputs}.
@@ -26,26 +25,25 @@ export function weightsOf(
   let start = 0;
   const values = shards.map((shard, k): [string, WeightValues] => [
     shardName(name, k),
-    weightDType === "f32"
+    weightDType === "f32" && parameters instanceof Float32Array
       ? parameters.subarray(start, start += shard.size)
       : { dtype: shard.dtype, length: shard.size, parts: () => partsOf(model, shard, weightDType) },
   ]);
   return Object.fromEntries(values);
 }
 
-/** The values of a shard, family by family. */
+/** The values of a shard, one parameter or packed family after the other. */
 function* partsOf(
   { network: { layout }, parameters }: Pick<Model, "network" | "parameters">,
   { dtype, families }: Shard,
-  weightDType: Exclude<WeightDType, "f32">,
+  weightDType: WeightDType,
 ): ReturnType<WeightParts["parts"]> {
-  const { specs, offsets } = layout, fileDType = weightDType === "f16" ? "F16" : "BF16";
+  const { specs } = layout, fileDType = weightDType === "f16" ? "F16" : "BF16";
   for (const { members, length, offset } of families) {
     const bits = new Uint16Array(dtype === "i32" ? length : 0);
     let at = 0;
     for (const i of members) {
-      const size = sizeOf(specs[i].shape),
-        values = parameters.subarray(offsets[i], offsets[i] + size);
+      const values = readParameter(layout, parameters, i);
       if (dtype === "f32") yield [offset + at, values];
       else {
         const halves = encodeHalves(fileDType, values);
@@ -58,7 +56,7 @@ function* partsOf(
         }
         bits.set(halves, at);
       }
-      at += size;
+      at += values.length;
     }
     if (dtype === "i32") yield [offset, packHalves(bits)];
   }

@@ -8,7 +8,7 @@ import type { MemoryPlan, ProgramDescription } from "../gpu/describe.ts";
 import type { Device, Program, TensorBuffer } from "../gpu/device.ts";
 import { compileBatch } from "../gpu/compile_batch.ts";
 import { philox, seedWords, toUniform } from "../gpu/philox.ts";
-import type { Model } from "../model/model.ts";
+import type { LoadedModel, Model } from "../model/model.ts";
 import { writeWeights } from "../diffusion/weights.ts";
 import { resizeNetwork } from "../model/network.ts";
 import { shardName } from "../model/parameters.ts";
@@ -28,7 +28,13 @@ import {
   trainValidationSplit,
 } from "./step_inputs.ts";
 import { readRecords, type StepRecord } from "./records.ts";
-import { restoreState, shardsAmong, stateBuffers, type TrainingState } from "./state.ts";
+import {
+  type RestorableState,
+  restoreState,
+  shardsAmong,
+  stateBuffers,
+  type TrainingState,
+} from "./state.ts";
 import {
   encodeRates,
   evaluationStep,
@@ -397,7 +403,7 @@ export class Trainer implements Disposable {
    *
    * @throws {InputError} If it is no state, or that of another network.
    */
-  restore(state: TrainingState): void {
+  restore(state: RestorableState): void {
     restoreState(state, this.buffers);
     this.#step = state.step;
   }
@@ -408,7 +414,7 @@ export class Trainer implements Disposable {
    * @param card What is known of its making, for its file.
    * @throws {DeviceError} If the device failed.
    */
-  async model(card: Readonly<Record<string, string>> = {}): Promise<Model> {
+  async model(card: Readonly<Record<string, string>> = {}): Promise<LoadedModel> {
     using _ = await this.#mutex.acquire();
     const parameters = await this.buffers.ema.read() as Float32Array<ArrayBuffer>;
     const network = resizeNetwork(this.#model.network, this.#data.shape);

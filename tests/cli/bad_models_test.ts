@@ -76,20 +76,12 @@ const damages: Record<string, [Uint8Array, RegExp]> = {
     /conv_in\.bias has shape \[?4.*2.*, but the network wants \[?8/,
   ],
   "holds no network": [
-    withHeader((_, metadata) => delete metadata.unet),
+    withHeader((_, metadata) => delete metadata.network),
     /its header holds no network/,
   ],
   "holds a network that is none": [
-    withHeader((_, metadata) => metadata.unet = '{"layers": 3}'),
+    withHeader((_, metadata) => metadata.network = '{"layers": 3}'),
     /Bad UNet configuration: .*layers/,
-  ],
-  "holds weights that are not finite": [
-    (() => {
-      const file = tinyModelFile();
-      new DataView(file.buffer).setFloat32(file.length - 4, NaN, true);
-      return file;
-    })(),
-    /holds numbers that are not finite/,
   ],
 };
 
@@ -102,6 +94,17 @@ for (const [what, [file, message]] of Object.entries(damages)) {
     await folder.refuse(["info", "model.safetensors"], /model\.safetensors|Bad UNet/);
   });
 }
+
+Deno.test("a model that holds weights that are not finite is refused where they are read", async () => {
+  const file = tinyModelFile();
+  new DataView(file.buffer).setFloat32(file.length - 4, NaN, true);
+  await using folder = await Folder.make();
+  await folder.write("model.safetensors", file);
+  await folder.write("samples.png", "a picture of before");
+  const model = ["--model", "model.safetensors", "--device", "cpu"];
+  await folder.refuse(["sample", ...model], /holds numbers that are not finite/);
+  assertMatch(await folder.succeed("info", "model.safetensors"), /^parameters +\d+/);
+});
 
 Deno.test("a model that cannot be read is refused", async () => {
   await using folder = await Folder.make();

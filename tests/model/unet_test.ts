@@ -6,7 +6,7 @@ import { constant, type HostArray, input, type Tensor } from "../../src/gpu/tens
 import type { RandomState } from "../../src/gpu/ops/random.ts";
 import { type DenoisingNetwork, parseNetwork } from "../../src/model/network.ts";
 import { denoisingNetwork } from "../../src/model/denoiser.ts";
-import { initializeModel, type Model } from "../../src/model/model.ts";
+import { initializeModel, type LoadedModel } from "../../src/model/model.ts";
 import { fileShape, parameterInputs, viewParameters } from "../../src/model/parameters.ts";
 import { paperConfigs, randomModel, smallNetwork, tinyNetwork } from "../networks.ts";
 
@@ -31,7 +31,7 @@ for (const [name, fields] of Object.entries(paperConfigs)) {
 
 /** What a model predicts on the interpreter. */
 function predict(
-  model: Model,
+  model: LoadedModel,
   shape: readonly number[],
   { labels, random }: { labels?: Tensor; random?: RandomState } = {},
 ): HostArray {

@@ -8,8 +8,11 @@ import { add } from "../../src/gpu/ops/map.ts";
 import { ReferenceDevice } from "../../src/gpu/reference.ts";
 import { input } from "../../src/gpu/tensor.ts";
 import { denoiserOf } from "../../src/model/denoiser.ts";
-import type { Model } from "../../src/model/model.ts";
-import { shardsOf } from "../../src/model/parameters.ts";
+import { encodeModel, type LoadedModel, readModel, serializeModel } from "../../src/model/model.ts";
+import { readParameter, shardsOf } from "../../src/model/parameters.ts";
+import { parseTraining } from "../../src/train/config.ts";
+import { Trainer } from "../../src/train/trainer.ts";
+import type { Bytes } from "../../src/formats/bytes.ts";
 import { Sampler } from "../../src/sample/sampler.ts";
 import type { SamplerOptions } from "../../src/sample/options.ts";
 import { sizeOf } from "../../src/shape.ts";
@@ -37,7 +40,7 @@ Deno.test("numbers become the nearest of 16 bits, of two equally near ones the e
 });
 
 /** The model with its matrices rounded. */
-function round(model: Model, type: "f16" | "bf16"): Model {
+function round(model: LoadedModel, type: "f16" | "bf16"): LoadedModel {
   const { specs, offsets } = model.network.layout, parameters = model.parameters.slice();
   specs.forEach(({ shape }, i) => {
     if (shape.length === 1) return;
@@ -59,7 +62,7 @@ const model = randomModel(smallNetwork({ sample_size: 4 }), { num_train_timestep
 for (const [kind, open] of Object.entries(devices)) {
   Deno.test(`weights of 16 bits make the images of rounded ones, on ${kind}`, async () => {
     using device = await open();
-    const imagesOf = async (model: Model, options: SamplerOptions = {}) => {
+    const imagesOf = async (model: LoadedModel, options: SamplerOptions = {}) => {
       using sampler = await Sampler.create(device, model, { steps: 2, batchSize: 2, ...options });
       return (await sampler.sample({ count: 2, seed: 4 })).data;
     };
@@ -77,9 +80,97 @@ for (const [kind, open] of Object.entries(devices)) {
   });
 }
 
+/** A file that counts what is read of it. */
+class CountedBytes implements Bytes {
+  readonly isInMemory = false;
+  readonly #bytes: Uint8Array<ArrayBuffer>;
+  /** Bytes in all, and the most at once. */
+  total = 0;
+  most = 0;
+
+  constructor(bytes: Uint8Array<ArrayBuffer>) {
+    this.#bytes = bytes;
+  }
+  get length() {
+    return this.#bytes.length;
+  }
+  read(from: number, to: number) {
+    this.total += to - from;
+    this.most = Math.max(this.most, to - from);
+    return this.#bytes.slice(from, to);
+  }
+}
+
+Deno.test("a model is read tensor by tensor, when it is used and not before", async () => {
+  using device = new ReferenceDevice();
+  const { layout } = model.network, data = serializeModel(model);
+  const header = 8 + Number(new DataView(data.buffer).getBigUint64(0, true));
+  const largest = 4 * Math.max(...layout.specs.map(({ shape }) => sizeOf(shape)));
+  const open = () => {
+    const file = new CountedBytes(data), lazy = readModel(file);
+    assertEquals(file.total, header, "its header");
+    file.most = file.total = 0;
+    return { file, lazy };
+  };
+  const checkOnce = ({ total, most }: CountedBytes) =>
+    assertEquals([total, most], [4 * layout.count, largest]);
+  const { lazy: { parameters, ...described } } = open();
+  assertEquals({ ...described, network: described.network.config }, {
+    ...{ network: model.network.config, schedule: model.schedule, card: model.card },
+  });
+  assert(!(parameters instanceof Float32Array));
+  for (const weightDType of ["f32", ...halves] as const) {
+    const { file, lazy } = open();
+    const [images, expected] = await Promise.all([lazy, model].map(async (model) => {
+      using sampler = await Sampler.create(device, model, { steps: 1, batchSize: 1, weightDType });
+      return await sampler.sample({ seed: 4 });
+    }));
+    assertEquals(images, expected, weightDType);
+    checkOnce(file);
+  }
+  const { file: first, lazy: copied } = open();
+  assertEquals(serializeModel(copied), data);
+  checkOnce(first);
+  const { file: second, lazy: initial } = open(), pixels = new Float32Array(16);
+  const dataset = { name: "grey", count: 1, shape: [4, 4, 1], read: () => void pixels };
+  using trainer = await Trainer.create(device, initial, dataset, parseTraining({ batch_size: 1 }));
+  checkOnce(second);
+  const { arrays } = await trainer.state();
+  for (const flat of [arrays.parameters, arrays.ema]) {
+    layout.specs.forEach(({ shape }, i) => {
+      const at = layout.offsets[i], end = at + sizeOf(shape);
+      assertEquals(flat.subarray(at, end), model.parameters.subarray(at, end));
+    });
+  }
+});
+
+Deno.test("a model is written tensor by tensor", () => {
+  const { layout } = model.network, asked: number[] = [];
+  const reader = (index: number) => {
+    asked.push(index);
+    return readParameter(layout, model.parameters, index);
+  };
+  for (const dtype of ["F32", "F16"] as const) {
+    asked.length = 0;
+    const { length, parts } = encodeModel({ ...model, parameters: { read: reader } }, dtype);
+    const sizes: number[] = [], written = new Uint8Array(length);
+    let at = 0;
+    for (const part of parts) {
+      // The header, and one of the tensors with each part.
+      assertEquals(asked.length, sizes.length);
+      sizes.push(part.length);
+      written.set(part, at);
+      at += part.length;
+    }
+    assertEquals(sizes.length, 1 + layout.specs.length);
+    assertEquals(asked, layout.specs.map((_, i) => i));
+    assertEquals(written, serializeModel(model, dtype));
+  }
+});
+
 /** What a denoiser says of items under two names. */
 function graphOf(
-  model: Model,
+  model: LoadedModel,
   weightDType: "f32" | "f16" | "bf16",
   names: readonly string[],
 ): Graph {

@@ -5,7 +5,7 @@ import { makeGraph } from "../../src/gpu/graph.ts";
 import { mean, sum } from "../../src/gpu/ops/sum.ts";
 import { interpret } from "../../src/gpu/reference.ts";
 import { constant, type HostArray, input, type Tensor } from "../../src/gpu/tensor.ts";
-import { initializeModel, type Model } from "../../src/model/model.ts";
+import { initializeModel, type LoadedModel } from "../../src/model/model.ts";
 import { parameterInputs, viewParameters } from "../../src/model/parameters.ts";
 import { denoisingNetwork } from "../../src/model/denoiser.ts";
 import { NoiseSchedule } from "../../src/diffusion/schedule.ts";
@@ -24,7 +24,11 @@ import { Random } from "../random.ts";
 const mean16 = (values: readonly number[]) => values.reduce((a, b) => a + b) / 16;
 
 /** The losses of a model as a function of its parameters. */
-function build(model: Model, settings: Partial<ObjectiveConfig>, changes: Partial<Batch> = {}) {
+function build(
+  model: LoadedModel,
+  settings: Partial<ObjectiveConfig>,
+  changes: Partial<Batch> = {},
+) {
   const { layout } = model.network, views = viewParameters(layout, parameterInputs(layout));
   const all = { ...SIMPLE, ...settings };
   const losses = diffusionLosses(denoisingNetwork(model), model.schedule, all, views, {
@@ -41,7 +45,10 @@ function build(model: Model, settings: Partial<ObjectiveConfig>, changes: Partia
 const zeros = (schedule: object) => initializeModel(tinyNetwork(), schedule, 0);
 
 /** What the network should have said of image i, d x_0 / d prediction, and the SNR. */
-function targetsOf(model: Model, i: number): { target: number[]; snr: number; slope: number } {
+function targetsOf(
+  model: LoadedModel,
+  i: number,
+): { target: number[]; snr: number; slope: number } {
   const { alphasCumprod } = new NoiseSchedule(model.schedule);
   const bar = alphasCumprod[timesteps[i]], a = Math.sqrt(bar), s = Math.sqrt(1 - bar);
   const [x, eps] = [images, noise].map((all) => [...all.slice(16 * i, 16 * i + 16)]);
@@ -132,7 +139,7 @@ const learning = (fields: object = {}) =>
   randomModel(tinyNetwork({ out_channels: 2 }), { ...learned, ...fields });
 /** Of both kinds of terms. */
 const early = { timesteps: constant(new Int32Array([0, 400])) };
-type Case = readonly [string, Model, Partial<ObjectiveConfig>, Partial<Batch>];
+type Case = readonly [string, LoadedModel, Partial<ObjectiveConfig>, Partial<Batch>];
 const cases: readonly Case[] = [
   ...kinds.map((prediction_type): Case => [
     `mse, ${prediction_type}`,

@@ -2,7 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import type { Dataset } from "../../src/data/dataset.ts";
 import type { Device } from "../../src/gpu/device.ts";
 import { ReferenceDevice } from "../../src/gpu/reference.ts";
-import type { Model } from "../../src/model/model.ts";
+import type { LoadedModel } from "../../src/model/model.ts";
 import { parameterInputs, shardsOf } from "../../src/model/parameters.ts";
 import { measureBound } from "../../src/sample/likelihood.ts";
 import { Sampler } from "../../src/sample/sampler.ts";
@@ -27,7 +27,7 @@ const fourier = randomModel(
 );
 
 /** The same model, its weights in three buffers. */
-function part({ network, ...rest }: Model): Model {
+function part({ network, ...rest }: LoadedModel): LoadedModel {
   const { layout } = network, shardBytes = 1.5 * layout.size;
   return { ...rest, network: { ...network, layout: { ...layout, shardBytes } } };
 }
@@ -60,7 +60,7 @@ Deno.test("shards hold families in order, as many as fit", () => {
 });
 
 for (const [kind, open] of Object.entries(devices)) {
-  const settings: Readonly<Record<string, readonly [Model, Record<string, unknown>]>> = {
+  const settings: Readonly<Record<string, readonly [LoadedModel, Record<string, unknown>]>> = {
     "at once": [whole, { held_out: 0.3 }],
     "in parts": [fourier, { micro_batch: 2, optimizer: "adam" }],
   };
@@ -69,7 +69,8 @@ for (const [kind, open] of Object.entries(devices)) {
     Deno.test(`weights in three buffers are trained as in one, ${way}, on ${kind}`, async () => {
       using device = await open();
       const all = { batch_size: 4, max_grad_norm: 0.05, weight_decay: 0.1, ...fields };
-      const create = (model: Model) => Trainer.create(device, model, ramps, parseTraining(all));
+      const create = (model: LoadedModel) =>
+        Trainer.create(device, model, ramps, parseTraining(all));
       using one = await create(whole);
       using three = await create(parted);
       assertEquals(Object.keys(three.average), ["parameters", "parameters.1", "parameters.2"]);
@@ -107,7 +108,7 @@ for (const [kind, open] of Object.entries(devices)) {
   Deno.test(`weights in three buffers make the same images, on ${kind}`, async () => {
     using device = await open();
     const parted = part(whole);
-    const imagesOf = async (model: Model) => {
+    const imagesOf = async (model: LoadedModel) => {
       using sampler = await Sampler.create(device, model, { steps: 2, batchSize: 2 });
       return await sampler.sample({ count: 2, seed: 4 });
     };

@@ -30,8 +30,8 @@ export function describeMemory(
 ): string {
   const isInProcess = !(device instanceof GpuDevice) || device.isSoftware;
   const steps = trainer.memory + (sampler?.memory ?? 0), rest = base + COMPILED;
-  // A checkpoint has the weights in memory three times: as they lie, as files have them, and a file.
-  const saving = sampler ? 3 * 4 * trainer.buffers.ema.length : 0;
+  // A checkpoint has the weights in memory once, and one tensor of them as files have it.
+  const saving = sampler ? 4 * trainer.buffers.ema.length : 0;
   const parts = [
     ...(isInProcess ? [`${formatBytes(steps)} to compute`] : []),
     ...(saving ? [`${formatBytes(saving)} to save`] : []),

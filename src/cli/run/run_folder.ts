@@ -12,14 +12,17 @@
 
 import { join } from "@std/path";
 import { InputError } from "../../errors.ts";
-import { type Model, serializeModel } from "../../model/model.ts";
+import { encodeModel, type Model } from "../../model/model.ts";
 import { fromFormerLayout } from "../../model/parameters.ts";
-import { readSafetensors, toFloat32 } from "../../formats/safetensors.ts";
-import type { StateName, TrainingState } from "../../train/state.ts";
+import { decodeElements } from "../../formats/elements.ts";
+import { readSafetensors, type StoredTensor, toFloat32 } from "../../formats/safetensors.ts";
+import { sizeOf } from "../../shape.ts";
+import type { RestorableState, StateReader } from "../../train/state.ts";
 import type { Trainer } from "../../train/trainer.ts";
 import {
   appendText,
   checkFolder,
+  FileBytes,
   freeSpace,
   kindOf,
   linkFile,
@@ -29,6 +32,7 @@ import {
   readFile,
   removeTemporary,
   syncPath,
+  writeAll,
   writeWhole,
 } from "../terminal/files.ts";
 import { History, type LogLine } from "./training_log.ts";
@@ -66,11 +70,17 @@ export interface FolderOptions {
   readonly keep?: number;
 }
 
-/** A state as it was saved, and how long the training took until then. */
-export interface SavedState {
-  readonly state: TrainingState;
+/** A state as it was saved, in an open file, and how long the training took until then. */
+export interface SavedState extends Disposable {
+  readonly state: RestorableState;
   readonly seconds: number;
 }
+
+/** The numbers of an array of 32-bit floats. */
+const readerOf = ({ shape, read }: StoredTensor): StateReader => ({
+  length: sizeOf(shape),
+  read: (offset, length) => decodeElements("F32", read(4 * offset, 4 * (offset + length))),
+});
 
 /** The folder of a training. Disposing of it lets other processes write to it. */
 export class RunFolder implements Disposable {
@@ -187,7 +197,7 @@ export class RunFolder implements Disposable {
     config: RunConfig,
     model: Model,
   ): Promise<void> {
-    let file: Uint8Array | undefined = serializeModel(model, this.#options.dtype);
+    const file = encodeModel(model, this.#options.dtype);
     const state = Object.values(buffers).reduce((sum, { length }) => sum + 4 * length, 0);
     const needed = file.length + state, free = await freeSpace(this.path);
     if (free !== undefined && free < needed) {
@@ -201,9 +211,9 @@ export class RunFolder implements Disposable {
       await linkFile(this.#at(STATE), this.#at(olderName(this.#saved)));
     }
     // The state is the truth; the model comes first, so that it is never missing.
-    await writeWhole(this.#at("model.safetensors"), file);
-    // It is as large as the weights.
-    file = undefined;
+    await writeWhole(this.#at("model.safetensors"), async (to) => {
+      for (const part of file.parts) await writeAll(to, part);
+    });
     await writeSealed(this.#at(STATE), buffers, {
       step: String(step),
       seconds: seconds.toFixed(3),
@@ -236,10 +246,11 @@ export class RunFolder implements Disposable {
     const path = this.#at(STATE);
     if (await kindOf(path) === "file") {
       try {
-        return await this.#readState(path, config);
+        return this.#readState(path, config);
       } catch (error) {
         const older = error instanceof InputError && await this.#findOlder(config);
         if (!older) throw error;
+        using _ = older.saved;
         throw new InputError(
           `${error.message}. ${older.path}, of step ${older.saved.state.step}, is whole: delete ` +
             `${path}, and --resume goes on from there`,
@@ -258,15 +269,17 @@ export class RunFolder implements Disposable {
     for (const step of await this.#older()) {
       const path = this.#at(olderName(step));
       try {
-        return { path, saved: await this.#readState(path, config) };
+        return { path, saved: this.#readState(path, config) };
       } catch (error) {
         if (!(error instanceof InputError)) throw error;
       }
     }
   }
 
-  async #readState(path: string, config: RunConfig): Promise<SavedState> {
-    const bytes = await readFile(path), { tensors, metadata } = readSafetensors(bytes, path);
+  #readState(path: string, config: RunConfig): SavedState {
+    using stack = new DisposableStack();
+    const bytes = stack.use(new FileBytes(path));
+    const { tensors, metadata } = readSafetensors(bytes, path);
     if (!isIntact(bytes)) {
       throw new InputError(`Cannot go on: ${path} is damaged, its checksum does not match`);
     }
@@ -289,14 +302,15 @@ export class RunFolder implements Disposable {
       );
     }
     const layout = metadata.layout === LAYOUT ? undefined : config.network.layout;
-    const arrays = Object.fromEntries([...tensors].map(([name, tensor]) => {
-      const values = toFloat32(tensor);
-      return [name, layout && FLAT.has(name) ? fromFormerLayout(layout, values) : values];
-    }));
-    return {
-      state: { step, arrays: arrays as Record<StateName, Float32Array<ArrayBuffer>> },
-      seconds,
-    };
+    const arrays = Object.fromEntries(
+      [...tensors].map(([name, tensor]) =>
+        layout && FLAT.has(name)
+          ? [name, fromFormerLayout(layout, toFloat32(tensor))]
+          : [name, readerOf(tensor)]
+      ),
+    );
+    const file = stack.move();
+    return { state: { step, arrays }, seconds, [Symbol.dispose]: () => file.dispose() };
   }
 
   /** The lines of the log, up to one that was cut off by whatever ended the training. */

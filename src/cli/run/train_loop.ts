@@ -88,6 +88,7 @@ export async function runTraining(task: Task): Promise<number> {
   let base = residentBytes();
   let saved = task.isNew ? undefined : await folder.readState(config);
   if (saved && saved.state.step >= plan.last) {
+    using _ = saved;
     const { step } = saved.state;
     throw new InputError(`The training has done ${step} steps; give more --steps to go on`);
   }
@@ -110,8 +111,10 @@ export async function runTraining(task: Task): Promise<number> {
         progress.say(`written to  ${folder.path}`);
         if (saved?.state.step) progress.say(`going on    after step ${saved.state.step}`);
       }
-      if (saved) trainer.restore(saved.state);
-      else await save(run, 0);
+      if (saved) {
+        using _ = saved;
+        trainer.restore(saved.state);
+      } else await save(run, 0);
       kind = device.kind;
       saved = undefined;
       return await trainUntil(run);

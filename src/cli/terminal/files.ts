@@ -8,7 +8,8 @@ import { basename, dirname, join, resolve } from "@std/path";
 import { InputError } from "../../errors.ts";
 import { DeviceError } from "../../gpu/device.ts";
 import { parseNetwork } from "../../model/network.ts";
-import { assembleModel, type Model, parseModel } from "../../model/model.ts";
+import type { Bytes } from "../../formats/bytes.ts";
+import { assembleModel, type Model, readModel } from "../../model/model.ts";
 import { readSafetensors } from "../../formats/safetensors.ts";
 import { parseSchedule } from "../../diffusion/schedule.ts";
 import { fetchModel, type ShippedModel, shippedModels } from "../../model/pretrained.ts";
@@ -30,6 +31,45 @@ export async function readFile(path: string): Promise<Uint8Array<ArrayBuffer>> {
     return await Deno.readFile(path);
   } catch (error) {
     throw new InputError(`Cannot read ${path}: ${explain(error)}`);
+  }
+}
+
+/** Bytes of a file on a disk. Disposing of it closes the file. */
+export class FileBytes implements Bytes, Disposable {
+  readonly length: number;
+  readonly isInMemory = false;
+  readonly #file: Deno.FsFile;
+  readonly #path: string;
+
+  /** @throws {InputError} If it cannot be read. */
+  constructor(path: string) {
+    this.#path = path;
+    try {
+      this.#file = Deno.openSync(path);
+      this.length = this.#file.statSync().size;
+    } catch (error) {
+      throw new InputError(`Cannot read ${path}: ${explain(error)}`);
+    }
+  }
+
+  read(from: number, to: number): Uint8Array<ArrayBuffer> {
+    const size = Math.max(0, Math.min(to, this.length) - from), bytes = new Uint8Array(size);
+    let at = 0;
+    try {
+      this.#file.seekSync(from, Deno.SeekMode.Start);
+      while (at < size) {
+        const read = this.#file.readSync(bytes.subarray(at));
+        if (!read) break;
+        at += read;
+      }
+    } catch (error) {
+      throw new InputError(`Cannot read ${this.#path}: ${explain(error)}`);
+    }
+    return bytes.subarray(0, at);
+  }
+
+  [Symbol.dispose](): void {
+    this.#file.close();
   }
 }
 
@@ -215,7 +255,8 @@ export async function makeFolder(path: string): Promise<void> {
 /**
  * Loads a model: the name of one that comes with the package, a file, or a folder: of a training, or
  * as diffusers writes them. A name is no path, so that a folder of this name, of data perhaps, does
- * not change what `sample` does without flags.
+ * not change what `sample` does without flags. Weights are read when they are needed, from the file
+ * as it is now: it stays open.
  *
  * @throws {InputError} If there is none, or it is damaged.
  */
@@ -228,9 +269,9 @@ export async function loadModel(place: string): Promise<Model> {
         `with the package are: ${shippedModels.join(", ")}`,
     );
   }
-  if (kind === "file") return parseModel(await readFile(place), place);
+  if (kind === "file") return readModel(new FileBytes(place), place);
   const own = join(place, "model.safetensors");
-  if (await kindOf(own) === "file") return parseModel(await readFile(own), own);
+  if (await kindOf(own) === "file") return readModel(new FileBytes(own), own);
   return await loadDiffusers(place);
 }
 
@@ -251,7 +292,7 @@ async function loadDiffusers(folder: string): Promise<Model> {
   const places = [join(folder, "scheduler"), folder].map((f) => join(f, "scheduler_config.json"));
   const kinds = await Promise.all(places.map(kindOf));
   const schedule = places.find((_, i) => kinds[i] === "file");
-  const { tensors } = readSafetensors(await readFile(weights), weights);
+  const { tensors } = readSafetensors(new FileBytes(weights), weights);
   return assembleModel(
     parseNetwork(await readJson(join(unet, "config.json"))),
     parseSchedule(schedule ? await readJson(schedule) : {}),

@@ -52,6 +52,7 @@ export type {
   Level,
   Query,
 } from "./src/diffusion/denoiser.ts";
+export type { WeightArray, WeightParts, WeightValues } from "./src/diffusion/weights.ts";
 export type { Estimates, LevelTensors } from "./src/diffusion/prediction.ts";
 export { denoiserOf } from "./src/model/denoiser.ts";
 export {
@@ -74,14 +75,29 @@ export {
   registerNetwork,
   type SegmentKind,
 } from "./src/model/network.ts";
-export { initializeModel, type Model, parseModel, serializeModel } from "./src/model/model.ts";
-export type { ParameterLayout, ParameterSource, ParameterSpec } from "./src/model/parameters.ts";
+export {
+  initializeModel,
+  type LoadedModel,
+  type Model,
+  parseModel,
+  readModel,
+  serializeModel,
+} from "./src/model/model.ts";
+export type {
+  ParameterLayout,
+  ParameterReader,
+  ParameterSource,
+  ParameterSpec,
+  ParameterValues,
+  WeightDType,
+} from "./src/model/parameters.ts";
 export {
   type FileDType,
   type FileTensor,
   type NamedTensor,
   readSafetensors,
   type Safetensors,
+  type StoredTensor,
   writeSafetensors,
 } from "./src/formats/safetensors.ts";
 export {
@@ -155,7 +171,13 @@ export type { OptimizerConfig } from "./src/train/step.ts";
 export type { TimestepConfig, TimestepSampling } from "./src/train/timesteps.ts";
 export { type ItemSize, Trainer } from "./src/train/trainer.ts";
 export type { Quartile, StepRecord } from "./src/train/records.ts";
-export type { StateArrays, StateName, TrainingState } from "./src/train/state.ts";
+export type {
+  RestorableState,
+  StateArrays,
+  StateName,
+  StateReader,
+  TrainingState,
+} from "./src/train/state.ts";
 
 if (import.meta.main) {
   const { main } = await import("./src/cli.ts");

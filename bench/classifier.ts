@@ -20,7 +20,6 @@ import {
   collectParameters,
   initializeParameters,
   type ParameterSource,
-  sourceOf,
   viewParameters,
 } from "../src/model/parameters.ts";
 import { type Dataset, ImageOrder } from "../src/data/dataset.ts";
@@ -68,8 +67,8 @@ function trainingGraph() {
     input(name, [layout.size])
   );
   const labels = input("labels", [BATCH, 10]), rates = input("rates", [3]);
-  const views = viewParameters(layout, flat);
-  const likely = sum(mul(softmax(network(sourceOf(views), images).scores), labels), [1]);
+  const parameter = viewParameters(layout, [flat]);
+  const likely = sum(mul(softmax(network(parameter, images).scores), labels), [1]);
   const loss = mean(map([likely], (p) => e.neg(e.log(e.max(p, 1e-12)))));
   const [g] = grad(loss, [flat]);
   const decay = (old: e.Expression, now: e.Expression, beta: number) =>
@@ -146,7 +145,7 @@ export class Classifier implements Disposable {
   /** Compiles it. */
   static async create(device: Device, parameters: Float32Array): Promise<Classifier> {
     const flat = input("parameters", [layout.size]);
-    const graph = makeGraph({ ...network(sourceOf(viewParameters(layout, flat)), images) });
+    const graph = makeGraph({ ...network(viewParameters(layout, [flat]), images) });
     const program = await device.compile(graph, {
       label: "a classifier",
       constant: ["parameters"],

@@ -19,6 +19,7 @@ import { map } from "../src/gpu/ops/map.ts";
 import { randomNormal, type RandomState } from "../src/gpu/ops/random.ts";
 import { constant, input } from "../src/gpu/tensor.ts";
 import type { Model } from "../src/model/model.ts";
+import { flatten } from "../src/model/parameters.ts";
 import { fetchModel } from "../src/model/pretrained.ts";
 import { denoiserFrom, limited } from "../src/diffusion/denoiser.ts";
 import { denoiserOf } from "../src/model/denoiser.ts";
@@ -53,7 +54,7 @@ async function compile(
   const program = await device.compile(makeGraph({}, [...updates, [index, next]]), {
     constant: ["parameters"],
   });
-  program.buffers.parameters?.write(model.parameters);
+  program.buffers.parameters?.write(flatten(model.network.layout, model.parameters));
   return program;
 }
 

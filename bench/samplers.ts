@@ -21,6 +21,7 @@ import { join } from "@std/path";
 import type { Device } from "../src/gpu/device.ts";
 import { type DeviceKind, openDevice } from "../src/gpu/open.ts";
 import type { Model } from "../src/model/model.ts";
+import { flatten } from "../src/model/parameters.ts";
 import { fetchModel } from "../src/model/pretrained.ts";
 import type { MethodName } from "../src/sample/solvers/mod.ts";
 import { Sampler } from "../src/sample/sampler.ts";
@@ -44,8 +45,10 @@ const part = /^(\d+)\/(\d+)$/.exec(String(flags.part ?? ""))?.slice(1).map(Numbe
 const cache = String(flags.cache ?? benchCache);
 
 /** The first hexadecimal digits of what identifies a model. */
-async function hash({ parameters }: Model): Promise<string> {
-  const bytes = new Uint8Array(await crypto.subtle.digest("SHA-256", parameters));
+async function hash({ network, parameters }: Model): Promise<string> {
+  const bytes = new Uint8Array(
+    await crypto.subtle.digest("SHA-256", flatten(network.layout, parameters)),
+  );
   return [...bytes.subarray(0, 4)].map((b) => b.toString(16).padStart(2, "0")).join("");
 }
 

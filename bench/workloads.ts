@@ -21,7 +21,7 @@ import { input, type Tensor } from "../src/gpu/tensor.ts";
 import { type DenoisingNetwork, type Fields, parseNetwork } from "../src/model/network.ts";
 import { denoisingNetwork } from "../src/model/denoiser.ts";
 import { initializeModel } from "../src/model/model.ts";
-import { sourceOf, viewParameters } from "../src/model/parameters.ts";
+import { parameterInputs, viewParameters } from "../src/model/parameters.ts";
 import { parseSchedule } from "../src/diffusion/schedule.ts";
 import "../src/model/unet.ts";
 import { parseTraining } from "../src/train/config.ts";
@@ -87,8 +87,8 @@ const attentionInputs = ([batch, length, channels]: number[]) =>
 function sampling([batch]: number[], network: string): Graph {
   const { layout, forward, itemShape } = networks[network];
   const x = input("x", [batch, 32, 32, itemShape[2]!]);
-  const parameters = viewParameters(layout, input("parameters", [layout.size]));
-  const epsilon = forward({ parameter: sourceOf(parameters) }, {
+  const parameter = viewParameters(layout, parameterInputs(layout));
+  const epsilon = forward({ parameter }, {
     sample: x,
     timestep: input("timestep", [batch]),
     conditions: {},

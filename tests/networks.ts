@@ -4,7 +4,7 @@
  * @module
  */
 
-import { initializeModel, type Model } from "../src/model/model.ts";
+import { initializeModel, type LoadedModel } from "../src/model/model.ts";
 import {
   type ClassifierNetwork,
   type DenoisingNetwork,
@@ -54,7 +54,7 @@ export function smallClassifier(
 }
 
 /** A model that does not predict zero, as a fresh one would: all weights are random. */
-export function randomModel(network: Network, schedule: unknown = {}): Model {
+export function randomModel(network: Network, schedule: unknown = {}): LoadedModel {
   const model = initializeModel(network, schedule, 1), random = new Random("weights");
   const parameters = model.parameters.map((x) => x + random.between(-0.2, 0.2));
   return { ...model, parameters };

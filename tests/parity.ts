@@ -24,8 +24,8 @@ import { constant, input } from "../src/gpu/tensor.ts";
 import { parseNetwork } from "../src/model/network.ts";
 import { denoisingNetwork } from "../src/model/denoiser.ts";
 import { denoiserFrom, limited } from "../src/diffusion/denoiser.ts";
-import { flattenTensors, nameTensors } from "../src/model/model.ts";
-import { type ParameterLayout, sourceOf, viewParameters } from "../src/model/parameters.ts";
+import { nameTensors, parametersFrom } from "../src/model/model.ts";
+import { flatten, type ParameterLayout, viewParameters } from "../src/model/parameters.ts";
 import { type FileTensor, readSafetensors, toFloat32 } from "../src/formats/safetensors.ts";
 import { type NoiseLevel, NoiseSchedule, parseSchedule } from "../src/diffusion/schedule.ts";
 import "../src/model/unet.ts";
@@ -120,12 +120,12 @@ async function compareUNet(device: Device, folder: string): Promise<Comparison[]
   const io = await readTensors(join(folder, "io.safetensors"));
   const golden = await readTensors(join(folder, "grads.safetensors"));
   const weights = await readTensors(join(folder, "diffusion_pytorch_model.safetensors"));
-  const { layout } = network, flat = flattenTensors(layout, weights, folder);
+  const { layout } = network, flat = flatten(layout, parametersFrom(layout, weights, folder));
   const sample = channelsLast(io.get("sample")!), output = channelsLast(io.get("output")!);
   const target = channelsLast(golden.get("target")!), labels = io.get("class_labels");
 
   const parameters = input("parameters", [layout.size]);
-  const parameter = sourceOf(viewParameters(layout, parameters));
+  const parameter = viewParameters(layout, [parameters]);
   const { labels: condition } = network.conditions(sample.shape.slice(1));
   const prediction = network.forward({ parameter }, {
     sample: input("sample", sample.shape),
@@ -183,10 +183,9 @@ async function compareTraining(device: Device, folder: string): Promise<Comparis
   const log: TrainLog = await readJson(join(folder, "log.json"));
   const batches = await readTensors(join(folder, "batches.safetensors"));
   const { layout } = network;
-  const flat = flattenTensors(
+  const flat = flatten(
     layout,
-    await readTensors(join(folder, "initial.safetensors")),
-    folder,
+    parametersFrom(layout, await readTensors(join(folder, "initial.safetensors")), folder),
   );
   const [steps, n, c, h, w] = batches.get("x0")!.shape, shape = [n, h, w, c];
   const labels = batches.get("class_labels");

@@ -16,6 +16,7 @@ import { type Shape, sizeOf } from "../shape.ts";
 import { perItem } from "./items.ts";
 import { askNetwork, type Estimates, estimatesOf, type LevelTensors } from "./prediction.ts";
 import type { NoiseLevel, NoiseSchedule, ScheduleConfig } from "./schedule.ts";
+import type { WeightValues } from "./weights.ts";
 
 /** Something that a denoiser is told of each item beside its noisy data, such as a class. */
 export interface Condition {
@@ -89,7 +90,7 @@ export interface Denoiser {
   /** What it is told beside noisy items. */
   readonly conditions: Conditions;
   /** The values of its weights by the names of the inputs that it reads them from. */
-  readonly weights: Readonly<Record<string, Float32Array<ArrayBuffer>>>;
+  readonly weights: Readonly<Record<string, WeightValues>>;
   /** Both estimates; not limited to the range of images, see {@linkcode limited}. */
   estimate(query: Query): Denoised;
 }

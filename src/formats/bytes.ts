@@ -23,6 +23,10 @@ export const inMemory = (bytes: Uint8Array<ArrayBuffer>): Bytes => ({
   read: (from, to) => bytes.subarray(from, to),
 });
 
+/** Bytes to read parts of, wherever they are. */
+export const asBytes = (bytes: Uint8Array<ArrayBuffer> | Bytes): Bytes =>
+  bytes instanceof Uint8Array ? inMemory(bytes) : bytes;
+
 /** A view for reading numbers. */
 export const viewOf = (bytes: Uint8Array<ArrayBuffer>): DataView<ArrayBuffer> =>
   new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

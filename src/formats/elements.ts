@@ -80,6 +80,25 @@ export function decodeElements(
   }
 }
 
+/** The bits of numbers rounded to 16; `undefined` if one becomes infinite, or is no number. */
+export function encodeHalves(
+  dtype: "F16" | "BF16",
+  values: Float32Array<ArrayBuffer>,
+): Uint16Array<ArrayBuffer> | undefined {
+  if (!isAllFinite(values)) return undefined;
+  let bits: Uint16Array<ArrayBuffer>;
+  if (dtype === "F16") bits = new Uint16Array(new Float16Array(values).buffer);
+  else {
+    const wide = new Uint32Array(values.buffer, values.byteOffset, values.length);
+    bits = new Uint16Array(values.length);
+    // To the nearest, of two equally near ones to the even.
+    for (let i = 0; i < bits.length; i++) bits[i] = (wide[i] + 0x7fff + (wide[i] >> 16 & 1)) >>> 16;
+  }
+  const infinity = dtype === "F16" ? 0x7c00 : 0x7f80;
+  for (let i = 0; i < bits.length; i++) if ((bits[i] & infinity) === infinity) return undefined;
+  return bits;
+}
+
 /** The numbers of F8_E4M3: no infinities, and NaN where all bits but the sign are set. */
 const float8 = Float32Array.from({ length: 256 }, (_, bits) => {
   const exponent = (bits >> 3) & 15, fraction = (bits & 7) / 8;

@@ -7,6 +7,7 @@
 
 import { InputError } from "../errors.ts";
 import { formatShape, sizeOf } from "../shape.ts";
+import { asBytes, type Bytes, viewOf } from "./bytes.ts";
 import { formatBytePair, formatBytes } from "../units.ts";
 import {
   decodeElements,
@@ -24,14 +25,20 @@ export interface FileTensor {
   readonly dtype: string;
   /** Its sizes, the slowest axis first; `[]` for a single number. */
   readonly shape: readonly number[];
-  /** Its part of the file, little-endian. */
+  /** Its part of the file, little-endian; of a file on a disk, read whenever it is asked for. */
   readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
+/** A tensor in a file that is still there. */
+export interface StoredTensor extends FileTensor {
+  /** A part of its bytes. */
+  read(from: number, to: number): Uint8Array<ArrayBuffer>;
 }
 
 /** The contents of a safetensors file. */
 export interface Safetensors {
   /** All tensors by name, in the order of the header. */
-  readonly tensors: ReadonlyMap<string, FileTensor>;
+  readonly tensors: ReadonlyMap<string, StoredTensor>;
   /** The strings under `__metadata__`. */
   readonly metadata: Readonly<Record<string, string>>;
 }
@@ -43,7 +50,7 @@ const METADATA_KEY = "__metadata__";
 const MAX_HEADER = 100_000_000;
 
 /**
- * Reads a file.
+ * Reads a file: its header at once, tensors when they are asked for.
  *
  * @param what What it is called, for messages.
  * @throws {InputError} If it is no safetensors file, truncated, or contradicts itself.
@@ -56,11 +63,14 @@ const MAX_HEADER = 100_000_000;
  * console.log(readSafetensors(file).tensors.get("x")?.shape);
  * ```
  */
-export function readSafetensors(bytes: Uint8Array<ArrayBuffer>, what = "file"): Safetensors {
+export function readSafetensors(
+  file: Uint8Array<ArrayBuffer> | Bytes,
+  what = "file",
+): Safetensors {
+  const bytes = asBytes(file);
   const bad = (why: string) => new InputError(`Cannot read ${what} as safetensors: ${why}`);
   if (bytes.length < 8) throw bad(`${formatBytes(bytes.length)} are too few`);
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const length = view.getBigUint64(0, true);
+  const length = viewOf(bytes.read(0, 8)).getBigUint64(0, true);
   if (length > BigInt(MAX_HEADER)) {
     throw bad(`a header of ${formatBytes(Number(length))} is too long`);
   }
@@ -71,7 +81,7 @@ export function readSafetensors(bytes: Uint8Array<ArrayBuffer>, what = "file"): 
   }
   let header: unknown;
   try {
-    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(8, start));
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes.read(8, start));
     header = JSON.parse(text);
     const twice = findDuplicateKey(text);
     if (twice !== undefined) throw new SyntaxError(`${twice} is there twice`);
@@ -80,7 +90,7 @@ export function readSafetensors(bytes: Uint8Array<ArrayBuffer>, what = "file"): 
   }
   if (!isRecord(header)) throw bad("its header is no JSON object");
 
-  const tensors = new Map<string, FileTensor>(), ranges: [number, number, string][] = [];
+  const tensors = new Map<string, StoredTensor>(), ranges: [number, number, string][] = [];
   let metadata: Record<string, string> = {};
   for (const [name, entry] of Object.entries(header)) {
     if (name === METADATA_KEY) {
@@ -108,7 +118,17 @@ export function readSafetensors(bytes: Uint8Array<ArrayBuffer>, what = "file"): 
       throw bad(`${name} of ${dtype} ${formatShape(shape)} needs ${needed}, not ${there}`);
     }
     ranges.push([from, to, name]);
-    tensors.set(name, { dtype, shape, bytes: bytes.subarray(start + from, start + to) });
+    const read = (first: number, last: number) => {
+      const part = bytes.read(start + from + first, start + from + last);
+      if (part.length === last - first) return part;
+      throw bad(`${name} is no longer all there`);
+    };
+    tensors.set(name, {
+      ...{ dtype, shape, read },
+      get bytes() {
+        return read(0, to - from);
+      },
+    });
   }
   let end = 0;
   for (const [from, to, name] of ranges.sort((a, b) => a[0] - b[0] || a[1] - b[1])) {
@@ -170,12 +190,20 @@ export interface NamedTensor {
   readonly name: string;
   /** Its sizes, the slowest axis first. */
   readonly shape: readonly number[];
-  /** Its elements in row-major order, written as `F32`, `F16` or `I32`. */
-  readonly values: Float32Array<ArrayBuffer> | Float16Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
+  /** Type of its elements in the file, if not that of the array. */
+  readonly dtype?: FileDType;
+  /** Its elements in row-major order; asked for when they are written, if `dtype` is known. */
+  readonly values:
+    | Float32Array<ArrayBuffer>
+    | Float16Array<ArrayBuffer>
+    | Int32Array<ArrayBuffer>
+    | Uint16Array<ArrayBuffer>;
 }
 
-const dtypeOf = (values: NamedTensor["values"]): FileDType =>
-  values instanceof Int32Array ? "I32" : values instanceof Float32Array ? "F32" : "F16";
+function dtypeOf({ values }: NamedTensor): FileDType {
+  if (values instanceof Int32Array) return "I32";
+  return values instanceof Float32Array ? "F32" : values instanceof Uint16Array ? "U16" : "F16";
+}
 
 /**
  * Writes a file, tensors in the given order. The same tensors and metadata give the same bytes.
@@ -195,25 +223,55 @@ export function writeSafetensors(
   tensors: readonly NamedTensor[],
   metadata: Readonly<Record<string, string>> = {},
 ): Uint8Array<ArrayBuffer> {
-  for (const { name, shape, values } of tensors) {
-    if (sizeOf(shape) === values.length) continue;
-    throw new RangeError(
-      `Cannot write ${name}: shape ${formatShape(shape)} does not fit ${values.length} values`,
-    );
-  }
-  const described = tensors.map(({ name, shape, values }) => ({
-    ...{ name, shape, dtype: dtypeOf(values) },
-  }));
-  const head = encodeHeader(described, metadata);
-  const size = tensors.reduce((sum, { values }) => sum + values.byteLength, 0);
-  const bytes = new Uint8Array(head.length + size);
-  bytes.set(head);
-  let at = head.length;
-  for (const { values } of tensors) {
-    bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength), at);
-    at += values.byteLength;
+  return collect(encodeSafetensors(tensors, metadata));
+}
+
+/** A file that is made part by part. */
+export interface EncodedFile {
+  /** Bytes in all. */
+  readonly length: number;
+  /** Its parts in order, to be gone through once. */
+  readonly parts: Iterable<Uint8Array<ArrayBuffer>>;
+}
+
+/** All bytes of a file. */
+export function collect({ length, parts }: EncodedFile): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(length);
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
   }
   return bytes;
+}
+
+/**
+ * What {@linkcode writeSafetensors} writes, tensor by tensor.
+ *
+ * @throws {RangeError} If a name is taken; while its parts are made, if a shape does not fit its values.
+ */
+export function encodeSafetensors(
+  tensors: readonly NamedTensor[],
+  metadata: Readonly<Record<string, string>> = {},
+): EncodedFile {
+  const described = tensors.map((tensor) => ({
+    ...{ name: tensor.name, shape: tensor.shape, dtype: tensor.dtype ?? dtypeOf(tensor) },
+  }));
+  const head = encodeHeader(described, metadata);
+  const sizes = described.map(({ shape, dtype }) => sizeOf(shape) * elementSize(dtype));
+  function* parts() {
+    yield head;
+    for (const [i, tensor] of tensors.entries()) {
+      const { name, shape } = tensor, { values } = tensor;
+      if (values.byteLength !== sizes[i]) {
+        throw new RangeError(
+          `Cannot write ${name}: shape ${formatShape(shape)} does not fit ${values.length} values`,
+        );
+      }
+      yield new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+    }
+  }
+  return { length: sizes.reduce((sum, size) => sum + size, head.length), parts: parts() };
 }
 
 /**

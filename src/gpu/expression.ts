@@ -1,7 +1,7 @@
 /**
  * Scalar expressions: what one element of an elementwise tensor operation computes. Each primitive
  * is one line of {@linkcode primitives}: its value and its derivatives, the latter as expressions
- * again. The WGSL of a primitive is in `wgsl/expression.ts`. Equal expressions are the same object,
+ * again. Those of {@linkcode HalfPrimitive} widen 16-bit floats, of which a 32-bit integer holds two. The WGSL of a primitive is in `wgsl/expression.ts`. Equal expressions are the same object,
  * so common subexpressions are shared without a pass of their own.
  *
  * @module
@@ -61,8 +61,15 @@ const rule = (value: Rule["value"], derivatives: Rule["derivatives"]): Rule => (
   derivatives,
 });
 
+/**
+ * What widens the low or the high 16 bits of an integer, IEEE's half precision or bfloat16, exactly.
+ * Its operand is the value of an `i32` input.
+ */
+export type HalfPrimitive = "f16Low" | "f16High" | "bf16Low" | "bf16High";
+
 /** The name of a primitive. */
 export type Primitive =
+  | HalfPrimitive
   | ("add" | "sub" | "mul" | "div" | "neg" | "min" | "max" | "exp" | "log" | "sqrt")
   | ("sin" | "cos" | "tanh" | "sigmoid" | "erf" | "less" | "select");
 
@@ -88,7 +95,23 @@ export const primitives: Readonly<Record<Primitive, Rule>> = {
   less: rule((a, b) => a < b ? 1 : 0, () => [0, 0]),
   /** b where a is not 0, else c. */
   select: rule((a, b, c) => a !== 0 ? b : c, ([a]) => [0, select(a, 1, 0), select(a, 0, 1)]),
+  f16Low: rule((a) => asHalf(a), () => [0]),
+  f16High: rule((a) => asHalf(a >>> 16), () => [0]),
+  bf16Low: rule((a) => asFloat(a << 16), () => [0]),
+  bf16High: rule((a) => asFloat(a & 0xffff0000), () => [0]),
 };
+
+const bits = new Uint32Array(1);
+const half = new Float16Array(bits.buffer, 0, 1), single = new Float32Array(bits.buffer);
+const asHalf = (word: number): number => (bits[0] = word, half[0]);
+const asFloat = (word: number): number => (bits[0] = word, single[0]);
+
+/** The input whose bits a call widens, if it is one of {@linkcode HalfPrimitive}. */
+export function wordOf({ primitive, operands: [a] }: Call): Argument | undefined {
+  if (!/^b?f16/.test(primitive)) return undefined;
+  if (a.kind === "argument") return a;
+  throw new TypeError(`Cannot take ${primitive} of anything but an input`);
+}
 
 const interned = new Map<string, Expression>();
 
@@ -196,6 +219,14 @@ export const tanh: Unary = unary("tanh");
 export const sigmoid: Unary = unary("sigmoid");
 /** The error function. */
 export const erf: Unary = unary("erf");
+/** The half-precision float in the low 16 bits. */
+export const f16Low: Unary = unary("f16Low");
+/** The half-precision float in the high 16 bits. */
+export const f16High: Unary = unary("f16High");
+/** The bfloat16 in the low 16 bits. */
+export const bf16Low: Unary = unary("bf16Low");
+/** The bfloat16 in the high 16 bits. */
+export const bf16High: Unary = unary("bf16High");
 /** The second where the first is not 0, else the third. */
 export const select = (condition: Operand, yes: Operand, no: Operand): Expression =>
   call("select", condition, yes, no);

@@ -21,7 +21,15 @@
 
 export type { Shape } from "../shape.ts";
 export type { CompileOptions, Program } from "./device.ts";
-export type { Argument, Call, Constant, Expression, Operand, Primitive } from "./expression.ts";
+export type {
+  Argument,
+  Call,
+  Constant,
+  Expression,
+  HalfPrimitive,
+  Operand,
+  Primitive,
+} from "./expression.ts";
 export * as expression from "./expression.ts";
 export { grad, type Segment } from "./grad.ts";
 export { type Graph, makeGraph } from "./graph.ts";

@@ -8,10 +8,10 @@ import { type Conditions, type Denoiser, denoiserFrom } from "../diffusion/denoi
 import { outputChannels } from "../diffusion/prediction.ts";
 import { NoiseSchedule } from "../diffusion/schedule.ts";
 import { InputError } from "../errors.ts";
-import { input } from "../gpu/tensor.ts";
 import type { Model } from "./model.ts";
 import { type DenoisingNetwork, itemOf } from "./network.ts";
-import { sourceOf, viewParameters } from "./parameters.ts";
+import { parameterInputs, viewParameters, type WeightDType } from "./parameters.ts";
+import { weightsOf } from "./weights.ts";
 
 /**
  * The network of a model that denoises.
@@ -38,13 +38,15 @@ export function conditionsOf(
  * The denoiser of a model.
  *
  * @param size Height and width; by default those the model was made for.
- * @param weights The name of the input that its parameters are read from.
+ * @param weights The name of the input that its parameters are read from, or of the first of several.
+ * @param weightDType How they lie on a device.
  * @throws {InputError} If the model is no denoiser, or not one for this size.
  */
 export function denoiserOf(
   model: Model,
   size?: readonly number[],
   weights = "parameters",
+  weightDType: WeightDType = "f32",
 ): Denoiser {
   const network = denoisingNetwork(model), itemShape = itemOf(network, size);
   const schedule = new NoiseSchedule(model.schedule), channels = itemShape[itemShape.length - 1];
@@ -54,14 +56,15 @@ export function denoiserOf(
         `variance_type ${model.schedule.varianceType}`,
     );
   }
-  const { layout } = network;
-  const parameter = sourceOf(viewParameters(layout, input(weights, [layout.size])));
+  const { layout } = network, shards = parameterInputs(layout, weights, weightDType);
   return denoiserFrom(
-    (sample, timestep, conditions) =>
-      network.forward({ parameter }, { sample, timestep, conditions }),
+    (sample, timestep, conditions) => {
+      const parameter = viewParameters(layout, shards, { weightDType, event: sample });
+      return network.forward({ parameter }, { sample, timestep, conditions });
+    },
     {
       ...{ schedule, itemShape, conditions: conditionsOf(model, itemShape) },
-      weights: { [weights]: model.parameters },
+      weights: weightsOf(model, weights, weightDType),
     },
   );
 }

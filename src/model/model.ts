@@ -17,35 +17,45 @@ import "./super_resolution.ts";
 import "./unet_classifier.ts";
 import {
   fileShape,
+  flatten,
   fromFileOrder,
   initializeParameters,
   type ParameterLayout,
+  type ParameterReader,
   type ParameterSpec,
+  type ParameterValues,
+  readParameter,
   toFileOrder,
 } from "./parameters.ts";
-import { floatDTypes, isAllFinite } from "../formats/elements.ts";
+import type { Bytes } from "../formats/bytes.ts";
+import { encodeHalves, floatDTypes, isAllFinite } from "../formats/elements.ts";
 import {
+  collect,
+  type EncodedFile,
+  encodeSafetensors,
   type FileTensor,
   type NamedTensor,
   readSafetensors,
   toFloat32,
-  writeSafetensors,
 } from "../formats/safetensors.ts";
 import { formatSchedule, parseSchedule, type ScheduleConfig } from "../diffusion/schedule.ts";
 
-/** A network that was trained, or is about to be. */
-export interface Model {
+/** A network that was trained, or is about to be; its parameters in memory, or in a file. */
+export interface Model<P extends ParameterValues = ParameterValues> {
   /** The architecture, and where each parameter lies in `parameters`. */
   readonly network: Network;
   /** The noise it is trained on, and how sampling walks it. */
   readonly schedule: ScheduleConfig;
-  /** All parameters, flat. */
-  readonly parameters: Float32Array<ArrayBuffer>;
+  /** All parameters: flat, or to be read one by one. */
+  readonly parameters: P;
   /** What its classes are called. Where the network knows one more, that stands for "none". */
   readonly classes?: readonly string[] | undefined;
   /** What is known of its making: data, steps, seed, as text. */
   readonly card: Readonly<Record<string, string>>;
 }
+
+/** A model with its parameters in memory. */
+export type LoadedModel = Model<Float32Array<ArrayBuffer>>;
 
 /**
  * A model with the initial weights of the DDPM paper: Xavier uniform, and zeros in the last layer
@@ -67,7 +77,7 @@ export function initializeModel(
   schedule: unknown,
   seed: number,
   classes?: readonly string[],
-): Model {
+): LoadedModel {
   return {
     ...{ network, schedule: parseSchedule(schedule) },
     parameters: initializeParameters(network.layout, seed),
@@ -82,7 +92,8 @@ const NETWORK_KEY = "network", SCHEDULE_KEY = "scheduler", CLASSES_KEY = "classe
 const FORMER_KEY = "unet";
 
 /**
- * Reads a model from the bytes of one file.
+ * Reads a model from the bytes of one file, all of it. {@linkcode readModel} leaves weights where they
+ * are.
  *
  * @param what What it is called, for messages.
  * @throws {InputError} If the file is no safetensors file, lacks a configuration, or its tensors do
@@ -98,8 +109,34 @@ const FORMER_KEY = "unet";
  * console.log(parseModel(bytes).network.config.block_out_channels);
  * ```
  */
-export function parseModel(bytes: Uint8Array<ArrayBuffer>, what = "the model"): Model {
-  const { tensors, metadata } = readSafetensors(bytes, what);
+export function parseModel(bytes: Uint8Array<ArrayBuffer>, what = "the model"): LoadedModel {
+  const model = readModel(bytes, what);
+  return { ...model, parameters: flatten(model.network.layout, model.parameters) };
+}
+
+/**
+ * Reads a model from a file whose weights are read when they are needed, as by `Sampler.create()`:
+ * there is never a copy of all of them. As long as the model is used, its file must be there.
+ *
+ * @param what What it is called, for messages.
+ * @throws {InputError} If the file is no safetensors file, lacks a configuration, or its tensors do
+ * not fit the configuration. That weights are finite is checked when they are read.
+ *
+ * @example
+ * ```ts
+ * import { initializeModel, openDevice, parseNetwork, readModel, Sampler, serializeModel }
+ *   from "@x/ddpm";
+ *
+ * const network = parseNetwork({ sample_size: 8, block_out_channels: [8], norm_num_groups: 4,
+ *   down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
+ * const model = readModel(serializeModel(initializeModel(network, {}, 0)));
+ * using device = await openDevice("cpu");
+ * using sampler = await Sampler.create(device, model, { steps: 2, weightDType: "f16" });
+ * console.log((await sampler.sample()).count);
+ * ```
+ */
+export function readModel(file: Uint8Array<ArrayBuffer> | Bytes, what = "the model"): Model {
+  const { tensors, metadata } = readSafetensors(file, what);
   const {
     [FORMER_KEY]: former,
     [NETWORK_KEY]: latest,
@@ -147,7 +184,8 @@ function parseJson(text: string, what: string): unknown {
 }
 
 /**
- * A model from a configuration and tensors under diffusers' names, present or past.
+ * A model from a configuration and tensors under diffusers' names, present or past; their numbers are
+ * read when they are needed.
  *
  * @throws {InputError} If a tensor is missing, superfluous or wrongly shaped.
  */
@@ -158,20 +196,20 @@ export function assembleModel(
   what: string,
   { card = {}, classes }: Partial<Pick<Model, "card" | "classes">> = {},
 ): Model {
-  const parameters = flattenTensors(network.layout, tensors, what);
+  const parameters = parametersFrom(network.layout, tensors, what);
   return { network, schedule, parameters, card, ...(classes ? { classes } : {}) };
 }
 
 /**
- * Puts tensors of a file into one flat array.
+ * Parameters from the tensors of a file.
  *
  * @throws {InputError} If a tensor is missing, superfluous or wrongly shaped.
  */
-export function flattenTensors(
+export function parametersFrom(
   layout: ParameterLayout,
   tensors: ReadonlyMap<string, FileTensor>,
   what: string,
-): Float32Array<ArrayBuffer> {
+): ParameterReader {
   const rest = new Set(tensors.keys());
   const found = layout.specs.map((spec) => {
     const name = [spec.name, formerName(spec.name)].find((n) => tensors.has(n));
@@ -189,16 +227,13 @@ export function flattenTensors(
         (rest.size > 1 ? ` and ${rest.size - 1} more tensors` : ""),
     );
   }
-  // Only now is it certain that this is no more memory than the file takes.
-  const parameters = new Float32Array(layout.size);
-  layout.specs.forEach((spec, i) => {
-    const values = toFloat32(found[i]);
-    if (!isAllFinite(values)) {
+  return {
+    read(index) {
+      const spec = layout.specs[index], values = toFloat32(found[index]);
+      if (isAllFinite(values)) return fromFileOrder(spec, values);
       throw new InputError(`Cannot load ${what}: ${spec.name} holds numbers that are not finite`);
-    }
-    parameters.set(fromFileOrder(spec, values), layout.offsets[i]);
-  });
-  return parameters;
+    },
+  };
 }
 
 /** The name that attention layers had in diffusers before version 0.15. */
@@ -231,15 +266,14 @@ function checkParameter(spec: ParameterSpec, tensor: FileTensor, what: string): 
   }
 }
 
-/** Flat parameters as tensors to write. */
-export function nameTensors(
-  layout: ParameterLayout,
-  flat: Float32Array<ArrayBuffer>,
-): NamedTensor[] {
-  return layout.specs.map((spec, i) => {
-    const values = flat.subarray(layout.offsets[i], layout.offsets[i] + sizeOf(spec.shape));
-    return { name: spec.name, shape: fileShape(spec), values: toFileOrder(spec, values) };
-  });
+/** Parameters as tensors to write, each read when its values are asked for. */
+export function nameTensors(layout: ParameterLayout, parameters: ParameterValues): NamedTensor[] {
+  return layout.specs.map((spec, i) => ({
+    ...{ name: spec.name, shape: fileShape(spec), dtype: "F32" },
+    get values() {
+      return toFileOrder(spec, readParameter(layout, parameters, i));
+    },
+  }));
 }
 
 /**
@@ -261,8 +295,17 @@ export function serializeModel(
   model: Model,
   dtype: "F32" | "F16" = "F32",
 ): Uint8Array<ArrayBuffer> {
+  return collect(encodeModel(model, dtype));
+}
+
+/**
+ * What {@linkcode serializeModel} gives, tensor by tensor.
+ *
+ * @throws {RangeError} While its parts are made, if a weight is too large for the type.
+ */
+export function encodeModel(model: Model, dtype: "F32" | "F16" = "F32"): EncodedFile {
   const tensors = nameTensors(model.network.layout, model.parameters);
-  return writeSafetensors(dtype === "F32" ? tensors : tensors.map(halve), {
+  return encodeSafetensors(dtype === "F32" ? tensors : tensors.map(halve), {
     ...model.card,
     [NETWORK_KEY]: JSON.stringify(formatNetwork(model.network)),
     [SCHEDULE_KEY]: JSON.stringify(formatSchedule(model.schedule)),
@@ -271,10 +314,11 @@ export function serializeModel(
 }
 
 /** The tensor in 16-bit floats. */
-function halve(tensor: NamedTensor): NamedTensor {
-  const values = new Float16Array(tensor.values);
-  if (!isAllFinite(values)) {
+const halve = (tensor: NamedTensor): NamedTensor => ({
+  ...{ name: tensor.name, shape: tensor.shape, dtype: "F16" },
+  get values() {
+    const bits = encodeHalves("F16", tensor.values as Float32Array<ArrayBuffer>);
+    if (bits) return bits;
     throw new RangeError(`Cannot write ${tensor.name} as F16: it holds numbers beyond 65504`);
-  }
-  return { ...tensor, values };
-}
+  },
+});

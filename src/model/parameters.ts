@@ -1,6 +1,7 @@
 /**
- * Parameters: their names, shapes and first values, and how they lie in one flat buffer. Networks
- * ask for a parameter where they use it, and that is the only place where its shape is written.
+ * Parameters: their names, shapes and first values, and how they lie in flat arrays and in the buffers
+ * of devices. Networks ask for a parameter where they use it, and that is the only place where its
+ * shape is written.
  *
  * @module
  */
@@ -8,9 +9,9 @@
 import { philox, seedWords, toNormals, toUniform } from "../gpu/philox.ts";
 import { type Shape, sizeOf } from "../shape.ts";
 import { concat, viewOf } from "../gpu/ops/concat.ts";
-import { slice, sliceOp, stopGradient } from "../gpu/ops/view.ts";
-import type { Tensor } from "../gpu/tensor.ts";
-import { BINDING_ALIGNMENT } from "../gpu/wgsl/kernel.ts";
+import { after, reshape, slice, sliceOp, stopGradient } from "../gpu/ops/view.ts";
+import { type HalfType, widen, wordsOf } from "../gpu/ops/widen.ts";
+import { type DType, input, type Tensor } from "../gpu/tensor.ts";
 
 /** What a network says of a parameter that it uses. */
 export interface ParameterSpec {
@@ -47,6 +48,48 @@ export interface ParameterLayout {
   readonly size: number;
   /** Numbers that are learnt or fixed, without the gaps between parameters. */
   readonly count: number;
+  /** Bytes of a {@linkcode Shard} at the most; a family that is larger has one of its own. */
+  readonly shardBytes: number;
+}
+
+/** What every device can allocate, whatever its memory. */
+const SHARD_BYTES = 2 ** 30;
+
+/** Elements at multiples of which families start. Files of states have these gaps. */
+const ALIGNMENT = 64;
+
+/** Parameters that are read one by one, as from a file. */
+export interface ParameterReader {
+  /**
+   * The numbers of a parameter, given its index in the layout.
+   *
+   * @throws {InputError} If they cannot be read, or are not finite.
+   */
+  read(index: number): Float32Array<ArrayBuffer>;
+}
+
+/** All parameters: as a flat array, or to be read. */
+export type ParameterValues = Float32Array<ArrayBuffer> | ParameterReader;
+
+/** The numbers of a parameter. */
+export function readParameter(
+  { specs, offsets }: ParameterLayout,
+  values: ParameterValues,
+  index: number,
+): Float32Array<ArrayBuffer> {
+  if (!(values instanceof Float32Array)) return values.read(index);
+  return values.subarray(offsets[index], offsets[index] + sizeOf(specs[index].shape));
+}
+
+/** All parameters in one array. */
+export function flatten(
+  layout: ParameterLayout,
+  values: ParameterValues,
+): Float32Array<ArrayBuffer> {
+  if (values instanceof Float32Array) return values;
+  const flat = new Float32Array(layout.size);
+  layout.offsets.forEach((offset, i) => flat.set(values.read(i), offset));
+  return flat;
 }
 
 /** Collects the parameters that a network asks for. */
@@ -68,10 +111,11 @@ export function collectParameters(
     }
     size = align(size);
   }
-  return { specs, offsets, size, count: specs.reduce((n, s) => n + sizeOf(s.shape), 0) };
+  const count = specs.reduce((n, s) => n + sizeOf(s.shape), 0);
+  return { specs, offsets, size, count, shardBytes: SHARD_BYTES };
 }
 
-const align = (size: number) => Math.ceil(size / BINDING_ALIGNMENT) * BINDING_ALIGNMENT;
+const align = (size: number) => Math.ceil(size / ALIGNMENT) * ALIGNMENT;
 
 /** Indices of the parameters of each family; one without a family is one of its own. */
 function families(specs: readonly ParameterSpec[]): Iterable<number[]> {
@@ -79,30 +123,120 @@ function families(specs: readonly ParameterSpec[]): Iterable<number[]> {
 }
 
 /**
- * Views of a flat tensor as the parameters of a layout: those of a family are slices of one tensor,
- * see {@linkcode wholeOf}. What is not trained has no gradient.
+ * How weights lie on a device: `f16` and `bf16` take half the memory, and are widened where they are
+ * used. Vectors, which are few, and weigh more than others, remain `f32`.
+ */
+export type WeightDType = "f32" | "f16" | "bf16";
+
+/** Families that lie in one buffer of a device, one behind the other. */
+export interface Shard {
+  /** `i32` for words of two 16-bit floats each. */
+  readonly dtype: DType;
+  /** Elements, with the gaps between families. */
+  readonly size: number;
+  /** In order. */
+  readonly families: readonly Family[];
+}
+
+/** Parameters that lie one behind the other. */
+export interface Family {
+  /** Their indices. */
+  readonly members: readonly number[];
+  /** Numbers of all of them. */
+  readonly length: number;
+  /** The element of the shard at which they start. */
+  readonly offset: number;
+}
+
+/** The buffers that parameters lie in; those of `f32` are one after the other the flat array. */
+export function shardsOf(
+  { specs, shardBytes }: ParameterLayout,
+  weightDType: WeightDType = "f32",
+): Shard[] {
+  const shards: { dtype: DType; size: number; families: Family[] }[] = [];
+  for (const members of families(specs)) {
+    const length = members.reduce((n, i) => n + sizeOf(specs[i].shape), 0);
+    const isPacked = weightDType !== "f32" && specs[members[0]].shape.length > 1;
+    const dtype = isPacked ? "i32" : "f32", size = align(isPacked ? wordsOf(length) : length);
+    let shard = shards.findLast((shard) => shard.dtype === dtype);
+    if (!shard || 4 * (shard.size + size) > shardBytes) {
+      shards.push(shard = { dtype, size: 0, families: [] });
+    }
+    shard.families.push({ members, length, offset: shard.size });
+    shard.size += size;
+  }
+  return shards;
+}
+
+/** The name of a shard's input or buffer: the first one has that of all. */
+export const shardName = (name: string, k: number): string => k ? `${name}.${k}` : name;
+
+/** An input for each shard. */
+export const parameterInputs = (
+  layout: ParameterLayout,
+  name = "parameters",
+  weightDType: WeightDType = "f32",
+): Tensor[] =>
+  shardsOf(layout, weightDType).map(({ size, dtype }, k) =>
+    input(shardName(name, k), [size], dtype)
+  );
+
+/**
+ * Views of shards as the parameters of a layout: those of a family are slices of one tensor, see
+ * {@linkcode wholeOf}. What is not trained has no gradient.
+ *
+ * 16-bit floats are widened when they are first asked for, family by family, so that a program has
+ * memory for those of a layer only while it computes the layer.
+ *
+ * @param event What they wait for: passes over different items share nothing that was widened.
  */
 export function viewParameters(
-  { specs, offsets }: ParameterLayout,
-  flat: Tensor,
-): Map<string, Tensor> {
-  const views = new Map<string, Tensor>();
-  for (const members of families(specs)) {
-    const [first] = members, { name, shape, isTrained } = specs[first];
+  layout: ParameterLayout,
+  shards: readonly Tensor[],
+  { weightDType = "f32", event }: {
+    readonly weightDType?: WeightDType | undefined;
+    readonly event?: Tensor;
+  } = {},
+): (spec: Pick<ParameterSpec, "name">) => Tensor {
+  const { specs } = layout, views = new Map<string, Tensor>();
+  /** Adds the views of a family, given all of its numbers under a shape. */
+  const add = (members: readonly number[], view: (shape: Shape) => Tensor) => {
+    const { name, shape, isTrained } = specs[members[0]];
     if (members.length === 1) {
-      const view = viewOf(flat, offsets[first], shape);
-      views.set(name, isTrained ? view : stopGradient(view));
-      continue;
+      views.set(name, isTrained ? view(shape) : stopGradient(view(shape)));
+      return;
     }
     const rows = members.map((i) => specs[i].shape[0]), total = rows.reduce((a, b) => a + b);
-    const whole = viewOf(flat, offsets[first], shape.with(0, total));
+    const whole = view(shape.with(0, total));
     let start = 0;
-    members.forEach((i, k) => {
-      views.set(specs[i].name, slice(whole, 0, start, rows[k]));
-      start += rows[k];
+    members.forEach((i, at) => {
+      views.set(specs[i].name, slice(whole, 0, start, rows[at]));
+      start += rows[at];
     });
-  }
-  return views;
+  };
+  /** What adds the views of a family that is still packed. */
+  const packed = new Map<string, () => void>();
+  shardsOf(layout, weightDType).forEach(({ dtype, families }, k) => {
+    for (const { members, offset, length } of families) {
+      if (dtype === "f32") {
+        add(members, (shape) => viewOf(shards[k], offset, shape));
+        continue;
+      }
+      const unpack = () => {
+        const waiting = event ? after(shards[k], event) : shards[k];
+        const words = slice(waiting, 0, offset, wordsOf(length));
+        const widened = widen(words, length, weightDType as HalfType);
+        add(members, (shape) => reshape(widened, shape));
+      };
+      for (const i of members) packed.set(specs[i].name, unpack);
+    }
+  });
+  return ({ name }) => {
+    if (!views.has(name)) packed.get(name)?.();
+    const found = views.get(name);
+    if (!found) throw new TypeError(`The network has no parameter ${name}`);
+    return found;
+  };
 }
 
 /**
@@ -113,15 +247,6 @@ export function wholeOf(members: readonly Tensor[]): Tensor {
   const [whole] = members[0].inputs, rows = members.reduce((n, { shape }) => n + shape[0], 0);
   const isWhole = members.every((x) => x.op === sliceOp && x.inputs[0] === whole);
   return isWhole && whole.shape[0] === rows ? whole : concat(members, 0);
-}
-
-/** A source that hands out tensors by name. */
-export function sourceOf(parameters: ReadonlyMap<string, Tensor>): ParameterSource {
-  return ({ name }) => {
-    const found = parameters.get(name);
-    if (!found) throw new TypeError(`The network has no parameter ${name}`);
-    return found;
-  };
 }
 
 /** First values of all parameters, flat; a pure function of the seed. */

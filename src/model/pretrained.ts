@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Model, parseModel } from "./model.ts";
+import { type Model, readModel } from "./model.ts";
 
 /** The name of a model that comes with the package; `data/README.md` has a card for each. */
 export type ShippedModel = "mnist";
@@ -32,5 +32,5 @@ export async function fetchModel(model: ShippedModel | URL): Promise<Model> {
     : new URL(`../../data/${model}.safetensors`, import.meta.url);
   const response = await fetch(url);
   if (!response.ok) throw new TypeError(`Cannot load ${url}: the answer is ${response.status}`);
-  return parseModel(new Uint8Array(await response.arrayBuffer()), `the model ${model}`);
+  return readModel(new Uint8Array(await response.arrayBuffer()), `the model ${model}`);
 }

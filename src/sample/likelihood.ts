@@ -14,6 +14,7 @@ import { sizeOf } from "../shape.ts";
 import { priorTerm } from "../diffusion/vlb.ts";
 import type { Model } from "../model/model.ts";
 import type { Denoiser } from "../diffusion/denoiser.ts";
+import { writeWeights } from "../diffusion/weights.ts";
 import { denoiserOf } from "../model/denoiser.ts";
 import { checkConditions, conditionInputs, writeConditions } from "./conditions.ts";
 import { checkNumbers } from "./health.ts";
@@ -207,7 +208,7 @@ async function* play(
     ...{ label: "measuring the likelihood", constant: Object.keys(weights) },
   });
   const { buffers } = program, pace = new Pace();
-  for (const [name, array] of Object.entries(weights)) buffers[name].write(array);
+  for (const [name, values] of Object.entries(weights)) writeWeights(values, buffers[name]);
   buffers.seed.write(seedWords(seed));
   for (let first = 0, done = 0; first < count; first += batch) {
     const here = Math.min(batch, count - first);

@@ -10,6 +10,7 @@ import type { Precision, TensorBuffer } from "../gpu/device.ts";
 import type { RandomState } from "../gpu/ops/random.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { TimestepSpacing } from "../diffusion/schedule.ts";
+import type { WeightDType } from "../model/parameters.ts";
 import { formatShape, type Shape } from "../shape.ts";
 import type { Resampling } from "./editing/resample.ts";
 import type { MethodName } from "./solvers/mod.ts";
@@ -67,8 +68,13 @@ export interface SamplerOptions extends MethodOptions {
    * 16-bit floats. @default {"f32"}
    */
   readonly precision?: Precision;
-  /** The model's parameters on the device, if somebody else owns them there. */
-  readonly parameters?: TensorBuffer;
+  /**
+   * How the weights of a model lie on the device: `f16` and `bf16` take half the memory, on any device,
+   * and some time to be widened. @default {"f32"}
+   */
+  readonly weightDType?: WeightDType;
+  /** Weights that are on the device already, by the names of their inputs, as a trainer's average. */
+  readonly parameters?: Readonly<Record<string, TensorBuffer>>;
 }
 
 /** Settings of one call. */

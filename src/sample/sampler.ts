@@ -5,6 +5,7 @@
  */
 
 import { type Denoiser, type DenoiserWrapper, limited, wrapped } from "../diffusion/denoiser.ts";
+import { weightBuffer, writeWeights } from "../diffusion/weights.ts";
 import { InputError } from "../errors.ts";
 import type { ProgramDescription } from "../gpu/describe.ts";
 import type { Device, Program, TensorBuffer } from "../gpu/device.ts";
@@ -151,7 +152,7 @@ export class Sampler implements Disposable {
     const { noise: draw = randomNormal } = options;
     const method = methodOf(options.method);
     checkInteger(batchSize, 1, "the batch size");
-    const base = "network" in model ? denoiserOf(model, options.size) : model;
+    const base = baseOf(model, options);
     const denoiser = wrapped(base, wrappers), { schedule, conditions } = denoiser;
     const shape = [batchSize, ...denoiser.itemShape];
     const walk = makeSteps(method, schedule, options.steps, options);
@@ -199,13 +200,10 @@ export class Sampler implements Disposable {
       );
     };
     try {
-      for (const [name, array] of Object.entries(denoiser.weights)) {
-        if (name === "parameters" && options.parameters) {
-          buffers[name] = options.parameters;
-        } else {
-          buffers[name] = own(device.buffer(array.length));
-          buffers[name].write(array);
-        }
+      for (const [name, values] of Object.entries(denoiser.weights)) {
+        const given = options.parameters?.[name];
+        if (given) buffers[name] = given;
+        else writeWeights(values, buffers[name] = own(weightBuffer(device, values)));
       }
       for (const [name, shape] of Object.entries({ ...states, x: x.shape, table: rows.shape })) {
         buffers[name] = own(device.buffer(sizeOf(shape)));
@@ -511,6 +509,15 @@ function startGraph(
     [input(name, shape), broadcastTo(constant([0]), shape)] as const
   );
   return makeGraph({}, [[x, started], ...zeros]);
+}
+
+/** @throws {InputError} If the model is no denoiser, or settings are for models alone. */
+function baseOf(model: Model | Denoiser, { size, weightDType }: SamplerOptions): Denoiser {
+  if ("network" in model) return denoiserOf(model, size, undefined, weightDType);
+  if (weightDType === undefined) return model;
+  throw new InputError(
+    "Cannot sample with a weightDType: a denoiser has its weights already; tell denoiserOf()",
+  );
 }
 
 /** As many items as are wanted, of one or of so many. */

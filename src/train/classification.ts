@@ -14,6 +14,7 @@ import { reshape } from "../gpu/ops/view.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { classify, logSoftmax, oneHot } from "../model/classifier.ts";
 import type { ClassifierNetwork, Forward } from "../model/network.ts";
+import type { ParameterSource } from "../model/parameters.ts";
 import type { Dataset } from "../data/dataset.ts";
 import { type Batch, forwardOf, levelsOf } from "./objective.ts";
 
@@ -29,13 +30,13 @@ export interface Classification {
 export function classification(
   network: ClassifierNetwork,
   schedule: ScheduleConfig,
-  parameters: ReadonlyMap<string, Tensor>,
+  parameter: ParameterSource,
   batch: Batch,
   onSegment?: Forward["onSegment"],
 ): Classification {
   const { images, noise, labels } = batch, level = levelsOf(new NoiseSchedule(schedule), batch);
   const noisy = addNoise(images, noise, level), [count] = images.shape;
-  const logits = classify(network, schedule, forwardOf(parameters, batch, onSegment), noisy, level);
+  const logits = classify(network, schedule, forwardOf(parameter, batch, onSegment), noisy, level);
   const isLabel = oneHot(labels!, network.classes);
   const ofLabel = (x: Tensor) => sum(mul(x, isLabel), [1]);
   const better = sum(map([ofLabel(logits), logits], e.less), [1]);

@@ -15,7 +15,7 @@ import { meanPerItem, perItem } from "../diffusion/items.ts";
 import { constant, type Tensor } from "../gpu/tensor.ts";
 import { boundTerms } from "../diffusion/vlb.ts";
 import type { DenoisingNetwork, Forward, Network } from "../model/network.ts";
-import { sourceOf } from "../model/parameters.ts";
+import type { ParameterSource } from "../model/parameters.ts";
 import {
   addNoise,
   askNetwork,
@@ -126,7 +126,7 @@ export function diffusionLosses(
   network: DenoisingNetwork,
   schedule: ScheduleConfig,
   settings: ObjectiveConfig,
-  parameters: ReadonlyMap<string, Tensor>,
+  parameter: ParameterSource,
   batch: Batch,
   onSegment?: Forward["onSegment"],
 ): Tensor {
@@ -137,7 +137,7 @@ export function diffusionLosses(
     addNoise(images, noise, level),
     level,
     (sample) =>
-      network.forward(forwardOf(parameters, batch, onSegment), {
+      network.forward(forwardOf(parameter, batch, onSegment), {
         ...{ sample, timestep: time, conditions },
       }),
   );
@@ -165,11 +165,11 @@ export function diffusionLosses(
 
 /** What a network is given to learn. */
 export const forwardOf = (
-  parameters: ReadonlyMap<string, Tensor>,
+  parameter: ParameterSource,
   { random }: Batch,
   onSegment?: Forward["onSegment"],
 ): Forward => ({
-  parameter: sourceOf(parameters),
+  parameter,
   ...(onSegment ? { onSegment } : {}),
   ...(random ? { random, firstStream: DROPOUT_STREAM } : {}),
 });

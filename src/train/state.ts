@@ -6,14 +6,32 @@
 
 import { InputError } from "../errors.ts";
 import type { TensorBuffer } from "../gpu/device.ts";
+import { JoinedBuffer } from "../gpu/joined_buffer.ts";
+import { shardName } from "../model/parameters.ts";
 
 /** Everything that a training needs to go on, bit for bit as if it had not stopped. */
-export interface TrainingState {
+export interface TrainingState<A = StateArrays> {
   /** How many steps are done. */
   readonly step: number;
   /** The arrays. */
-  readonly arrays: StateArrays;
+  readonly arrays: A;
 }
+
+/** An array of a state that is read part by part, as from a file. */
+export interface StateReader {
+  /** How many numbers there are. */
+  readonly length: number;
+  /** So many numbers from a place on. */
+  read(offset: number, length: number): Float32Array<ArrayBuffer>;
+}
+
+/** A state as it is gone on from: its arrays in memory, or to be read. */
+export type RestorableState = TrainingState<
+  Readonly<Record<string, Float32Array<ArrayBuffer> | StateReader | undefined>>
+>;
+
+/** Numbers that are read at a time. */
+const CHUNK = 1 << 22;
 
 /**
  * An array of a training's state: the weights, the moving averages of their gradients and of the
@@ -35,12 +53,25 @@ export type StateArrays =
     readonly scaling?: Float32Array<ArrayBuffer>;
   };
 
-/** The buffers among a program's that the state lies in. */
+/** The buffers among a program's that an array of the state lies in. */
+export function shardsAmong(
+  buffers: Readonly<Record<string, TensorBuffer>>,
+  name: string,
+): TensorBuffer[] {
+  const shards: TensorBuffer[] = [];
+  for (let k = 0; buffers[shardName(name, k)]; k++) shards.push(buffers[shardName(name, k)]);
+  return shards;
+}
+
+/** The buffers among a program's that the state lies in; shards as if they were one. */
 export function stateBuffers(
   buffers: Readonly<Record<string, TensorBuffer>>,
 ): Record<string, TensorBuffer> {
   const names = [...STATE_NAMES, "squaredLosses", "scaling"].filter((name) => buffers[name]);
-  return Object.fromEntries(names.map((name) => [name, buffers[name]]));
+  return Object.fromEntries(names.map((name) => {
+    const shards = shardsAmong(buffers, name);
+    return [name, shards.length === 1 ? shards[0] : new JoinedBuffer(shards)];
+  }));
 }
 
 /**
@@ -49,20 +80,27 @@ export function stateBuffers(
  * @throws {InputError} If it is no state, or that of another network.
  */
 export function restoreState(
-  { step, arrays }: TrainingState,
+  { step, arrays }: RestorableState,
   buffers: Readonly<Record<string, TensorBuffer>>,
 ): void {
   if (!(Number.isSafeInteger(step) && step >= 0)) {
     throw new InputError(`Cannot resume: ${step} is no number of steps`);
   }
-  const given: Readonly<Record<string, Float32Array | undefined>> = arrays;
   for (const [name, { length }] of Object.entries(buffers)) {
-    if (given[name]?.length !== length) {
+    if (arrays[name]?.length !== length) {
       throw new InputError(
-        `Cannot resume: the state has ${given[name]?.length ?? "no"} ${name}, but the training ` +
+        `Cannot resume: the state has ${arrays[name]?.length ?? "no"} ${name}, but the training ` +
           `wants ${length}`,
       );
     }
   }
-  for (const [name, buffer] of Object.entries(buffers)) buffer.write(given[name]!);
+  for (const [name, buffer] of Object.entries(buffers)) {
+    const values = arrays[name]!;
+    if (values instanceof Float32Array) buffer.write(values);
+    else {
+      for (let at = 0; at < values.length; at += CHUNK) {
+        buffer.write(values.read(at, Math.min(CHUNK, values.length - at)), at);
+      }
+    }
+  }
 }

@@ -11,13 +11,21 @@ import type { Precision } from "../gpu/device.ts";
 import { grad, type Segment } from "../gpu/grad.ts";
 import { type Graph, makeGraph } from "../gpu/graph.ts";
 import { concat } from "../gpu/ops/concat.ts";
-import { map, mul, sqrt, square, toFloat } from "../gpu/ops/map.ts";
+import { add, map, mul, sqrt, square, toFloat } from "../gpu/ops/map.ts";
 import { sum } from "../gpu/ops/sum.ts";
 import { reshape, slice } from "../gpu/ops/view.ts";
 import { sizeOf } from "../shape.ts";
 import { constant, input, type Tensor } from "../gpu/tensor.ts";
 import type { Forward, Network } from "../model/network.ts";
-import { type ParameterLayout, viewParameters } from "../model/parameters.ts";
+import {
+  parameterInputs,
+  type ParameterLayout,
+  type ParameterSource,
+  type Shard,
+  shardName,
+  shardsOf,
+  viewParameters,
+} from "../model/parameters.ts";
 import type { ScheduleConfig } from "../diffusion/schedule.ts";
 import { classification } from "./classification.ts";
 import { LossScale, unlessSkipped } from "./loss_scale.ts";
@@ -81,13 +89,14 @@ export function encodeRates(
   return [learningRate, emaDecay, ...corrections, step % HISTORY];
 }
 
-/** 1 where weights decay, which fixed parameters do not. */
-function decayMask({ specs, offsets, size }: ParameterLayout): Tensor | number {
-  if (specs.every((s) => s.isTrained)) return 1;
+/** 1 where weights of a shard decay, which fixed parameters do not. */
+function decayMask({ specs }: ParameterLayout, { size, families }: Shard): Tensor | number {
+  const fixed = families.filter(({ members }) => !specs[members[0]].isTrained);
+  if (!fixed.length) return 1;
   const mask = new Float32Array(size).fill(1);
-  specs.forEach(({ shape, isTrained }, i) => {
-    if (!isTrained) mask.fill(0, offsets[i], offsets[i] + sizeOf(shape));
-  });
+  for (const { members: [i], offset } of fixed) {
+    mask.fill(0, offset, offset + sizeOf(specs[i].shape));
+  }
   return constant(mask);
 }
 
@@ -126,23 +135,22 @@ function tally(
 
 /** What is learnt of a batch. */
 interface Learnt {
-  /** A share of the gradient of the step, times the scale of the loss. */
-  readonly gradient: Tensor;
+  /** A share of the gradient of the step by each shard, times the scale of the loss. */
+  readonly gradients: readonly Tensor[];
   readonly tally: Tensor;
   /** What the drawing of timesteps remembers. */
   readonly observed: Graph["updates"];
 }
 
-function learn(spec: StepSpec, parameters: Tensor, scale: Tensor | undefined): Learnt {
-  const { network, batch, images } = spec, views = viewParameters(network.layout, parameters);
+function learn(spec: StepSpec, shards: readonly Tensor[], scale: Tensor | undefined): Learnt {
+  const { network, batch, images } = spec, parameter = viewParameters(network.layout, shards);
   const segments: Segment[] = [], recomputed = spec.recomputes ? "block" : "attention";
-  const measured = measure(spec, views, (kind, segment) => {
+  const measured = measure(spec, parameter, (kind, segment) => {
     if (kind === recomputed) segments.push(segment);
   });
   const mean = mul(sum(measured.weighted), 1 / images), loss = scale ? mul(mean, scale) : mean;
-  const [gradient] = grad(loss, [parameters], segments);
   return {
-    gradient,
+    gradients: grad(loss, shards, segments),
     tally: tally(spec, measured),
     observed: batch.observe ? [batch.observe(measured.losses)] : [],
   };
@@ -157,12 +165,12 @@ interface Measured {
 
 function measure(
   { network, schedule, objective, batch }: StepSpec,
-  views: ReadonlyMap<string, Tensor>,
+  parameter: ParameterSource,
   onSegment?: Forward["onSegment"],
 ): Measured {
   const measured = network.kind === "classifier"
-    ? classification(network, schedule, views, batch, onSegment)
-    : { losses: diffusionLosses(network, schedule, objective, views, batch, onSegment) };
+    ? classification(network, schedule, parameter, batch, onSegment)
+    : { losses: diffusionLosses(network, schedule, objective, parameter, batch, onSegment) };
   const { losses } = measured;
   return { ...measured, weighted: batch.importance ? mul(losses, batch.importance) : losses };
 }
@@ -171,46 +179,48 @@ function measure(
 function update(
   layout: ParameterLayout,
   { betas: [beta1, beta2], eps, weightDecay, maxGradNorm, optimizer }: OptimizerConfig,
-  parameters: Tensor,
-  { gradient, tally, observed }: Learnt,
+  shards: readonly Tensor[],
+  { gradients, tally, observed }: Learnt,
   scaling: LossScale | undefined,
 ): Graph["updates"] {
-  const [moment1, moment2, ema] = ["moment1", "moment2", "ema"].map((name) =>
-    input(name, [layout.size])
-  );
+  const states = ["moment1", "moment2", "ema"].map((name) => parameterInputs(layout, name));
   const rates = input("rates", [5]);
   const [rate, decay, ...known] = [0, 1, 2, 3].map((i) => slice(rates, 0, i, 1));
-  const slot = slice(rates, 0, 4, 1), scaledNorm = sqrt(sum(square(gradient)));
+  const slot = slice(rates, 0, 4, 1), squares = gradients.map((g) => sum(square(g)));
+  const scaledNorm = sqrt(squares.reduce((a, b) => add(a, b)));
   const judgement = scaling?.judge(scaledNorm, [beta1, beta2]),
     norm = judgement?.norm ?? scaledNorm;
   const [correction1, correction2] = judgement?.corrections ?? known;
   const limit = map([norm], (n) => e.min(e.div(maxGradNorm, e.add(n, 1e-6)), 1));
   const clip = scaling ? map([limit, scaling.scale], e.div) : limit;
-  const mask = decayMask(layout),
-    [l2, taken] = optimizer === "adam" ? [weightDecay, 0] : [0, weightDecay];
-  const used = l2
-    ? map(
-      [gradient, clip, parameters, mask],
-      (g, clip, p, mask) => e.add(e.mul(g, clip), e.mul(p, e.mul(mask, l2))),
-    )
-    : mul(gradient, clip);
-
+  const [l2, taken] = optimizer === "adam" ? [weightDecay, 0] : [0, weightDecay];
   const average = (beta: number) => (old: e.Expression, next: e.Expression) =>
     e.add(e.mul(old, beta), e.mul(next, 1 - beta));
-  const next1 = map([moment1, used], average(beta1));
-  const next2 = map([moment2, used], (v, g) => average(beta2)(v, e.mul(g, g)));
-  const updated = map(
-    [parameters, next1, next2, rate, correction1, correction2, mask],
-    (p, m, v, rate, c1, c2, mask) => {
-      const decayed = e.mul(p, e.sub(1, e.mul(rate, e.mul(mask, taken))));
-      const direction = e.div(e.mul(m, c1), e.add(e.mul(e.sqrt(v), c2), eps));
-      return e.sub(decayed, e.mul(rate, direction));
-    },
-  );
-  const averaged = map(
-    [ema, updated, decay],
-    (old, p, decay) => e.add(e.mul(old, decay), e.mul(p, e.sub(1, decay))),
-  );
+  const changes = shardsOf(layout).map((shard, k) => {
+    const parameters = shards[k], gradient = gradients[k], mask = decayMask(layout, shard);
+    const [moment1, moment2, ema] = states.map((state) => state[k]);
+    const used = l2
+      ? map(
+        [gradient, clip, parameters, mask],
+        (g, clip, p, mask) => e.add(e.mul(g, clip), e.mul(p, e.mul(mask, l2))),
+      )
+      : mul(gradient, clip);
+    const next1 = map([moment1, used], average(beta1));
+    const next2 = map([moment2, used], (v, g) => average(beta2)(v, e.mul(g, g)));
+    const updated = map(
+      [parameters, next1, next2, rate, correction1, correction2, mask],
+      (p, m, v, rate, c1, c2, mask) => {
+        const decayed = e.mul(p, e.sub(1, e.mul(rate, e.mul(mask, taken))));
+        const direction = e.div(e.mul(m, c1), e.add(e.mul(e.sqrt(v), c2), eps));
+        return e.sub(decayed, e.mul(rate, direction));
+      },
+    );
+    const averaged = map(
+      [ema, updated, decay],
+      (old, p, decay) => e.add(e.mul(old, decay), e.mul(p, e.sub(1, decay))),
+    );
+    return [[parameters, updated], [moment1, next1], [moment2, next2], [ema, averaged]] as const;
+  });
 
   const [size] = tally.shape, width = size + (scaling ? 2 : 1);
   const history = input("history", [HISTORY, width]);
@@ -221,13 +231,7 @@ function update(
     [history, rows, slot, reshape(now, [1, width])],
     (old, row, slot, now) => e.select(e.sub(row, slot), old, now),
   );
-  const learnt: Graph["updates"] = [
-    [parameters, updated],
-    [moment1, next1],
-    [moment2, next2],
-    [ema, averaged],
-    ...observed,
-  ];
+  const learnt: Graph["updates"] = [...changes.flat(), ...observed];
   return [
     ...(judgement ? unlessSkipped(learnt, judgement.isGood) : learnt),
     [history, recorded],
@@ -237,11 +241,11 @@ function update(
 
 /**
  * A whole step. Its inputs are those of the batch, `rates`, and the state that it updates:
- * `parameters`, `moment1`, `moment2`, `ema`, all flat, and `history` `[HISTORY, ...]` of losses and
- * gradient norms; what the drawing of timesteps remembers; and `scaling` of the loss, for `f16`.
+ * `parameters`, `moment1`, `moment2`, `ema`, all flat, by shards, and `history` `[HISTORY, ...]` of
+ * losses and gradient norms; what the drawing of timesteps remembers; and `scaling` of the loss, for `f16`.
  */
 export function trainingStep(spec: StepSpec, optimizer: OptimizerConfig): Graph {
-  const { layout } = spec.network, parameters = input("parameters", [layout.size]);
+  const { layout } = spec.network, parameters = parameterInputs(layout);
   const scaling = scalingOf(optimizer), learnt = learn(spec, parameters, scaling?.scale);
   return makeGraph({}, update(layout, optimizer, parameters, learnt, scaling));
 }
@@ -265,25 +269,25 @@ function accumulate(name: string, value: Tensor, isNext: Tensor): Graph["updates
  * {@linkcode updateStep} takes.
  */
 export function gradientStep(spec: StepSpec, optimizer: OptimizerConfig): Graph {
-  const isNext = input("isNext", [1]), parameters = input("parameters", [spec.network.layout.size]);
-  const { gradient, tally } = learn(spec, parameters, scalingOf(optimizer)?.scale);
+  const isNext = input("isNext", [1]), parameters = parameterInputs(spec.network.layout);
+  const { gradients, tally } = learn(spec, parameters, scalingOf(optimizer)?.scale);
   return makeGraph({}, [
-    accumulate("gradient", gradient, isNext),
+    ...gradients.map((gradient, k) => accumulate(shardName("gradient", k), gradient, isNext)),
     accumulate("tally", tally, isNext),
   ]);
 }
 
 /** What is left of a step when all gradients are there. */
 export function updateStep(network: Network, optimizer: OptimizerConfig): Graph {
-  const { layout } = network, gradient = input("gradient", [layout.size]);
+  const { layout } = network, gradients = parameterInputs(layout, "gradient");
   const tally = input("tally", [tallySize(network)]);
-  const parameters = input("parameters", [layout.size]), learnt = { gradient, tally, observed: [] };
+  const parameters = parameterInputs(layout), learnt = { gradients, tally, observed: [] };
   return makeGraph({}, update(layout, optimizer, parameters, learnt, scalingOf(optimizer)));
 }
 
 /** Measures losses and learns nothing; they go to `tally`. */
 export function evaluationStep(spec: StepSpec): Graph {
   const { layout } = spec.network, isNext = input("isNext", [1]);
-  const measured = measure(spec, viewParameters(layout, input("parameters", [layout.size])));
+  const measured = measure(spec, viewParameters(layout, parameterInputs(layout)));
   return makeGraph({}, [accumulate("tally", tally(spec, measured), isNext)]);
 }

@@ -8,8 +8,11 @@ import type { MemoryPlan, ProgramDescription } from "../gpu/describe.ts";
 import type { Device, Program, TensorBuffer } from "../gpu/device.ts";
 import { compileBatch } from "../gpu/compile_batch.ts";
 import { philox, seedWords, toUniform } from "../gpu/philox.ts";
-import type { Model } from "../model/model.ts";
+import type { LoadedModel, Model } from "../model/model.ts";
+import { writeWeights } from "../diffusion/weights.ts";
 import { resizeNetwork } from "../model/network.ts";
+import { shardName } from "../model/parameters.ts";
+import { weightsOf } from "../model/weights.ts";
 import { Mutex } from "../mutex.ts";
 import { type Batches, openBatches } from "../data/batches.ts";
 import { emaDecayAt, learningRateAt, type TrainingConfig } from "./config.ts";
@@ -25,7 +28,13 @@ import {
   trainValidationSplit,
 } from "./step_inputs.ts";
 import { readRecords, type StepRecord } from "./records.ts";
-import { restoreState, stateBuffers, type TrainingState } from "./state.ts";
+import {
+  type RestorableState,
+  restoreState,
+  shardsAmong,
+  stateBuffers,
+  type TrainingState,
+} from "./state.ts";
 import {
   encodeRates,
   evaluationStep,
@@ -157,8 +166,11 @@ export class Trainer implements Disposable {
         precision: config.precision,
       });
       programs.push(program);
-      const { parameters, ema, scaling } = (update ?? program).buffers;
-      for (const buffer of [parameters, ema]) buffer.write(model.parameters);
+      const { buffers } = update ?? program;
+      Object.values(weightsOf(model)).forEach((values, k) => {
+        const names = ["parameters", "ema"].map((name) => shardName(name, k));
+        writeWeights(values, ...names.map((name) => buffers[name]));
+      });
       const split = trainValidationSplit(data.count, config), { length } = split.heldOut;
       let evaluation: Program | undefined;
       if (length) {
@@ -166,11 +178,11 @@ export class Trainer implements Disposable {
         const graph = evaluationStep(makeStepSpec(model, data, config, sizes));
         const label = "the loss of images that are held out";
         evaluation = await device.compile(graph, {
-          ...{ label, buffers: { parameters: ema }, precision: config.precision },
+          ...{ label, buffers: averageAmong(buffers), precision: config.precision },
         });
         programs.push(evaluation);
       }
-      scaling?.write(LossScale.first);
+      buffers.scaling?.write(LossScale.first);
       for (const { buffers } of [program, ...(evaluation ? [evaluation] : [])]) {
         buffers.seed.write(seedWords(config.seed));
       }
@@ -249,9 +261,12 @@ export class Trainer implements Disposable {
     return this.#parts * this.#program.dispatches + (this.#isInParts ? dispatches : 0);
   }
 
-  /** The moving average of the weights, on the device, for sampling while training. */
-  get average(): TensorBuffer {
-    return this.#update.buffers.ema;
+  /**
+   * The moving average of the weights, on the device, by the names of the inputs that networks read
+   * theirs from: for sampling while training.
+   */
+  get average(): Readonly<Record<string, TensorBuffer>> {
+    return averageAmong(this.#update.buffers);
   }
 
   /**
@@ -389,7 +404,7 @@ export class Trainer implements Disposable {
    *
    * @throws {InputError} If it is no state, or that of another network.
    */
-  restore(state: TrainingState): void {
+  restore(state: RestorableState): void {
     restoreState(state, this.buffers);
     this.#step = state.step;
   }
@@ -400,9 +415,9 @@ export class Trainer implements Disposable {
    * @param card What is known of its making, for its file.
    * @throws {DeviceError} If the device failed.
    */
-  async model(card: Readonly<Record<string, string>> = {}): Promise<Model> {
+  async model(card: Readonly<Record<string, string>> = {}): Promise<LoadedModel> {
     using _ = await this.#mutex.acquire();
-    const parameters = await this.#update.buffers.ema.read() as Float32Array<ArrayBuffer>;
+    const parameters = await this.buffers.ema.read() as Float32Array<ArrayBuffer>;
     const network = resizeNetwork(this.#model.network, this.#data.shape);
     return { ...this.#model, network, parameters, card };
   }
@@ -415,3 +430,9 @@ export class Trainer implements Disposable {
     if (this.#isInParts) this.#update[Symbol.dispose]();
   }
 }
+
+/** The moving average of the weights among buffers, under the names of weights. */
+const averageAmong = (buffers: Readonly<Record<string, TensorBuffer>>) =>
+  Object.fromEntries(
+    shardsAmong(buffers, "ema").map((buffer, k) => [shardName("parameters", k), buffer]),
+  );

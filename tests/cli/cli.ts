@@ -7,7 +7,7 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { fromFileUrl, join } from "@std/path";
 import { parseNetwork } from "../../src/model/network.ts";
-import { initializeModel, type Model, serializeModel } from "../../src/model/model.ts";
+import { initializeModel, type LoadedModel, serializeModel } from "../../src/model/model.ts";
 
 /** The package's entry. */
 const program = fromFileUrl(new URL("../../mod.ts", import.meta.url));
@@ -114,7 +114,7 @@ export const tinyUNet = {
 };
 
 /** A model of 8 × 8 images and ten noise levels, with weights that were never trained. */
-export function tinyModel(channels = 1): Model {
+export function tinyModel(channels = 1): LoadedModel {
   const sizes = { sample_size: 8, in_channels: channels, out_channels: channels };
   const network = parseNetwork({ ...tinyUNet, ...sizes });
   const model = initializeModel(network, { num_train_timesteps: 10 }, 0);
@@ -123,7 +123,7 @@ export function tinyModel(channels = 1): Model {
 }
 
 /** The same network with classes of these names, and a "none" if asked for. */
-export function classModel(names: readonly string[], hasNone = true): Model {
+export function classModel(names: readonly string[], hasNone = true): LoadedModel {
   const { network, schedule } = tinyModel(), count = names.length + Number(hasNone);
   const fields = { ...network.config, num_class_embeds: count };
   const model = initializeModel(parseNetwork(fields), { num_train_timesteps: 10 }, 0, names);

@@ -14,6 +14,7 @@ import { type Plan, runTraining } from "../../src/cli/run/train_loop.ts";
 import { type Device, DeviceError, LimitError } from "../../src/gpu/device.ts";
 import { WasmDevice } from "../../src/gpu/wasm/device.ts";
 import { parseNetwork } from "../../src/model/network.ts";
+import type { ParameterLayout } from "../../src/model/parameters.ts";
 import { parseSchedule } from "../../src/diffusion/schedule.ts";
 import { parseTraining } from "../../src/train/config.ts";
 import { openGpu } from "../device.ts";
@@ -49,9 +50,11 @@ async function trainOn(
   run: string,
   open: () => Promise<Device>,
   plan: Partial<Plan> = {},
+  layout: Partial<ParameterLayout> = {},
 ): Promise<string> {
   const images = parseImages({});
   const sizes = { in_channels: 1, out_channels: 1, sample_size: 8 };
+  const network = parseNetwork({ ...tinyUNet, ...sizes });
   using to = new RunFolder(folder.at(run));
   using progress = new Listener();
   const opened = await openTrainingData(folder.at("data"), images, progress);
@@ -62,7 +65,7 @@ async function trainOn(
     ...{ ...opened, progress, plan: { last: 8, logEvery: 2, saveEvery: 4, ...plan } },
     config: {
       ...{ data: "data", steps: 8, images },
-      network: parseNetwork({ ...tinyUNet, ...sizes }),
+      network: { ...network, layout: { ...network.layout, ...layout } },
       scheduler: parseSchedule({ num_train_timesteps: 10 }),
       training: parseTraining({ batch_size: 5, warmup_steps: 2, held_out: 0.2 }),
     },
@@ -73,9 +76,14 @@ async function trainOn(
 }
 
 /** Trains on devices that live for as many steps as they are told. */
-async function outlive(folder: Folder, run: string, lives: readonly number[]): Promise<string> {
+async function outlive(
+  folder: Folder,
+  run: string,
+  lives: readonly number[],
+  layout: Partial<ParameterLayout> = {},
+): Promise<string> {
   const left = [...lives];
-  const told = await trainOn(folder, run, () => openMortal(left.shift() ?? Infinity));
+  const told = await trainOn(folder, run, () => openMortal(left.shift() ?? Infinity), {}, layout);
   assertEquals(left, []);
   return told;
 }
@@ -90,6 +98,20 @@ Deno.test("a training goes on where it was saved when its device is lost", async
   const notes = told.split("\n").filter((line) => line.includes("Reopening it"));
   assertEquals(notes.map((line) => line.match(/after step (\d)$/)?.[1]), ["0", "0", "4"]);
   assertMatch(notes[0], /lost|reading back/);
+});
+
+Deno.test("the folder of a training does not tell that weights lie in several buffers", async () => {
+  await using folder = await makeFolder();
+  await outlive(folder, "a", []);
+  const shards = { shardBytes: 70_000 };
+  await outlive(folder, "b", [], shards);
+  // Read from its checkpoint, after a device was lost.
+  await outlive(folder, "c", [6], shards);
+  const [a, b, c] = await Promise.all(["a", "b", "c"].map((run) => readState(folder, run)));
+  assertEquals(c, b);
+  const sizesOf = ({ arrays }: typeof a) =>
+    Object.entries(arrays).map(([name, { length }]) => [name, length]);
+  assertEquals(sizesOf(b), sizesOf(a));
 });
 
 Deno.test("a training whose device is lost three times in a row ends, and can be resumed", async () => {

@@ -53,6 +53,29 @@ Deno.test("a file that was written is read, and written again it has the same by
   assertEquals(writeSafetensors(again, metadata), bytes);
 });
 
+Deno.test("a file on a disk is read where it is asked for, and told where it was cut off since", () => {
+  const bytes = sample(), asked: [number, number][] = [];
+  let { length } = bytes;
+  const { tensors } = readSafetensors({
+    ...{ length, isInMemory: false },
+    read(from, to) {
+      asked.push([from, to]);
+      return bytes.slice(from, Math.min(to, length));
+    },
+  }, "x.safetensors");
+  const start = 8 + Number(new DataView(bytes.buffer).getBigUint64(0, true));
+  assertEquals(asked.splice(0), [[0, 8], [8, start]]);
+  assertEquals(toFloat32(tensors.get("scalar")!), new Float32Array([7]));
+  assertEquals(asked.splice(0), [[start + 24, start + 28]]);
+  assertEquals(tensors.get("labels")!.read(4, 8), new Uint8Array([254, 255, 255, 255]));
+  length -= 1;
+  assertThrows(
+    () => tensors.get("labels")!.bytes,
+    InputError,
+    "Cannot read x.safetensors as safetensors: labels is no longer all there",
+  );
+});
+
 Deno.test("writeSafetensors() starts the data at a multiple of eight", () => {
   for (let length = 1; length < 12; length++) {
     const bytes = writeSafetensors([{ name: "x".repeat(length), shape: [1], values: floats(1) }]);

@@ -17,7 +17,7 @@ import { lowerProgram } from "../../src/gpu/wgsl/lower.ts";
 import { parseNetwork } from "../../src/model/network.ts";
 import { denoisingNetwork } from "../../src/model/denoiser.ts";
 import "../../src/model/unet.ts";
-import { sourceOf, viewParameters } from "../../src/model/parameters.ts";
+import { parameterInputs, viewParameters } from "../../src/model/parameters.ts";
 import { parseSchedule } from "../../src/diffusion/schedule.ts";
 import { parseTraining } from "../../src/train/config.ts";
 import { makeStepSpec } from "../../src/train/step_inputs.ts";
@@ -253,8 +253,8 @@ function openPaperGpu() {
 Deno.test("the paper's network for CIFAR-10 takes few dispatches on a GPU", async () => {
   const { layout } = paper;
   using device = await openPaperGpu();
-  const parameters = viewParameters(layout, input("parameters", [layout.size]));
-  const y = paper.forward({ parameter: sourceOf(parameters) }, {
+  const parameter = viewParameters(layout, parameterInputs(layout));
+  const y = paper.forward({ parameter }, {
     sample: x([4, 32, 32, 3]),
     timestep: input("timestep", [4]),
     conditions: {},

@@ -5,7 +5,7 @@ import { mean } from "../../src/gpu/ops/sum.ts";
 import { square } from "../../src/gpu/ops/map.ts";
 import { simplify } from "../../src/gpu/compile/simplify.ts";
 import { input } from "../../src/gpu/tensor.ts";
-import { sourceOf, viewParameters } from "../../src/model/parameters.ts";
+import { viewParameters } from "../../src/model/parameters.ts";
 import type { SegmentKind } from "../../src/model/network.ts";
 import { assertClose } from "../close.ts";
 import { devices } from "../device.ts";
@@ -17,10 +17,10 @@ const shape = [8, 16, 16, 1];
 
 /** The loss of a network and its gradients, which compute again what lies within some segments. */
 function build(again?: SegmentKind) {
-  const flat = input("parameters", [layout.size]), views = viewParameters(layout, flat);
+  const flat = input("parameters", [layout.size]), parameter = viewParameters(layout, [flat]);
   const segments: Segment[] = [];
   const prediction = network.forward({
-    parameter: sourceOf(views),
+    parameter,
     onSegment: (kind, segment) => kind === again && segments.push(segment),
   }, {
     ...{ sample: input("sample", shape), timestep: input("timestep", [shape[0]]) },

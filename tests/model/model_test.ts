@@ -3,7 +3,7 @@ import { InputError } from "../../src/errors.ts";
 import {
   assembleModel,
   initializeModel,
-  type Model,
+  type LoadedModel,
   nameTensors,
   parseModel,
   serializeModel,
@@ -14,11 +14,12 @@ import {
   readSafetensors,
   writeSafetensors,
 } from "../../src/formats/safetensors.ts";
+import { flatten } from "../../src/model/parameters.ts";
 import { mutate } from "../mutate.ts";
 import { randomModel, smallNetwork, tinyNetwork } from "../networks.ts";
 import { Random } from "../random.ts";
 
-const model: Model = {
+const model: LoadedModel = {
   ...randomModel(smallNetwork(), { beta_schedule: "squaredcos_cap_v2" }),
   card: { steps: "100", data: "made up" },
 };
@@ -122,7 +123,7 @@ const refusals: readonly [string, Uint8Array<ArrayBuffer>, string][] = [
   ],
   [
     "integers",
-    fileOf(replace(NORM, (t) => ({ ...t, values: new Int32Array(8) }))),
+    fileOf(replace(NORM, (t) => ({ ...t, dtype: "I32", values: new Int32Array(8) }))),
     `${NORM} is of type I32, not a float`,
   ],
   [
@@ -193,7 +194,10 @@ function tensorsOf(change: (tensor: FileTensor, name: string) => [string, FileTe
 }
 
 const assemble = (tensors: ReadonlyMap<string, FileTensor>) =>
-  assembleModel(model.network, model.schedule, tensors, "x").parameters;
+  flatten(
+    model.network.layout,
+    assembleModel(model.network, model.schedule, tensors, "x").parameters,
+  );
 
 Deno.test("attention loads under its former names, be it dense or a convolution", () => {
   const old = { to_q: "query", to_k: "key", to_v: "value", "to_out.0": "proj_attn" };
@@ -243,8 +247,8 @@ Deno.test("the copy of the Fourier frequencies in early files is not in the way"
   const fourier = initializeModel(tinyNetwork({ time_embedding_type: "fourier" }), {}, 0);
   const { tensors } = readSafetensors(serializeModel(fourier));
   const twice = new Map([...tensors, ["time_proj.W", tensors.get("time_proj.weight")!]]);
-  const loaded = assembleModel(fourier.network, fourier.schedule, twice, "x");
-  assertEquals(loaded.parameters, fourier.parameters);
+  const { parameters } = assembleModel(fourier.network, fourier.schedule, twice, "x");
+  assertEquals(flatten(fourier.network.layout, parameters), fourier.parameters);
 });
 
 Deno.test("parseModel() gives a model or an InputError for 300 damaged files", () => {

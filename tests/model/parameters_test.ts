@@ -8,7 +8,6 @@ import {
   fromFormerLayout,
   initializeParameters,
   type ParameterSpec,
-  sourceOf,
   toFileOrder,
   viewParameters,
   wholeOf,
@@ -37,9 +36,9 @@ Deno.test("collectParameters() keeps the order of use, aligns, and counts withou
   });
 });
 
-Deno.test("viewParameters() and sourceOf() hand out tensors of the right shapes by name", () => {
+Deno.test("viewParameters() hands out tensors of the right shapes by name", () => {
   const layout = layoutOf(spec("a", [3, 5]), spec("b", [2]));
-  const source = sourceOf(viewParameters(layout, input("flat", [layout.size])));
+  const source = viewParameters(layout, [input("flat", [layout.size])]);
   assertEquals(source(spec("a", [3, 5])).shape, [3, 5]);
   assertThrows(() => source(spec("c", [1])), TypeError, "no parameter c");
 });
@@ -80,12 +79,12 @@ Deno.test("parameters of a family are a single one, without gaps", () => {
   assertEquals(layout.specs.map((s) => s.name), ["a.weight", "b", "c.weight"]);
   assertEquals(layout.offsets, [0, 64, 6]);
   assertEquals(layout.size, 64 + 128);
-  const views = viewParameters(layout, flat);
-  const whole = wholeOf(["a.weight", "c.weight"].map((name) => views.get(name)!));
+  const views = viewParameters(layout, [flat]);
+  const whole = wholeOf(["a.weight", "c.weight"].map((name) => views({ name })));
   assertEquals(whole.shape, [3, 3]);
   assertEquals(resolve(whole), { source: flat, strides: [3, 1], offset: 0 });
   assert(isDenseView(whole));
-  assertEquals(resolve(views.get("c.weight")!).offset, 6);
+  assertEquals(resolve(views({ name: "c.weight" })).offset, 6);
 });
 
 Deno.test("parameters that are no family in memory become one by concatenation", () => {

@@ -4,6 +4,7 @@ import { parseImages } from "../../src/cli/commands/image_options.ts";
 import { Progress } from "../../src/cli/terminal/progress.ts";
 import { InputError } from "../../src/errors.ts";
 import { initializeModel, serializeModel } from "../../src/model/model.ts";
+import { flatten } from "../../src/model/parameters.ts";
 import { fetchModel } from "../../src/model/pretrained.ts";
 import { WasmDevice } from "../../src/gpu/wasm/device.ts";
 import { parseTraining } from "../../src/train/config.ts";
@@ -15,7 +16,8 @@ const serve = (bytes: Uint8Array<ArrayBuffer>) => new URL(URL.createObjectURL(ne
 
 Deno.test("fetchModel() loads a model from any address", async () => {
   const model = initializeModel(tinyNetwork(), {}, 1), url = serve(serializeModel(model));
-  assertEquals((await fetchModel(url)).parameters, model.parameters);
+  const { network, parameters } = await fetchModel(url);
+  assertEquals(flatten(network.layout, parameters), model.parameters);
   URL.revokeObjectURL(url.href);
 });
 

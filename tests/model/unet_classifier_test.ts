@@ -9,7 +9,7 @@ import { constant, input } from "../../src/gpu/tensor.ts";
 import { classifierNetwork, logSoftmax, oneHot } from "../../src/model/classifier.ts";
 import { initializeModel, parseModel, serializeModel } from "../../src/model/model.ts";
 import { formatNetwork, resizeNetwork } from "../../src/model/network.ts";
-import { sourceOf, viewParameters } from "../../src/model/parameters.ts";
+import { viewParameters } from "../../src/model/parameters.ts";
 import { assertClose } from "../close.ts";
 import { randomModel, smallClassifier, smallNetwork } from "../networks.ts";
 
@@ -51,7 +51,7 @@ Deno.test("a classifier knows the timestep, and takes images of any size that ha
       1,
     ]);
     const logits = network.forward(
-      { parameter: sourceOf(viewParameters(network.layout, flat)) },
+      { parameter: viewParameters(network.layout, [flat]) },
       { sample, timestep: constant([time]), conditions: {} },
     );
     assertEquals(logits.shape, [1, 3]);

@@ -6,8 +6,8 @@ import { constant, type HostArray, input, type Tensor } from "../../src/gpu/tens
 import type { RandomState } from "../../src/gpu/ops/random.ts";
 import { type DenoisingNetwork, parseNetwork } from "../../src/model/network.ts";
 import { denoisingNetwork } from "../../src/model/denoiser.ts";
-import { initializeModel, type Model } from "../../src/model/model.ts";
-import { fileShape, sourceOf, viewParameters } from "../../src/model/parameters.ts";
+import { initializeModel, type LoadedModel } from "../../src/model/model.ts";
+import { fileShape, parameterInputs, viewParameters } from "../../src/model/parameters.ts";
 import { paperConfigs, randomModel, smallNetwork, tinyNetwork } from "../networks.ts";
 
 /** What the layers of attention were called when these files were written. */
@@ -31,12 +31,12 @@ for (const [name, fields] of Object.entries(paperConfigs)) {
 
 /** What a model predicts on the interpreter. */
 function predict(
-  model: Model,
+  model: LoadedModel,
   shape: readonly number[],
   { labels, random }: { labels?: Tensor; random?: RandomState } = {},
 ): HostArray {
   const network = denoisingNetwork(model), { layout } = network, { parameters } = model;
-  const parameter = sourceOf(viewParameters(layout, input("parameters", [layout.size])));
+  const parameter = viewParameters(layout, parameterInputs(layout));
   const prediction = network.forward({ parameter, ...(random ? { random } : {}) }, {
     sample: input("sample", shape),
     timestep: constant(Array(shape[0]).fill(500)),

@@ -327,7 +327,7 @@ Deno.test("a sampler uses parameters that somebody else owns as they are at the 
   using device = await openGpu();
   using parameters = device.buffer(tiny.network.layout.size);
   using own = await Sampler.create(device, tiny, { steps: 2, batchSize: 1 });
-  const options: SamplerOptions = { steps: 2, batchSize: 1, parameters };
+  const options: SamplerOptions = { steps: 2, batchSize: 1, parameters: { parameters } };
   {
     using borrowing = await Sampler.create(device, tiny, options);
     const before = await borrowing.sample();

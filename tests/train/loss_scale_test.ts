@@ -5,7 +5,7 @@ import { interpret } from "../../src/gpu/reference.ts";
 import { sizeOf } from "../../src/shape.ts";
 import { input } from "../../src/gpu/tensor.ts";
 import { initializeModel } from "../../src/model/model.ts";
-import { sourceOf, viewParameters } from "../../src/model/parameters.ts";
+import { parameterInputs, viewParameters } from "../../src/model/parameters.ts";
 import { parseTraining } from "../../src/train/config.ts";
 import type { Dataset } from "../../src/data/dataset.ts";
 import { LossScale, unlessSkipped } from "../../src/train/loss_scale.ts";
@@ -63,7 +63,7 @@ Deno.test("a network with halves predicts what it does without", async () => {
   using device = await openGpu();
   const network = smallNetwork({ sample_size: 16 }), { layout } = network;
   const { parameters } = randomModel(network);
-  const parameter = sourceOf(viewParameters(layout, input("parameters", [layout.size])));
+  const parameter = viewParameters(layout, parameterInputs(layout));
   const prediction = network.forward({ parameter }, {
     ...{ sample: input("sample", [3, 16, 16, 1]), timestep: input("timestep", [3]) },
     conditions: {},

@@ -5,8 +5,8 @@ import { makeGraph } from "../../src/gpu/graph.ts";
 import { mean, sum } from "../../src/gpu/ops/sum.ts";
 import { interpret } from "../../src/gpu/reference.ts";
 import { constant, type HostArray, input, type Tensor } from "../../src/gpu/tensor.ts";
-import { initializeModel, type Model } from "../../src/model/model.ts";
-import { viewParameters } from "../../src/model/parameters.ts";
+import { initializeModel, type LoadedModel } from "../../src/model/model.ts";
+import { parameterInputs, viewParameters } from "../../src/model/parameters.ts";
 import { denoisingNetwork } from "../../src/model/denoiser.ts";
 import { NoiseSchedule } from "../../src/diffusion/schedule.ts";
 import {
@@ -24,9 +24,12 @@ import { Random } from "../random.ts";
 const mean16 = (values: readonly number[]) => values.reduce((a, b) => a + b) / 16;
 
 /** The losses of a model as a function of its parameters. */
-function build(model: Model, settings: Partial<ObjectiveConfig>, changes: Partial<Batch> = {}) {
-  const flat = input("parameters", [model.network.layout.size]),
-    views = viewParameters(model.network.layout, flat);
+function build(
+  model: LoadedModel,
+  settings: Partial<ObjectiveConfig>,
+  changes: Partial<Batch> = {},
+) {
+  const { layout } = model.network, views = viewParameters(layout, parameterInputs(layout));
   const all = { ...SIMPLE, ...settings };
   const losses = diffusionLosses(denoisingNetwork(model), model.schedule, all, views, {
     ...batch,
@@ -42,7 +45,10 @@ function build(model: Model, settings: Partial<ObjectiveConfig>, changes: Partia
 const zeros = (schedule: object) => initializeModel(tinyNetwork(), schedule, 0);
 
 /** What the network should have said of image i, d x_0 / d prediction, and the SNR. */
-function targetsOf(model: Model, i: number): { target: number[]; snr: number; slope: number } {
+function targetsOf(
+  model: LoadedModel,
+  i: number,
+): { target: number[]; snr: number; slope: number } {
   const { alphasCumprod } = new NoiseSchedule(model.schedule);
   const bar = alphasCumprod[timesteps[i]], a = Math.sqrt(bar), s = Math.sqrt(1 - bar);
   const [x, eps] = [images, noise].map((all) => [...all.slice(16 * i, 16 * i + 16)]);
@@ -134,7 +140,7 @@ const learning = (fields: object = {}) =>
   randomModel(tinyNetwork({ out_channels: 2 }), { ...learned, ...fields });
 /** Of both kinds of terms. */
 const early = { timesteps: constant(new Int32Array([0, 400])) };
-type Case = readonly [string, Model, Partial<ObjectiveConfig>, Partial<Batch>];
+type Case = readonly [string, LoadedModel, Partial<ObjectiveConfig>, Partial<Batch>];
 const cases: readonly Case[] = [
   ...kinds.map((prediction_type): Case => [
     `mse, ${prediction_type}`,
@@ -166,7 +172,7 @@ for (const [name, model, settings, changes] of cases) {
     const picked = ["conv_in.weight", "conv_out.weight", "conv_out.bias"].map((name) =>
       specs.findIndex((spec) => spec.name === name)
     );
-    const gradients = grad(mean(losses), picked.map((k) => views.get(specs[k].name)!));
+    const gradients = grad(mean(losses), picked.map((k) => views(specs[k])));
     const outputs = Object.fromEntries(gradients.map((g, i) => [`g${i}`, g]));
     const values = interpret(makeGraph(outputs), {
       parameters: Float64Array.from(model.parameters),
@@ -191,7 +197,7 @@ Deno.test("hybrid learns what it predicts as mse does, and variances by the boun
   const model = learning(), bias = "conv_out.bias";
   const gradientOf = (settings: Partial<ObjectiveConfig>) => {
     const { losses, views } = build(model, settings, early);
-    const [g] = grad(mean(losses), [views.get(bias)!]);
+    const [g] = grad(mean(losses), [views({ name: bias })]);
     return interpret(makeGraph({ g }), { parameters: Float64Array.from(model.parameters) }).g;
   };
   const [hybrid, bound] = [gradientOf({ objective: "hybrid" }), gradientOf({ objective: "vlb" })];

@@ -3,7 +3,7 @@ import { interpret } from "../../src/gpu/reference.ts";
 import { type HostArray, input } from "../../src/gpu/tensor.ts";
 import { denoisingNetwork } from "../../src/model/denoiser.ts";
 import { parseNetwork } from "../../src/model/network.ts";
-import { initializeModel, type Model } from "../../src/model/model.ts";
+import { initializeModel, type LoadedModel } from "../../src/model/model.ts";
 import { SIMPLE } from "../../src/train/objective.ts";
 import {
   encodeRates,
@@ -27,7 +27,7 @@ const model = randomModel(tinyNetwork());
 
 /** The state after a step from scratch, in double precision. */
 function takeStep(
-  { network, schedule, parameters }: Model = model,
+  { network, schedule, parameters }: LoadedModel = model,
   changes: Partial<OptimizerConfig & Rates> = {},
   before: Readonly<Record<string, HostArray>> = {},
 ): Record<string, HostArray> {

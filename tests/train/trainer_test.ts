@@ -245,7 +245,7 @@ Deno.test("model() has the moving average of the weights and the size of the ima
   await run(trainer, 2);
   const model = await trainer.model({ steps: "2" }), { arrays } = await trainer.state();
   assertEquals(model.parameters, arrays.ema);
-  assertEquals(await trainer.average.read(), arrays.ema);
+  assertEquals(await trainer.average.parameters.read(), arrays.ema);
   assert(arrays.ema.some((x, i) => x !== arrays.parameters[i]));
   assertEquals(model.network.itemShape.slice(0, 2), [4, 4]);
   assertEquals(model.card, { steps: "2" });

@@ -19,7 +19,7 @@ import { extract } from "../../formats/zip.ts";
 import type { Pictures } from "../../data/pictures.ts";
 import type { Raster } from "../../data/raster.ts";
 import { decodeImage } from "./decode.ts";
-import { explain, isMangled, NOT_UTF8 } from "../terminal/files.ts";
+import { explain, FileBytes, isMangled, NOT_UTF8 } from "../terminal/files.ts";
 
 /** A set of image files, not yet decoded. */
 export interface ImageFiles extends Omit<Pictures, "picture" | "array"> {
@@ -49,45 +49,6 @@ interface Shared {
 
 /** Larger image files are not read. */
 const MAX_FILE = 2 ** 30;
-
-/** Random access to a file. Disposing of it closes the file. */
-export class FileBytes implements Bytes, Disposable {
-  readonly length: number;
-  readonly isInMemory = false;
-  readonly #file: Deno.FsFile;
-  readonly #path: string;
-
-  /** @throws {InputError} If it cannot be read. */
-  constructor(path: string) {
-    this.#path = path;
-    try {
-      this.#file = Deno.openSync(path);
-      this.length = this.#file.statSync().size;
-    } catch (error) {
-      throw new InputError(`Cannot read ${path}: ${explain(error)}`);
-    }
-  }
-
-  read(from: number, to: number): Uint8Array<ArrayBuffer> {
-    const size = Math.max(0, Math.min(to, this.length) - from), bytes = new Uint8Array(size);
-    let at = 0;
-    try {
-      this.#file.seekSync(from, Deno.SeekMode.Start);
-      while (at < size) {
-        const read = this.#file.readSync(bytes.subarray(at));
-        if (!read) break;
-        at += read;
-      }
-    } catch (error) {
-      throw new InputError(`Cannot read ${this.#path}: ${explain(error)}`);
-    }
-    return bytes.subarray(0, at);
-  }
-
-  [Symbol.dispose](): void {
-    this.#file.close();
-  }
-}
 
 /** Reads images of a set, one at a time. Disposing of it closes open files. */
 export class ImageReader implements Disposable {

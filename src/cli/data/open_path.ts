@@ -16,13 +16,12 @@ import { cifarPictures, cifarVersions, explainPickles } from "../../data/dataset
 import { idxPictures, readIdx } from "../../data/datasets/idx.ts";
 import { IMAGE_NAME, imageKind } from "../../data/datasets/image.ts";
 import type { Pictures } from "../../data/pictures.ts";
-import { explain, kindOf, readFile } from "../terminal/files.ts";
+import { explain, FileBytes, kindOf, readFile } from "../terminal/files.ts";
 import { suggest } from "../terminal/flags.ts";
 import type { Progress } from "../terminal/progress.ts";
 import { IDX_IMAGES, knownData, readEmojiFolder } from "./builtin_datasets.ts";
 import {
   type ClassSource,
-  FileBytes,
   type ImageFiles,
   listArchive,
   listFolder,

@@ -30,9 +30,9 @@ export function describeMemory(
 ): string {
   const isInProcess = !(device instanceof GpuDevice) || device.isSoftware;
   const steps = trainer.memory + (sampler?.memory ?? 0), rest = base + COMPILED;
-  // Saving holds the weights three times: as on the device, in the layout of files, and as a file.
+  // A checkpoint has the weights in memory once, and one tensor of them in the layout of files.
   const saving = sampler || trainer.config.objective === "classifier"
-    ? 3 * 4 * trainer.average.length
+    ? 4 * trainer.buffers.ema.length
     : 0;
   const parts = [
     ...(isInProcess ? [`${formatBytes(steps)} to compute`] : []),

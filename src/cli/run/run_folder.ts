@@ -14,14 +14,17 @@
 
 import { join } from "@std/path";
 import { InputError } from "../../errors.ts";
-import { type Model, serializeModel } from "../../model/model.ts";
+import { encodeModel, type Model } from "../../model/model.ts";
 import { fromFormerLayout } from "../../model/parameters.ts";
-import { readSafetensors, toFloat32 } from "../../formats/safetensors.ts";
-import type { StateName, TrainingState } from "../../train/state.ts";
+import { decodeElements } from "../../formats/elements.ts";
+import { readSafetensors, type StoredTensor, toFloat32 } from "../../formats/safetensors.ts";
+import { sizeOf } from "../../shape.ts";
+import type { RestorableState, StateReader } from "../../train/state.ts";
 import type { Trainer } from "../../train/trainer.ts";
 import {
   appendText,
   checkFolder,
+  FileBytes,
   freeSpace,
   kindOf,
   linkFile,
@@ -31,6 +34,7 @@ import {
   readFile,
   removeTemporary,
   syncPath,
+  writeAll,
   writeWhole,
 } from "../terminal/files.ts";
 import { History, type LogLine } from "./training_log.ts";
@@ -71,10 +75,17 @@ export interface FolderOptions {
   readonly keep?: number;
 }
 
-/** A saved state, and the fingerprint of the data, which older states do not have. */
-export interface SavedState extends TrainingState {
+/** A saved state, in an open file, and the fingerprint of the data, which older states do not have. */
+export interface SavedState extends Disposable {
+  readonly state: RestorableState;
   readonly fingerprint: Fingerprint | undefined;
 }
+
+/** The numbers of an array of 32-bit floats. */
+const readerOf = ({ shape, read }: StoredTensor): StateReader => ({
+  length: sizeOf(shape),
+  read: (offset, length) => decodeElements("F32", read(4 * offset, 4 * (offset + length))),
+});
 
 /** The folder of a training. Disposing of it releases its lock. */
 export class RunFolder implements Disposable {
@@ -169,8 +180,8 @@ export class RunFolder implements Disposable {
    * Resumes from the last saved state, or from the beginning: drops later lines of the log, and
    * temporary files of a killed process.
    */
-  async goOn(saved: TrainingState | undefined): Promise<void> {
-    const step = saved?.step ?? 0;
+  async goOn(saved: SavedState | undefined): Promise<void> {
+    const step = saved?.state.step ?? 0;
     await this.#lock?.sign();
     await makeFolder(this.#at("samples"));
     for (const folder of [this.path, this.#at("samples")]) await removeTemporary(folder);
@@ -192,7 +203,7 @@ export class RunFolder implements Disposable {
     { config, fingerprint }: Pick<Task, "config" | "fingerprint">,
     model: Model,
   ): Promise<void> {
-    let file: Uint8Array | undefined = serializeModel(model, this.#options.dtype);
+    const file = encodeModel(model, this.#options.dtype);
     const state = Object.values(buffers).reduce((sum, { length }) => sum + 4 * length, 0);
     const needed = file.length + state, free = await freeSpace(this.path);
     if (free !== undefined && free < needed) {
@@ -206,9 +217,9 @@ export class RunFolder implements Disposable {
       await linkFile(this.#at(STATE), this.#at(olderName(this.#saved)));
     }
     // Resuming needs the state; the model is written first, so that it is never missing.
-    await writeWhole(this.#at("model.safetensors"), file);
-    // It is as large as the weights.
-    file = undefined;
+    await writeWhole(this.#at("model.safetensors"), async (to) => {
+      for (const part of file.parts) await writeAll(to, part);
+    });
     await writeSealed(this.#at(STATE), buffers, {
       step: String(step),
       network: JSON.stringify(architectureOf(config.network)),
@@ -240,12 +251,13 @@ export class RunFolder implements Disposable {
     const path = this.#at(STATE);
     if (await kindOf(path) === "file") {
       try {
-        return await this.#readState(path, config);
+        return this.#readState(path, config);
       } catch (error) {
         const older = error instanceof InputError && await this.#findOlder(config);
         if (!older) throw error;
+        using _ = older.saved;
         throw new InputError(
-          `${error.message}. ${older.path}, of step ${older.saved.step}, is intact: delete ` +
+          `${error.message}. ${older.path}, of step ${older.saved.state.step}, is intact: delete ` +
             `${path}, and --resume continues from there`,
         );
       }
@@ -262,15 +274,17 @@ export class RunFolder implements Disposable {
     for (const step of await this.#older()) {
       const path = this.#at(olderName(step));
       try {
-        return { path, saved: await this.#readState(path, config) };
+        return { path, saved: this.#readState(path, config) };
       } catch (error) {
         if (!(error instanceof InputError)) throw error;
       }
     }
   }
 
-  async #readState(path: string, config: RunConfig): Promise<SavedState> {
-    const bytes = await readFile(path), { tensors, metadata } = readSafetensors(bytes, path);
+  #readState(path: string, config: RunConfig): SavedState {
+    using stack = new DisposableStack();
+    const bytes = stack.use(new FileBytes(path));
+    const { tensors, metadata } = readSafetensors(bytes, path);
     if (!isIntact(bytes)) {
       throw new InputError(`Cannot resume: ${path} is damaged, its checksum does not match`);
     }
@@ -295,13 +309,18 @@ export class RunFolder implements Disposable {
       );
     }
     const layout = metadata.layout === LAYOUT ? undefined : config.network.layout;
-    const arrays = Object.fromEntries([...tensors].map(([name, tensor]) => {
-      const values = toFloat32(tensor);
-      return [name, layout && FLAT.has(name) ? fromFormerLayout(layout, values) : values];
-    }));
+    const arrays = Object.fromEntries(
+      [...tensors].map(([name, tensor]) =>
+        layout && FLAT.has(name)
+          ? [name, fromFormerLayout(layout, toFloat32(tensor))]
+          : [name, readerOf(tensor)]
+      ),
+    );
+    const file = stack.move();
     return {
-      ...{ step, arrays: arrays as Record<StateName, Float32Array<ArrayBuffer>> },
+      state: { step, arrays },
       fingerprint: parseFingerprint(metadata.pictures),
+      [Symbol.dispose]: () => file.dispose(),
     };
   }
 

@@ -7,6 +7,7 @@
 
 import { createHash } from "node:crypto";
 import type { TensorBuffer } from "../../gpu/device.ts";
+import { asBytes, type Bytes } from "../../formats/bytes.ts";
 import { encodeHeader } from "../../formats/safetensors.ts";
 import { writeAll, writeWhole } from "../terminal/files.ts";
 
@@ -51,15 +52,15 @@ export async function writeSealed(
 }
 
 /** Whether a file has a checksum that matches. */
-export function isIntact(bytes: Uint8Array<ArrayBuffer>): boolean {
-  const at = findSeal(bytes);
+export function isIntact(file: Uint8Array<ArrayBuffer> | Bytes): boolean {
+  const bytes = asBytes(file), at = findSeal(bytes.read(0, HEADER));
   if (at === undefined) return false;
   const end = at + BLANK.length, hash = createHash("sha256");
-  hash.update(bytes.subarray(0, at)).update(BLANK);
+  hash.update(bytes.read(0, at)).update(BLANK);
   for (let from = end; from < bytes.length; from += CHUNK) {
-    hash.update(bytes.subarray(from, Math.min(from + CHUNK, bytes.length)));
+    hash.update(bytes.read(from, from + CHUNK));
   }
-  return hash.digest("hex") === new TextDecoder("latin1").decode(bytes.subarray(at, end));
+  return hash.digest("hex") === new TextDecoder("latin1").decode(bytes.read(at, end));
 }
 
 /** The position of the checksum's digits. */

@@ -94,8 +94,9 @@ export async function runTraining(task: Task): Promise<number> {
   const { folder, config, plan, progress } = task;
   let base = residentBytes();
   let saved = task.isNew ? undefined : await folder.readState(config);
-  if (saved && saved.step >= plan.last) {
-    const { step } = saved;
+  if (saved && saved.state.step >= plan.last) {
+    using _ = saved;
+    const { step } = saved.state;
     throw new InputError(`The training has done ${step} steps; give more --steps to continue`);
   }
   const changed = saved?.fingerprint && comparePictures(
@@ -114,16 +115,18 @@ export async function runTraining(task: Task): Promise<number> {
       using programs = await compile(task, device);
       const run = { ...task, ...programs, device, signal: interruption.signal }, { trainer } = run;
       if (kind === undefined && task.isNew) {
-        await folder.checkSpace(4 * trainer.average.length);
+        await folder.checkSpace(4 * trainer.buffers.ema.length);
         await folder.create(config);
       } else await folder.goOn(saved);
       if (kind === undefined) {
         announce(run, base);
         progress.say(`written to  ${folder.path}`);
-        if (saved?.step) progress.say(`resuming    after step ${saved.step}`);
+        if (saved?.state.step) progress.say(`resuming    after step ${saved.state.step}`);
       }
-      if (saved) trainer.restore(saved);
-      else await save(run);
+      if (saved) {
+        using _ = saved;
+        trainer.restore(saved.state);
+      } else await save(run);
       kind = device.kind;
       saved = undefined;
       return await trainUntil(run);

@@ -9,7 +9,8 @@ import { parsePythonJson } from "../../config.ts";
 import { InputError } from "../../errors.ts";
 import { DeviceError } from "../../gpu/device.ts";
 import { parseNetwork } from "../../model/network.ts";
-import { assembleModel, type Model, parseModel } from "../../model/model.ts";
+import type { Bytes } from "../../formats/bytes.ts";
+import { assembleModel, type Model, readModel } from "../../model/model.ts";
 import { readSafetensors } from "../../formats/safetensors.ts";
 import { parseSchedule, type ScheduleConfig } from "../../diffusion/schedule.ts";
 import { fetchModel, type ShippedModel, shippedModels } from "../../model/pretrained.ts";
@@ -32,6 +33,45 @@ export async function readFile(path: string): Promise<Uint8Array<ArrayBuffer>> {
     return await Deno.readFile(path);
   } catch (error) {
     throw new InputError(`Cannot read ${path}: ${explain(error)}`);
+  }
+}
+
+/** Bytes of a file on a disk. Disposing of it closes the file. */
+export class FileBytes implements Bytes, Disposable {
+  readonly length: number;
+  readonly isInMemory = false;
+  readonly #file: Deno.FsFile;
+  readonly #path: string;
+
+  /** @throws {InputError} If it cannot be read. */
+  constructor(path: string) {
+    this.#path = path;
+    try {
+      this.#file = Deno.openSync(path);
+      this.length = this.#file.statSync().size;
+    } catch (error) {
+      throw new InputError(`Cannot read ${path}: ${explain(error)}`);
+    }
+  }
+
+  read(from: number, to: number): Uint8Array<ArrayBuffer> {
+    const size = Math.max(0, Math.min(to, this.length) - from), bytes = new Uint8Array(size);
+    let at = 0;
+    try {
+      this.#file.seekSync(from, Deno.SeekMode.Start);
+      while (at < size) {
+        const read = this.#file.readSync(bytes.subarray(at));
+        if (!read) break;
+        at += read;
+      }
+    } catch (error) {
+      throw new InputError(`Cannot read ${this.#path}: ${explain(error)}`);
+    }
+    return bytes.subarray(0, at);
+  }
+
+  [Symbol.dispose](): void {
+    this.#file.close();
   }
 }
 
@@ -289,7 +329,8 @@ export async function makeFolder(path: string): Promise<void> {
 /**
  * Loads a model: a pretrained one by name, a file, or a folder of a training or of a diffusers
  * checkpoint. Names take precedence over paths, so that a folder called mnist does not change what
- * `sample` does without flags.
+ * `sample` does without flags. Weights are read when they are needed: the file
+ * stays open.
  *
  * @throws {InputError} If there is none, or it is damaged.
  */
@@ -303,9 +344,9 @@ export async function loadModel(place: string): Promise<Model> {
         `this name (there is: ${shippedModels.join(", ")})`,
     );
   }
-  if (kind === "file") return parseModel(await readFile(place), place);
+  if (kind === "file") return readModel(new FileBytes(place), place);
   const own = join(place, "model.safetensors");
-  if (await kindOf(own) === "file") return parseModel(await readFile(own), own);
+  if (await kindOf(own) === "file") return readModel(new FileBytes(own), own);
   return await loadDiffusers(place);
 }
 
@@ -323,7 +364,7 @@ async function loadDiffusers(folder: string): Promise<Model> {
           "diffusion_pytorch_model.safetensors",
     );
   }
-  const { tensors } = readSafetensors(await readFile(weights), weights);
+  const { tensors } = readSafetensors(new FileBytes(weights), weights);
   return assembleModel(
     parseNetwork(await readJson(join(unet, "config.json"))),
     await readSchedule(folder),

@@ -190,6 +190,7 @@ export const i32x4 = {
   sub: simd(0xb1),
   shl: simd(0xab),
   shrSigned: simd(0xac),
+  shrUnsigned: simd(0xad),
   truncate: simd(0x101),
 };
 

@@ -7,11 +7,12 @@
 
 import { type Axis, collapse, isSum, type Loop } from "../compile/loop.ts";
 import type { Storage } from "../storage.ts";
-import { add, div, i32, mul, type Operand, rem } from "./assembler.ts";
+import { add, div, i32, mul, rem } from "./assembler.ts";
 import type { WasmKernel, WasmTarget } from "./kernel.ts";
 import {
   isUnit,
   keyOf,
+  loadOnce,
   makePorts,
   moveTo,
   ones,
@@ -80,15 +81,11 @@ function rowsKernel(loop: Loop<Storage>, axes: readonly Axis[], pair: 1 | 2): Wa
               moving(k) ? f.integer(add(address, bytes)) : address
             );
             const values = Array.from({ length: width }, (_, v) => {
-              const loaded = new Map<number, Operand>();
-              return emitExpressions(f, loop.results.map((r) => r.expression), (k) => {
-                if (!loaded.has(k)) {
-                  const vector = moving(k) && isVector;
-                  const value = read(ports[k], vector, at[k], moving(k) ? 16 * v : 0);
-                  loaded.set(k, f.vector(value));
-                }
-                return loaded.get(k)!;
+              const load = loadOnce(f, (k, isWord) => {
+                const vector = moving(k) && isVector;
+                return read(ports[k], vector, at[k], moving(k) ? 16 * v : 0, isWord);
               });
+              return emitExpressions(f, loop.results.map((r) => r.expression), load);
             });
             loop.results.forEach((_, r) => {
               const k = count + r;
@@ -128,15 +125,11 @@ function flatKernel(loop: Loop<Storage>, axis: Axis): WasmKernel {
       const step = (elements: number, isVector: boolean) => {
         const width = Math.max(1, elements / 4);
         const values = Array.from({ length: width }, (_, v) => {
-          const loaded = new Map<number, Operand>();
-          return emitExpressions(f, loop.results.map((r) => r.expression), (k) => {
-            const isMoving = ports[k].strides[0] !== 0;
-            if (!loaded.has(k)) {
-              const offset = isMoving ? 16 * v : 0;
-              loaded.set(k, f.vector(read(ports[k], isMoving && isVector, addresses[k], offset)));
-            }
-            return loaded.get(k)!;
+          const load = loadOnce(f, (k, isWord) => {
+            const isMoving = ports[k].strides[0] !== 0, offset = isMoving ? 16 * v : 0;
+            return read(ports[k], isMoving && isVector, addresses[k], offset, isWord);
           });
+          return emitExpressions(f, loop.results.map((r) => r.expression), load);
         });
         loop.results.forEach((_, r) => {
           for (let v = 0; v < width; v++) {

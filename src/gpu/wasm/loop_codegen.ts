@@ -66,17 +66,31 @@ export const isUnit = (loop: Loop<Storage>, axis: Axis) =>
 /** Strides of an axis of size 1. */
 export const ones = (loop: Loop<Storage>) => [...loop.operands, ...loop.results].map(() => 1);
 
-/** A vector of an operand: four elements, or one in all lanes. */
+/** A vector of an operand: four elements, or one in all lanes; integers as floats, unless as words. */
 export function read(
   { isInteger }: Port,
   isVector: boolean,
   address: Operand,
   offset: number,
+  isWord: boolean,
 ): Operand {
-  if (!isInteger) return isVector ? load(address, offset) : loadSplat(address, offset);
+  if (!isInteger || isWord) return isVector ? load(address, offset) : loadSplat(address, offset);
   return isVector
     ? f32x4.fromI32(load(address, offset))
     : f32x4.splat(f32.fromI32(i32.load(address, offset)));
+}
+
+/** Loads each operand of an expression at its first use. */
+export function loadOnce(
+  f: Body,
+  load: (k: number, isWord: boolean) => Operand,
+): (k: number, isWord: boolean) => Operand {
+  const loaded = new Map<string, Operand>();
+  return (k, isWord) => {
+    const key = `${k} ${isWord}`, value = loaded.get(key) ?? f.vector(load(k, isWord));
+    loaded.set(key, value);
+    return value;
+  };
 }
 
 /** Stores four elements, or the first of them. */

@@ -23,6 +23,7 @@ import type { WasmKernel } from "./kernel.ts";
 import {
   isUnit,
   keyOf,
+  loadOnce,
   makePorts,
   moveTo,
   ones,
@@ -165,15 +166,11 @@ function sumColumns(f: Body, c: Columns): void {
   const addresses = loop.operands.map((_, k) => f.integer(starts[k]));
   const accumulate = (at: readonly Operand[], width: number, isVector: boolean) => {
     for (let v = 0; v < width; v++) {
-      const loaded = new Map<number, Operand>();
-      const values = emitExpressions(f, loop.results.map((r) => r.expression), (k) => {
-        if (!loaded.has(k)) {
-          const isMoving = ports[k].strides[innermost] !== 0;
-          const value = read(ports[k], isMoving && isVector, at[k], isMoving ? 16 * v : 0);
-          loaded.set(k, f.vector(value));
-        }
-        return loaded.get(k)!;
+      const load = loadOnce(f, (k, isWord) => {
+        const isMoving = ports[k].strides[innermost] !== 0;
+        return read(ports[k], isMoving && isVector, at[k], isMoving ? 16 * v : 0, isWord);
       });
+      const values = emitExpressions(f, loop.results.map((r) => r.expression), load);
       values.forEach((value, r) => f.set(sums[r][v], f32x4.add(sums[r][v], value)));
     }
   };

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Expression, inOrder, type Primitive } from "../expression.ts";
+import { type Expression, inOrder, type Primitive, wordOf } from "../expression.ts";
 import { type Body, type Code, f32x4, i32x4, Local, type Operand, v128 } from "./assembler.ts";
 
 /** A polynomial with these coefficients, the constant one first. */
@@ -115,6 +115,19 @@ function erf(f: Body, x: Operand): Code {
   return withSign(f, v128.select(far, near, f32x4.gt(a, two)), from);
 }
 
+/** The float of the low 16 bits, of which the others are 0: see `half_value` in `../wgsl/expression.ts`. */
+function half(f: Body, word: Operand): Code {
+  const h = f.vector(word), bias = f.constant(112 << 23, "integer");
+  const m = f.vector(v128.and(h, f.constant(0x7fff, "integer"))), size = f.vector(f32x4.fromI32(m));
+  const normal = f.vector(i32x4.add(i32x4.shl(m, 13), bias));
+  const isSpecial = f32x4.gt(size, f.constant(0x7bff));
+  const large = v128.select(i32x4.add(normal, bias), normal, isSpecial);
+  const small = f32x4.mul(size, f.constant(2 ** -24));
+  const magnitude = v128.select(small, large, f32x4.lt(size, f.constant(0x400)));
+  const sign = i32x4.shl(v128.and(h, f.constant(0x8000, "integer")), 16);
+  return v128.or(magnitude, sign);
+}
+
 type Emitter = (f: Body, a: Operand, b: Operand, c: Operand) => Code;
 
 const emitters: Record<Primitive, Emitter> = {
@@ -135,17 +148,22 @@ const emitters: Record<Primitive, Emitter> = {
   erf,
   less: (f, a, b) => v128.and(f32x4.lt(a, b), f.constant(1)),
   select: (f, a, b, c) => v128.select(c, b, f32x4.eq(a, f.constant(0))),
+  f16Low: (f, a) => half(f, v128.and(a, f.constant(0xffff, "integer"))),
+  f16High: (f, a) => half(f, i32x4.shrUnsigned(a, 16)),
+  bf16Low: (_, a) => i32x4.shl(a, 16),
+  bf16High: (f, a) => v128.and(a, f.constant(-0x10000, "integer")),
 };
 
 /**
  * Emits expressions; a product that is used once, by a sum, is fused with it.
  *
- * @param argument The vector of an input, which may be loaded at its first use.
+ * @param argument The vector of an input, which may be loaded at its first use; of integers, as floats
+ * or as they are.
  */
 export function emitExpressions(
   f: Body,
   expressions: readonly Expression[],
-  argument: (index: number) => Operand,
+  argument: (index: number, isWord: boolean) => Operand,
 ): Operand[] {
   const order = inOrder(expressions), uses = new Map<Expression, number>();
   for (const e of order) {
@@ -167,7 +185,9 @@ export function emitExpressions(
   };
   const compute = (e: Expression): Operand => {
     if (e.kind === "constant") return f.constant(e.value);
-    if (e.kind === "argument") return argument(e.index);
+    if (e.kind === "argument") return argument(e.index, false);
+    const word = wordOf(e);
+    if (word) return emitters[e.primitive](f, argument(word.index, true), 0, 0);
     const { primitive, operands: [a, b, c] } = e;
     if (primitive === "add") {
       const [inner, outer] = product(a) ? [product(a)!, b] : [product(b), a];

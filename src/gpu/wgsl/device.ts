@@ -32,6 +32,9 @@ const LIMITS = [
   "maxComputeWorkgroupStorageSize",
 ] as const;
 
+/** Bytes that may be written without a submit. */
+const MAX_WRITTEN = 2 ** 26;
+
 /** The feature of adapters whose kernels know 16-bit floats. */
 const HALVES = "shader-f16" satisfies GPUFeatureName;
 
@@ -54,6 +57,8 @@ export class GpuDevice implements Device {
   readonly device: GPUDevice;
   readonly #pipelines = new Map<string, GPUComputePipeline>();
   #failure: DeviceError | undefined;
+  /** Bytes that were written one after the other. */
+  #written = 0;
   #isClosed = false;
 
   /**
@@ -183,6 +188,17 @@ export class GpuDevice implements Device {
     ).result;
   }
 
+  /** Writes to a buffer, in order with programs. */
+  write(buffer: GPUBuffer, offset: number, data: ArrayBufferView<ArrayBuffer>): void {
+    const { queue } = this.device;
+    queue.writeBuffer(buffer, offset, data);
+    this.#written += data.byteLength;
+    if (this.#written < MAX_WRITTEN) return;
+    // What is written is kept aside up to the next submit.
+    queue.submit([]);
+    this.#written = 0;
+  }
+
   /** The pipeline of a WGSL text; equal texts share one. */
   pipeline(label: string, code: string): GPUComputePipeline {
     let pipeline = this.#pipelines.get(code);
@@ -234,9 +250,11 @@ export class GpuTensorBuffer implements TensorBuffer {
     checkRange("write", this.length, offset, values.length);
     if (values.length === 0) return;
     this.version++;
-    const data = this.dtype === "i32" ? Int32Array.from(values) : Float32Array.from(values);
+    const Type = this.dtype === "i32" ? Int32Array : Float32Array;
+    const isReady = values instanceof Type && values.buffer instanceof ArrayBuffer;
+    const data = isReady ? values as Float32Array<ArrayBuffer> : Type.from(values);
     this.#device.check();
-    this.#device.device.queue.writeBuffer(this.buffer, offset * 4, data);
+    this.#device.write(this.buffer, offset * 4, data);
   }
 
   async read(

@@ -8,7 +8,7 @@
  * @module
  */
 
-import { type Expression, inOrder, type Primitive } from "../expression.ts";
+import { type Expression, inOrder, type Primitive, wordOf } from "../expression.ts";
 
 /** A float literal. */
 export function literal(value: number): string {
@@ -37,6 +37,10 @@ const templates: Record<Primitive, (a: string, b: string, c: string) => string> 
   erf: (a) => `erf_accurate(${a})`,
   less: (a, b) => `select(T(), T(1.0), ${a} < ${b})`,
   select: (a, b, c) => `select(${c}, ${b}, ${a} != T())`,
+  f16Low: (a) => `half_value(U(${a}) & U(0xffffu))`,
+  f16High: (a) => `half_value(U(${a}) >> U(16u))`,
+  bf16Low: (a) => `bitcast<T>(U(${a}) << U(16u))`,
+  bf16High: (a) => `bitcast<T>(U(${a}) & U(0xffff0000u))`,
 };
 
 /** Functions that expressions need at module scope, for `T` = `type`. */
@@ -50,6 +54,7 @@ export function functionsFor(expressions: readonly Expression[], type: "f32" | "
     ...(uses("sin", "cos") ? [SIN] : []),
     ...(uses("tanh") ? [TANH] : []),
     ...(uses("erf") ? [ERF] : []),
+    ...(uses("f16Low", "f16High") ? [HALF] : []),
   ].join("\n");
 }
 
@@ -129,17 +134,38 @@ fn erf_accurate(x: T) -> T {
   return sign(x) * select(1.1283792 * sum, far, a > T(2.0));
 }`;
 
-/** Statements that compute expressions, and the name or literal that holds each of them. */
+/**
+ * The float of 16 bits, as integers up to the end: `unpack2x16float` may take subnormals for zero, and
+ * compilers may believe that there are no infinities. The exponent's bias grows by 112, of infinities
+ * and NaN once more; subnormals are multiples of 2⁻²⁴.
+ */
+const HALF = /* wgsl */ `
+fn half_value(h: U) -> T {
+  let m = h & U(0x7fffu);
+  let normal = (m << U(13u)) + U(0x38000000u);
+  let large = select(normal, normal + U(0x38000000u), m >= U(0x7c00u));
+  let size = select(large, bitcast<U>(T(m) * 5.9604645e-8), m < U(0x400u));
+  return bitcast<T>(size | ((h & U(0x8000u)) << U(16u)));
+}`;
+
+/**
+ * Statements that compute expressions, and the name or literal that holds each of them.
+ *
+ * @param isInteger Arguments that are of type `I`.
+ */
 export function emit(
   expressions: readonly Expression[],
   argument: (index: number) => string,
+  isInteger: (index: number) => boolean = () => false,
 ): { statements: string; values: string[] } {
   const names = new Map<Expression, string>(), lines: string[] = [];
   for (const e of inOrder(expressions)) {
     if (e.kind === "constant") names.set(e, `T(${literal(e.value)})`);
-    else if (e.kind === "argument") names.set(e, argument(e.index));
-    else {
-      const [a, b, c] = e.operands.map((o) => names.get(o)!);
+    else if (e.kind === "argument") {
+      names.set(e, isInteger(e.index) ? `T(${argument(e.index)})` : argument(e.index));
+    } else {
+      const word = wordOf(e);
+      const [a, b, c] = word ? [argument(word.index)] : e.operands.map((o) => names.get(o)!);
       const name = `t${lines.length}`;
       lines.push(`let ${name} = ${templates[e.primitive](a, b, c)};`);
       names.set(e, name);

@@ -15,6 +15,7 @@ import {
   at,
   decode,
   isBoundOneWay,
+  isInteger,
   loopOnes,
   makePorts,
   read,
@@ -63,6 +64,7 @@ function lowerMap(loop: Loop<Storage>, target: WgslTarget): Kernel[] {
   const { statements, values } = emit(
     loop.results.map((r) => r.expression),
     (i) => `x${i}`,
+    (i) => isInteger(ports[i]),
   );
   const body = [
     "let c = group.x * u.across + lane % u.across;",

@@ -99,13 +99,13 @@ export function addressUniforms(ports: readonly Port[], axes: readonly Axis[], c
   return uniforms;
 }
 
-/** WGSL that reads a port at an index, as `T`. */
-export function read({ binding }: Port, index: string): string {
-  const value = loadElement(binding, index);
-  const isFloat = binding.storage.dtype === "f32";
-  if (binding.vector) return isFloat ? value : `T(${value})`;
-  // A vector is not made of one integer.
-  return isFloat ? `T(${value})` : `T(f32(${value}))`;
+/** Whether a port holds integers. */
+export const isInteger = ({ binding }: Port): boolean => binding.storage.dtype === "i32";
+
+/** WGSL that reads a port at an index, as `T`, or `I` for integers. */
+export function read(port: Port, index: string): string {
+  const value = loadElement(port.binding, index);
+  return port.binding.vector ? value : `${isInteger(port) ? "I" : "T"}(${value})`;
 }
 
 /** WGSL that stores a value of type `T`. */

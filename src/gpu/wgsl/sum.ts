@@ -15,6 +15,7 @@ import {
   at,
   decode,
   isBoundOneWay,
+  isInteger,
   loopOnes,
   makePorts,
   read,
@@ -104,8 +105,13 @@ export function lowerSum(loop: Loop<Storage>, target: WgslTarget): Kernel[] {
     const moving = [walk, ...rest].filter((a) => a.strides[k]);
     return [`a${k}`, ...moving.map((a) => `i${a.index} * u.s${k}_${a.index}`)].join(" + ");
   };
-  const { statements, values } = emit(loop.results.map((r) => r.expression), (i) => `x${i}`);
-  const finish = loop.finish && emit([loop.finish], (i) => i ? `x${i}` : "sum0");
+  const { statements, values } = emit(
+    loop.results.map((r) => r.expression),
+    (i) => `x${i}`,
+    (i) => isInteger(ports[i]),
+  );
+  const finish = loop.finish &&
+    emit([loop.finish], (i) => i ? `x${i}` : "sum0", (i) => i > 0 && isInteger(ports[i]));
   const load = (k: number) => `let x${k} = ${read(ports[k], operandAt(k))};`;
   const operands = loop.operands.map((_, k) => k), summand = loop.finish ? [0] : operands;
   const expressions = [

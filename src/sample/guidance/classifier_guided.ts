@@ -12,11 +12,11 @@ import { InputError } from "../../errors.ts";
 import { grad } from "../../gpu/grad.ts";
 import { mul } from "../../gpu/ops/map.ts";
 import { sum } from "../../gpu/ops/sum.ts";
-import { input } from "../../gpu/tensor.ts";
 import { classifierNetwork, classify, logSoftmax, oneHot } from "../../model/classifier.ts";
 import type { Model } from "../../model/model.ts";
 import type { ClassifierNetwork } from "../../model/network.ts";
-import { sourceOf, viewParameters } from "../../model/parameters.ts";
+import { parameterInputs, viewParameters } from "../../model/parameters.ts";
+import { weightsOf } from "../../model/weights.ts";
 import { addConditions, addScore } from "./score.ts";
 
 /** Settings of {@linkcode classifierGuided}. */
@@ -70,14 +70,14 @@ export function classifierGuided(
     }
     return {
       ...denoiser,
-      weights: { ...denoiser.weights, [name]: model.parameters },
+      weights: { ...denoiser.weights, ...weightsOf(model, name) },
       conditions: addConditions(denoiser, {
         ...(labels ? {} : { labels: { shape: [], dtype: "i32", below: classes } }),
         [condition]: { shape: [], dtype: "f32", default: scale },
       }),
       estimate(query) {
         const { x, level, conditions } = query;
-        const parameter = sourceOf(viewParameters(layout, input(name, [layout.size])));
+        const parameter = viewParameters(layout, parameterInputs(layout, name));
         const logits = classify(network, model.schedule, { parameter }, x, level);
         const chosen = mul(logSoftmax(logits), oneHot(conditions.labels, classes));
         const [gradient] = grad(sum(chosen), [x]);

@@ -17,7 +17,7 @@ import { constant, input, type Tensor } from "../../../src/gpu/tensor.ts";
 import { classify, logSoftmax } from "../../../src/model/classifier.ts";
 import { denoiserOf } from "../../../src/model/denoiser.ts";
 import { initializeModel } from "../../../src/model/model.ts";
-import { sourceOf, viewParameters } from "../../../src/model/parameters.ts";
+import { viewParameters } from "../../../src/model/parameters.ts";
 import { classifierGuided } from "../../../src/sample/guidance/classifier_guided.ts";
 import { guidedBy } from "../../../src/sample/guidance/guided_by.ts";
 import { Sampler } from "../../../src/sample/sampler.ts";
@@ -65,7 +65,7 @@ function estimate(
 /** log p of each class of both images. */
 function logProbabilities(x: Float64Array<ArrayBuffer>): number[] {
   const flat = input("classifier", [network.layout.size]);
-  const parameter = sourceOf(viewParameters(network.layout, flat));
+  const parameter = viewParameters(network.layout, [flat]);
   const [alpha, sigma] = [level.alpha, level.sigma].map((v) => constant([v], [1, 1, 1, 1]));
   const time = constant([level.time, level.time]), at = { time, alpha, sigma };
   const logits = classify(network, classifier.schedule, { parameter }, input("x", shape), at);

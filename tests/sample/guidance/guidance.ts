@@ -9,20 +9,21 @@ import type { Denoiser } from "../../../src/diffusion/denoiser.ts";
 import type { Device } from "../../../src/gpu/device.ts";
 import { makeGraph } from "../../../src/gpu/graph.ts";
 import { input } from "../../../src/gpu/tensor.ts";
-import type { Model } from "../../../src/model/model.ts";
+import type { LoadedModel, Model } from "../../../src/model/model.ts";
+import { writeWeights } from "../../../src/diffusion/weights.ts";
 import { conditionInputs, writeConditions } from "../../../src/sample/conditions.ts";
 import { sizeOf } from "../../../src/shape.ts";
 import { randomModel, tinyNetwork } from "../../networks.ts";
 import { Random } from "../../random.ts";
 
 /** Three classes, of which another one is none; images are not clipped, which would hide much. */
-export const classModel = (schedule: Record<string, unknown> = {}): Model => ({
+export const classModel = (schedule: Record<string, unknown> = {}): LoadedModel => ({
   ...randomModel(tinyNetwork({ num_class_embeds: 4 }), { clip_sample: false, ...schedule }),
   classes: ["cat", "dog", "bird"],
 });
 
 /** The same network with other weights. */
-export const weaker = (model: Model): Model => ({
+export const weaker = (model: LoadedModel): LoadedModel => ({
   ...model,
   parameters: model.parameters.map((x, i) => 0.8 * x + 0.02 * Math.sin(i)),
 });
@@ -63,7 +64,9 @@ export async function estimateOn(
   const weights = Object.keys(denoiser.weights);
   using program = await device.compile(makeGraph({ sample, epsilon }), { constant: weights });
   const { buffers } = program, level = denoiser.schedule.levelAt(TIME);
-  for (const name of weights) buffers[name]?.write(denoiser.weights[name]);
+  for (const name of weights) {
+    if (buffers[name]) writeWeights(denoiser.weights[name], buffers[name]);
+  }
   buffers.x.write(noisy().subarray(0, sizeOf(shape)));
   buffers.time.write(new Array(BATCH).fill(level.time));
   for (const name of ["alpha", "sigma"] as const) buffers[name]?.write([level[name]]);

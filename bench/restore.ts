@@ -3,7 +3,7 @@
  * Restoration of test digits by the model of MNIST that comes with the package: how near the pictures
  * are, whether a classifier sees the digit that it was, and whether the result agrees with the input:
  *
- *     deno task bench:restore [--task superres:4] [--method pigdm|dps] [--count 256] [--steps 100]
+ *     deno task bench:restore [--task superres:4] [--method pigdm|dps] [--count 256] [--steps 50]
  *       [--zeta 8] [--seed 0] [--device cpu] [--threads N] [--out FOLDER]
  *
  * Tasks are `superres:FACTOR`, `deblur:SIGMA` and `inpaint`, of the lower half.
@@ -19,7 +19,7 @@ import { type DeviceKind, openDevice } from "../src/gpu/open.ts";
 import { fetchModel } from "../src/model/pretrained.ts";
 import { operators } from "../src/sample/guidance/operators.ts";
 import type { RestorationMethod } from "../src/sample/guidance/restored.ts";
-import { measure, restore } from "../src/sample/restore.ts";
+import { measure, restorationSteps, restore } from "../src/sample/restore.ts";
 import { sizeOf } from "../src/shape.ts";
 import { benchCache, openJudge, pick } from "./judge.ts";
 
@@ -34,7 +34,9 @@ const operator = {
   deblur: () => operators.deblur(Number(setting)),
   inpaint: operators.inpaint,
 }[name]!();
-const count = Number(flags.count ?? 256), method = String(flags.method ?? "pigdm");
+const count = Number(flags.count ?? 256);
+const method = (flags.method ?? "pigdm") as RestorationMethod;
+const steps = Number(flags.steps ?? restorationSteps[method]);
 using device = await openDevice((flags.device ?? "cpu") as DeviceKind, {
   ...(flags.threads ? { threads: Number(flags.threads) } : {}),
 });
@@ -83,7 +85,7 @@ const { images, found, left } = await restore(
   operator,
   measurement,
   {
-    ...{ method: method as RestorationMethod, steps: Number(flags.steps ?? 100), batchSize: 32 },
+    ...{ method, steps, batchSize: 32 },
     ...(flags.zeta ? { zeta: Number(flags.zeta) } : {}),
     seed: Number(flags.seed ?? 0),
     conditions,
@@ -96,7 +98,7 @@ const rms = (values: readonly number[]) =>
   Math.sqrt(values.reduce((sum, r) => sum + r * r, 0) / count).toFixed(5);
 const share = (x: number) => `${(100 * x).toFixed(1)} %`;
 console.log(
-  `${task} by ${method}, ${flags.steps ?? 100} steps, ${count} test digits, ` +
+  `${task} by ${method}, ${steps} steps, ${count} test digits, ` +
     `${((performance.now() - began) / 1000).toFixed(0)} s:`,
 );
 console.log(

@@ -17,14 +17,14 @@ import type { Model } from "../model/model.ts";
 import { sameShape, sizeOf } from "../shape.ts";
 import { checkConditions, conditionInputs, type Given, writeConditions } from "./conditions.ts";
 import type { LinearOperator } from "./guidance/operators.ts";
-import { restored, type RestoredOptions } from "./guidance/restored.ts";
+import { type RestorationMethod, restored, type RestoredOptions } from "./guidance/restored.ts";
 import type { SampleOptions, Samples } from "./options.ts";
 import { Sampler } from "./sampler.ts";
 
 /** Settings of {@linkcode restore}. */
 export interface RestoreOptions
   extends RestoredOptions, Pick<SampleOptions, "seed" | "conditions" | "signal" | "onProgress"> {
-  /** Evaluations of the network and of its gradient. @default {100} */
+  /** Evaluations of the network and of its gradient; by default 50, and 100 of `dps`. */
   readonly steps?: number;
   /** Images that are computed together. @default {16} */
   readonly batchSize?: number;
@@ -45,6 +45,11 @@ export interface Restoration {
   readonly left: readonly number[];
 }
 
+/** Steps where nobody says how many. */
+export const restorationSteps: Readonly<Record<RestorationMethod, number>> = {
+  pigdm: 50,
+  dps: 100,
+};
 /** The noise that steps of DDIM add, as a share of that of ancestral sampling. */
 const ETA = 1;
 /** Farther than anything is. */
@@ -82,7 +87,8 @@ export async function restore(
   measurement: Samples,
   options: RestoreOptions = {},
 ): Promise<Restoration> {
-  const { steps = 100, batchSize = 16, precision = "f32", conditions, ...rest } = options;
+  const { method = "pigdm", zeta, conditions, ...rest } = options;
+  const { steps = restorationSteps[method], batchSize = 16, precision = "f32" } = options;
   const denoiser = "network" in model ? denoiserOf(model) : model, { itemShape } = denoiser;
   const { count, shape, data } = measurement, measured = operator.measured(itemShape);
   if (!sameShape(shape, measured) || data.length !== count * sizeOf(measured)) {
@@ -105,7 +111,7 @@ export async function restore(
   });
   signal?.throwIfAborted();
   const result = await project(device, denoiser, operator, images, { conditions: given });
-  const worst = Math.max(...result.found), { method, zeta } = options;
+  const worst = Math.max(...result.found);
   if (worst < HOPELESS) return result;
   throw new Error(
     `Cannot restore image ${result.found.indexOf(worst)}: what was found is ` +

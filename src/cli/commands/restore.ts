@@ -14,7 +14,13 @@ import type { RestorationMethod } from "../../sample/guidance/restored.ts";
 import type { Raster } from "../../data/raster.ts";
 import { pictureSize, type Samples } from "../../sample/options.ts";
 import { makePicture } from "../../sample/pixels.ts";
-import { measure, type Restoration, restore, type RestoreOptions } from "../../sample/restore.ts";
+import {
+  measure,
+  type Restoration,
+  restorationSteps,
+  restore,
+  type RestoreOptions,
+} from "../../sample/restore.ts";
 import type { Shape } from "../../shape.ts";
 import {
   checkDeviceFlags,
@@ -39,7 +45,6 @@ import { sampleFlags, shapeOf } from "./sample.ts";
 
 /** Pictures that are computed together at most: gradients take memory. */
 const MAX_BATCH = 32;
-const DEFAULT_STEPS = 100;
 
 /** What `restore` understands. */
 export const restoreFlags = {
@@ -65,7 +70,8 @@ export const restoreFlags = {
     kind: "integer",
     min: 1,
     max: 100_000,
-    help: `steps from noise to picture; default ${DEFAULT_STEPS}`,
+    help: `steps from noise to picture; default ${restorationSteps.pigdm}, of dps ` +
+      `${restorationSteps.dps}`,
   },
   model: sampleFlags.model,
   seed: sampleFlags.seed,
@@ -107,8 +113,9 @@ function readTask(text: string | undefined): Task {
 export async function restoreCommand(args: readonly string[]): Promise<number> {
   const { flags, rest: paths } = parseFlags(args, restoreFlags), task = readTask(flags.task);
   checkDeviceFlags(flags);
-  const { out = "restored.png", model: place = "mnist", method = "pigdm", seed = 0 } = flags;
-  const { steps = DEFAULT_STEPS } = flags, count = paths.length;
+  const { out = "restored.png", model: place = "mnist", seed = 0 } = flags;
+  const method = (flags.method ?? "pigdm") as RestorationMethod, count = paths.length;
+  const { steps = restorationSteps[method] } = flags;
   if (!count) throw new InputError("restore needs pictures: ddpm restore IN.png --task superres:4");
   if ((task.name === "inpaint") !== (flags.mask !== undefined)) {
     throw new InputError(
@@ -140,7 +147,7 @@ export async function restoreCommand(args: readonly string[]): Promise<number> {
     ? inputs.pictures
     : await measure(device, task.operator, inputs.pictures, conditions);
   const restoration = await restoreThatFits(device, model, task.operator, measurement, {
-    ...{ method: method as RestorationMethod, steps, seed, conditions, signal },
+    ...{ method, steps, seed, conditions, signal },
     ...(flags.zeta === undefined ? {} : { zeta: flags.zeta }),
     precision: (flags.precision ?? "f32") as Precision,
     batchSize: Math.ceil(count / Math.ceil(count / MAX_BATCH)),

@@ -14,6 +14,8 @@ Deno.test("call() folds what is obvious", () => {
   assertStrictEquals(e.neg(e.neg(x)), x);
   assertStrictEquals(e.add(2, 3), e.constant(5));
   assertStrictEquals(e.select(x, y, y), y);
+  assertStrictEquals(e.max(e.min(-3, 1), -1), e.constant(-1));
+  assertStrictEquals(e.min(e.max(-3, 1), 2), e.constant(1));
 });
 
 Deno.test("differentiate() applies product and chain rule", () => {

@@ -3,20 +3,12 @@ import { decode, GIF, Image } from "imagescript";
 import { readSafetensors, toFloat32, writeSafetensors } from "../../src/formats/safetensors.ts";
 import { serializeModel } from "../../src/model/model.ts";
 import { assertClose } from "../close.ts";
-import { classModel, Folder, tinyModelFile } from "./cli.ts";
+import { classModel, type Folder, makeClassModels } from "./cli.ts";
 import { makeFolder, train } from "./training.ts";
 
 const NAMES = ["cat", "dog", "seal, grey"];
 const run = ["--model", "m.safetensors", "--device", "cpu", "--steps", "2"];
 const sample = ["sample", ...run];
-
-async function makeModels(): Promise<Folder> {
-  const folder = await Folder.make();
-  await folder.write("m.safetensors", serializeModel(classModel(NAMES)));
-  await folder.write("all.safetensors", serializeModel(classModel(NAMES, false)));
-  await folder.write("plain.safetensors", tinyModelFile());
-  return folder;
-}
 
 /** Runs a command that makes `x.safetensors`; the images, what they are said to be, and was told. */
 async function make(folder: Folder, ...args: string[]) {
@@ -35,7 +27,7 @@ async function make(folder: Folder, ...args: string[]) {
 }
 
 Deno.test("classes are chosen by name or number, and take turns", async () => {
-  await using folder = await makeModels();
+  await using folder = await makeClassModels(NAMES);
   const turns = await make(folder, ...sample, "--class", "dog,cat", "--count", "4");
   assertEquals(turns.metadata.class, "dog,cat");
   for (const chosen of [["--class", "1, 0"], ["--label", "1,0"]]) {
@@ -55,7 +47,7 @@ Deno.test("classes are chosen by name or number, and take turns", async () => {
 });
 
 Deno.test("every class has a column, and every picture in a folder its own", async () => {
-  await using folder = await makeModels();
+  await using folder = await makeClassModels(NAMES);
   const grid = async () => {
     const image = await decode(await Deno.readFile(folder.at("samples.png")));
     assert(image instanceof Image);
@@ -78,7 +70,7 @@ Deno.test("every class has a column, and every picture in a folder its own", asy
 });
 
 Deno.test("without a class images are of none, or of classes that are drawn from the seed", async () => {
-  await using folder = await makeModels();
+  await using folder = await makeClassModels(NAMES);
   const none = await make(folder, ...sample, "--count", "2");
   assertMatch(none.stderr, /^class: none; --class chooses$/m);
   assertEquals(none.metadata.class, "none");
@@ -103,7 +95,7 @@ Deno.test("without a class images are of none, or of classes that are drawn from
 });
 
 Deno.test("a class that is none is refused with those that there are", async () => {
-  await using folder = await makeModels();
+  await using folder = await makeClassModels(NAMES);
   const cases: [string[], RegExp][] = [
     [["--class", "cta"], /no class cta: its classes are cat, dog, seal, grey and none; .* cat\?/],
     [["--class", "cat,giraffes"], /no class giraffes: .* and none$/m],
@@ -133,7 +125,7 @@ Deno.test("a class that is none is refused with those that there are", async () 
 });
 
 Deno.test("interpolate makes a way for each class, by seeds and by pictures", async () => {
-  await using folder = await makeModels();
+  await using folder = await makeClassModels(NAMES);
   const go = ["interpolate", ...run, "--count", "3"];
   const dog = await make(folder, ...go, "--seeds", "1,2", "--class", "dog");
   const both = await make(folder, ...go, "--seeds", "1,2", "--class", "cat,dog");
@@ -190,7 +182,7 @@ Deno.test("a network with room for more classes than the data have still knows n
 });
 
 Deno.test("info lists the classes of a model", async () => {
-  await using folder = await makeModels();
+  await using folder = await makeClassModels(NAMES);
   const { classes: _, ...unnamed } = classModel(NAMES, false);
   await folder.write("n.safetensors", serializeModel(unnamed));
   const of = async (name: string) => {

@@ -130,6 +130,15 @@ export function classModel(names: readonly string[], hasNone = true): LoadedMode
   return { ...model, schedule, parameters: model.parameters.map((x, i) => x + 0.1 * Math.sin(i)) };
 }
 
+/** A folder with models of classes: `m` knows none too, `all` does not, `plain` has no classes. */
+export async function makeClassModels(names: readonly string[]): Promise<Folder> {
+  const folder = await Folder.make();
+  await folder.write("m.safetensors", serializeModel(classModel(names)));
+  await folder.write("all.safetensors", serializeModel(classModel(names, false)));
+  await folder.write("plain.safetensors", tinyModelFile());
+  return folder;
+}
+
 /** The same as a file. */
 export const tinyModelFile = (channels = 1): Uint8Array<ArrayBuffer> =>
   serializeModel(tinyModel(channels));

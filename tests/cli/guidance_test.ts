@@ -8,20 +8,12 @@ import { guided } from "../../src/sample/guidance/guided.ts";
 import type { SampleOptions, SamplerOptions } from "../../src/sample/options.ts";
 import { Sampler } from "../../src/sample/sampler.ts";
 import { assertClose } from "../close.ts";
-import { classModel, Folder, tinyModel, tinyModelFile } from "./cli.ts";
+import { classModel, type Folder, makeClassModels, tinyModel, tinyModelFile } from "./cli.ts";
 import { makeFolder, train } from "./training.ts";
 
 const NAMES = ["cat", "dog", "bird"], NONE = 3;
 const sample = ["sample", "--model", "m.safetensors", "--device", "cpu", "--steps", "3"];
 const two = [...sample, "--class", "cat,dog", "--count", "2", "--seed", "4"];
-
-async function makeModels(): Promise<Folder> {
-  const folder = await Folder.make();
-  await folder.write("m.safetensors", serializeModel(classModel(NAMES)));
-  await folder.write("all.safetensors", serializeModel(classModel(NAMES, false)));
-  await folder.write("plain.safetensors", tinyModelFile());
-  return folder;
-}
 
 async function make(folder: Folder, ...args: string[]) {
   await folder.succeed(...args, "--out", "x.safetensors");
@@ -42,7 +34,7 @@ async function compute(
 }
 
 Deno.test("flags of guidance do what the library does, and are told", async () => {
-  await using folder = await makeModels();
+  await using folder = await makeClassModels(NAMES);
   const labels = [0, 1], model = classModel(NAMES);
   const plain = await make(folder, ...two), strong = await make(folder, ...two, "--guidance", "3");
   assertEquals(strong.facts.guidance, "3");
@@ -73,7 +65,7 @@ Deno.test("flags of guidance do what the library does, and are told", async () =
 });
 
 Deno.test("a weaker model guides with and without classes", async () => {
-  await using folder = await makeModels();
+  await using folder = await makeClassModels(NAMES);
   const model = tinyModel(), weak = { ...model, parameters: model.parameters.map((x) => 0.9 * x) };
   await folder.write("weak.safetensors", serializeModel(weak));
   const flags = ["--model", "plain.safetensors", "--count", "2", "--seed", "4"];
@@ -131,7 +123,7 @@ Deno.test("the average of the weights is taken out of a state of a training", as
 });
 
 Deno.test("guidance that cannot be is refused, with what would be right", async () => {
-  await using folder = await makeModels();
+  await using folder = await makeClassModels(NAMES);
   const plain = ["--model", "plain.safetensors"], all = ["--model", "all.safetensors"];
   const cases: [string[], RegExp][] = [
     [["--guidance", "2"], /--guidance leads towards a class: give a --class/],

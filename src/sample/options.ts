@@ -152,3 +152,11 @@ export function pictureSize(
   if (shape.length === 3) return { height, width, channels };
   throw new InputError(`Items of shape ${formatShape(shape)} are no pictures`);
 }
+
+/** @throws {InputError} If it is no integer from `least` on. */
+export function checkInteger(value: number, least: number, what: string): void {
+  if (Number.isSafeInteger(value) && value >= least) return;
+  throw new InputError(
+    `Cannot sample: ${what} is ${value}, but must be an integer from ${least} on`,
+  );
+}

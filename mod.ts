@@ -165,7 +165,7 @@ export {
   parseTraining,
   type TrainingConfig,
 } from "./src/train/config.ts";
-export type { Dataset } from "./src/data/dataset.ts";
+export type { Dataset, DatasetInfo } from "./src/data/dataset.ts";
 export type { LossWeighting, ObjectiveConfig, ObjectiveName } from "./src/train/objective.ts";
 export type { OptimizerConfig } from "./src/train/step.ts";
 export type { TimestepConfig, TimestepSampling } from "./src/train/timesteps.ts";

@@ -8,6 +8,22 @@ import { philox, seedWords, toInteger } from "../gpu/philox.ts";
 import type { Shape } from "../shape.ts";
 import type { Batches, BatchPlan } from "./batches.ts";
 
+/** What a set of items says of itself. */
+export interface DatasetInfo {
+  /** What it is called, in logs. */
+  readonly name: string;
+  /** Number of items. */
+  readonly count: number;
+  /** The class of each item, if there are classes, from 0. */
+  readonly labels?: ArrayLike<number>;
+  /** What the classes are called. */
+  readonly classes?: readonly string[];
+  /** Why there are no labels, where there seem to be some. */
+  readonly labelProblem?: string;
+  /** What each item is called, or shows. */
+  readonly names?: readonly string[];
+}
+
 /**
  * Items of one shape, by number: pictures mostly.
  *
@@ -24,21 +40,9 @@ import type { Batches, BatchPlan } from "./batches.ts";
  * console.log(ramps.count);
  * ```
  */
-export interface Dataset {
-  /** What it is called, in logs. */
-  readonly name: string;
-  /** Number of items. */
-  readonly count: number;
+export interface Dataset extends DatasetInfo {
   /** Shape of each: `[height, width, channels]` for pictures, 1 channel for grey, 3 for colour. */
   readonly shape: Shape;
-  /** The class of each image, if there are classes, from 0. */
-  readonly labels?: ArrayLike<number>;
-  /** What the classes are called. */
-  readonly classes?: readonly string[];
-  /** Why there are no labels, where there seem to be some. */
-  readonly labelProblem?: string;
-  /** What each image is called, or shows. */
-  readonly names?: readonly string[];
   /**
    * Writes item `index`, pictures in [-1, 1], channels last, to `out` from `offset` on, at
    * once or by the time that what it returns is fulfilled.

@@ -14,7 +14,7 @@
  * @module
  */
 
-export type { Dataset } from "./dataset.ts";
+export type { Dataset, DatasetInfo } from "./dataset.ts";
 export type { Batch, Batches, BatchPlan } from "./batches.ts";
 export { type ArrayLayout, arrayPictures, type Labels } from "./datasets/array.ts";
 export type { Bytes } from "../formats/bytes.ts";

@@ -7,24 +7,12 @@
 import { InputError } from "../errors.ts";
 import { philox, seedWords, toInteger } from "../gpu/philox.ts";
 import type { Batch, Batches, BatchPlan } from "./batches.ts";
-import type { Dataset } from "./dataset.ts";
+import type { Dataset, DatasetInfo } from "./dataset.ts";
 import type { ArrayLayout } from "./datasets/array.ts";
 import { fit, type Format, type Placement, type Raster, writeImage } from "./raster.ts";
 
 /** Pictures by number, each in a size of its own. */
-export interface Pictures {
-  /** What the set is called, in logs. */
-  readonly name: string;
-  /** Number of pictures. */
-  readonly count: number;
-  /** The class of each picture, if there are classes, from 0. */
-  readonly labels?: ArrayLike<number>;
-  /** What the classes are called. */
-  readonly classes?: readonly string[];
-  /** Why there are no labels, where there seem to be some. */
-  readonly labelProblem?: string;
-  /** What each picture is called, or shows. */
-  readonly names?: readonly string[];
+export interface Pictures extends DatasetInfo {
   /** Where pictures are of one size and in memory: all of them, for other threads to read. */
   readonly array?: PictureArray;
   /**
@@ -115,7 +103,7 @@ export function pictureDataset(pictures: Pictures, preparation: Preparation): Da
 
 /** What a data set says of itself. */
 export function describe(
-  { name, count, labels, classes, labelProblem, names }: Omit<Pictures, "picture" | "array">,
+  { name, count, labels, classes, labelProblem, names }: DatasetInfo,
   { height, width, channels }: Format,
 ): Omit<Dataset, "read"> {
   return {

@@ -27,7 +27,7 @@ import type { Shape } from "../shape.ts";
 import { embeddingMlp } from "./layers.ts";
 import { defineNetwork, type NetworkMaker, registerNetwork } from "./network.ts";
 import { sinusoidalEmbedding } from "./time_embedding.ts";
-import { conditionsOf, unet, unet2d } from "./unet.ts";
+import { unet, unet2d, unetConditions } from "./unet.ts";
 import { formatUNetConfig, parseUNetConfig, type UNetConfig, unetSchema } from "./unet_config.ts";
 
 /** The architecture of a network that enlarges pictures. */
@@ -85,7 +85,7 @@ function conditions({ unet, factor }: SuperResolutionConfig, item: Shape): Condi
     );
   }
   return {
-    ...conditionsOf(unet),
+    ...unetConditions(unet),
     low_resolution: { shape: [height / factor, width / factor, channels], dtype: "f32" },
     noise_level: { shape: [], dtype: "f32", none: 0 },
   };

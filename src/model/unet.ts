@@ -212,7 +212,7 @@ export function checkSize(
 }
 
 /** What a UNet is told of classes. */
-export function conditionsOf(
+export function unetConditions(
   { classEmbedType, numClassEmbeds, blockOutChannels }: UNetConfig,
 ): Conditions {
   switch (classEmbedType) {
@@ -239,7 +239,7 @@ export const unet2d: NetworkMaker<UNetConfig> = defineNetwork({
     multiple: 2 ** (config.blockOutChannels.length - 1),
     outChannels: config.outChannels,
     hasDropout: config.dropout > 0,
-    conditions: () => conditionsOf(config),
+    conditions: () => unetConditions(config),
     forward: (forward, inputs) => unet(config, forward, inputs),
   }),
 });

@@ -12,7 +12,7 @@ import { readFile, refuseStdin } from "../terminal/files.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED } from "../run/interruption.ts";
 import { openModel } from "../run/open_model.ts";
-import { checkFits, checkOutput, readPicture, writeImages } from "../media/picture_files.ts";
+import { checkDrawable, checkOutput, readPicture, writeImages } from "../media/picture_files.ts";
 import { print, printError, Progress } from "../terminal/progress.ts";
 import { classesOf, classFlags, planClasses } from "./class_flags.ts";
 import { sampleFlags, shapeOf } from "./sample.ts";
@@ -76,7 +76,7 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
     ...{ count: undefined, usual: 1, seed: 0 },
   });
   const { count: ways, columns } = classes, total = ways * count;
-  await checkFits(output, { count: total, shape }, columns);
+  await checkDrawable(output, { count: total, shape }, columns);
   const given: Samples[] | undefined = flags.images === undefined
     ? undefined
     : await Promise.all(ends.map(async (path) => readPicture(await readFile(path), path, shape)));

@@ -32,7 +32,7 @@ import { loadModel, writeOutput } from "../terminal/files.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED, Interruption } from "../run/interruption.ts";
 import {
-  checkFits,
+  checkDrawable,
   checkOutput,
   encodePng,
   fitPicture,
@@ -133,7 +133,7 @@ export async function restoreCommand(args: readonly string[]): Promise<number> {
   }
   const model = await loadModel(place), shape = shapeOf(model, place);
   checkModel(model, place, shape);
-  await checkFits(output, { count, shape });
+  await checkDrawable(output, { count, shape });
   task.operator.measured(shape);
 
   using progress = new Progress();

@@ -22,7 +22,7 @@ import {
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED } from "../run/interruption.ts";
 import { openModel } from "../run/open_model.ts";
-import { checkFits, checkOutput, writeImages } from "../media/picture_files.ts";
+import { checkDrawable, checkOutput, writeImages } from "../media/picture_files.ts";
 import { DEFAULT_NOISE_LEVEL, enlarge, enlargedShape, loadStages, splitModels } from "./cascade.ts";
 import { noiseLevelFlag } from "./upscaling.ts";
 import { debugProgram } from "../run/profile.ts";
@@ -129,7 +129,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     ...{ ...settings, kind: output.kind },
     ...(flags.steps === undefined ? {} : { steps: flags.steps }),
   });
-  await checkFits(output, { count, shape: enlargedShape(shape, factor) }, columns);
+  await checkDrawable(output, { count, shape: enlargedShape(shape, factor) }, columns);
   const guidance = await planGuidance(flags, { model, place, shape, classes, plan });
   const other = flags["other-class"];
   const others = other === undefined ? [] : readClasses("other-class", other, classes, place);

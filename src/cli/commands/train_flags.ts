@@ -10,7 +10,7 @@ import { HISTORY } from "../../train/step.ts";
 import { deviceFlags, precisionFlag } from "../terminal/device.ts";
 import type { Flag, Flags } from "../terminal/flags.ts";
 import { imageFlags } from "./image_options.ts";
-import { DEFAULT_STEPS, MAX_STEPS, presets } from "../run/run_config.ts";
+import { DEFAULT_TRAINING_STEPS, MAX_STEPS, presets } from "../run/run_config.ts";
 
 /** Default intervals in steps: of log lines and of checkpoints. */
 export const DEFAULTS = { logEvery: 50, saveEvery: 500 };
@@ -48,7 +48,7 @@ export const trainFlags = {
     kind: "integer",
     min: 1,
     max: MAX_STEPS,
-    default: DEFAULT_STEPS,
+    default: DEFAULT_TRAINING_STEPS,
     help: "training steps in total",
   },
   "batch-size": { kind: "integer", min: 1, max: 65536, default: 64, help: "images per step" },

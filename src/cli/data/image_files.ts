@@ -16,13 +16,14 @@ import {
   type Unpacked,
 } from "../../formats/archive.ts";
 import { extract } from "../../formats/zip.ts";
+import type { DatasetInfo } from "../../data/dataset.ts";
 import type { Pictures } from "../../data/pictures.ts";
 import type { Raster } from "../../data/raster.ts";
 import { decodeImage } from "./decode.ts";
 import { explain, FileBytes, isMangled, NOT_UTF8 } from "../terminal/files.ts";
 
 /** A set of image files, not yet decoded. */
-export interface ImageFiles extends Omit<Pictures, "picture" | "array"> {
+export interface ImageFiles extends DatasetInfo {
   /** Paths within the folder, or places in the archive, in the order of their names. */
   readonly files: readonly ImageFile[];
   readonly place: Place;
@@ -111,7 +112,7 @@ export type ClassSource = "none" | "folders";
  *
  * @throws {InputError} If it cannot be read, or has no images.
  */
-export async function listFolder(path: string, classes: ClassSource): Promise<ImageFiles> {
+export async function listImages(path: string, classes: ClassSource): Promise<ImageFiles> {
   const found: string[] = [], lost: Lost[] = [];
   let others = 0, linked = 0;
   /** `open` are the real paths of the folders that are being walked through, at each link. */

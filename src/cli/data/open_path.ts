@@ -24,7 +24,7 @@ import {
   type ClassSource,
   type ImageFiles,
   listArchive,
-  listFolder,
+  listImages,
   share,
 } from "./image_files.ts";
 
@@ -89,7 +89,7 @@ async function openFolder(
   if (isFlat) refusePickles(folder, names.map((name) => `${basename(resolve(folder))}/${name}`));
   if (names.includes("emoji.json")) return await readEmojiFolder(folder);
   progress.update(`looking through ${folder}`);
-  return await listFolder(folder, classes);
+  return await listImages(folder, classes);
 }
 
 /** An IDX file of images, and that of their labels if it is there. */

@@ -104,7 +104,7 @@ const MAX_BYTES = 2 ** 31;
  *
  * @throws {InputError} If they do not, or would end up among those of an earlier run.
  */
-export async function checkFits(
+export async function checkDrawable(
   { path, kind }: Output,
   images: Omit<Samples, "data">,
   columns?: number,

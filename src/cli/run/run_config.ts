@@ -32,7 +32,7 @@ import tiny from "./presets/tiny.json" with { type: "json" };
 /** The most training steps. */
 export const MAX_STEPS = 100_000_000;
 /** The default number of training steps. */
-export const DEFAULT_STEPS = 5000;
+export const DEFAULT_TRAINING_STEPS = 5000;
 
 /** The configuration of a training. */
 export interface RunConfig {
@@ -102,7 +102,7 @@ export async function readRunConfig(path: string): Promise<RunConfig> {
     throw new InputError(`Cannot resume: ${path} is incomplete`);
   }
   return {
-    ...{ data, steps: steps ?? DEFAULT_STEPS, images: parseImages(images ?? {}) },
+    ...{ data, steps: steps ?? DEFAULT_TRAINING_STEPS, images: parseImages(images ?? {}) },
     network: parseNetwork(network),
     ...{ scheduler: parseSchedule(scheduler), training: parseTraining(training) },
   };

@@ -21,7 +21,7 @@ import type { Dataset } from "../../data/dataset.ts";
 import { imageFields, parseImages } from "../commands/image_options.ts";
 import {
   architectureOf,
-  DEFAULT_STEPS,
+  DEFAULT_TRAINING_STEPS,
   describeDifference,
   formatRunConfig,
   presets,
@@ -97,7 +97,7 @@ export function assembleConfig(
   checkObjective(training, scheduler, network);
   return {
     data: place,
-    steps: flags.steps ?? given.steps ?? DEFAULT_STEPS,
+    steps: flags.steps ?? given.steps ?? DEFAULT_TRAINING_STEPS,
     images: parseImages(given.images ?? {}),
     network: resizeNetwork(network, shape),
     scheduler,
@@ -124,7 +124,7 @@ const assembleTraining = (given: RunFields, flags: TrainFlags): TrainingConfig =
   parseTraining({
     ...(given.network ? {} : defaultOf(given, flags).training),
     ...given.training,
-    ...trainingFlags(flags, flags.steps ?? given.steps ?? DEFAULT_STEPS),
+    ...trainingFlags(flags, flags.steps ?? given.steps ?? DEFAULT_TRAINING_STEPS),
   });
 
 /** How many classes the data have, for what needs them. */
@@ -151,7 +151,7 @@ export function planConfig(given: RunFields, flags: TrainFlags): RunFields {
   }
   return {
     ...(data === undefined ? {} : { data }),
-    steps: flags.steps ?? given.steps ?? DEFAULT_STEPS,
+    steps: flags.steps ?? given.steps ?? DEFAULT_TRAINING_STEPS,
     images: parseImages(given.images ?? {}),
     network,
     scheduler: formatSchedule(parseSchedule(given.scheduler ?? {})),

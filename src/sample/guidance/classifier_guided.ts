@@ -63,7 +63,7 @@ export function classifierGuided(
   const network = classifierNetwork(model), { layout, classes } = network;
   const schedule = new NoiseSchedule(model.schedule), condition = `${name}_scale`;
   return (denoiser) => {
-    checkFits(network, schedule, denoiser);
+    checkClassifier(network, schedule, denoiser);
     const { labels } = denoiser.conditions;
     if (denoiser.weights[name]) {
       throw new InputError(`Cannot guide twice by ${name}: give one of the wrappers another name`);
@@ -89,7 +89,7 @@ export function classifierGuided(
 }
 
 /** @throws {InputError} If the classifier cannot judge what the denoiser works on. */
-function checkFits(
+function checkClassifier(
   { itemShape, classes }: ClassifierNetwork,
   schedule: NoiseSchedule,
   { itemShape: item, schedule: other, conditions: { labels } }: Denoiser,

@@ -1,7 +1,7 @@
 // deno-lint-ignore-file no-console -- printing is what it does
 /**
- * What guidance costs: the time of a guided step beside that of the step without, on the network
- * `small` of the workloads, with classes:
+ * What guidance and inpainting cost: the time of such a step beside that of the step without, on the
+ * network `small` of the workloads, with classes:
  *
  *     deno task bench:guidance [--batch 16] [--device cpu] [--threads N] [--rounds 15]
  *
@@ -19,6 +19,7 @@ import { type DeviceKind, openDevice } from "../src/gpu/open.ts";
 import { initializeModel } from "../src/model/model.ts";
 import { denoiserOf } from "../src/model/denoiser.ts";
 import { parseNetwork } from "../src/model/network.ts";
+import { inpaint } from "../src/sample/editing/inpaint.ts";
 import { autoguided } from "../src/sample/guidance/autoguided.ts";
 import { guided } from "../src/sample/guidance/guided.ts";
 import { Sampler } from "../src/sample/sampler.ts";
@@ -44,6 +45,7 @@ const kinds: Record<string, readonly DenoiserWrapper[]> = {
   "guided in an interval": [guided({ scale: 2, interval: [0.3, 1.6] })],
   "outside of the interval": [guided({ scale: 2, interval: [1e8, Infinity] })],
   "autoguided": [autoguided(weak)],
+  "inpainted": [inpaint()],
 };
 using stack = new DisposableStack();
 const samplers: Record<string, Sampler> = {};

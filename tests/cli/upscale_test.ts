@@ -5,6 +5,7 @@ import { checkMemory } from "../../src/cli/commands/upscale.ts";
 import { enlarge } from "../../src/cli/commands/cascade.ts";
 import { writePng } from "../../src/cli/media/png_stream.ts";
 import { Progress } from "../../src/cli/terminal/progress.ts";
+import { toCamelCase } from "../../src/config.ts";
 import { InputError } from "../../src/errors.ts";
 import type { Raster } from "../../src/data/raster.ts";
 import { readSafetensors, toFloat32 } from "../../src/formats/safetensors.ts";
@@ -240,6 +241,59 @@ Deno.test("a cascade is what its models make one after the other", async () => {
   assertClose(reduced, base.values.map((x) => Math.max(-1, Math.min(1, x))), 1e-5);
 });
 
+Deno.test("a cascade that is interrupted keeps the images that went through all its models", async () => {
+  using device = await openCpuAs(1, {});
+  const pictures = { count: 3, shape: [4, 4, 1], data: new Float32Array(48).fill(0.5) };
+  const options = { steps: 10, seed: 0, noiseLevel: 0.1, batchSize: 1 };
+  const run = async (models: number, end = Infinity) => {
+    const abort = new AbortController();
+    using progress = new Progress();
+    progress.update = (text) => {
+      if (Number(/^step (\d+) of 30/.exec(text)?.[1] ?? 0) > end) abort.abort();
+    };
+    const stages = Array.from({ length: models }, () => ({ place: "m", model: upscaler(1) }));
+    return await enlarge(device, pictures, stages, progress, { ...options, signal: abort.signal });
+  };
+  const whole = await run(1);
+  assertEquals([whole.images.count, whole.isStopped], [3, false]);
+  // The first picture is done by then, and the second one begun.
+  const { images, isStopped } = await run(1, 10);
+  assertEquals([images.count, isStopped], [1, true]);
+  assertEquals(images.data, whole.images.data.slice(0, images.data.length));
+  const between = await run(2, 10);
+  assertEquals([between.images.count, between.isStopped], [0, true], "that is no result");
+});
+
+Deno.test("a cascade of models with dynamic thresholding is what they make one after the other", async () => {
+  await using folder = await makeFolder();
+  const thresholding = { thresholding: true, dynamic_thresholding_ratio: 0.9, sample_max_value: 2 };
+  const models = [tinyModel(), upscaler(1), upscaler(1)].map((model) => ({
+    ...model,
+    schedule: { ...model.schedule, ...toCamelCase(thresholding) },
+  }));
+  for (const [i, model] of models.entries()) {
+    await folder.write(`t${i}.safetensors`, serializeModel(model));
+  }
+  const flags = ["--steps", "3", "--count", "2", "--seed", "5", "--out", "x.safetensors"];
+  const [base, ...others] = models;
+  for (const name of ["cpu", "gpu"] as const) {
+    await folder.succeed(
+      ...["sample", "--device", name, ...flags, "--noise-level", "0.2"],
+      ...["--model", "t0.safetensors,t1.safetensors,t2.safetensors"],
+    );
+    const { shape, values } = await readImages(folder.at("x.safetensors"));
+    assertEquals(shape, [2, 1, 32, 32]);
+    using device = await openCpuAs(2, {});
+    using sampler = await Sampler.create(device, base, { steps: 3, batchSize: 2 });
+    let pictures = await sampler.sample({ count: 2, seed: 5 });
+    for (const model of others) {
+      using upscaler = await Upscaler.create(device, model, { steps: 3, batchSize: 2 });
+      pictures = await upscaler.upscale({ pictures, seed: 5, noiseLevel: 0.2 });
+    }
+    assertClose(values, pictures.data, 1e-3);
+  }
+});
+
 Deno.test("each model of a cascade is gone from the device before the next one comes", async () => {
   using device = await openCpuAs(1, {});
   let alive = 0;
@@ -268,7 +322,8 @@ Deno.test("each model of a cascade is gone from the device before the next one c
   using progress = new Progress();
   const pictures = { count: 1, shape: [4, 4, 1], data: new Float32Array(16) };
   const stages = [{ place: "a", model: upscaler(1) }, { place: "b", model: upscaler(1) }];
-  const options = { steps: 1, seed: 0, noiseLevel: 0, batchSize: 1 };
+  const { signal } = new AbortController();
+  const options = { steps: 1, seed: 0, noiseLevel: 0, batchSize: 1, signal };
   const { images } = await enlarge(device, pictures, stages, progress, options);
   assertEquals([images.shape, stages.length], [[16, 16, 1], 0]);
   assertEquals([before, alive], [[0, 0], 0]);

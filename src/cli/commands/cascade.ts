@@ -16,7 +16,6 @@ import { defaultMethod, methods } from "../../sample/solvers/mod.ts";
 import { makeUpdateTable } from "../../sample/timesteps.ts";
 import { factorOf } from "../../sample/upscaler.ts";
 import type { Shape } from "../../shape.ts";
-import { Interruption } from "../run/interruption.ts";
 import { kindOf, loadModel } from "../terminal/files.ts";
 import { formatLeft, type Progress } from "../terminal/progress.ts";
 import type { OutputKind } from "../media/picture_files.ts";
@@ -102,7 +101,7 @@ export async function loadStages(
 /** What a cascade makes of images. */
 export interface Enlarged {
   readonly images: Samples;
-  /** Whether the user ended it, so that some or all images are missing. */
+  /** Whether the signal ended it, so that some or all images are missing. */
   readonly isStopped: boolean;
 }
 
@@ -120,12 +119,11 @@ export async function enlarge(
   images: Samples,
   stages: Stage[],
   progress: Progress,
-  { seed, noiseLevel = DEFAULT_NOISE_LEVEL, labels, batchSize, ...options }:
+  { seed, noiseLevel = DEFAULT_NOISE_LEVEL, labels, batchSize, signal, ...options }:
     & Omit<CascadeOptions, "kind">
-    & { readonly seed: number; readonly batchSize: number },
+    & { readonly seed: number; readonly batchSize: number; readonly signal: AbortSignal },
 ): Promise<Enlarged> {
-  using interruption = new Interruption(progress, "writing what is done");
-  const { signal } = interruption, count = stages.length + 1;
+  const count = stages.length + 1;
   for (let number = 2; stages.length; number++) {
     const [{ model }] = stages.splice(0, 1);
     progress.prefix = `model ${number} of ${count}: `;

@@ -20,7 +20,7 @@ import {
   precisionFlag,
 } from "../terminal/device.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
-import { INTERRUPTED } from "../run/interruption.ts";
+import { INTERRUPTED, Interruption } from "../run/interruption.ts";
 import { openModel } from "../run/open_model.ts";
 import { checkDrawable, checkOutput, writeImages } from "../media/picture_files.ts";
 import { DEFAULT_NOISE_LEVEL, enlarge, enlargedShape, loadStages, splitModels } from "./cascade.ts";
@@ -186,13 +186,17 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   );
   programs.dispose();
   const first = { ...sampled, images: edit.finish(sampled.images) };
+  using interruption = new Interruption(progress, "writing what is done");
   const { images, isStopped } = stages.length && !first.isStopped
     ? await enlarge(device, first.images, stages, progress, {
-      ...{ ...settings, seed, batchSize, precision },
+      ...{ ...settings, seed, batchSize, precision, signal: interruption.signal },
       ...(flags.steps === undefined ? {} : { steps: flags.steps }),
     })
     : first;
-  if (!images.count || stages.length) return INTERRUPTED;
+  if (!images.count || stages.length) {
+    progress.say("nothing is written: no image is finished");
+    return INTERRUPTED;
+  }
   const written = await writeImages(output, images, first.frames, {
     ...{ model: place, seed, steps, sampler: method },
     ...describeOptions(readOptions(flags)),

@@ -106,6 +106,7 @@ export {
   type StoredTensor,
   writeSafetensors,
 } from "./src/formats/safetensors.ts";
+export { readTensorFile, readTorch, type TorchFile } from "./src/formats/torch.ts";
 export {
   type NoiseLevel,
   NoiseSchedule,

@@ -61,15 +61,21 @@ export {
   defineNetwork,
   type DenoisingNetwork,
   type DenoisingParts,
+  type FeatureNetwork,
+  type FeatureParts,
   type Fields,
   formatNetwork,
   type Forward,
+  type ItemFeatures,
+  type ItemParts,
   type ItemShape,
   type Network,
   type NetworkBase,
   type NetworkClass,
   type NetworkInputs,
   type NetworkMaker,
+  type NetworkParts,
+  type NoisyItemsNetwork,
   type NoisyItemsParts,
   parseNetwork,
   registerNetwork,
@@ -100,6 +106,7 @@ export {
   type StoredTensor,
   writeSafetensors,
 } from "./src/formats/safetensors.ts";
+export { readTensorFile, readTorch, type TorchFile } from "./src/formats/torch.ts";
 export {
   type NoiseLevel,
   NoiseSchedule,
@@ -178,6 +185,13 @@ export type {
   StateReader,
   TrainingState,
 } from "./src/train/state.ts";
+export {
+  type InceptionFeatures,
+  inceptionFeatures,
+  type InceptionOptions,
+  type InceptionPreprocessing,
+  type InceptionResult,
+} from "./src/evaluate/inception.ts";
 
 if (import.meta.main) {
   const { main } = await import("./src/cli.ts");

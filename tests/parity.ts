@@ -116,7 +116,8 @@ function byName(layout: ParameterLayout, flat: Float32Array<ArrayBuffer>) {
 const NOISE = 1e-6;
 
 async function compareUNet(device: Device, folder: string): Promise<Comparison[]> {
-  const network = parseNetwork(await readJson(join(folder, "config.json")));
+  const fields = await readJson(join(folder, "config.json"));
+  const network = denoisingNetwork({ network: parseNetwork(fields) });
   const io = await readTensors(join(folder, "io.safetensors"));
   const golden = await readTensors(join(folder, "grads.safetensors"));
   const weights = await readTensors(join(folder, "diffusion_pytorch_model.safetensors"));

@@ -172,3 +172,31 @@ export function makeBmp(width: number, height: number, rgb: readonly number[]) {
   }
   return bytes;
 }
+
+/** A file of CIFAR for Python as Python 2 pickled it: an array of bytes, and lists of numbers or text. */
+export function makeBatch(
+  pixels: Uint8Array,
+  lists: Record<string, readonly (number | string)[]>,
+): Uint8Array<ArrayBuffer> {
+  const size = new Uint8Array(4), count = new Uint8Array(4);
+  new DataView(size.buffer).setUint32(0, pixels.length, true);
+  new DataView(count.buffer).setUint32(0, pixels.length / 3072, true);
+  const text = (text: string) => `U${String.fromCharCode(text.length)}${text}`;
+  const parts: (string | Uint8Array)[] = [
+    `\x80\x02}(${text("data")}cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n`,
+    `(K\x00tU\x01btR(K\x01(J`,
+    count,
+    "M\x00\x0ctcnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tbI00\nT",
+    size,
+    pixels,
+    "tb",
+    ...Object.entries(lists).map(([name, list]) => {
+      const items = list.map((x) => typeof x === "string" ? text(x) : `K${String.fromCharCode(x)}`);
+      return `${text(name)}](${items.join("")}e`;
+    }),
+    "u.",
+  ];
+  return Uint8Array.from(
+    parts.flatMap((p) => typeof p === "string" ? [...p].map((c) => c.charCodeAt(0)) : [...p]),
+  );
+}

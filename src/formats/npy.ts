@@ -36,8 +36,8 @@ const MAGIC = "\x93NUMPY";
 
 type Get<T> = (view: DataView<ArrayBuffer>, at: number, little: boolean) => T;
 
-/** Element types by their letter and size. */
-const types: Record<string, Get<number>> = {
+/** Element types by their letter and size: how numbers are read. */
+export const numpyTypes: Record<string, Get<number>> = {
   b1: (view, at) => view.getUint8(at),
   u1: (view, at) => view.getUint8(at),
   i1: (view, at) => view.getInt8(at),
@@ -80,7 +80,7 @@ const MAX_RANK = 64;
 export function readNpy(bytes: Bytes, what: string, name = "images"): StoredArray {
   const bad = (why: string) => new InputError(`Cannot read ${what} as npy: ${why}`);
   const { type, little, isFortran, shape, offset } = readHeader(bytes, bad);
-  const get = Object.hasOwn(types, type) ? types[type] : undefined;
+  const get = Object.hasOwn(numpyTypes, type) ? numpyTypes[type] : undefined;
   const getText = /^[US][1-9]\d*$/.test(type) ? textTypes[type[0]](sizeOfType(type)) : undefined;
   const unread = { name, shape, isBytes: false, bytes, offset };
   if (!get && !getText) return withoutElements(unread, bad(explainType(type)));
@@ -129,7 +129,7 @@ function explainType(type: string): string {
   }
   if (type === "records") return "its elements are records; save each of their fields by itself";
   return `its elements are of type ${type.slice(0, 40)}, not one of ${
-    Object.keys(types).join(", ")
+    Object.keys(numpyTypes).join(", ")
   }`;
 }
 
@@ -172,7 +172,7 @@ function shortType(type: string): string {
 }
 
 /** Elements in the order in which the last index changes first, of those where the first one does. */
-function toRowMajor(
+export function toRowMajor(
   bytes: Uint8Array<ArrayBuffer>,
   shape: readonly number[],
   size: number,

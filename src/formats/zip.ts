@@ -137,6 +137,32 @@ function readEnd(bytes: Bytes, at: number): Directory | undefined {
   return { ...directory, isWhole: isLast && directory.from + directory.length === place };
 }
 
+/** Where the data of a file start, whose local header is at `offset`. */
+function dataStart(bytes: Bytes, offset: number, bad: (why: string) => InputError): number {
+  const header = bytes.read(offset, offset + 30), view = viewOf(header);
+  if (header.length < 30 || view.getUint32(0, true) !== LOCAL) throw bad("its header is damaged");
+  return offset + 30 + view.getUint16(26, true) + view.getUint16(28, true);
+}
+
+/**
+ * Where the bytes of a file are in a zip archive, for files that are stored as they are.
+ *
+ * @throws {InputError} If it is damaged, compressed or encrypted.
+ */
+export function storedAt(
+  bytes: Bytes,
+  { name, offset, size, packed }: ArchiveEntry,
+  what: string,
+): number {
+  const bad = (why: string) => new InputError(`Cannot read ${name} in ${what}: ${why}`);
+  if (!packed || packed.isEncrypted || packed.method !== STORED || packed.size !== size) {
+    throw bad("it is not stored as it is, but compressed or encrypted");
+  }
+  const from = dataStart(bytes, offset, bad);
+  if (from + size > bytes.length) throw bad("the archive ends before");
+  return from;
+}
+
 /**
  * A file of an archive.
  *
@@ -160,10 +186,7 @@ export async function extract(
     return file;
   }
   if (!packed) return read(offset, size);
-  const header = bytes.read(offset, offset + 30), view = viewOf(header);
-  if (header.length < 30 || view.getUint32(0, true) !== LOCAL) throw bad("its header is damaged");
-  const from = offset + 30 + view.getUint16(26, true) + view.getUint16(28, true);
-  const data = read(from, packed.size);
+  const from = dataStart(bytes, offset, bad), data = read(from, packed.size);
   if (packed.isEncrypted) throw bad("it is encrypted");
   if (packed.method !== STORED && packed.method !== DEFLATED) {
     throw bad(`it is packed by method ${packed.method}, not stored or deflated`);

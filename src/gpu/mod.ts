@@ -73,6 +73,7 @@ export {
   type RandomState,
   randomUniform,
 } from "./ops/random.ts";
+export { averagePoolSame, maxPool } from "./ops/pool.ts";
 export { averagePool, upsampleNearest } from "./ops/resample.ts";
 export { softmax } from "./ops/softmax.ts";
 export { mean, sum } from "./ops/sum.ts";

@@ -14,15 +14,16 @@ import { softmax } from "../gpu/ops/softmax.ts";
 import { sum } from "../gpu/ops/sum.ts";
 import { reshape, stopGradient } from "../gpu/ops/view.ts";
 import { constant, type Tensor } from "../gpu/tensor.ts";
-import type { Model } from "./model.ts";
-import type { ClassifierNetwork, Forward } from "./network.ts";
+import type { ClassifierNetwork, Forward, Network } from "./network.ts";
 
 /**
  * The network of a model that tells classes apart.
  *
  * @throws {InputError} If it is of another kind.
  */
-export function classifierNetwork({ network }: Pick<Model, "network">): ClassifierNetwork {
+export function classifierNetwork(
+  { network }: { readonly network: Network },
+): ClassifierNetwork {
   if (network.kind === "classifier") return network;
   throw new InputError(
     `The model is a ${network.kind}, a ${network.className}, which tells no classes apart; train ` +

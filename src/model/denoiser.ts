@@ -9,7 +9,7 @@ import { outputChannels } from "../diffusion/prediction.ts";
 import { NoiseSchedule } from "../diffusion/schedule.ts";
 import { InputError } from "../errors.ts";
 import type { Model } from "./model.ts";
-import { type DenoisingNetwork, itemOf } from "./network.ts";
+import { type DenoisingNetwork, itemOf, type Network } from "./network.ts";
 import { parameterInputs, viewParameters, type WeightDType } from "./parameters.ts";
 import { weightsOf } from "./weights.ts";
 
@@ -18,7 +18,9 @@ import { weightsOf } from "./weights.ts";
  *
  * @throws {InputError} If it is of another kind.
  */
-export function denoisingNetwork({ network }: Pick<Model, "network">): DenoisingNetwork {
+export function denoisingNetwork(
+  { network }: { readonly network: Network },
+): DenoisingNetwork {
   if (network.kind === "denoiser") return network;
   throw new InputError(`The model is a ${network.kind}, which makes nothing out of noise`);
 }

@@ -11,10 +11,17 @@ import { z } from "zod";
 import { parsePythonJson, parseWith } from "../config.ts";
 import { InputError } from "../errors.ts";
 import { formatShape, sameShape, sizeOf } from "../shape.ts";
-import { formatNetwork, type Network, parseNetwork } from "./network.ts";
+import {
+  formatNetwork,
+  type Network,
+  type NoisyItemsNetwork,
+  noisyItemsNetwork,
+  parseNetwork,
+} from "./network.ts";
 import "./unet.ts";
 import "./super_resolution.ts";
 import "./unet_classifier.ts";
+import "./inception.ts";
 import {
   fileShape,
   flatten,
@@ -43,7 +50,7 @@ import { formatSchedule, parseSchedule, type ScheduleConfig } from "../diffusion
 /** A network that was trained, or is about to be; its parameters in memory, or in a file. */
 export interface Model<P extends ParameterValues = ParameterValues> {
   /** The architecture, and where each parameter lies in `parameters`. */
-  readonly network: Network;
+  readonly network: NoisyItemsNetwork;
   /** The noise it is trained on, and how sampling walks it. */
   readonly schedule: ScheduleConfig;
   /** All parameters: flat, or to be read one by one. */
@@ -79,7 +86,7 @@ export function initializeModel(
   classes?: readonly string[],
 ): LoadedModel {
   return {
-    ...{ network, schedule: parseSchedule(schedule) },
+    ...{ network: noisyItemsNetwork(network), schedule: parseSchedule(schedule) },
     parameters: initializeParameters(network.layout, seed),
     ...(classes ? { classes } : {}),
     card: {},
@@ -151,7 +158,7 @@ export function readModel(file: Uint8Array<ArrayBuffer> | Bytes, what = "the mod
         "folder",
     );
   }
-  const parsed = parseNetwork(parseJson(network, `the network of ${what}`));
+  const parsed = noisyItemsNetwork(parseNetwork(parseJson(network, `the network of ${what}`)));
   const names = classes === undefined ? formerClasses(parsed, card) : parseWith(
     z.array(z.string()),
     parseJson(classes, `the classes of ${what}`),
@@ -167,7 +174,10 @@ export function readModel(file: Uint8Array<ArrayBuffer> | Bytes, what = "the mod
 }
 
 /** Numbers for names where version 0.1.0 trained with label dropout: the last class is "none". */
-function formerClasses(network: Network, { training }: Model["card"]): string[] | undefined {
+function formerClasses(
+  network: NoisyItemsNetwork,
+  { training }: Model["card"],
+): string[] | undefined {
   const isDropped = /"label_dropout":(?!0[,}])/.test(training ?? "");
   if (!isDropped || network.kind !== "denoiser") return undefined;
   const { labels } = network.conditions(network.itemShape.map((n) => n ?? 1));
@@ -197,7 +207,10 @@ export function assembleModel(
   { card = {}, classes }: Partial<Pick<Model, "card" | "classes">> = {},
 ): Model {
   const parameters = parametersFrom(network.layout, tensors, what);
-  return { network, schedule, parameters, card, ...(classes ? { classes } : {}) };
+  return {
+    ...{ network: noisyItemsNetwork(network), schedule, parameters, card },
+    ...(classes ? { classes } : {}),
+  };
 }
 
 /**

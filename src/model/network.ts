@@ -45,12 +45,16 @@ export interface NetworkInputs {
   readonly conditions: Readonly<Record<string, Tensor>>;
 }
 
-/** What all networks of noisy items have. */
-export interface NoisyItemsParts {
+/** What the classes of all networks say of items. */
+export interface ItemParts {
   /** The shape of the items that it was made for. */
   readonly itemShape: ItemShape;
   /** Sizes that `itemShape` leaves open are multiples of this. @default {1} */
   readonly multiple?: number;
+}
+
+/** What all networks of noisy items have. */
+export interface NoisyItemsParts extends ItemParts {
   /** What it is told of items of a shape, beside noise and timestep. */
   readonly conditions: (item: Shape) => Conditions;
   /**
@@ -85,6 +89,29 @@ export interface ClassifierParts extends NoisyItemsParts {
   readonly forward: (forward: Forward, inputs: NetworkInputs) => Tensor;
 }
 
+/** What a network sees in clean items. */
+export interface ItemFeatures {
+  /** What it tells items apart by, `[batch, width]`. */
+  readonly features: Tensor;
+  /** Logits of the classes that it was trained on, `[batch, classes]`. */
+  readonly logits: Tensor;
+}
+
+/** A network that is shown clean items, without noise and timestep. */
+export interface FeatureParts extends ItemParts {
+  /** What it does. */
+  readonly kind: "feature extractor";
+  /** How many features an item has. */
+  readonly width: number;
+  /** How many classes. */
+  readonly classes: number;
+  /** Features and logits of items `[batch, ...shape]` in [-1, 1]. */
+  readonly forward: (forward: Forward, items: Tensor) => ItemFeatures;
+}
+
+/** What there is of a kind of network. */
+export type NetworkParts = DenoisingParts | ClassifierParts | FeatureParts;
+
 /** What all networks have. */
 export interface NetworkBase {
   /** The name of its class, as in files. */
@@ -99,8 +126,12 @@ export interface NetworkBase {
 export type DenoisingNetwork = NetworkBase & DenoisingParts;
 /** A classifier's. */
 export type ClassifierNetwork = NetworkBase & ClassifierParts;
+/** One that sees features in clean items. */
+export type FeatureNetwork = NetworkBase & FeatureParts;
+/** A network of noisy items. */
+export type NoisyItemsNetwork = DenoisingNetwork | ClassifierNetwork;
 /** A network of any kind. */
-export type Network = DenoisingNetwork | ClassifierNetwork;
+export type Network = NoisyItemsNetwork | FeatureNetwork;
 
 /** A class of networks. */
 export interface NetworkClass<C = unknown> {
@@ -115,7 +146,7 @@ export interface NetworkClass<C = unknown> {
   /** The configuration as it is written. */
   readonly format: (config: C) => Fields;
   /** The network of a configuration. */
-  readonly build: (config: C) => DenoisingParts | ClassifierParts;
+  readonly build: (config: C) => NetworkParts;
   /** The fields that make the network one for items of this shape. */
   readonly resize: (item: Shape) => Fields;
 }
@@ -165,25 +196,30 @@ export function defineNetwork<C>(definition: NetworkClass<C>): NetworkMaker<C> {
     ...definition,
     create(config) {
       const parts = build(config);
-      const layout = collectParameters((parameter) => {
-        const { itemShape, multiple = 1 } = parts;
-        // A size that does not fit is for a forward pass to refuse.
-        const item = itemShape.map((size, i) =>
-          i === itemShape.length - 1 ? size! : size && size % multiple === 0 ? size : multiple
-        );
-        const conditions = Object.entries(parts.conditions(item)).map(([name, { shape, dtype }]) =>
-          [name, input(name, [1, ...shape], dtype)] as const
-        );
-        parts.forward({ parameter }, {
-          sample: input("sample", [1, ...item]),
-          timestep: input("timestep", [1]),
-          conditions: Object.fromEntries(conditions),
-        });
-      }, input);
+      const layout = collectParameters((parameter) => askOnce(parts, parameter), input);
       const { _class_name: _, ...fields } = format(config);
       return { ...parts, className, config: fields, layout };
     },
   };
+}
+
+/** A forward pass over one item, for the parameters that it asks for. */
+function askOnce(parts: NetworkParts, parameter: ParameterSource): void {
+  const { itemShape, multiple = 1 } = parts;
+  // A size that does not fit is for a forward pass to refuse.
+  const item = itemShape.map((size, i) =>
+    i === itemShape.length - 1 ? size! : size && size % multiple === 0 ? size : multiple
+  );
+  const sample = input("sample", [1, ...item]);
+  if (parts.kind === "feature extractor") {
+    parts.forward({ parameter }, sample);
+    return;
+  }
+  const conditions = Object.entries(parts.conditions(item)).map(([name, { shape, dtype }]) =>
+    [name, input(name, [1, ...shape], dtype)] as const
+  );
+  const timestep = input("timestep", [1]);
+  parts.forward({ parameter }, { sample, timestep, conditions: Object.fromEntries(conditions) });
 }
 
 /** Those that are known, by their class. */
@@ -238,6 +274,19 @@ export function parseNetwork(fields: unknown): Network {
   return maker.create(maker.parse(rest));
 }
 
+/**
+ * The network as one of noisy items, which models are made of.
+ *
+ * @throws {InputError} If it is of another kind.
+ */
+export function noisyItemsNetwork(network: Network): NoisyItemsNetwork {
+  if (network.kind !== "feature extractor") return network;
+  throw new InputError(
+    `Cannot make a model of a network of class ${network.className}: it is a ${network.kind}, which ` +
+      "knows nothing of noise",
+  );
+}
+
 /** The configuration of a network as it is written. */
 export const formatNetwork = ({ className, config }: Network): Record<string, unknown> => ({
   _class_name: className,
@@ -249,9 +298,10 @@ export const formatNetwork = ({ className, config }: Network): Record<string, un
  *
  * @throws {InputError} If it cannot be one for them.
  */
-export function resizeNetwork(network: Network, item: Shape): Network {
+export function resizeNetwork<N extends Network>(network: N, item: Shape): N {
   const fields = { ...network.config, ...makerOf(network.className).resize(item) };
-  return parseNetwork({ _class_name: network.className, ...fields });
+  // Networks of a class are of one kind.
+  return parseNetwork({ _class_name: network.className, ...fields }) as N;
 }
 
 /**

@@ -8,8 +8,21 @@ import type { WeightParts, WeightValues } from "../diffusion/weights.ts";
 import { InputError } from "../errors.ts";
 import { packHalves } from "../gpu/ops/widen.ts";
 import { encodeHalves } from "../formats/elements.ts";
-import type { Model } from "./model.ts";
-import { readParameter, type Shard, shardName, shardsOf, type WeightDType } from "./parameters.ts";
+import {
+  type ParameterLayout,
+  type ParameterValues,
+  readParameter,
+  type Shard,
+  shardName,
+  shardsOf,
+  type WeightDType,
+} from "./parameters.ts";
+
+/** Parameters and their places, as every model and network of any kind has them. */
+interface Weighted {
+  readonly network: { readonly layout: ParameterLayout };
+  readonly parameters: ParameterValues;
+}
 
 /**
  * The weights of a model by the names of {@linkcode parameterInputs}.
@@ -17,7 +30,7 @@ import { readParameter, type Shard, shardName, shardsOf, type WeightDType } from
  * @param name That of the first shard.
  */
 export function weightsOf(
-  model: Pick<Model, "network" | "parameters">,
+  model: Weighted,
   name = "parameters",
   weightDType: WeightDType = "f32",
 ): Record<string, WeightValues> {
@@ -34,7 +47,7 @@ export function weightsOf(
 
 /** The values of a shard, one parameter or packed family after the other. */
 function* partsOf(
-  { network: { layout }, parameters }: Pick<Model, "network" | "parameters">,
+  { network: { layout }, parameters }: Weighted,
   { dtype, families }: Shard,
   weightDType: WeightDType,
 ): ReturnType<WeightParts["parts"]> {

@@ -14,7 +14,7 @@ import type { Level } from "../diffusion/denoiser.ts";
 import { meanPerItem, perItem } from "../diffusion/items.ts";
 import { constant, type Tensor } from "../gpu/tensor.ts";
 import { boundTerms } from "../diffusion/vlb.ts";
-import type { DenoisingNetwork, Forward, Network } from "../model/network.ts";
+import type { DenoisingNetwork, Forward, NoisyItemsNetwork } from "../model/network.ts";
 import type { ParameterSource } from "../model/parameters.ts";
 import {
   addNoise,
@@ -83,7 +83,7 @@ export interface Batch {
 export function checkObjective(
   { objective }: ObjectiveConfig,
   schedule: ScheduleConfig,
-  network: Network,
+  network: NoisyItemsNetwork,
 ): void {
   if ((network.kind === "classifier") !== (objective === "classifier")) {
     throw new InputError(

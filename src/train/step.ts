@@ -16,7 +16,7 @@ import { sum } from "../gpu/ops/sum.ts";
 import { reshape, slice } from "../gpu/ops/view.ts";
 import { sizeOf } from "../shape.ts";
 import { constant, input, type Tensor } from "../gpu/tensor.ts";
-import type { Forward, Network } from "../model/network.ts";
+import type { Forward, NoisyItemsNetwork } from "../model/network.ts";
 import {
   parameterInputs,
   type ParameterLayout,
@@ -72,7 +72,7 @@ export const RANGES = 4;
  * What is known of the losses of a batch: their mean; their sum and number by range; and of
  * classifiers, how many were right by range.
  */
-export const tallySize = ({ kind }: Pick<Network, "kind">): number =>
+export const tallySize = ({ kind }: Pick<NoisyItemsNetwork, "kind">): number =>
   1 + (kind === "classifier" ? 3 : 2) * RANGES;
 /**
  * Numbers a step in the history of a denoiser: the gradient's norm after the first of the tally; and
@@ -102,7 +102,7 @@ function decayMask({ specs }: ParameterLayout, { size, families }: Shard): Tenso
 
 /** Everything a training step is traced from. */
 export interface StepSpec {
-  readonly network: Network;
+  readonly network: NoisyItemsNetwork;
   readonly schedule: ScheduleConfig;
   /** What is minimised. */
   readonly objective: ObjectiveConfig;
@@ -278,7 +278,7 @@ export function gradientStep(spec: StepSpec, optimizer: OptimizerConfig): Graph 
 }
 
 /** What is left of a step when all gradients are there. */
-export function updateStep(network: Network, optimizer: OptimizerConfig): Graph {
+export function updateStep(network: NoisyItemsNetwork, optimizer: OptimizerConfig): Graph {
   const { layout } = network, gradients = parameterInputs(layout, "gradient");
   const tally = input("tally", [tallySize(network)]);
   const parameters = parameterInputs(layout), learnt = { gradients, tally, observed: [] };

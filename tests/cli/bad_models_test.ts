@@ -1,4 +1,5 @@
 import { assertMatch } from "@std/assert";
+import { torchArchive } from "../torch.ts";
 import { Folder, tinyModelFile } from "./cli.ts";
 
 /** What a header says of a tensor. */
@@ -119,7 +120,10 @@ Deno.test("a model that cannot be read is refused", async () => {
   await folder.refuse(["info", "weights.safetensors/x"], /there is no such file or folder/);
   await folder.refuse(["info", "."], /it holds neither model\.safetensors nor diffusion_pytorch/);
   await folder.write("diffusion_pytorch_model.bin", "anything");
-  await folder.refuse(["info", "."], /its weights are a pickle/);
+  await folder.write("config.json", "{}");
+  await folder.refuse(["info", "."], /diffusion_pytorch_model\.bin as safetensors: /);
+  await folder.write("diffusion_pytorch_model.bin", torchArchive("cos\nsystem\n(S'ls'\ntR."));
+  await folder.refuse(["info", "."], /as a pickle: it calls os\.system, which is not run/);
 });
 
 Deno.test("a model without colours can only be written as numbers", async () => {

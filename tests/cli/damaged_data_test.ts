@@ -16,7 +16,7 @@ import { gunzip } from "../../src/formats/gzip.ts";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
 import { openBatches } from "../../src/data/batches.ts";
 import { mutate } from "../mutate.ts";
-import { gzip, makeBmp, makeNpy, makeTar, makeZip, pictureFile } from "../pictures.ts";
+import { gzip, makeBatch, makeBmp, makeNpy, makeTar, makeZip, pictureFile } from "../pictures.ts";
 import { Random } from "../random.ts";
 import { encodeIdx, Folder, imagesFile, labelsFile } from "./cli.ts";
 
@@ -34,6 +34,14 @@ const records = new Uint8Array(2 * 3073).map((_, i) => i % 3073 ? i : 5);
 const cifar = Object.fromEntries(
   [1, 2, 3, 4, 5].map((i) => [`cifar-10-batches-bin/data_batch_${i}.bin`, records]),
 );
+/** The same as pickles. */
+const pickled = Object.fromEntries([
+  ...["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"],
+  "batches.meta",
+].map((name) => [
+  `cifar-10-batches-py/${name}`,
+  makeBatch(new Uint8Array(3072), { labels: [5], label_names: ["a", "b"] }),
+]));
 const tensors = writeSafetensors([
   { name: "images", shape: [3, 4, 4], values: new Float32Array(48).map((_, i) => i / 48) },
   { name: "labels", shape: [3], values: new Int32Array([0, 1, 2]) },
@@ -67,6 +75,7 @@ const sets: [name: string, bytes: Uint8Array<ArrayBuffer>, beside?: Record<strin
     ["train-images-idx3-ubyte.gz", await gzip(encodeIdx([3, 8, 8], new Uint8Array(192)))],
     ["x.tar", makeTar(cifar)],
     ["x.tar.gz", await gzip(makeTar(cifar))],
+    ["python.tar", makeTar(pickled)],
     ["images.tar", await pictureFile("gnu.tar")],
     ["images.tar.gz", await pictureFile("pax.tar.gz")],
     ["images.zip", await pictureFile("images.zip")],

@@ -14,7 +14,16 @@ import { trainValidationSplit } from "../../src/train/step_inputs.ts";
 import { readSafetensors } from "../../src/formats/safetensors.ts";
 import { openBatches } from "../../src/data/batches.ts";
 import type { Dataset } from "../../src/data/dataset.ts";
-import { gzip, join, makeBmp, makeNpy, makeTar, makeZip, pictureFile } from "../pictures.ts";
+import {
+  gzip,
+  join,
+  makeBatch,
+  makeBmp,
+  makeNpy,
+  makeTar,
+  makeZip,
+  pictureFile,
+} from "../pictures.ts";
 import { encodeIdx, Folder, imagesFile, labelsFile, tinyUNet } from "./cli.ts";
 import { makeFolder, readLog, readState, train } from "./training.ts";
 
@@ -348,36 +357,93 @@ Deno.test("archives of arrays may hold other files, archives of images other arr
   assertEquals([data.count, data.shape[1]], [1, 9]);
 });
 
-Deno.test("pickles are explained, those of CIFAR with what to take", async () => {
+/** Two pictures of one color each, the second one's brighter than ASCII. */
+const twoPictures = Uint8Array.from(
+  { length: 2 * 3072 },
+  (_, i) => 10 * (1 + Math.floor(i / 1024)) + (i < 3072 ? 0 : 150),
+);
+
+Deno.test("CIFAR is read in the version for Python too, from folders and archives", async () => {
   await using folder = await Folder.make();
-  const pickle = new Uint8Array([0x80, 2, 0x7d, 0x71, 0]);
-  const ten = ["data_batch_1", "data_batch_2", "test_batch", "batches.meta", "readme.html"];
-  const pack = (top: string, names: string[]) =>
-    Object.fromEntries(names.map((name) => [`${top}/${name}`, pickle]));
-  await folder.write("ten.tar.gz", await gzip(makeTar(pack("cifar-10-batches-py", ten))));
-  await folder.write("ten.zip", makeZip(pack("cifar-10-batches-py", ten)));
-  await folder.write("hundred.tar", makeTar(pack("cifar-100-python", ["meta", "test", "train"])));
-  await folder.write("net.tar", makeTar(pack("imagenet32", ["train_data_batch_1", "val_data"])));
-  for (
-    const [top, names] of [["cifar-10-batches-py", ten], ["cifar-100-python", ["train"]]] as const
-  ) {
-    await Deno.mkdir(folder.at(top));
-    for (const name of names) await folder.write(`${top}/${name}`, pickle);
+  const files: Record<string, Uint8Array<ArrayBuffer>> = {};
+  for (const k of [1, 2, 3, 4, 5]) {
+    const lists = { labels: [k, 0], filenames: ["a.png", "b.png"] };
+    files[`cifar-10-batches-py/data_batch_${k}`] = makeBatch(twoPictures, lists);
   }
-  await folder.write("x.pkl", pickle);
+  const names = Array.from({ length: 100 }, (_, i) => `class ${i}`);
+  files["cifar-10-batches-py/batches.meta"] = makeBatch(new Uint8Array(), {
+    label_names: names.slice(0, 10),
+  });
+  const hundred = {
+    "cifar-100-python/meta": makeBatch(new Uint8Array(), { fine_label_names: names }),
+    "cifar-100-python/train": makeBatch(twoPictures, {
+      ...{ coarse_labels: [3, 4], fine_labels: [99, 7], filenames: ["a", "b"] },
+    }),
+  };
+  await folder.write("ten.tar.gz", await gzip(makeTar(files)));
+  await folder.write("hundred.zip", makeZip(hundred));
+  for (const [name, bytes] of Object.entries({ ...files, ...hundred })) {
+    await Deno.mkdir(folder.at(name.split("/")[0]), { recursive: true });
+    await folder.write(name, bytes);
+  }
+  for (const name of ["ten.tar.gz", "cifar-10-batches-py", "."]) {
+    const data = await open(folder.at(name)), out = new Float32Array(3072);
+    assertEquals([data.count, ...data.shape], [10, 32, 32, 3], name);
+    assertEquals(Array.from(data.labels!), [1, 0, 2, 0, 3, 0, 4, 0, 5, 0]);
+    assertEquals(data.classes, names.slice(0, 10));
+    await data.read(3, out, 0);
+    assertEquals(Array.from(out.subarray(0, 3), (x) => Math.round((x + 1) * 127.5)), [
+      190,
+      200,
+      210,
+    ]);
+  }
+  for (const name of ["hundred.zip", "cifar-100-python"]) {
+    const data = await open(folder.at(name));
+    assertEquals([data.count, Array.from(data.labels!)], [2, [99, 7]], name);
+    assertEquals(data.classes, names);
+  }
+});
+
+Deno.test("what is wrong with pickles of CIFAR is told, and that of other pickles", async () => {
+  await using folder = await Folder.make();
+  const good = makeBatch(twoPictures, { labels: [1, 2] });
+  const cut = good.slice(0, -1),
+    ten = (changed: Uint8Array<ArrayBuffer>) => {
+      const names = [1, 2, 3, 4, 5].map((i) => `cifar-10-batches-py/data_batch_${i}`);
+      const files = Object.fromEntries(names.map((name) => [name, good]));
+      return makeZip({
+        ...files,
+        "cifar-10-batches-py/batches.meta": good,
+        "cifar-10-batches-py/data_batch_3": changed,
+      });
+    };
+  const ascii = (text: string) => Uint8Array.from(text, (c) => c.charCodeAt(0));
+  await folder.write("cut.zip", ten(cut));
+  await folder.write("evil.zip", ten(ascii("cos\nsystem\n(S'ls'\ntR.")));
+  await folder.write("list.zip", ten(ascii("].")));
+  await folder.write("empty.zip", ten(ascii("}.")));
+  await folder.write("labels.zip", ten(makeBatch(twoPictures, { labels: [1] })));
+  await folder.write("odd.zip", ten(makeBatch(twoPictures, { labels: [1, "x"] })));
+  await folder.write("other.zip", ten(makeBatch(twoPictures, { labels: [1, 10] })));
+  await folder.write("net.tar", makeTar({ "imagenet32/train_data_batch_1": good }));
+  await Deno.mkdir(folder.at("part"));
+  await folder.write("part/data_batch_1", good);
+  await folder.write("x.pkl", good);
   const cases: [string, string][] = [
-    ["ten.tar.gz", "cifar-10-batches-py/data_batch_1 is pickled, which only Python reads"],
-    ["ten.zip", "take the binary version, cifar-10-binary.tar.gz, as --data cifar10 does, or save"],
-    ["hundred.tar", "take the binary version, cifar-100-binary.tar.gz, or save its images with"],
-    ["net.tar", "imagenet32/train_data_batch_1 is pickled"],
-    ["cifar-10-batches-py", "take the binary version, cifar-10-binary.tar.gz, as --data cifar10"],
-    ["cifar-100-python", "cifar-100-python/train is pickled"],
-    [".", "is pickled, which only Python reads and which could run any code; take the binary"],
-    ["cifar-10-batches-py/data_batch_2", "take the binary version, cifar-10-binary.tar.gz"],
-    ["cifar-100-python/train", "take the binary version, cifar-100-binary.tar.gz"],
+    ["cut.zip", "Cannot read data_batch_3 as a pickle: it ends too early"],
+    ["evil.zip", "it calls os.system, which is not run"],
+    ["list.zip", "Cannot use data_batch_3: it holds no dictionary"],
+    ["empty.zip", "Cannot use data_batch_3: it has no data of 3072 bytes an image"],
+    ["labels.zip", "Cannot use data_batch_3: it has no labels for 2 images"],
+    ["odd.zip", "Cannot use data_batch_3: image 1 has the label x"],
+    ["other.zip", "Cannot use cifar10: image 5 has the label 10"],
+    ["net.tar", "imagenet32/train_data_batch_1 is pickled; of pickles only all of CIFAR-10"],
+    ["part", "part/data_batch_1 is pickled; of pickles only all of CIFAR-10"],
+    ["part/data_batch_1", "part/data_batch_1 is pickled"],
     [
       "x.pkl",
-      "it is pickled, which only Python reads and which could run any code; save its arrays",
+      "it is pickled, which only weights and CIFAR may be; save its arrays with numpy.savez",
     ],
   ];
   for (const [name, why] of cases) {

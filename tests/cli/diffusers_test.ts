@@ -1,7 +1,8 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { writeSafetensors } from "../../src/formats/safetensors.ts";
+import { readSafetensors, writeSafetensors } from "../../src/formats/safetensors.ts";
 import { nameTensors } from "../../src/model/model.ts";
 import { formatNetwork } from "../../src/model/network.ts";
+import { makeTorch } from "../torch.ts";
 import { Folder, imagesFile, tinyModel } from "./cli.ts";
 
 /** What today's diffusers write into the configuration of a network beside what older ones did. */
@@ -180,4 +181,31 @@ Deno.test("a flow is learnt, sampled, continued and measured", async () => {
   );
   const { vlb, ode } = JSON.parse(measured);
   for (const { total } of [vlb, ode]) assert(Number.isFinite(total), measured.slice(0, 200));
+});
+
+Deno.test("weights in a file of PyTorch paint what those in safetensors do, by folder or by file", async () => {
+  await using folder = await Folder.make();
+  const { network, parameters } = tinyModel();
+  await writeNetwork(folder, "safe/unet");
+  await writeNetwork(folder, "torch/unet");
+  for (const name of ["safe", "torch"]) {
+    await writeScheduler(folder, `${name}/scheduler`, { num_train_timesteps: 10 });
+  }
+  const name = "torch/unet/diffusion_pytorch_model";
+  await Deno.remove(folder.at(`${name}.safetensors`));
+  await folder.write(`${name}.bin`, makeTorch(nameTensors(network.layout, parameters)));
+  const paint = async (model: string) => {
+    await folder.succeed("sample", "--model", model, ...sample);
+    const { tensors } = readSafetensors(await Deno.readFile(folder.at("x.safetensors")));
+    return tensors.values().map(({ bytes }) => bytes).toArray();
+  };
+  const expected = await paint("safe");
+  assert(expected[0].length >= 256);
+  assertEquals(await paint("torch"), expected);
+  assertEquals(await paint("safe/unet/diffusion_pytorch_model.safetensors"), expected);
+  assertEquals(await paint(`${name}.bin`), expected);
+  // Safetensors are preferred.
+  await folder.write(`${name}.bin`, "anything");
+  await writeNetwork(folder, "torch/unet");
+  assertEquals(await paint("torch"), expected);
 });

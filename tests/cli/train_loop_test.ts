@@ -13,7 +13,7 @@ import { RunFolder } from "../../src/cli/run/run_folder.ts";
 import { type Plan, runTraining } from "../../src/cli/run/train_loop.ts";
 import { type Device, DeviceError, LimitError } from "../../src/gpu/device.ts";
 import { WasmDevice } from "../../src/gpu/wasm/device.ts";
-import { parseNetwork } from "../../src/model/network.ts";
+import { noisyItemsNetwork, parseNetwork } from "../../src/model/network.ts";
 import type { ParameterLayout } from "../../src/model/parameters.ts";
 import { parseSchedule } from "../../src/diffusion/schedule.ts";
 import { parseTraining } from "../../src/train/config.ts";
@@ -54,7 +54,7 @@ async function trainOn(
 ): Promise<string> {
   const images = parseImages({});
   const sizes = { in_channels: 1, out_channels: 1, sample_size: 8 };
-  const network = parseNetwork({ ...tinyUNet, ...sizes });
+  const network = noisyItemsNetwork(parseNetwork({ ...tinyUNet, ...sizes }));
   using to = new RunFolder(folder.at(run));
   using progress = new Listener();
   const opened = await openTrainingData(folder.at("data"), images, progress);

@@ -4,7 +4,12 @@ import { openDevice } from "../../src/gpu/open.ts";
 import { conv2d, mul, same } from "../../src/gpu/mod.ts";
 import { type Dataset, idxDataset } from "../../src/data/mod.ts";
 import { initializeModel, parseModel, serializeModel } from "../../src/model/model.ts";
-import { defineNetwork, parseNetwork, registerNetwork } from "../../src/model/network.ts";
+import {
+  defineNetwork,
+  formatNetwork,
+  parseNetwork,
+  registerNetwork,
+} from "../../src/model/network.ts";
 import { measureBound } from "../../src/sample/likelihood.ts";
 import { makeGrid } from "../../src/sample/pixels.ts";
 import { Sampler } from "../../src/sample/sampler.ts";
@@ -100,6 +105,22 @@ Deno.test("items may have other ranks than pictures", async () => {
     const waves = { count: 1, shape: [16, 2], data: items.data.slice(0, 32) };
     assert(Number.isFinite((await measureBound(device, await trainer.model(), waves)).total));
   }
+});
+
+Deno.test("networks of features are of the registry, but no models, which know of noise", () => {
+  const network = parseNetwork({ _class_name: "InceptionV3", _diffusers_version: "0" });
+  assertEquals(formatNetwork(network), { _class_name: "InceptionV3" });
+  assertEquals([network.kind, ...network.itemShape], ["feature extractor", 299, 299, 3]);
+  assertThrows(
+    () => parseNetwork({ _class_name: "InceptionV3", channels: 3 }),
+    InputError,
+    "channels",
+  );
+  assertThrows(
+    () => initializeModel(network, {}, 0),
+    InputError,
+    "class InceptionV3: it is a feature extractor, which knows nothing of noise",
+  );
 });
 
 Deno.test("a file of a network that is not known says so", async () => {

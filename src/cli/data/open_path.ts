@@ -12,7 +12,7 @@ import { gunzip, isGzip } from "../../formats/gzip.ts";
 import { isTarHeader, readTar } from "../../formats/tar.ts";
 import { extract, readZip } from "../../formats/zip.ts";
 import { npyPictures, npzPictures, tensorPictures } from "../../data/datasets/array_files.ts";
-import { cifarPictures, cifarVersions, explainPickles } from "../../data/datasets/cifar.ts";
+import { explainPickles, findCifar, readCifar } from "../../data/datasets/cifar.ts";
 import { idxPictures, readIdx } from "../../data/datasets/idx.ts";
 import { IMAGE_NAME, imageKind } from "../../data/datasets/image.ts";
 import type { Pictures } from "../../data/pictures.ts";
@@ -58,12 +58,11 @@ async function openFolder(
   classes: ClassSource,
   progress: Progress,
 ): Promise<Pictures | ImageFiles> {
-  const names: string[] = [];
-  let isFlat = true;
+  const names: string[] = [], files = new Set<string>();
   try {
     for await (const { name, isDirectory } of Deno.readDir(folder)) {
       names.push(name);
-      isFlat &&= !isDirectory;
+      if (!isDirectory) files.add(name);
     }
   } catch (error) {
     throw new InputError(`Cannot read ${folder}: ${explain(error)}`);
@@ -76,17 +75,22 @@ async function openFolder(
     );
   }
   if (idx.length) return await openIdx(join(folder, plain ?? idx[0]), folder);
-  for (const version of cifarVersions) {
-    if (!names.includes(version.files[0])) continue;
+  const version = findCifar((name) => files.has(name));
+  if (version) {
     const read = (name: string) => readFile(join(folder, name));
-    const files = await Promise.all(version.files.map(read));
-    const meta = names.includes(version.classes) ? await read(version.classes) : undefined;
-    return cifarPictures(version.name, files, meta);
+    const parts = await Promise.all(version.files.map(read));
+    const meta = files.has(version.classes) ? await read(version.classes) : undefined;
+    return readCifar(version, parts, meta);
   }
   const inner = names.find((name) => /^cifar-(10-batches-bin|100-binary)$/.test(name)) ??
     names.find((name) => /^cifar-(10-batches-py|100-python)$/.test(name));
   if (inner) return await openFolder(join(folder, inner), classes, progress);
-  if (isFlat) refusePickles(folder, names.map((name) => `${basename(resolve(folder))}/${name}`));
+  if (files.size === names.length) {
+    refusePickles(
+      folder,
+      names.map((name) => `${basename(resolve(folder))}/${name}`),
+    );
+  }
   if (names.includes("emoji.json")) return await readEmojiFolder(folder);
   progress.update(`looking through ${folder}`);
   return await listImages(folder, classes);
@@ -157,8 +161,7 @@ function explainOther(start: Uint8Array): string {
   if (imageKind(start)) return "it is a single image; give the folder that holds the images";
   // Versions 2 to 5 of the protocol.
   if (start[0] === 0x80 && start[1] >= 2 && start[1] <= 5) {
-    return "it is pickled, which only Python reads and which could run any code; save its arrays " +
-      "with numpy.savez";
+    return "it is pickled, which only weights and CIFAR may be; save its arrays with numpy.savez";
   }
   return "it is no IDX, zip, tar, npy, npz or safetensors file, raw or gzipped";
 }
@@ -190,7 +193,7 @@ async function openArchive(
 ): Promise<Pictures | ImageFiles> {
   const archive = followLinks(entries), names = archive.files.map(({ name }) => name);
   const byName = new Map(archive.files.map((entry) => [basename(entry.name), entry]));
-  const version = cifarVersions.find(({ files }) => byName.has(files[0]));
+  const version = findCifar((name) => byName.has(name));
   if (!version) {
     refusePickles(path, names);
     const shared = bytes.isInMemory ? share(bytes.read(0, bytes.length)) : undefined;
@@ -199,8 +202,8 @@ async function openArchive(
   const missing = version.files.find((name) => !byName.has(name));
   if (missing) throw new InputError(`Cannot use ${version.name}: ${missing} is missing`);
   const read = (name: string) => extract(bytes, byName.get(name)!, path);
-  return cifarPictures(
-    version.name,
+  return readCifar(
+    version,
     await Promise.all(version.files.map(read)),
     byName.has(version.classes) ? await read(version.classes) : undefined,
   );

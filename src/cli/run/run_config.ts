@@ -7,7 +7,13 @@
 import { z } from "zod";
 import { parseWith, toSnakeCase } from "../../config.ts";
 import { InputError } from "../../errors.ts";
-import { type Fields, formatNetwork, type Network, parseNetwork } from "../../model/network.ts";
+import {
+  type Fields,
+  formatNetwork,
+  type NoisyItemsNetwork,
+  noisyItemsNetwork,
+  parseNetwork,
+} from "../../model/network.ts";
 import { foreignUNetFields, unetSchema } from "../../model/unet_config.ts";
 import { unetClassifierSchema } from "../../model/unet_classifier.ts";
 import { SUPER_RESOLUTION, superResolutionSchema } from "../../model/super_resolution.ts";
@@ -40,7 +46,7 @@ export interface RunConfig {
   /** The last step, which may be changed later. */
   readonly steps: number;
   readonly images: ImageOptions;
-  readonly network: Network;
+  readonly network: NoisyItemsNetwork;
   readonly scheduler: ScheduleConfig;
   readonly training: TrainingConfig;
 }
@@ -103,7 +109,7 @@ export async function readRunConfig(path: string): Promise<RunConfig> {
   }
   return {
     ...{ data, steps: steps ?? DEFAULT_TRAINING_STEPS, images: parseImages(images ?? {}) },
-    network: parseNetwork(network),
+    network: noisyItemsNetwork(parseNetwork(network)),
     ...{ scheduler: parseSchedule(scheduler), training: parseTraining(training) },
   };
 }
@@ -121,7 +127,7 @@ export function formatRunConfig(config: RunConfig): Required<RunFields> {
 }
 
 /** The fields of a network that must agree with those of a state. */
-export function architectureOf(network: Network): Fields {
+export function architectureOf(network: NoisyItemsNetwork): Fields {
   const { sample_size: _s, dropout: _d, ...rest } = formatNetwork(network);
   return rest;
 }

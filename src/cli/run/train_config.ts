@@ -6,7 +6,12 @@
 
 import { toSnakeCase } from "../../config.ts";
 import { InputError } from "../../errors.ts";
-import { type Fields, formatNetwork, parseNetwork } from "../../model/network.ts";
+import {
+  type Fields,
+  formatNetwork,
+  noisyItemsNetwork,
+  parseNetwork,
+} from "../../model/network.ts";
 import { resizeNetwork } from "../../model/network.ts";
 import { SUPER_RESOLUTION } from "../../model/super_resolution.ts";
 import { outputChannels } from "../../diffusion/prediction.ts";
@@ -77,7 +82,7 @@ export function assembleConfig(
       num_class_embeds: countClasses("--label-dropout", place, labels, labelProblem) + 1,
     }),
   };
-  const network = parseNetwork({ ...sizes, ...fields });
+  const network = noisyItemsNetwork(parseNetwork({ ...sizes, ...fields }));
   const [h = height, w = width, inChannels] = network.itemShape.map((n) => n ?? undefined);
   const predicted = network.kind === "denoiser" ? network.outChannels : outChannels;
   if (inChannels !== channels || predicted !== outChannels) {

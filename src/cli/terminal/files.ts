@@ -11,7 +11,7 @@ import { DeviceError } from "../../gpu/device.ts";
 import { parseNetwork } from "../../model/network.ts";
 import type { Bytes } from "../../formats/bytes.ts";
 import { assembleModel, type Model, readModel } from "../../model/model.ts";
-import { readSafetensors } from "../../formats/safetensors.ts";
+import { readTensorFile } from "../../formats/torch.ts";
 import { parseSchedule, type ScheduleConfig } from "../../diffusion/schedule.ts";
 import { fetchModel, type ShippedModel, shippedModels } from "../../model/pretrained.ts";
 import { printError } from "./progress.ts";
@@ -344,27 +344,29 @@ export async function loadModel(place: string): Promise<Model> {
         `this name (there is: ${shippedModels.join(", ")})`,
     );
   }
+  if (kind === "file" && weightFiles.includes(basename(place))) {
+    return await loadDiffusers(dirname(place));
+  }
   if (kind === "file") return readModel(new FileBytes(place), place);
   const own = join(place, "model.safetensors");
   if (await kindOf(own) === "file") return readModel(new FileBytes(own), own);
   return await loadDiffusers(place);
 }
 
+/** What files of weights are called in checkpoints of diffusers, those that are preferred first. */
+const weightFiles = ["diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"];
+
 /** A checkpoint of diffusers: all in one folder, or in folders `unet` and `scheduler`. */
 async function loadDiffusers(folder: string): Promise<Model> {
   const unet = await kindOf(join(folder, "unet")) === "folder" ? join(folder, "unet") : folder;
-  const weights = join(unet, "diffusion_pytorch_model.safetensors");
-  if (await kindOf(weights) !== "file") {
-    const pickled = await kindOf(weights.replace(/\.safetensors$/, ".bin")) === "file";
+  const there = await listFolder(unet), found = weightFiles.find((name) => there.includes(name));
+  if (!found) {
     throw new InputError(
-      pickled
-        ? `Cannot load ${folder}: its weights are a pickle, which can run arbitrary code; convert ` +
-          "them to safetensors"
-        : `Cannot load ${folder}: it holds neither model.safetensors nor ` +
-          "diffusion_pytorch_model.safetensors",
+      `Cannot load ${folder}: it holds neither model.safetensors nor ${weightFiles.join(" nor ")}`,
     );
   }
-  const { tensors } = readSafetensors(new FileBytes(weights), weights);
+  const weights = join(unet, found);
+  const { tensors } = await readTensorFile(new FileBytes(weights), weights);
   return assembleModel(
     parseNetwork(await readJson(join(unet, "config.json"))),
     await readSchedule(folder),

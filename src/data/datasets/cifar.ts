@@ -1,11 +1,14 @@
 /**
- * The binary version of CIFAR-10 and CIFAR-100: records of one or two labels and 32 × 32 pixels, all
- * reds first, then greens, then blues.
+ * CIFAR-10 and CIFAR-100: records of one or two labels and 32 × 32 pixels, all reds first, then greens,
+ * then blues; in the version for Python the same in pickles.
  *
  * @module
  */
 
 import { InputError } from "../../errors.ts";
+import { inMemory } from "../../formats/bytes.ts";
+import { readPickle } from "../../formats/pickle.ts";
+import { arrayFunctions, PickledArray } from "../../formats/pickled_arrays.ts";
 import type { Pictures } from "../pictures.ts";
 import { arrayPictures } from "./array.ts";
 
@@ -19,35 +22,108 @@ export interface CifarVersion {
   readonly classes: string;
   /** Labels before the pixels of each record; the last one is the class. */
   readonly labels: number;
+  /** Of the version for Python, whose files are pickles: what they call labels, and names of classes. */
+  readonly pickled?: { readonly labels: readonly string[]; readonly classes: string };
 }
+
+const batches = [1, 2, 3, 4, 5].map((i) => `data_batch_${i}`);
 
 /** What is published. */
 export const cifarVersions: readonly CifarVersion[] = [
   {
     name: "cifar10",
-    files: [1, 2, 3, 4, 5].map((i) => `data_batch_${i}.bin`),
+    files: batches.map((name) => `${name}.bin`),
     classes: "batches.meta.txt",
     labels: 1,
   },
   { name: "cifar100", files: ["train.bin"], classes: "fine_label_names.txt", labels: 2 },
+  {
+    ...{ name: "cifar10", files: batches, classes: "batches.meta", labels: 1 },
+    pickled: { labels: ["labels"], classes: "label_names" },
+  },
+  {
+    ...{ name: "cifar100", files: ["train"], classes: "meta", labels: 2 },
+    pickled: { labels: ["coarse_labels", "fine_labels"], classes: "fine_label_names" },
+  },
 ];
 
-/** Files of the version for Python, also that of ImageNet in 32 x 32, and their places. */
-const PICKLED =
-  /(^|\/)(((train_|val_)?data_batch_\d+|test_batch|batches\.meta)|cifar-100-python\/\w+)$/;
-
 /**
- * What to do about files of the version that is published for Python, if there are any: those are
- * pickles, programs in fact, which are not run here.
+ * The version of which there are files, by their names. The names of those for Python are common words,
+ * so that all of them must be there.
  */
+export const findCifar = (has: (name: string) => boolean): CifarVersion | undefined =>
+  cifarVersions.find(({ files, classes, pickled }) =>
+    pickled ? [...files, classes].every(has) : has(files[0])
+  );
+
+/** Other sets of the same authors and form: ImageNet in 32 × 32, and CIFAR's without its other files. */
+const PICKLED = /(^|\/)((train_|val_)?data_batch_\d+|test_batch|cifar-100-python\/\w+)$/;
+
+/** What to do about files of pickles that are no whole set, if there are any. */
 export function explainPickles(paths: readonly string[]): string | undefined {
   const found = paths.find((path) => PICKLED.test(path));
-  if (!found) return undefined;
-  const version = found.includes("cifar-100") ? "cifar-100" : "cifar-10";
-  return `${found} is pickled, which only Python reads and which could run any code; take the binary ` +
-    `version, ${version}-binary.tar.gz` +
-    (version === "cifar-10" ? ", as --data cifar10 does" : "") +
-    ", or save its images with numpy.savez";
+  return found &&
+    `${found} is pickled; of pickles only all of CIFAR-10 or CIFAR-100 are read, by the folder or ` +
+      "archive that they were published in; save other images with numpy.savez";
+}
+
+/** The records of a file that is a pickle. */
+function unpickleRecords(
+  { labels: keys }: NonNullable<CifarVersion["pickled"]>,
+  bytes: Uint8Array<ArrayBuffer>,
+  what: string,
+): Uint8Array<ArrayBuffer> {
+  const batch = unpickle(bytes, what), data = batch.get("data");
+  const bad = (why: string) => new InputError(`Cannot use ${what}: ${why}`);
+  if (!(data instanceof PickledArray) || data.type !== "u1" || data.shape[1] !== PIXELS) {
+    throw bad(`it has no data of ${PIXELS} bytes an image`);
+  }
+  const [count] = data.shape, pixels = data.bytes(), record = keys.length + PIXELS;
+  const records = new Uint8Array(count * record);
+  keys.forEach((key, head) => {
+    const labels: unknown = batch.get(key);
+    if (!Array.isArray(labels) || labels.length !== count) {
+      throw bad(`it has no ${key} for ${count} images`);
+    }
+    labels.forEach((label, i) => {
+      if (!Number.isInteger(label) || label < 0 || label > 255) {
+        throw bad(`image ${i} has the label ${label}`);
+      }
+      records[i * record + head] = label;
+    });
+  });
+  for (let i = 0; i < count; i++) {
+    records.set(pixels.subarray(i * PIXELS, (i + 1) * PIXELS), i * record + keys.length);
+  }
+  return records;
+}
+
+/** The dictionary in a file. */
+function unpickle(bytes: Uint8Array<ArrayBuffer>, what: string): Map<unknown, unknown> {
+  const { value } = readPickle(inMemory(bytes), what, { functions: arrayFunctions });
+  if (value instanceof Map) return value;
+  throw new InputError(`Cannot use ${what}: it holds no dictionary`);
+}
+
+/**
+ * Pictures and classes out of the files of a version, be they records or pickles.
+ *
+ * @throws {InputError} If a file is damaged, or no file of the version.
+ */
+export function readCifar(
+  version: CifarVersion,
+  files: readonly Uint8Array<ArrayBuffer>[],
+  classes?: Uint8Array<ArrayBuffer>,
+): Pictures {
+  const { name, pickled } = version;
+  if (!pickled) return cifarPictures(name, files, classes);
+  const names = classes && unpickle(classes, version.classes).get(pickled.classes);
+  const lines = Array.isArray(names) ? names.join("\n") : "";
+  return cifarPictures(
+    name,
+    files.map((file, i) => unpickleRecords(pickled, file, version.files[i])),
+    new TextEncoder().encode(lines),
+  );
 }
 
 const SIDE = 32, PIXELS = 3 * SIDE * SIDE;

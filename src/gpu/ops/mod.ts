@@ -12,6 +12,7 @@ import { gatherOps } from "./gather.ts";
 import { groupNormOps } from "./group_norm.ts";
 import { mapOps } from "./map.ts";
 import { matmulOps } from "./matmul.ts";
+import { poolOps } from "./pool.ts";
 import { quantileOps } from "./quantile.ts";
 import { randomOps } from "./random.ts";
 import { softmaxOps } from "./softmax.ts";
@@ -31,6 +32,7 @@ export const ops: readonly Op[] = [
   ...softmaxOps,
   ...attentionOps,
   ...gatherOps,
+  ...poolOps,
   ...quantileOps,
   ...randomOps,
 ];

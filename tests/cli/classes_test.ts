@@ -69,29 +69,41 @@ Deno.test("every class has a column, and every picture in a folder its own", asy
   }
 });
 
-Deno.test("without a class images are of none, or of classes that are drawn from the seed", async () => {
+Deno.test("without a class images are of classes that are drawn from the seed", async () => {
   await using folder = await makeClassModels(NAMES);
-  const none = await make(folder, ...sample, "--count", "2");
+  for (const model of ["m.safetensors", "all.safetensors"]) {
+    const drawing = [...sample, "--model", model];
+    const drawn = await make(folder, ...drawing, "--count", "8", "--seed", "1");
+    const names = drawn.metadata.class.split(/,(?! )/);
+    assertEquals([names.length, new Set(names).size], [8, 3]);
+    assertMatch(
+      drawn.stderr,
+      new RegExp(`^class: drawn by chance: ${names.join(", ")}; --class`, "m"),
+    );
+    const few = await make(folder, ...drawing, "--count", "3", "--seed", "1");
+    few.images.forEach((image, k) => assertClose(image, drawn.images[k], 1e-6));
+    const other = await make(folder, ...drawing, "--count", "8", "--seed", "2");
+    assertNotEquals(other.metadata.class, drawn.metadata.class);
+    const given = await make(
+      folder,
+      ...[...drawing, "--class", names[2], "--count", "3", "--seed", "1"],
+    );
+    assertClose(given.images[2], drawn.images[2], 1e-6, "which are the classes that are told");
+  }
+});
+
+Deno.test("what begins with an image is of none if nobody says of what", async () => {
+  await using folder = await makeClassModels(NAMES);
+  await folder.succeed(...sample, "--count", "1", "--out", "a.png");
+  const init = ["--init", "a.png", "--count", "2"];
+  const none = await make(folder, ...sample, ...init);
   assertMatch(none.stderr, /^class: none; --class chooses$/m);
-  assertEquals(none.metadata.class, "none");
-  const asked = await make(folder, ...sample, "--count", "2", "--class", "none");
+  assertEquals([none.metadata.class, none.metadata.guidance], ["none", undefined]);
+  const asked = await make(folder, ...sample, ...init, "--class", "none");
   assertEquals(asked.images, none.images);
   assert(!asked.stderr.includes("class:"));
-
-  const drawing = ["sample", ...run, "--model", "all.safetensors"];
-  const drawn = await make(folder, ...drawing, "--count", "8", "--seed", "1");
-  const names = drawn.metadata.class.split(/,(?! )/);
-  assertEquals([names.length, new Set(names).size], [8, 3]);
-  assertMatch(
-    drawn.stderr,
-    new RegExp(`^class: drawn by chance: ${names.join(", ")}; --class`, "m"),
-  );
-  const few = await make(folder, ...drawing, "--count", "3", "--seed", "1");
-  few.images.forEach((image, k) => assertClose(image, drawn.images[k], 1e-6));
-  const other = await make(folder, ...drawing, "--count", "8", "--seed", "2");
-  assertNotEquals(other.metadata.class, drawn.metadata.class);
-  const given = await make(folder, ...drawing, "--class", names[2], "--count", "3", "--seed", "1");
-  assertClose(given.images[2], drawn.images[2], 1e-6, "which are the classes that are told");
+  const all = await make(folder, ...sample, ...init, "--model", "all.safetensors");
+  assertMatch(all.stderr, /^class: drawn by chance: /m);
 });
 
 Deno.test("a class that is none is refused with those that there are", async () => {
@@ -155,8 +167,8 @@ Deno.test("a model that is trained with label dropout knows its classes and none
   assertEquals(facts["class none"], "yes");
   const flags = ["sample", "--model", "run", "--device", "cpu", "--steps", "2"];
   const { stderr, metadata } = await make(folder, ...flags);
-  assertMatch(stderr, /^class: none; /m);
-  assertEquals(metadata.class, "none");
+  assertMatch(stderr, /^class: drawn by chance: /m);
+  assertMatch(metadata.class, /^\d(,\d)+$/);
   assertEquals((await make(folder, ...flags, "--class", "9,3")).metadata.class, "9,3");
 
   // Version 0.1.0 wrote no names.

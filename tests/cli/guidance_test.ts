@@ -36,7 +36,11 @@ async function compute(
 Deno.test("flags of guidance do what the library does, and are told", async () => {
   await using folder = await makeClassModels(NAMES);
   const labels = [0, 1], model = classModel(NAMES);
-  const plain = await make(folder, ...two), strong = await make(folder, ...two, "--guidance", "3");
+  const plain = await make(folder, ...two, "--guidance", "1");
+  assertClose(plain.images, await compute(model, {}, { labels }), 1e-5);
+  const usual = await make(folder, ...two), strong = await make(folder, ...two, "--guidance", "3");
+  assertEquals(usual.facts.guidance, "1.5");
+  assertEquals((await make(folder, ...two, "--guidance", "1.5")).images, usual.images);
   assertEquals(strong.facts.guidance, "3");
   assertNotEquals(strong.images, plain.images);
   assertClose(
@@ -58,7 +62,6 @@ Deno.test("flags of guidance do what the library does, and are told", async () =
     [all.facts.guidance_interval, all.facts.guidance_rescale, all.facts.negative_class],
     ["0.1,0.6", "0.7", "bird,none"],
   );
-  assertEquals((await make(folder, ...two, "--guidance", "1")).images, plain.images);
   // Where there is no "none", another class may stand in for it.
   const other = ["--model", "all.safetensors", "--guidance", "2", "--negative-class", "2"];
   assertNotEquals((await make(folder, ...two, ...other)).images, plain.images);
@@ -124,9 +127,13 @@ Deno.test("the average of the weights is taken out of a state of a training", as
 
 Deno.test("guidance that cannot be is refused, with what would be right", async () => {
   await using folder = await makeClassModels(NAMES);
+  await folder.succeed(...sample, "--count", "1", "--out", "a/");
   const plain = ["--model", "plain.safetensors"], all = ["--model", "all.safetensors"];
   const cases: [string[], RegExp][] = [
-    [["--guidance", "2"], /--guidance leads towards a class: give a --class/],
+    [
+      ["--guidance", "2", "--init", "a/0000.png"],
+      /--guidance leads towards a class: give a --class/,
+    ],
     [["--guidance", "2", "--class", "none"], /towards a class: give a --class/],
     [["--guidance", "2", ...plain], /plain\.safetensors has none; --guide MODEL guides it by a/],
     [
@@ -134,9 +141,9 @@ Deno.test("guidance that cannot be is refused, with what would be right", async 
       /without --label-dropout; give a --negative-class/,
     ],
     [["--guidance", "-1"], /--guidance must be a number from 0 to 1000, not -1/],
-    [["--guidance-interval", "1,2"], /--guidance-interval is for --guidance SCALE/],
-    [["--guidance-rescale", "1"], /--guidance-rescale is for --guidance SCALE/],
-    [["--negative-class", "cat"], /--negative-class is for --guidance SCALE/],
+    [["--guidance-interval", "1,2", ...plain], /--guidance-interval is for --guidance SCALE/],
+    [["--guidance-rescale", "1", ...plain], /--guidance-rescale is for --guidance SCALE/],
+    [["--negative-class", "cat", ...all], /--negative-class is for --guidance SCALE/],
     [["--guidance", "2", "--class", "1", "--negative-class", "cow"], /no class cow: .* cat\?/],
     [
       ["--class", "1", "--guidance", "2", "--guidance-interval", "2,1"],

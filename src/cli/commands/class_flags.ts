@@ -25,7 +25,7 @@ export const classFlags = {
   class: {
     kind: "text",
     value: "NAME,...",
-    help: "classes, names or numbers, a column each; or all, or none",
+    help: "classes, names or numbers, a column each; or all, or none; by default drawn by chance",
   },
   label: { kind: "text", value: "NAME,...", help: "the same as --class" },
 } as const satisfies Record<string, Flag>;
@@ -120,19 +120,22 @@ export interface ClassPlan {
 
 /**
  * Plans the classes of images: those that were asked for in turns, so that image k of a seed does not
- * depend on the count. Without any, images are of none, or of classes that are drawn from the seed.
+ * depend on the count. Without any, they are drawn from the seed, or images are of none.
  *
  * @param usual How many images there are if nobody says: more where classes would be left out.
+ * @param prefersNone Whether images are rather of none, if the model knows that: a drawn class would
+ * contradict what they begin with.
  * @throws {InputError} If the model has no classes, or not these, or there are fewer images.
  */
 export function planClasses(
   flags: Flags<typeof classFlags>,
   classes: Classes | undefined,
   place: string,
-  { count, usual, seed }: {
+  { count, usual, seed, prefersNone }: {
     readonly count: number | undefined;
     readonly usual: number;
     readonly seed: number;
+    readonly prefersNone: boolean;
   },
 ): ClassPlan {
   if (flags.class !== undefined && flags.label !== undefined) {
@@ -145,19 +148,19 @@ export function planClasses(
   if (total < many) {
     throw new InputError(`--${flag} asks for ${many} classes: --count ${total} leaves some out`);
   }
-  const { names, none } = classes;
+  const { names, none } = classes, usualClass = prefersNone ? none : undefined;
   const labels = given
     ? Array.from({ length: total }, (_, k) => given[k % many])
-    : none === undefined
+    : usualClass === undefined
     ? drawClasses(total, seed, names.length)
-    : new Array<number>(total).fill(none);
+    : new Array<number>(total).fill(usualClass);
   const named = labels.map((label) => label === none ? "none" : names[label]);
   const shown = total > 16 ? [...named.slice(0, 16), "…"] : named;
   return {
     ...{ count: total, labels, names: named },
     ...(many > 1 && many <= MAX_COLUMNS ? { columns: many } : {}),
     ...(given ? {} : {
-      notice: none === undefined
+      notice: usualClass === undefined
         ? `drawn by chance: ${shown.join(", ")}; --class chooses`
         : "none; --class chooses",
     }),

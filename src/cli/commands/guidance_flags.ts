@@ -17,8 +17,10 @@ import { openModel } from "../run/open_model.ts";
 import type { Flag, Flags } from "../terminal/flags.ts";
 import { type Classes, type ClassPlan, readClasses } from "./class_flags.ts";
 
-/** The scale where only what is guided by is given. */
-const USUAL_SCALE = 2;
+/** The scale of guidance by a weaker model. */
+const GUIDE_SCALE = 2;
+/** That of guidance by classes, where the model has learnt it. */
+const CLASS_SCALE = 1.5;
 
 /** What commands that guide understand. */
 export const guidanceFlags = {
@@ -26,7 +28,8 @@ export const guidanceFlags = {
     kind: "number",
     min: 0,
     max: 1000,
-    help: "scale of guidance towards the class, 1 being none; of --guide too, whose default is 2",
+    help:
+      "scale of guidance towards the class, 1 being none; default 1.5 for models trained with --label-dropout, and 2 for --guide",
   },
   "guidance-interval": {
     kind: "text",
@@ -78,13 +81,16 @@ export async function planGuidance(
 ): Promise<GuidancePlan> {
   const { guide, "negative-class": negative, "guidance-interval": interval } = flags;
   const rescale = flags["guidance-rescale"];
-  if (flags.guidance === undefined && guide === undefined) {
+  // Guidance that nobody asked for leads away from "none" alone, and towards classes.
+  const isUsual = classes?.none !== undefined &&
+    plan.labels?.some((label) => label !== classes.none);
+  if (flags.guidance === undefined && guide === undefined && !isUsual) {
     const names = ["guidance-interval", "guidance-rescale", "negative-class"] as const;
     const idle = names.find((name) => flags[name] !== undefined);
     if (idle) throw new InputError(`--${idle} is for --guidance SCALE`);
     return { wrap: [], conditions: {}, facts: {} };
   }
-  const scale = flags.guidance ?? USUAL_SCALE;
+  const scale = flags.guidance ?? (guide === undefined ? CLASS_SCALE : GUIDE_SCALE);
   const options: GuidanceOptions = {
     scale,
     ...(interval === undefined ? {} : { interval: readInterval(interval) }),

@@ -73,7 +73,7 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
   const shape = shapeOf(model, place);
   // A way for each class.
   const classes = planClasses(flags, classesOf(model, shape), place, {
-    ...{ count: undefined, usual: 1, seed: 0 },
+    ...{ count: undefined, usual: 1, seed: 0, prefersNone: true },
   });
   const { count: ways, columns } = classes, total = ways * count;
   await checkDrawable(output, { count: total, shape }, columns);

@@ -122,7 +122,10 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const asked = flags.steps ?? edit.sampler.steps,
     judge = await planClassifier(flags, model, shape);
   const classes = classesOf(model, shape) ?? judge.classes;
-  const plan = planClasses(flags, classes, place, { count: flags.count, usual: USUAL_COUNT, seed });
+  const plan = planClasses(flags, classes, place, {
+    ...{ count: flags.count, usual: USUAL_COUNT, seed },
+    prefersNone: Object.keys(edit.provenance).length > 0,
+  });
   const { count, labels, names, columns } = plan;
   const settings = { ...readOptions(flags), method, labels, noiseLevel: flags["noise-level"] };
   const { stages, factor } = await loadStages(places, loaded, {

@@ -89,7 +89,7 @@ export async function upscaleCommand(args: readonly string[]): Promise<number> {
   const outputs = await outputsOf(paths, flags.out ?? "upscaled.png");
   const model = await loadModel(place), channels = channelsOf(model, place);
   const { labels, notice } = planClasses(flags, classesOf(model, tileOf(model, place)), place, {
-    ...{ count: paths.length, usual: paths.length, seed },
+    ...{ count: paths.length, usual: paths.length, seed, prefersNone: true },
   });
   const schedule = new NoiseSchedule(model.schedule);
   makeUpdateTable(methods[method], schedule, flags.steps, options);

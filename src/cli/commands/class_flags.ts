@@ -25,7 +25,7 @@ export const classFlags = {
   class: {
     kind: "text",
     value: "NAME,...",
-    help: "classes, names or numbers, a column each; or all, or none; by default drawn by chance",
+    help: "classes, names or numbers, a column each; or all, or none",
   },
   label: { kind: "text", value: "NAME,...", help: "the same as --class" },
 } as const satisfies Record<string, Flag>;

@@ -67,6 +67,7 @@ export const sampleFlags = {
     help: "random seed; image k of a seed does not depend on --count",
   },
   ...classFlags,
+  class: { ...classFlags.class, help: `${classFlags.class.help}; drawn by chance if not given` },
   ...guidanceFlags,
   ...classifierFlags,
   out: {

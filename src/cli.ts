@@ -1,6 +1,6 @@
 /**
  * The command line: `ddpm sample`, `ddpm interpolate`, `ddpm upscale`, `ddpm train`, `ddpm eval`,
- * `ddpm info`.
+ * `ddpm models`, `ddpm info`.
  *
  * @module
  */
@@ -12,6 +12,7 @@ import { interpolateCommand, interpolateFlags } from "./cli/commands/interpolate
 import { restoreCommand, restoreFlags } from "./cli/commands/restore.ts";
 import { infoCommand, infoFlags } from "./cli/commands/info.ts";
 import { type Commands, describeCommand, describeProgram } from "./cli/terminal/help.ts";
+import { modelsCommand, modelsFlags } from "./cli/commands/models.ts";
 import { print, printError, terminalWidth } from "./cli/terminal/progress.ts";
 import { sampleCommand, sampleFlags } from "./cli/commands/sample.ts";
 import { trainCommand } from "./cli/commands/train.ts";
@@ -72,6 +73,13 @@ export const commands: Commands = {
     flags: evalFlags,
     examples: { "eval --data mnist --count 256": "on the test images of MNIST" },
     run: evalCommand,
+  },
+  models: {
+    usage: "models [flags]",
+    help: "list the models that come with the package",
+    flags: modelsFlags,
+    examples: { "models": "their names, sizes and numbers" },
+    run: modelsCommand,
   },
   info: {
     usage: "info [MODEL] [flags]",

@@ -75,7 +75,8 @@ export interface GuidedByOptions {
  * import { fetchModel, guidedBy, openDevice, Sampler } from "@x/ddpm";
  * import { averagePool, constant, reshape, square, sub, sum } from "@x/ddpm/tensor";
  *
- * const small = Float32Array.from({ length: 49 }, (_, i) => i % 7 === 3 ? 0.5 : -1);
+ * const stroke = (i: number) => i % 7 === 3 && i > 7 && i < 42;
+ * const small = Float32Array.from({ length: 49 }, (_, i) => stroke(i) ? 0.5 : -1);
  * const agreeing = guidedBy((x0) => {
  *   const difference = square(sub(averagePool(averagePool(x0)), constant(small, [1, 7, 7, 1])));
  *   return reshape(sum(difference, [1, 2, 3]), [x0.shape[0]]);
@@ -83,7 +84,7 @@ export interface GuidedByOptions {
  * using device = await openDevice("cpu");
  * const settings = { steps: 10, batchSize: 1, wrap: [agreeing] };
  * using sampler = await Sampler.create(device, await fetchModel("mnist"), settings);
- * console.log((await sampler.sample({ seed: 1 })).count); // 1, a vertical stroke
+ * console.log((await sampler.sample({ seed: 1 })).count); // 1, a digit 1
  * ```
  */
 export function guidedBy(

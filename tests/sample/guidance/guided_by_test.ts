@@ -13,7 +13,7 @@ import {
   sum,
 } from "../../../src/gpu/mod.ts";
 import { fetchModel } from "../../../src/model/pretrained.ts";
-import { guidedBy, type GuidanceLoss } from "../../../src/sample/guidance/guided_by.ts";
+import { type GuidanceLoss, guidedBy } from "../../../src/sample/guidance/guided_by.ts";
 import { Sampler } from "../../../src/sample/sampler.ts";
 
 const COUNT = 4, PIXELS = 784;
@@ -59,7 +59,10 @@ Deno.test("digits are as symmetric as they are guided to be", async () => {
 });
 
 Deno.test("digits agree with a picture of low resolution that they are guided to", async () => {
-  const small = Float32Array.from({ length: 49 }, (_, i) => i % 7 === 3 && i > 7 && i < 42 ? 0.5 : -1);
+  const small = Float32Array.from(
+    { length: 49 },
+    (_, i) => i % 7 === 3 && i > 7 && i < 42 ? 0.5 : -1,
+  );
   const error = (digit: Float32Array) => {
     const reduced = new Float32Array(49);
     digit.forEach((x, i) => reduced[7 * Math.floor(i / 112) + Math.floor(i % 28 / 4)] += x / 16);

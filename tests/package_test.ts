@@ -60,10 +60,11 @@ const below: Record<string, readonly string[]> = {
   model: ["ground", "formats", "gpu", "diffusion"],
   sample: ["ground", "formats", "gpu", "data", "diffusion", "model"],
   train: ["ground", "formats", "gpu", "data", "diffusion", "model"],
-  cli: ["ground", "formats", "gpu", "data", "diffusion", "model", "sample", "train"],
+  evaluate: ["ground", "formats", "gpu", "data", "diffusion", "model", "sample"],
+  cli: ["ground", "formats", "gpu", "data", "diffusion", "model", "sample", "train", "evaluate"],
 };
 
-Deno.test("imports go one way: formats, gpu, data, diffusion, model, train and sample, cli", async () => {
+Deno.test("imports go one way: formats, gpu, data, diffusion, model, train and sample, evaluate, cli", async () => {
   for (const [path, source] of await readSources("src")) {
     const part = partOf(path);
     assert(below[part], `${path} is in no known folder`);

@@ -18,6 +18,9 @@
  * @module
  */
 
+export { fetchFeatures, type ShippedFeatures } from "../model/pretrained.ts";
+export { classifierFeatures, type ClassifierFeaturesOptions } from "./classifier_features.ts";
+export type { Extracted, FeatureExtractor } from "./feature_extractor.ts";
 export { frechetDistance } from "./frechet_distance.ts";
 export { type InceptionScore, inceptionScore } from "./inception_score.ts";
 export {

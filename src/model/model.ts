@@ -15,6 +15,7 @@ import { formatNetwork, type Network, parseNetwork } from "./network.ts";
 import "./unet.ts";
 import "./super_resolution.ts";
 import "./unet_classifier.ts";
+import "./feature_classifier.ts";
 import {
   fileShape,
   flatten,

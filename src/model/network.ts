@@ -83,6 +83,17 @@ export interface ClassifierParts extends NoisyItemsParts {
   readonly hasDropout?: boolean;
   /** Logits `[batch, classes]`. */
   readonly forward: (forward: Forward, inputs: NetworkInputs) => Tensor;
+  /**
+   * Of one that is shown items without noise: what it sees in them, `[batch, width]`, and the logits
+   * that it makes of that.
+   */
+  readonly features?: {
+    readonly width: number;
+    readonly forward: (
+      forward: Forward,
+      items: Tensor,
+    ) => { readonly features: Tensor; readonly logits: Tensor };
+  };
 }
 
 /** What all networks have. */

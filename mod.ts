@@ -63,6 +63,7 @@ export {
   type DenoisingParts,
   type FeatureNetwork,
   type FeatureParts,
+  type Features,
   type Fields,
   formatNetwork,
   type Forward,
@@ -185,14 +186,6 @@ export type {
   StateReader,
   TrainingState,
 } from "./src/train/state.ts";
-export {
-  type InceptionFeatures,
-  inceptionFeatures,
-  type InceptionOptions,
-  type InceptionPreprocessing,
-  type InceptionResult,
-} from "./src/evaluate/inception.ts";
-
 if (import.meta.main) {
   const { main } = await import("./src/cli.ts");
   Deno.exitCode = await main(Deno.args);

@@ -14,12 +14,10 @@ import { openModel } from "../src/cli/run/open_model.ts";
 import { type DeviceKind, openDevice } from "../src/gpu/open.ts";
 import { guided } from "../src/sample/guidance/guided.ts";
 import { Sampler } from "../src/sample/sampler.ts";
-import { FEATURES } from "./classifier.ts";
-import { fitGaussian, frechetDistance } from "./frechet.ts";
-import { benchCache, openJudge, pick } from "./judge.ts";
+import { openJudge } from "./judge.ts";
 
 const flags = parseArgs(Deno.args, {
-  string: ["model", "count", "guidance", "cache", "device", "threads", "steps"],
+  string: ["model", "count", "guidance", "device", "threads", "steps"],
 });
 const count = Number(flags.count ?? 2048), steps = Number(flags.steps ?? 20);
 const scales = String(flags.guidance ?? "1,2,4").split(",").map(Number);
@@ -27,9 +25,7 @@ const model = await openModel(String(flags.model));
 using device = await openDevice((flags.device ?? "cpu") as DeviceKind, {
   ...(flags.threads ? { threads: Number(flags.threads) } : {}),
 });
-const { classifier, test } = await openJudge(device, String(flags.cache ?? benchCache));
-const { features } = await classifier.classify((await pick(test, test.count)).images);
-const target = fitGaussian(features, FEATURES);
+using judge = await openJudge(device);
 const labels = Array.from({ length: count }, (_, i) => i % 10);
 console.log(`${count} images, dpmpp_2m_sde in ${steps} steps, of ${flags.model}:\n`);
 console.log("| guidance | class asked for | Fréchet distance |\n| --- | --- | --- |");
@@ -44,9 +40,7 @@ for (const scale of scales) {
       if (done % 20 === 0) console.error(`guidance ${scale}: step ${done} of ${total}`);
     },
   });
-  const seen = await classifier.classify(data);
-  const right = seen.digits.filter((digit, i) => digit === labels[i]).length / count;
-  const distance = frechetDistance(fitGaussian(seen.features, FEATURES), target);
+  const seen = await judge.look(data), right = seen.rightOf(labels);
+  const distance = await judge.distance(seen.features);
   console.log(`| ${scale} | ${(100 * right).toFixed(1)} % | ${distance.toFixed(2)} |`);
 }
-classifier[Symbol.dispose]();

@@ -28,14 +28,12 @@ import { fetchModel } from "../src/model/pretrained.ts";
 import { classifierGuided } from "../src/sample/guidance/classifier_guided.ts";
 import { Sampler } from "../src/sample/sampler.ts";
 import type { MethodName } from "../src/sample/solvers/mod.ts";
-import { FEATURES } from "./classifier.ts";
-import { fitGaussian, frechetDistance } from "./frechet.ts";
-import { benchCache, openJudge, pick } from "./judge.ts";
+import { openJudge } from "./judge.ts";
 
 const flags = parseArgs(Deno.args, {
   boolean: ["cost"],
   string: [
-    ...["classifier", "scales", "count", "steps", "sampler", "seed", "cache", "device", "threads"],
+    ...["classifier", "scales", "count", "steps", "sampler", "seed", "device", "threads"],
     ...["out", "batch", "rounds"],
   ],
 });
@@ -46,9 +44,7 @@ await (flags.cost ? measureCost() : measureDigits());
 
 async function measureDigits() {
   const classifier = await loadModel(String(flags.classifier)), model = await fetchModel("mnist");
-  const judge = await openJudge(device, String(flags.cache ?? benchCache));
-  const truth = await judge.classifier.classify((await pick(judge.test, judge.test.count)).images);
-  const target = fitGaussian(truth.features, FEATURES);
+  using judge = await openJudge(device);
   const count = Number(flags.count ?? 512), steps = Number(flags.steps ?? 20);
   const method = (flags.sampler ?? "dpmpp_2m_sde") as MethodName;
   const labels = Array.from({ length: count }, (_, k) => k % 10);
@@ -66,9 +62,8 @@ async function measureDigits() {
       conditions: { classifier_scale: [scale] },
       onProgress: (done, total) => done % 20 === 0 && console.error(`step ${done} of ${total}`),
     });
-    const { digits, features } = await judge.classifier.classify(images.data);
-    const right = digits.filter((digit, i) => digit === labels[i]).length / count;
-    const distance = frechetDistance(fitGaussian(features, FEATURES), target);
+    const seen = await judge.look(images.data), right = seen.rightOf(labels);
+    const distance = await judge.distance(seen.features);
     console.log(`| ${scale} | ${(100 * right).toFixed(1)} % | ${distance.toFixed(2)} |`);
     if (!flags.out) continue;
     await makeFolder(String(flags.out));

@@ -13,10 +13,10 @@ import { type DeviceKind, openDevice } from "../src/gpu/open.ts";
 import { fetchModel } from "../src/model/pretrained.ts";
 import { inpaint } from "../src/sample/editing/inpaint.ts";
 import { Sampler } from "../src/sample/sampler.ts";
-import { benchCache, openJudge, pick } from "./judge.ts";
+import { openJudge, pick } from "./judge.ts";
 
 const flags = parseArgs(Deno.args, {
-  string: ["count", "resample", "jump", "steps", "cache", "device", "threads"],
+  string: ["count", "resample", "jump", "steps", "device", "threads"],
 });
 const count = Number(flags.count ?? 512), steps = Number(flags.steps ?? 50);
 const resample = { jump: Number(flags.jump ?? 5), times: Number(flags.resample ?? 5) };
@@ -24,7 +24,8 @@ const resample = { jump: Number(flags.jump ?? 5), times: Number(flags.resample ?
 using device = await openDevice((flags.device ?? "cpu") as DeviceKind, {
   ...(flags.threads ? { threads: Number(flags.threads) } : {}),
 });
-const { classifier, test, accuracy } = await openJudge(device, String(flags.cache ?? benchCache));
+using judge = await openJudge(device);
+const { test, accuracy } = judge;
 const { images, labels } = await pick(test, count), { shape } = test;
 const mask = Float32Array.from({ length: 784 }, (_, i) => i < 392 ? 0 : 1);
 using sampler = await Sampler.create(device, await fetchModel("mnist"), {
@@ -43,8 +44,7 @@ function repeat(mask: Float32Array, count: number): Float32Array {
 }
 
 const kept = data.every((x, i) => mask[i % 784] || x === images[i]);
-const { digits } = await classifier.classify(data);
-const right = digits.filter((digit, i) => digit === labels[i]).length / count;
+const right = (await judge.look(data)).rightOf(labels);
 const shares = [right, accuracy].map((share) => (100 * share).toFixed(1));
 console.log(
   `${count} digits of ${shape.join("x")}, ${sampler.evaluations} evaluations each ` +
@@ -52,4 +52,3 @@ console.log(
     `${kept ? "exact" : "CHANGED"}, ${shares[0]} % still the digit that they were ` +
     `(of real ones the classifier knows ${shares[1]} %)`,
 );
-classifier[Symbol.dispose]();

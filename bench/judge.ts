@@ -1,5 +1,6 @@
 /**
- * An independent judge of digits: the classifier of MNIST, trained once and kept in a folder of caches.
+ * An independent judge of digits, the classifier that comes with the package for `ddpm eval`, and what
+ * benchmarks keep in a folder of caches.
  *
  * @module
  */
@@ -10,10 +11,14 @@ import { openDataset } from "../src/cli/data/data.ts";
 import { makeFolder, writeWhole } from "../src/cli/terminal/files.ts";
 import { Progress } from "../src/cli/terminal/progress.ts";
 import { type Dataset, ImageOrder } from "../src/data/dataset.ts";
+import { classifierFeatures } from "../src/evaluate/classifier_features.ts";
+import { frechetDistance } from "../src/evaluate/frechet_distance.ts";
+import { type Gaussian, Moments } from "../src/evaluate/moments.ts";
+import type { Rows } from "../src/evaluate/rows.ts";
 import { readSafetensors, toFloat32, writeSafetensors } from "../src/formats/safetensors.ts";
 import type { Device } from "../src/gpu/device.ts";
+import { fetchFeatures } from "../src/model/pretrained.ts";
 import { sizeOf } from "../src/shape.ts";
-import { Classifier, trainClassifier } from "./classifier.ts";
 
 const home = Deno.env.get("HOME") ?? ".";
 
@@ -51,25 +56,60 @@ export async function pick(data: Dataset, count: number) {
   return { images, labels: picked.map((index) => data.labels![index]) };
 }
 
-/** The classifier, and the test set that it never saw. */
-export async function openJudge(
-  device: Device,
-  cache: string,
-): Promise<{ classifier: Classifier; training: Dataset; test: Dataset; accuracy: number }> {
+/** What the judge makes of images. */
+export interface Judgement {
+  readonly features: Rows;
+  /** The likeliest digits. */
+  readonly digits: readonly number[];
+  /** The share whose digit is the one that was asked for. */
+  rightOf(labels: readonly number[]): number;
+}
+
+/** Mean and covariance of features. */
+export function gaussianOf(features: Rows): Gaussian {
+  const moments = new Moments(features.width);
+  moments.add(features);
+  return moments.gaussian();
+}
+
+/** The judge, and the test set that it never saw. */
+export interface Judge extends Disposable {
+  readonly training: Dataset;
+  readonly test: Dataset;
+  /** Mean and covariance of the features of the test set. */
+  readonly target: Gaussian;
+  /** The share of the test set that it has right. */
+  readonly accuracy: number;
+  /** Of images `[count, 28, 28]` in [-1, 1]. */
+  look(images: Float32Array<ArrayBuffer>): Promise<Judgement>;
+  /** The Fréchet distance of features to those of the test set. */
+  distance(features: Rows): Promise<number>;
+}
+
+/** Opens it. */
+export async function openJudge(device: Device): Promise<Judge> {
   const progress = new Progress();
   const [test, training] = await Promise.all(
     ["mnist-test", "mnist"].map((name) => openDataset(name, parseImages({}), progress)),
   );
-  const { values } = await keep(
-    join(cache, "classifier.safetensors"),
-    () => trainClassifier(device, training, (text) => progress.say(text)),
-  );
-  const classifier = await Classifier.create(device, values);
-  const truth = await pick(test, test.count);
-  const { digits } = await classifier.classify(truth.images);
-  const accuracy = digits.filter((digit, i) => digit === truth.labels[i]).length / test.count;
-  if (accuracy < 0.9) {
-    throw new Error(`The classifier kept in ${cache} is not one of this version: remove it`);
-  }
-  return { classifier, training, test, accuracy };
+  const extractor = await classifierFeatures(device, await fetchFeatures("mnist"));
+  const look = async (data: Float32Array<ArrayBuffer>): Promise<Judgement> => {
+    const count = data.length / sizeOf(test.shape), { width, classes = 0 } = extractor;
+    const { features, logits } = await extractor.extract({ count, shape: test.shape, data });
+    const digits = Array.from({ length: count }, (_, i) => {
+      const own = logits!.subarray(classes * i, classes * (i + 1));
+      return own.indexOf(Math.max(...own));
+    });
+    return {
+      ...{ features: { count, width, data: features }, digits },
+      rightOf: (labels) => digits.filter((digit, i) => digit === labels[i]).length / count,
+    };
+  };
+  const truth = await pick(test, test.count), seen = await look(truth.images);
+  const target = gaussianOf(seen.features), accuracy = seen.rightOf(truth.labels);
+  return {
+    ...{ training, test, target, accuracy, look },
+    distance: (features) => frechetDistance(gaussianOf(features), target),
+    [Symbol.dispose]: () => extractor[Symbol.dispose](),
+  };
 }

@@ -21,11 +21,11 @@ import { operators } from "../src/sample/guidance/operators.ts";
 import type { RestorationMethod } from "../src/sample/guidance/restored.ts";
 import { measure, restorationSteps, restore } from "../src/sample/restore.ts";
 import { sizeOf } from "../src/shape.ts";
-import { benchCache, openJudge, pick } from "./judge.ts";
+import { openJudge, pick } from "./judge.ts";
 
 const flags = parseArgs(Deno.args, {
   string: [
-    ...["task", "method", "count", "steps", "zeta", "seed", "cache", "device", "threads", "out"],
+    ...["task", "method", "count", "steps", "zeta", "seed", "device", "threads", "out"],
   ],
 });
 const task = String(flags.task ?? "superres:4"), [name, setting = "0"] = task.split(":");
@@ -40,7 +40,8 @@ const steps = Number(flags.steps ?? restorationSteps[method]);
 using device = await openDevice((flags.device ?? "cpu") as DeviceKind, {
   ...(flags.threads ? { threads: Number(flags.threads) } : {}),
 });
-const { classifier, test, accuracy } = await openJudge(device, String(flags.cache ?? benchCache));
+using judge = await openJudge(device);
+const { test, accuracy } = judge;
 const { images: truth, labels } = await pick(test, count), { shape } = test, each = sizeOf(shape);
 const lower = Float32Array.from({ length: 784 }, (_, i) => i < 392 ? 0 : 1);
 const mask = Float32Array.from({ length: 784 * count }, (_, i) => lower[i % 784]);
@@ -74,10 +75,8 @@ function psnr(images: Float32Array): number {
   return sum / count;
 }
 
-const rightOf = async (images: Float32Array) => {
-  const { digits } = await classifier.classify(images);
-  return digits.filter((digit, i) => digit === labels[i]).length / count;
-};
+const rightOf = async (images: Float32Array<ArrayBuffer>) =>
+  (await judge.look(images)).rightOf(labels);
 const began = performance.now();
 const { images, found, left } = await restore(
   device,

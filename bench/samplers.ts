@@ -5,8 +5,8 @@
  *
  *     deno task bench:samplers [--count 2048] [--methods ddpm,ddim] [--steps 5,10] [--threads N]
  *
- * The measure is the Fréchet distance to the 10,000 test images in the features of a classifier that
- * is trained here first. All but the network takes next to no time (bench/overhead.ts), so that the
+ * The measure is the Fréchet distance to the 10,000 test images in the features of the classifier that
+ * comes with the package. All but the network takes next to no time (bench/overhead.ts), so that the
  * time is that of as many evaluations as there are steps, by the fastest 64 images of all.
  *
  * Everything is kept in a folder of caches (`--cache`), images 64 by 64, so that it can be stopped at
@@ -18,6 +18,7 @@
 
 import { parseArgs } from "@std/cli/parse-args";
 import { join } from "@std/path";
+import { frechetDistance } from "../src/evaluate/frechet_distance.ts";
 import type { Device } from "../src/gpu/device.ts";
 import { type DeviceKind, openDevice } from "../src/gpu/open.ts";
 import type { Model } from "../src/model/model.ts";
@@ -25,9 +26,7 @@ import { flatten } from "../src/model/parameters.ts";
 import { fetchModel } from "../src/model/pretrained.ts";
 import type { MethodName } from "../src/sample/solvers/mod.ts";
 import { Sampler } from "../src/sample/sampler.ts";
-import { FEATURES } from "./classifier.ts";
-import { fitGaussian, frechetDistance, type Gaussian } from "./frechet.ts";
-import { benchCache, keep, openJudge, pick } from "./judge.ts";
+import { benchCache, gaussianOf, keep, openJudge, pick } from "./judge.ts";
 
 /** Images of a file. */
 const CHUNK = 64;
@@ -92,18 +91,19 @@ if (part) {
   Deno.exit(0);
 }
 
-const { classifier, training, test, accuracy } = await openJudge(device, cache);
-const fit = async (images: Float32Array): Promise<Gaussian> =>
-  fitGaussian((await classifier.classify(images)).features, FEATURES);
-const { features } = await classifier.classify((await pick(test, test.count)).images);
+using judge = await openJudge(device);
+const { training, test, accuracy } = judge;
+const featuresOf = async (images: Float32Array<ArrayBuffer>) => (await judge.look(images)).features;
 console.log(`The classifier has ${(100 * accuracy).toFixed(2)} % of the test set right.`);
-const target = fitGaussian(features, FEATURES), half = features.length / 2;
-const halves = [features.subarray(0, half), features.subarray(half)]
-  .map((rows) => fitGaussian(rows, FEATURES));
-const real = await fit((await pick(training, count)).images);
+const { images } = await pick(test, test.count), half = images.length / 2;
+const first = gaussianOf(await featuresOf(images.slice(0, half)));
+const second = gaussianOf(await featuresOf(images.slice(half)));
+const real = await featuresOf((await pick(training, count)).images);
 console.log(
-  `Distances: ${frechetDistance(halves[0], halves[1]).toFixed(2)} between the halves of the test ` +
-    `set, ${frechetDistance(real, target).toFixed(2)} from ${count} training images to it.\n`,
+  `Distances: ${
+    (await frechetDistance(first, second)).toFixed(2)
+  } between the halves of the test ` +
+    `set, ${(await judge.distance(real)).toFixed(2)} from ${count} training images to it.\n`,
 );
 
 const distances = new Map<string, string>();
@@ -112,7 +112,7 @@ for (const { method, steps } of cells) {
   const { images, milliseconds } = await paint(device, model, folder, method, steps);
   const all = new Float32Array(images.length * images[0].length);
   images.forEach((values, i) => all.set(values, i * values.length));
-  distances.set(`${method} ${steps}`, frechetDistance(await fit(all), target).toFixed(2));
+  distances.set(`${method} ${steps}`, (await judge.distance(await featuresOf(all))).toFixed(2));
   fastest = Math.min(fastest, milliseconds / steps);
 }
 const rows = [

@@ -64,7 +64,7 @@ const below: Record<string, readonly string[]> = {
   cli: ["ground", "formats", "gpu", "data", "diffusion", "model", "sample", "train", "evaluate"],
 };
 
-Deno.test("imports go one way: formats, gpu, data, diffusion, model, train and sample, cli", async () => {
+Deno.test("imports go one way: formats, gpu, data, diffusion, model, train and sample, evaluate, cli", async () => {
   for (const [path, source] of await readSources("src")) {
     const part = partOf(path);
     assert(below[part], `${path} is in no known folder`);

@@ -29,6 +29,7 @@ import { weightsOf } from "../model/weights.ts";
 import { Mutex } from "../mutex.ts";
 import { pictureSize, type Samples } from "../sample/options.ts";
 import { sameShape, type Shape, sizeOf } from "../shape.ts";
+import type { FeatureExtractor } from "./feature_extractor.ts";
 
 /**
  * How pictures are resized and scaled: `pytorch-fid` has pixels around half-integers and shows the
@@ -81,36 +82,10 @@ export function prepareForInception(pixels: Tensor, preprocessing: InceptionPrep
   return broadcastTo(resized, [n, side, side, 3]);
 }
 
-/** What the network makes of pictures, in their order. */
-export interface InceptionResult {
-  /** `[count, 2048]`. */
-  readonly features: Float32Array<ArrayBuffer>;
-  /**
-   * `[count, 1008]`, without the bias of the last layer: so the Inception score is defined (Salimans et
-   * al. 2016), and torch-fidelity's `logits_unbiased`.
-   */
-  readonly logits: Float32Array<ArrayBuffer>;
-}
-
-/** Inception v3 on a device; its memory is freed when it is disposed of. */
-export interface InceptionFeatures extends Disposable {
-  /** What it is called where results are told, with its preprocessing. */
-  readonly name: string;
-  /** Features of a picture. */
-  readonly width: number;
-  /** Logits of a picture. */
-  readonly classes: number;
-  /**
-   * Features of pictures of any size, grey or of three channels. They are rounded to the 256 levels that
-   * picture files have, so that those from a sampler are judged as those from files.
-   *
-   * @throws {InputError} If they are no such pictures, or hold what is no number.
-   */
-  extract(pictures: Samples, signal?: AbortSignal): Promise<InceptionResult>;
-}
-
 /**
- * Compiles Inception v3 for batches of a fixed size.
+ * Compiles Inception v3 for batches of a fixed size: 2048 features of pictures of any size, grey or of
+ * three channels, and 1008 logits without the bias of the last layer, as the Inception score is defined
+ * (Salimans et al. 2016; torch-fidelity's `logits_unbiased`).
  *
  * @param weights Those of TensorFlow's graph of 2015, by their names in PyTorch: the file
  * `pt_inception-2015-12-05-6726825d.pth`, or the same tensors as safetensors.
@@ -119,7 +94,8 @@ export interface InceptionFeatures extends Disposable {
  *
  * @example Weights that have not learnt anything
  * ```ts
- * import { inceptionFeatures, openDevice, parseNetwork } from "@x/ddpm";
+ * import { openDevice, parseNetwork } from "@x/ddpm";
+ * import { inceptionFeatures } from "@x/ddpm/evaluate";
  *
  * const { layout } = parseNetwork({ _class_name: "InceptionV3" });
  * const weights = layout.specs.map(({ name, shape: s, order }) => {
@@ -137,7 +113,7 @@ export async function inceptionFeatures(
   device: Device,
   weights: ReadonlyMap<string, FileTensor>,
   { preprocessing = "pytorch-fid", batchSize = 8, what = "the weights" }: InceptionOptions = {},
-): Promise<InceptionFeatures> {
+): Promise<FeatureExtractor> {
   const network = parseNetwork({ _class_name: INCEPTION }), side = INCEPTION_SIDE;
   if (network.kind !== "feature extractor") throw new TypeError(`${INCEPTION} sees no features`);
   const { layout, width, classes } = network;

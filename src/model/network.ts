@@ -87,6 +87,8 @@ export interface ClassifierParts extends NoisyItemsParts {
   readonly hasDropout?: boolean;
   /** Logits `[batch, classes]`. */
   readonly forward: (forward: Forward, inputs: NetworkInputs) => Tensor;
+  /** Of one that is shown items without noise: how it sees features, of which it makes the logits. */
+  readonly features?: Features;
 }
 
 /** What a network sees in clean items. */
@@ -97,16 +99,20 @@ export interface ItemFeatures {
   readonly logits: Tensor;
 }
 
-/** A network that is shown clean items, without noise and timestep. */
-export interface FeatureParts extends ItemParts {
-  /** What it does. */
-  readonly kind: "feature extractor";
+/** What sees features in clean items. */
+export interface Features {
   /** How many features an item has. */
   readonly width: number;
-  /** How many classes. */
-  readonly classes: number;
   /** Features and logits of items `[batch, ...shape]` in [-1, 1]. */
   readonly forward: (forward: Forward, items: Tensor) => ItemFeatures;
+}
+
+/** A network that is shown clean items, without noise and timestep. */
+export interface FeatureParts extends ItemParts, Features {
+  /** What it does. */
+  readonly kind: "feature extractor";
+  /** How many classes. */
+  readonly classes: number;
 }
 
 /** What there is of a kind of network. */

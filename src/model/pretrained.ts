@@ -12,6 +12,31 @@ export type ShippedModel = "mnist";
 /** All of them. */
 export const shippedModels: readonly ShippedModel[] = ["mnist"];
 
+/** The name of a data set whose features a classifier that comes with the package tells. */
+export type ShippedFeatures = "mnist";
+
+/** All of them. */
+export const shippedFeatures: readonly ShippedFeatures[] = ["mnist"];
+
+/**
+ * Loads a classifier that comes with the package, for `classifierFeatures()`.
+ *
+ * @throws {TypeError} If it cannot be reached.
+ * @throws {InputError} If it is damaged.
+ *
+ * @example
+ * ```ts
+ * import { openDevice } from "@x/ddpm";
+ * import { classifierFeatures, fetchFeatures } from "@x/ddpm/evaluate";
+ *
+ * using device = await openDevice("cpu");
+ * using extractor = await classifierFeatures(device, await fetchFeatures("mnist"));
+ * console.log(extractor.shape, extractor.width); // [28, 28, 1], 64
+ * ```
+ */
+export const fetchFeatures = (name: ShippedFeatures): Promise<Model> =>
+  fetchModel(new URL(`../../data/${name}-features.safetensors`, import.meta.url));
+
 /**
  * Loads a model that comes with the package, or one from any address.
  *

@@ -1,5 +1,5 @@
 /**
- * What classifiers of noised items learn: the cross entropy, and how often they are right.
+ * What classifiers learn, of noised items or of items without noise: the cross entropy, and how often they are right.
  *
  * @module
  */
@@ -26,7 +26,7 @@ export interface Classification {
   readonly correct: Tensor;
 }
 
-/** What a classifier makes of noised items, whose classes are `batch.labels`. */
+/** What a classifier makes of items, whose classes are `batch.labels`. */
 export function classification(
   network: ClassifierNetwork,
   schedule: ScheduleConfig,
@@ -34,9 +34,13 @@ export function classification(
   batch: Batch,
   onSegment?: Forward["onSegment"],
 ): Classification {
-  const { images, noise, labels } = batch, level = levelsOf(new NoiseSchedule(schedule), batch);
-  const noisy = addNoise(images, noise, level), [count] = images.shape;
-  const logits = classify(network, schedule, forwardOf(parameter, batch, onSegment), noisy, level);
+  const { images, noise, labels } = batch, [count] = images.shape;
+  const forward = forwardOf(parameter, batch, onSegment);
+  const noised = () => {
+    const level = levelsOf(new NoiseSchedule(schedule), batch);
+    return classify(network, schedule, forward, addNoise(images, noise, level), level);
+  };
+  const logits = network.features?.forward(forward, images).logits ?? noised();
   const isLabel = oneHot(labels!, network.classes);
   const ofLabel = (x: Tensor) => sum(mul(x, isLabel), [1]);
   const better = sum(map([ofLabel(logits), logits], e.less), [1]);

@@ -19,7 +19,7 @@ Deno.test("presets are whole, and their networks are of the size they should be"
     counts[name] = parseNetwork({ in_channels: 1, ...out, ...network }).layout.count;
   }
   const denoisers = ["mnist", "fashion-mnist", "cifar10", "emoji"];
-  assertEquals(Object.keys(counts), [...denoisers, "classifier", "tiny"]);
+  assertEquals(Object.keys(counts), [...denoisers, "classifier", "features", "tiny"]);
   assert(counts.classifier < counts.mnist);
   assertEquals(counts.cifar10, 35_746_307);
   assert(counts.tiny < counts.mnist && counts.mnist < counts["fashion-mnist"]);
@@ -104,6 +104,8 @@ Deno.test("the schema for editors accepts what the parser accepts, and nothing e
     [{ network: { _class_name: "SuperResolutionUNet2DModel", factor: 4, dropout: 0.5 } }, true],
     [{ network: { _class_name: "SuperResolutionUNet2DModel", factor: 1 } }, false],
     [{ network: { _class_name: "SuperResolutionUNet2DModel" } }, false],
+    [{ network: { _class_name: "FeatureClassifier", feature_size: 8 } }, true],
+    [{ network: { _class_name: "FeatureClassifier", dropout: 0.1 } }, false],
     [{ network: { _class_name: "AutoencoderKL" } }, false],
     [{ network: { factor: 2 } }, false],
     [{ scheduler: { solver_order: 2, beta_schedule: "linear" } }, true],

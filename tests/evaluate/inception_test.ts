@@ -128,7 +128,7 @@ Deno.test("pictures are told apart whatever the batch, as files have them, grey 
   const mirrored = data.toReversed(), slightly = data.map((x) => x * 1.01 + 0.001);
   const three = { count: 3, shape, data: Float32Array.of(...data, ...mirrored, ...slightly) };
   const { features, logits } = await inception.extract(three);
-  assertEquals([features.length, logits.length], [3 * inception.width, 3 * inception.classes]);
+  assertEquals([features.length, logits!.length], [3 * 2048, 3 * 1008]);
   assertClose(features.subarray(0, 2048), toFloat32(golden.get("square.pytorch-fid")!), 5e-6);
   // Beyond [-1, 1] and between two levels there is nothing in a file.
   const asFile = slightly.map((x) => Math.round(Math.min(Math.max((x + 1) * 127.5, 0), 255)))
@@ -141,7 +141,7 @@ Deno.test("pictures are told apart whatever the batch, as files have them, grey 
     { length: 1008 },
     (_, k) => matrix.subarray(k * 2048, (k + 1) * 2048).reduce((n, w, i) => n + w * features[i], 0),
   );
-  assertClose(logits.subarray(0, 1008), expected, 5e-6, "logits");
+  assertClose(logits!.subarray(0, 1008), expected, 5e-6, "logits");
 
   const grey = Float32Array.from({ length: 24 * 20 }, (_, i) => i % 255 / 127.5 - 1);
   const colour = Float32Array.from({ length: 3 * grey.length }, (_, i) => grey[Math.floor(i / 3)]);

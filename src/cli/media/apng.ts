@@ -4,6 +4,8 @@
  * @module
  */
 
+import { crc32 } from "../../formats/crc32.ts";
+
 const SIGNATURE = 8, decoder = new TextDecoder("latin1");
 
 /** A part of a PNG file. */
@@ -21,25 +23,13 @@ function* chunksOf(png: Uint8Array): Generator<Chunk> {
   }
 }
 
-const table = Uint32Array.from({ length: 256 }, (_, n) => {
-  for (let k = 0; k < 8; k++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
-  return n;
-});
-
-/** CRC-32, as in PNG. */
-function crc(bytes: Uint8Array): number {
-  let c = ~0;
-  for (const byte of bytes) c = table[(c ^ byte) & 255] ^ (c >>> 8);
-  return ~c >>> 0;
-}
-
 /** The bytes of a part. */
 export function encodeChunk({ type, data }: Chunk): Uint8Array {
   const bytes = new Uint8Array(12 + data.length), view = new DataView(bytes.buffer);
   view.setUint32(0, data.length);
   bytes.set(new TextEncoder().encode(type), 4);
   bytes.set(data, 8);
-  view.setUint32(8 + data.length, crc(bytes.subarray(4, 8 + data.length)));
+  view.setUint32(8 + data.length, crc32(bytes.subarray(4, 8 + data.length)));
   return bytes;
 }
 

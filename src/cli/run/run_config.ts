@@ -15,6 +15,7 @@ import {
   parseNetwork,
 } from "../../model/network.ts";
 import { foreignUNetFields, unetSchema } from "../../model/unet_config.ts";
+import { FEATURE_CLASSIFIER, featureClassifierSchema } from "../../model/feature_classifier.ts";
 import { unetClassifierSchema } from "../../model/unet_classifier.ts";
 import { SUPER_RESOLUTION, superResolutionSchema } from "../../model/super_resolution.ts";
 import {
@@ -31,6 +32,7 @@ import { type ImageOptions, imagesSchema, parseImages } from "../commands/image_
 import cifar10 from "./presets/cifar10.json" with { type: "json" };
 import classifier from "./presets/classifier.json" with { type: "json" };
 import emoji from "./presets/emoji.json" with { type: "json" };
+import features from "./presets/features.json" with { type: "json" };
 import fashionMnist from "./presets/fashion-mnist.json" with { type: "json" };
 import mnist from "./presets/mnist.json" with { type: "json" };
 import tiny from "./presets/tiny.json" with { type: "json" };
@@ -78,6 +80,7 @@ export const presets: Readonly<Record<string, RunFields>> = {
   cifar10,
   emoji,
   classifier,
+  features,
   tiny,
 };
 
@@ -167,7 +170,10 @@ export function configSchema(): Record<string, unknown> {
   const unet = unetSchema.extend({ _class_name: z.literal("UNet2DModel").optional() });
   const larger = superResolutionSchema.extend({ _class_name: z.literal(SUPER_RESOLUTION) });
   const judge = unetClassifierSchema.extend({ _class_name: z.literal("UNet2DClassifier") });
-  const network = { anyOf: [unet, larger, judge].map((s) => shared(s, foreignUNetFields)) };
+  const look = featureClassifierSchema.extend({ _class_name: z.literal(FEATURE_CLASSIFIER) });
+  const network = {
+    anyOf: [...[unet, larger, judge].map((s) => shared(s, foreignUNetFields)), shared(look, [])],
+  };
   return {
     $schema: "https://json-schema.org/draft/2020-12/schema",
     title: "Configuration of ddpm train",

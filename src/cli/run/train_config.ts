@@ -43,6 +43,11 @@ const defaultOf = (given: RunFields, flags: TrainFlags): RunFields =>
     ? presets.classifier
     : presets.mnist;
 
+/** Classes of networks that tell classes apart. */
+const CLASSIFIERS = [presets.classifier, presets.features].map(({ network }) =>
+  network!._class_name
+);
+
 /** The fields of --config, with the flags about data applied. */
 export async function askedFor(flags: TrainFlags): Promise<RunFields> {
   const { data, images, ...rest } = flags.config ? await readRunFields(flags.config) : {};
@@ -69,7 +74,7 @@ export function assembleConfig(
 ): RunConfig {
   const scheduler = parseSchedule(given.scheduler ?? {}), [height, width, channels] = shape;
   const fields = networkFields(given, flags);
-  const isClassifier = fields._class_name === presets.classifier.network!._class_name;
+  const isClassifier = CLASSIFIERS.some((name) => name === fields._class_name);
   const outChannels = isClassifier ? channels : outputChannels(scheduler, channels);
   const sizes = {
     in_channels: channels,

@@ -90,13 +90,14 @@ export function classifierGuided(
 
 /** @throws {InputError} If the classifier cannot judge what the denoiser works on. */
 function checkClassifier(
-  { itemShape, classes }: ClassifierNetwork,
+  { itemShape, classes, features }: ClassifierNetwork,
   schedule: NoiseSchedule,
   { itemShape: item, schedule: other, conditions: { labels } }: Denoiser,
 ): void {
   const refuse = (why: string) => {
     throw new InputError(`Cannot guide by this classifier: ${why}`);
   };
+  if (features) refuse("it has learnt images without noise; train one by --config classifier");
   if (itemShape.length !== item.length || itemShape.some((n, i) => n !== null && n !== item[i])) {
     refuse(`it is for items of ${itemShape.join("x")}, and the model's are ${item.join("x")}`);
   }

@@ -77,7 +77,7 @@ export const evalFlags = {
     min: 1,
     max: 10_000_000,
     default: `${USUAL_COUNT} of a model, all of others; ${BITS_COUNT} for bpd`,
-    help: "number of images; for bpd, spread evenly over the data",
+    help: "number of images, from --first on; for bpd spread evenly over the data",
   },
   first: {
     kind: "integer",

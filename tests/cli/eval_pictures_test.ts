@@ -8,7 +8,9 @@ import {
 import { frechetDistance } from "../../src/evaluate/frechet_distance.ts";
 import { classifierFeatures } from "../../src/evaluate/classifier_features.ts";
 import { encodeStatistics, readStatistics } from "../../src/evaluate/statistics_file.ts";
-import { concat } from "../../src/formats/bytes.ts";
+import { concat, inMemory } from "../../src/formats/bytes.ts";
+import { encodeZip } from "../../src/formats/write_zip.ts";
+import { extract, readZip } from "../../src/formats/zip.ts";
 import { openDevice } from "../../src/gpu/open.ts";
 import { serializeModel } from "../../src/model/model.ts";
 import { parseNetwork } from "../../src/model/network.ts";
@@ -133,6 +135,31 @@ Deno.test("parts that processes made of a model by number are put together as th
   }
 });
 
+Deno.test("statistics of pictures in several places are put together, and pictures too", async () => {
+  await using folder = await makeFolder();
+  await folder.write("a-idx3-ubyte", images(11, 0));
+  await folder.write("b-idx3-ubyte", images(9, 11 * 64));
+  await folder.write("all-idx3-ubyte", images(20, 0));
+  for (const name of ["a", "b"]) {
+    await evaluate(
+      folder,
+      "--samples",
+      `${name}-idx3-ubyte`,
+      "--metric",
+      "kid",
+      "--out",
+      `${name}.npz`,
+    );
+  }
+  const fd = async (samples: string) =>
+    (await evaluate(folder, "--samples", samples, ...data, "--metric", "fd,kid")).fd;
+  const whole = await fd("all-idx3-ubyte");
+  assert(whole > 0);
+  for (const parts of ["a.npz,b.npz", "b.npz,a.npz", "a-idx3-ubyte,b-idx3-ubyte"]) {
+    assertAlmostEquals(await fd(parts), whole, 1e-6 * whole);
+  }
+});
+
 Deno.test("statistics are of samples, or of the data where there is no model", async () => {
   await using folder = await makeFolder();
   const said = await folder.succeed(
@@ -181,6 +208,24 @@ Deno.test("arrays as OpenAI publishes them are judged, with the classes beside t
   assertEquals(found.count, 5);
   assert(found.class.asked >= 0 && found.class.asked <= 1);
   assertAlmostEquals(found.class.classes.reduce((a: number, b: number) => a + b), 1, 1e-12);
+
+  // With statistics beside them, as guided-diffusion has them, they are either.
+  const file = inMemory(await pictureFile("openai.npz")),
+    gaussian = gaussianOf(mixedRows("x", 9, 5));
+  const entries = [
+    ...(await readZip(file, "openai.npz")).map((entry) => ({ entry, file })),
+    ...await (async () => {
+      const file = inMemory(concat([...encodeStatistics({ gaussian })]));
+      return (await readZip(file, "x.npz")).map((entry) => ({ entry, file }));
+    })(),
+  ];
+  const both = await Promise.all(entries.map(async ({ entry, file }) => ({
+    name: entry.name,
+    bytes: await extract(file, entry, "x.npz"),
+  })));
+  await folder.write("both.npz", concat([...encodeZip(both)]));
+  const again = await evaluate(folder, "--samples", "both.npz", "--reference", "both.npz");
+  assertEquals([again.count, again.fd > 0], [5, true]);
 });
 
 Deno.test("the classes that are asked for go by the number of the image", async () => {

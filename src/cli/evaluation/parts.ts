@@ -29,7 +29,9 @@ export interface StatisticsFile {
 export async function isStatistics(path: string): Promise<boolean> {
   if (!/\.npz$/i.test(path) || await kindOf(path) !== "file") return false;
   using file = new FileBytes(path);
-  return (await readZip(file, path)).some(({ name }) => name === "mu.npy");
+  const names = (await readZip(file, path)).map(({ name }) => name);
+  // Reference batches of guided-diffusion hold both.
+  return names.includes("mu.npy") && !names.includes("arr_0.npy");
 }
 
 /** @throws {InputError} If it is none. */
@@ -38,9 +40,9 @@ export async function readStatisticsFile(path: string): Promise<StatisticsFile> 
   return { path, hash: hashBytes(bytes), statistics: await readStatistics(bytes, path) };
 }
 
-/** What a file tells of its origin, without which of the images it is of. */
+/** What a file tells of its origin, without which of the images it is of, and where those were. */
 function originOf({ statistics: { about = {} } }: StatisticsFile): Fields {
-  const { first: _f, count: _c, ...origin } = about;
+  const { first: _f, count: _c, samples: _s, ...origin } = about;
   return origin;
 }
 
@@ -51,7 +53,10 @@ function originOf({ statistics: { about = {} } }: StatisticsFile): Fields {
  */
 export function mergeParts(files: readonly StatisticsFile[]): Statistics {
   const firstOf = ({ statistics: { about } }: StatisticsFile) => Number(about?.first ?? NaN);
-  const isNumbered = files.every((file) => Number.isSafeInteger(firstOf(file)));
+  const isNumbered = files.every((file) =>
+    Number.isSafeInteger(firstOf(file)) &&
+    file.statistics.about?.samples === files[0].statistics.about?.samples
+  );
   const sorted = isNumbered ? files.toSorted((a, b) => firstOf(a) - firstOf(b)) : files;
   for (const [i, file] of sorted.entries()) {
     const before = sorted[i - 1];

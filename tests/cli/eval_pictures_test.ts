@@ -117,6 +117,10 @@ Deno.test("parts that processes made of a model by number are put together as th
     const told = await evaluate(folder, ...model, ...all, ...part);
     assertEquals([told.first, told.count, told.fd], [Number(first), Number(count), undefined]);
   }
+  const { stderr } = await folder.run(
+    ...["eval", ...device, ...features, ...model, ...all, "--count", "12", "--out", "c.npz"],
+  );
+  assertMatch(stderr, /^fd, kid, prdc, nn: not measured, there is no --data or --reference/m);
   const real = ["--samples", "data", "--metric", "kid", "--out", "d.npz"];
   await folder.succeed("eval", ...device, ...features, ...real);
   const { seed, sampler, model_hash, count } = whole;
@@ -448,7 +452,7 @@ Deno.test("eval refuses what it cannot compare", async () => {
     [[...m, ...data, "--metric", "kid", "--count", "3"], /kid needs 4 images at the least, not 3/],
     [
       [...m, ...data, "--metric", "prdc", "--count", "3"],
-      /prdc needs 4 images at the least, not 3/,
+      /prdc needs 6 images at the least, not 3/,
     ],
     [
       [...m, "--data", "few", "--metric", "prdc"],

@@ -18,7 +18,8 @@ import type { Space } from "../evaluation/neighbors.ts";
 import { checkHolds } from "../evaluation/parts.ts";
 import { referenceData, referenceFile, splitOf } from "../evaluation/reference.ts";
 import {
-  checkFit,
+  checkClasses,
+  checkShape,
   dataSubject,
   filesSubject,
   modelSubject,
@@ -170,6 +171,11 @@ async function makePlan(
   );
   const chosen = await readFeatures(flags.features ?? "mnist");
   const subject = await subjectOf(flags, isData, chosen, progress);
+  if (measured.includes("class")) checkClasses(chosen, subject);
+  const left = metrics.filter((name) => !measured.includes(name)).join(", ");
+  if (left) {
+    progress.say(`${left}: not measured, there is no --data or --reference to compare with`);
+  }
   const isFiles = subject.files.length > 0, compares = comparesWithData(measured);
   const reference = !compares
     ? undefined
@@ -204,7 +210,7 @@ async function subjectOf(
   const subject = flags.samples === undefined
     ? await modelSubject(flags.model ?? "mnist", flags, range, progress)
     : await filesSubject(flags.samples, range, progress);
-  checkFit(features, subject);
+  checkShape(features, subject);
   return subject;
 }
 

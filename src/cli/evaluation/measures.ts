@@ -56,7 +56,7 @@ export function readMetrics(text: string): Metric[] {
 const SPLITS = 10;
 /** How many samples and real images measures need. */
 const LEAST: Readonly<Partial<Record<Metric, readonly [samples: number, real: number]>>> = {
-  ...{ fd: [2, 2], kid: [4, 4], prdc: [4, 6], nn: [1, 2], is: [SPLITS, 0] },
+  ...{ fd: [2, 2], kid: [4, 4], prdc: [6, 6], nn: [1, 2], is: [SPLITS, 0] },
 };
 
 /**

@@ -161,14 +161,8 @@ export async function dataSubject(
   };
 }
 
-/** @throws {InputError} If the features are for other pictures, or tell other classes apart. */
-export function checkFit({ shape: wanted, name, classes }: Features, subject: Subject): void {
-  if (subject.classes && classes && subject.classes.join() !== classes.join()) {
-    throw new InputError(
-      `${subject.name} has the classes ${subject.classes.join(", ")}, and ${name} ` +
-        `${classes.join(", ")}: give --features that tell those of the model apart`,
-    );
-  }
+/** @throws {InputError} If the features are for other pictures. */
+export function checkShape({ shape: wanted, name }: Features, subject: Subject): void {
   const { shape } = subject;
   if (!shape || !wanted || sameShape(shape, wanted)) return;
   throw new InputError(
@@ -177,5 +171,14 @@ export function checkFit({ shape: wanted, name, classes }: Features, subject: Su
     }, and those of ${subject.name} ` +
       `are of ${formatShape(shape)}: give --features a classifier of such pictures, which train ` +
       "--config features makes",
+  );
+}
+
+/** @throws {InputError} If features tell other classes apart than the model knows. */
+export function checkClasses({ name, classes }: Features, subject: Subject): void {
+  if (!subject.classes || !classes || subject.classes.join() === classes.join()) return;
+  throw new InputError(
+    `${subject.name} has the classes ${subject.classes.join(", ")}, and ${name} ` +
+      `${classes.join(", ")}: give --features that tell those of the model apart`,
   );
 }

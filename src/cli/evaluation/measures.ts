@@ -25,11 +25,9 @@ const COMPARES: readonly Metric[] = ["fd", "kid", "prdc", "nn"];
 const NEEDS_FEATURES: readonly Metric[] = ["kid", "prdc"];
 const NEEDS_LOGITS: readonly Metric[] = ["is", "class"];
 
-/** Whether one of the measures is among some. */
-const any = (metrics: readonly Metric[], some: readonly Metric[]) =>
-  metrics.some((name) => some.includes(name));
 /** Whether real images are needed. */
-export const comparesWithData = (metrics: readonly Metric[]): boolean => any(metrics, COMPARES);
+export const comparesWithData = (metrics: readonly Metric[]): boolean =>
+  metrics.some((name) => COMPARES.includes(name));
 /** Which needs features or logits of each image, if one does. */
 export const whoNeeds = (
   metrics: readonly Metric[],

@@ -67,7 +67,7 @@ export const evalFlags = {
   features: {
     kind: "text",
     value: "NAME|MODEL",
-    default: "mnist",
+    default: "those of --data, if they are among these, or mnist",
     help: `features to compare: ${
       shippedFeatures.join(", ")
     }, or a classifier made by train --config features`,

@@ -7,6 +7,7 @@
 import { InputError } from "../../errors.ts";
 import type { Device } from "../../gpu/device.ts";
 import { encodeStatistics } from "../../evaluate/statistics_file.ts";
+import { shippedFeatures } from "../../model/pretrained.ts";
 import { heldBack } from "../data/data.ts";
 import { type Bits, BITS_COUNT, BITS_STEPS, measureBits } from "../evaluation/bits.ts";
 import { describe, resultsOf } from "../evaluation/describe.ts";
@@ -169,7 +170,8 @@ async function makePlan(
   const measured = metrics.filter((name) =>
     canCompare || !isData && !comparesWithData([name]) && name !== "bpd"
   );
-  const chosen = await readFeatures(flags.features ?? "mnist");
+  const usual = shippedFeatures.find((name) => name === data) ?? "mnist";
+  const chosen = await readFeatures(flags.features ?? usual);
   const subject = await subjectOf(flags, isData, chosen, progress);
   if (measured.includes("class")) checkClasses(chosen, subject);
   const left = metrics.filter((name) => !measured.includes(name)).join(", ");

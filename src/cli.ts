@@ -69,9 +69,15 @@ export const commands: Commands = {
   },
   eval: {
     usage: "eval --data mnist|PATH [flags]",
-    help: "measure the likelihood of images under a model, in bits per dimension",
+    help: "measure how good the pictures of a model are, and how likely images are under it",
     flags: evalFlags,
-    examples: { "eval --data mnist --count 256": "on the test images of MNIST" },
+    examples: {
+      "eval --data mnist --count 256": "bits per dimension of the test images of MNIST",
+      "eval --data mnist --metric fd,prdc,nn --report eval.html": "samples against real images",
+      "eval --samples pictures --data photos --features runs/features": "pictures of anything else",
+      "eval --model runs/digits --first 5000 --count 5000 --out part1.npz":
+        "a part, which --samples part0.npz,part1.npz puts together with another",
+    },
     run: evalCommand,
   },
   models: {

@@ -12,7 +12,7 @@ import { makeGraph } from "../gpu/graph.ts";
 import { input, inputName } from "../gpu/tensor.ts";
 import { classifierNetwork } from "../model/classifier.ts";
 import type { Model } from "../model/model.ts";
-import { itemOf } from "../model/network.ts";
+import { type ClassifierNetwork, itemOf } from "../model/network.ts";
 import { parameterInputs, viewParameters } from "../model/parameters.ts";
 import { weightsOf } from "../model/weights.ts";
 import { Mutex } from "../mutex.ts";
@@ -25,6 +25,23 @@ export interface ClassifierFeaturesOptions {
   readonly name?: string;
   /** Pictures that are computed together. @default {64} */
   readonly batchSize?: number;
+}
+
+/** A classifier of items without noise. */
+type CleanClassifier = ClassifierNetwork & Required<Pick<ClassifierNetwork, "features">>;
+
+/**
+ * The network of a model that sees features in clean items.
+ *
+ * @throws {InputError} If it is of another kind.
+ */
+export function featureNetwork(model: Pick<Model, "network">): CleanClassifier {
+  const network = classifierNetwork(model), { features } = network;
+  if (features) return { ...network, features };
+  throw new InputError(
+    `Cannot take features of a ${network.className}: it is for noisy images; train --config features ` +
+      "makes one for images as they are",
+  );
 }
 
 /**
@@ -51,13 +68,7 @@ export async function classifierFeatures(
   model: Model,
   { name = "classifier", batchSize = 64 }: ClassifierFeaturesOptions = {},
 ): Promise<FeatureExtractor> {
-  const network = classifierNetwork(model), { features: seen, layout, classes } = network;
-  if (!seen) {
-    throw new InputError(
-      `Cannot take features of a ${network.className}: it is for noisy images; train --config ` +
-        "features makes one for images as they are",
-    );
-  }
+  const network = featureNetwork(model), { features: seen, layout, classes } = network;
   const shape = itemOf(network), each = sizeOf(shape), inputs = parameterInputs(layout);
   const pictures = input("pictures", [batchSize, ...shape]);
   const parameter = viewParameters(layout, inputs);

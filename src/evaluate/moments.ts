@@ -136,16 +136,19 @@ export class Moments {
   }
 }
 
-/** Adds the products of the columns of a block of rows, four rows at a time. */
+/**
+ * Adds the products of the columns of a block of rows, four rows at a time: a row of sums stays in a
+ * cache until all rows of the block have added to it.
+ */
 function addProducts(sums: Float64Array, block: Float64Array, width: number): void {
-  for (let r = 0; r < block.length; r += 4 * width) {
-    const [a, b, c, d] = [0, 1, 2, 3].map((k) =>
-      block.subarray(r + k * width, r + (k + 1) * width)
-    );
-    for (let i = 0; i < width; i++) {
-      const ai = a[i], bi = b[i], ci = c[i], di = d[i], row = i * width;
+  for (let i = 0; i < width; i++) {
+    const row = i * width;
+    for (let a = 0; a < block.length; a += 4 * width) {
+      const b = a + width, c = b + width, d = c + width;
+      const ai = block[a + i], bi = block[b + i], ci = block[c + i], di = block[d + i];
       for (let j = i; j < width; j++) {
-        sums[row + j] += ai * a[j] + bi * b[j] + ci * c[j] + di * d[j];
+        sums[row + j] += ai * block[a + j] + bi * block[b + j] + ci * block[c + j] +
+          di * block[d + j];
       }
     }
   }

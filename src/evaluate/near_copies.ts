@@ -4,7 +4,7 @@
  * @module
  */
 
-import { nearest } from "./nearest.ts";
+import { type Nearest, nearest } from "./nearest.ts";
 import type { Rows, Work } from "./rows.ts";
 
 /** The training images next to samples. */
@@ -44,15 +44,20 @@ export async function findNeighbors(
   training: Rows,
   work: Work = {},
 ): Promise<Neighbors> {
-  const { squares, indices } = await nearest(samples, training, 2, work), { count } = samples;
+  return neighborsOf(await nearest(samples, training, 2, work));
+}
+
+/** The same, of the two nearest training images of each sample. */
+export function neighborsOf({ k, squares, indices }: Nearest): Neighbors {
+  const count = squares.length / k;
   let copies = 0;
   for (let i = 0; i < count; i++) {
-    const square = squares[2 * i];
-    if (square === 0 || square < COPY_RATIO ** 2 * squares[2 * i + 1]) copies++;
+    const square = squares[k * i];
+    if (square === 0 || square < COPY_RATIO ** 2 * squares[k * i + 1]) copies++;
   }
   return {
-    distances: Float64Array.from({ length: count }, (_, i) => Math.sqrt(squares[2 * i])),
-    indices: Int32Array.from({ length: count }, (_, i) => indices[2 * i]),
+    distances: Float64Array.from({ length: count }, (_, i) => Math.sqrt(squares[k * i])),
+    indices: Int32Array.from({ length: count }, (_, i) => indices[k * i]),
     nearCopies: copies / count,
   };
 }

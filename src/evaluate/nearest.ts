@@ -17,6 +17,67 @@ export interface Nearest {
   readonly indices: Int32Array<ArrayBuffer>;
 }
 
+/** Looks for the nearest points of some rows, while points come one set after the other. */
+export class NearestSearch {
+  readonly #rows: Rows;
+  readonly #found: Nearest;
+  #seen = 0;
+
+  /**
+   * A search of which no point is known yet.
+   *
+   * @param rows Whose neighbours are looked for.
+   * @param k How many of each.
+   */
+  constructor(rows: Rows, k: number) {
+    this.#rows = rows;
+    const squares = new Float64Array(rows.count * k).fill(Infinity);
+    this.#found = { k, squares, indices: new Int32Array(rows.count * k).fill(-1) };
+  }
+
+  /**
+   * Takes further points, whose numbers follow those before. Where they are the rows themselves, none
+   * is near to itself.
+   *
+   * @throws The signal's reason, if it is aborted.
+   */
+  async add(points: Rows, work: Work = {}): Promise<void> {
+    const { k, squares, indices } = this.#found, isSame = points === this.#rows;
+    const before = this.#seen;
+    await forEachTile(this.#rows, points, { ...work, kind: "distance" }, (tile) => {
+      const [first, end] = tile.rows, [left, right] = tile.columns;
+      for (let i = first; i < end; i++) {
+        const from = (i - first) * TILE - left, start = i * k, last = start + k - 1;
+        for (let j = left; j < right; j++) {
+          const square = tile.values[from + j];
+          if (!(square < squares[last]) || isSame && i === j) continue;
+          let at = last;
+          for (; at > start && squares[at - 1] > square; at--) {
+            squares[at] = squares[at - 1];
+            indices[at] = indices[at - 1];
+          }
+          squares[at] = square;
+          indices[at] = before + j;
+        }
+      }
+    });
+    this.#seen += points.count;
+  }
+
+  /**
+   * What was found.
+   *
+   * @throws {InputError} If there were fewer than k points that are not the row itself.
+   */
+  found(): Nearest {
+    const { k, indices } = this.#found;
+    if (!indices.includes(-1)) return this.#found;
+    throw new InputError(
+      `Cannot find the ${k} nearest of ${this.#seen} images: there are too few`,
+    );
+  }
+}
+
 /**
  * The k points that are nearest to each of some rows; where the rows are the points themselves, no
  * point counts as near to itself.
@@ -39,33 +100,7 @@ export async function nearest(
   k: number,
   work: Work = {},
 ): Promise<Nearest> {
-  const isSame = rows === points, others = points.count - Number(isSame);
-  if (others < k) {
-    throw new InputError(
-      `Cannot find the ${k} nearest of ${points.count} images: there must be ${
-        k + Number(isSame)
-      } at ` +
-        "the least",
-    );
-  }
-  const squares = new Float64Array(rows.count * k).fill(Infinity);
-  const indices = new Int32Array(rows.count * k).fill(-1);
-  await forEachTile(rows, points, { ...work, kind: "distance" }, (tile) => {
-    const [first, end] = tile.rows, [left, right] = tile.columns;
-    for (let i = first; i < end; i++) {
-      const from = (i - first) * TILE - left, start = i * k, last = start + k - 1;
-      for (let j = left; j < right; j++) {
-        const square = tile.values[from + j];
-        if (!(square < squares[last]) || isSame && i === j) continue;
-        let at = last;
-        for (; at > start && squares[at - 1] > square; at--) {
-          squares[at] = squares[at - 1];
-          indices[at] = indices[at - 1];
-        }
-        squares[at] = square;
-        indices[at] = j;
-      }
-    }
-  });
-  return { k, squares, indices };
+  const search = new NearestSearch(rows, k);
+  await search.add(points, work);
+  return search.found();
 }

@@ -28,6 +28,11 @@ export interface Statistics {
   readonly about?: Readonly<Record<string, unknown>>;
 }
 
+/** The arrays of a file. */
+const ARRAYS: readonly string[] = [
+  ...["mu", "sigma", "count", "features", "logits", "labels", "about"],
+];
+
 /**
  * Statistics as the parts of a .npz file, in order: `mu` and `sigma` in double precision, and, where
  * they are known, `count`, `features` and `logits` in single precision, `labels`, and `about`, a text.
@@ -83,16 +88,23 @@ export async function readStatistics(
   what: string,
 ): Promise<Statistics> {
   const bad = (why: string) => new InputError(`Cannot use the statistics in ${what}: ${why}`);
-  const arrays = new Map((await readNpz(asBytes(bytes), what)).map((array) => [array.name, array]));
+  const source = asBytes(bytes), names: string[] = [];
+  const wanted = await readNpz(source, what, (name) => {
+    names.push(name);
+    // Others, pictures for instance, may be large.
+    return ARRAYS.includes(name);
+  });
+  const arrays = new Map(wanted.map((array) => [array.name, array]));
   const numbers = ({ name, values }: StoredArray) => {
-    const found = Float64Array.from(values()), odd = found.find((x) => !Number.isFinite(x));
+    const all = values(), found = all instanceof Float64Array ? all : Float64Array.from(all);
+    const odd = found.find((x) => !Number.isFinite(x));
     if (odd !== undefined) throw bad(`${name} has the number ${odd}`);
-    return found;
+    return found as Float64Array<ArrayBuffer>;
   };
   const [mu, sigma] = ["mu", "sigma"].map((name) => {
     const array = arrays.get(name);
     if (array) return array;
-    throw bad(`it has no array ${name}; it has ${[...arrays.keys()].join(", ") || "none at all"}`);
+    throw bad(`it has no array ${name}; it has ${names.join(", ") || "none at all"}`);
   });
   const [width] = mu.shape;
   if (mu.shape.length !== 1 || sigma.shape.join() !== `${width},${width}`) {

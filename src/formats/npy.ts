@@ -193,13 +193,18 @@ export function toRowMajor(
 /**
  * Reads a .npz file. Of an array that cannot be read it gives the problem.
  *
+ * @param isWanted Which arrays are read, by their names; by default all.
  * @throws {InputError} If it is no zip archive.
  */
-export async function readNpz(bytes: Bytes, what: string): Promise<StoredArray[]> {
+export async function readNpz(
+  bytes: Bytes,
+  what: string,
+  isWanted: (name: string) => boolean = () => true,
+): Promise<StoredArray[]> {
   const arrays: StoredArray[] = [];
   for (const entry of await readZip(bytes, what)) {
-    if (!entry.name.endsWith(".npy")) continue;
     const name = entry.name.slice(0, -4);
+    if (!entry.name.endsWith(".npy") || !isWanted(name)) continue;
     try {
       const file = inMemory(await extract(bytes, entry, what));
       arrays.push(readNpy(file, `${entry.name} in ${what}`, name));

@@ -13,10 +13,10 @@ export type ShippedModel = "mnist";
 export const shippedModels: readonly ShippedModel[] = ["mnist"];
 
 /** The name of a data set whose features a classifier that comes with the package tells. */
-export type ShippedFeatures = "mnist";
+export type ShippedFeatures = "mnist" | "fashion-mnist";
 
 /** All of them. */
-export const shippedFeatures: readonly ShippedFeatures[] = ["mnist"];
+export const shippedFeatures: readonly ShippedFeatures[] = ["mnist", "fashion-mnist"];
 
 /**
  * Loads a classifier that comes with the package, for `classifierFeatures()`.

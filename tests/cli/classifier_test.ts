@@ -138,3 +138,39 @@ Deno.test("sample paints the class that is asked for by a classifier, and refuse
     ] as const
   ) await folder.refuse(args, new RegExp(message.source, "m"));
 });
+
+Deno.test("a classifier of clean images is trained for features, which eval takes", async () => {
+  await using folder = await makeFolder();
+  await folder.write("features.json", {
+    data: "data",
+    network: { _class_name: "FeatureClassifier", block_out_channels: [4, 6], feature_size: 5 },
+    training: { batch_size: 5, learning_rate: 0.002, warmup_steps: 2, objective: "classifier" },
+  });
+  const run = ["train", "--config", "features.json", "--device", "cpu", "--log-every", "2"];
+  await folder.succeed(...run, "--steps", "4", "--out", "a");
+  await folder.succeed(...run, "--steps", "2", "--out", "b");
+  await folder.succeed(...run, "--steps", "4", "--out", "b", "--resume");
+  assertEquals(await readState(folder, "b"), await readState(folder, "a"));
+  const { network, classes, card } = parseModel(
+    await Deno.readFile(folder.at("a/model.safetensors")),
+  );
+  assertEquals([network.className, network.itemShape], ["FeatureClassifier", [8, 8, 1]]);
+  assertEquals([classes, card.steps], [[..."0123456789"], "4"]);
+  const told = JSON.parse(await folder.succeed("info", "a", "--json", "--device", "cpu"));
+  assertEquals([told.network, told.feature_size], ["FeatureClassifier", 5]);
+
+  const flags = ["--samples", "data", "--features", "a", "--metric", "class", "--device", "cpu"];
+  const { class: seen, features } = JSON.parse(await folder.succeed("eval", ...flags, "--json"));
+  assertEquals([features, seen.classes.length], ["a", 10]);
+  await folder.write("model.safetensors", tinyModelFile());
+  await folder.refuse(
+    ["sample", "--model", "model.safetensors", "--classifier", "a", "--class", "1"],
+    /it has learnt images without noise; train one by --config classifier$/m,
+  );
+  await Deno.mkdir(folder.at("grey"));
+  await folder.write(`grey/${IMAGES}`, imagesFile());
+  await folder.refuse(
+    ["train", "--config", "features", "--data", "grey", "--out", "c"],
+    /^error: A classifier needs classes, but grey has no labels$/m,
+  );
+});

@@ -42,7 +42,7 @@ Deno.test("eval refuses what it cannot measure", async () => {
   const model = ["--model", "tiny.safetensors"], data = ["--data", "data"];
   const cases: readonly [string[], RegExp][] = [
     [[], /needs --data/],
-    [["--metric", "fd"], /--metric must be one of bpd/],
+    [["--metric", "fid"], /--metric must be some of fd, .*, bpd, with commas between, not fid/],
     [["--data", "nowhere"], /no such file or folder/],
     [["--by", "vlb", "--steps", "3", ...data], /--steps is for the ODE/],
     [

@@ -1,9 +1,9 @@
 import { assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
 import { InputError } from "../../src/errors.ts";
 import { findNeighbors } from "../../src/evaluate/near_copies.ts";
-import { nearest } from "../../src/evaluate/nearest.ts";
+import { nearest, NearestSearch } from "../../src/evaluate/nearest.ts";
 import { precisionRecall } from "../../src/evaluate/precision_recall.ts";
-import { features, golden, mixedRows } from "./fixture.ts";
+import { between, features, golden, mixedRows } from "./fixture.ts";
 
 Deno.test("precision, recall, density and coverage are those of their authors", async () => {
   let cases = 0;
@@ -41,6 +41,15 @@ Deno.test("neighbours are the nearest, in sets of any size", async () => {
   }
 });
 
+Deno.test("points may come in sets", async () => {
+  const rows = mixedRows("rows", 20, 3), points = mixedRows("points", 150, 3);
+  const search = new NearestSearch(rows, 3);
+  for (const [from, to] of [[0, 1], [1, 100], [100, 150]]) {
+    await search.add(between(points, from, to));
+  }
+  assertEquals(search.found(), await nearest(rows, points, 3));
+});
+
 Deno.test("a twin is a neighbour, oneself is none", async () => {
   const points = { count: 3, width: 1, data: new Float32Array([4, 4, 9]) };
   const { indices, squares } = await nearest(points, points, 1);
@@ -62,12 +71,12 @@ Deno.test("too few images are refused, and a signal ends the work", async () => 
   await assertRejects(
     () => precisionRecall(mixedRows("y", 9, 2), rows),
     InputError,
-    "the 5 nearest of 5 images: there must be 6",
+    "the 5 nearest of 5 images: there are too few",
   );
   await assertRejects(
     () => findNeighbors(rows, mixedRows("y", 1, 2)),
     InputError,
-    "the 2 nearest of 1 images: there must be 2",
+    "the 2 nearest of 1 images: there are too few",
   );
   const signal = AbortSignal.abort(new Error("enough"));
   await assertRejects(() => nearest(rows, rows, 1, { signal }), Error, "enough");

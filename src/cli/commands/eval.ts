@@ -1,44 +1,38 @@
 /**
- * `ddpm eval`: the likelihood of images under a model.
+ * `ddpm eval`: what the pictures of a model are worth, and how likely images are under it.
  *
  * @module
  */
 
 import { InputError } from "../../errors.ts";
-import { sizeOf } from "../../shape.ts";
-import {
-  type Bound,
-  type Density,
-  type LikelihoodOptions,
-  measureBound,
-  measureDensity,
-} from "../../sample/likelihood.ts";
-import type { Samples } from "../../sample/options.ts";
-import type { Dataset } from "../../data/dataset.ts";
+import { shippedFeatures } from "../../model/pretrained.ts";
 import { heldBack, openDataset } from "../data/data.ts";
-import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
+import { BITS_COUNT, BITS_STEPS, describeBits, measureBits } from "../evaluation/bits.ts";
+import { METRICS, readMetrics } from "../evaluation/measures.ts";
+import { SPACES } from "../evaluation/neighbors.ts";
+import { splitOf, SPLITS } from "../evaluation/reference.ts";
+import { USUAL_COUNT } from "../evaluation/subject.ts";
+import { INTERRUPTED, Interruption } from "../run/interruption.ts";
 import { openModel } from "../run/open_model.ts";
-import { type Flag, parseFlags } from "../terminal/flags.ts";
+import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
+import { type Flag, type Flags, parseFlags } from "../terminal/flags.ts";
+import { print, Progress } from "../terminal/progress.ts";
+import { classFlags } from "./class_flags.ts";
+import { evaluatePictures } from "./eval_pictures.ts";
+import { guidanceFlags } from "./guidance_flags.ts";
 import { parseImages } from "./image_options.ts";
-import { formatLeft, print, Progress } from "../terminal/progress.ts";
-
-/** The largest batch. */
-const MAX_BATCH = 32;
-/** The default number of images. */
-const DEFAULT_COUNT = 64;
-/** The default number of ODE steps, of four evaluations each. */
-const DEFAULT_STEPS = 64;
-/** Rows in the table of timesteps. */
-const ROWS = 10;
+import { listMethods, samplerFlags } from "./sampler_flags.ts";
 
 /** The flags of `eval`. */
 export const evalFlags = {
   metric: {
     kind: "text",
-    choices: ["bpd"],
-    value: "NAME",
-    default: "bpd",
-    help: "what to measure; bpd is bits per dimension",
+    value: "NAME,...",
+    default: "bpd; fd with --samples",
+    help:
+      `what to measure: fd (Fréchet distance), kid (kernel distance), prdc (precision, recall, ` +
+      `density, coverage), is (score of classes), class (what a classifier sees), nn (nearest ` +
+      `training images), bpd (bits per dimension)`,
   },
   model: {
     kind: "text",
@@ -46,18 +40,58 @@ export const evalFlags = {
     default: "mnist",
     help: "as for sample",
   },
+  samples: {
+    kind: "text",
+    value: "PATH,...",
+    help:
+      "pictures of anything else, as for --data, instead of a model's; or statistics that --out wrote of parts",
+  },
   data: {
     kind: "text",
     value: "DATA",
     help:
-      "as for train; the test split where there is one (t10k-* of IDX folders), otherwise all of it",
+      "real images, as for train; for bpd the test split where there is one (t10k-* of IDX folders)",
+  },
+  split: {
+    kind: "text",
+    choices: SPLITS,
+    value: "NAME",
+    default: "train",
+    help: "which images of --data, train or test; for bpd alone test if there is one",
+  },
+  reference: {
+    kind: "text",
+    value: "FILE.npz",
+    help: "statistics of real images (mu, sigma) instead of --data",
+  },
+  features: {
+    kind: "text",
+    value: "NAME|MODEL",
+    default: "those of --data, if they are among these, or mnist",
+    help: `features to compare: ${
+      shippedFeatures.join(", ")
+    }, or a classifier made by train --config features`,
   },
   count: {
     kind: "integer",
     min: 1,
     max: 10_000_000,
-    default: DEFAULT_COUNT,
-    help: "number of images, spread evenly over the data",
+    default: `${USUAL_COUNT} of a model, all of others; ${BITS_COUNT} for bpd`,
+    help: "number of images, from --first on; for bpd spread evenly over the data",
+  },
+  first: {
+    kind: "integer",
+    min: 0,
+    max: 10_000_000,
+    default: 0,
+    help: "number of the first image, so that several processes may share the work",
+  },
+  neighbors: {
+    kind: "text",
+    choices: SPACES,
+    value: "WHERE",
+    default: "features",
+    help: "what nn is near in, features or pixels",
   },
   by: {
     kind: "text",
@@ -65,15 +99,16 @@ export const evalFlags = {
     value: "HOW",
     default: "both",
     help:
-      "vlb (the variational bound), ode (the exact likelihood of the probability-flow ODE), or both",
+      "bpd by vlb (the variational bound), ode (the exact likelihood of the probability-flow ODE), or both",
   },
+  ...samplerFlags,
   steps: {
-    kind: "integer",
-    min: 1,
-    max: 100_000,
-    default: DEFAULT_STEPS,
-    help: "ODE steps, of four evaluations each",
+    ...samplerFlags.steps,
+    default: `as for sample; ${BITS_STEPS} for bpd alone`,
+    help: "sampling steps; for bpd alone ODE steps, of four evaluations each",
   },
+  ...classFlags,
+  ...guidanceFlags,
   seed: {
     kind: "integer",
     min: 0,
@@ -81,104 +116,92 @@ export const evalFlags = {
     default: 0,
     help: "random seed",
   },
-  json: { kind: "switch", help: "print JSON, with every timestep and every image" },
+  batch: {
+    kind: "integer",
+    min: 1,
+    max: 65536,
+    default: 64,
+    help: "images that are sampled together",
+  },
+  out: {
+    kind: "text",
+    value: "FILE.npz",
+    help:
+      "write statistics of the samples: mu, sigma, and features where --metric needs them; without --model, --samples and --metric those of --data",
+  },
+  report: { kind: "text", value: "FILE.html", help: "write a page with pictures and histograms" },
+  json: { kind: "switch", help: "print JSON; for bpd with every timestep and every image" },
   ...deviceFlags,
 } as const satisfies Record<string, Flag>;
 
+/** Those of `eval`. */
+export type EvalFlags = Flags<typeof evalFlags>;
+
 /** Runs the command. */
-export async function evalCommand(args: readonly string[]): Promise<void> {
+export async function evalCommand(args: readonly string[]): Promise<number> {
   const { flags, rest } = parseFlags(args, evalFlags);
   if (rest.length) throw new InputError(`eval takes flags only, not ${rest[0]}`);
+  if (flags.sampler === "list") {
+    print(listMethods());
+    return 0;
+  }
   checkDeviceFlags(flags);
-  const { model: place = "mnist", seed = 0, by = "both" } = flags;
+  const usual = flags.samples !== undefined ? "fd" : flags.out === undefined ? "bpd" : undefined;
+  const asked = flags.metric ?? usual, metrics = asked === undefined ? [] : readMetrics(asked);
+  using progress = new Progress();
+  using interruption = new Interruption(progress, "stopping");
+  const { signal } = interruption;
+  const isBits = metrics.join() === "bpd" && flags.samples === undefined;
+  try {
+    await (isBits
+      ? evaluateBits(flags, progress, signal)
+      : evaluatePictures(flags, metrics, progress, signal));
+    return 0;
+  } catch (error) {
+    if (!signal.aborted || error !== signal.reason) throw error;
+    return INTERRUPTED;
+  }
+}
+
+/** What bits per dimension have nothing to do with. */
+const IDLE = [
+  ...["reference", "features", "first", "neighbors", "batch", "out", "report"],
+  ...Object.keys({ ...samplerFlags, ...classFlags, ...guidanceFlags })
+    .filter((name) => name !== "steps"),
+] as (keyof EvalFlags)[];
+
+/** Likelihoods alone. */
+async function evaluateBits(
+  flags: EvalFlags,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<void> {
+  const { model: place = "mnist", seed = 0, by = "both", split } = flags;
+  const idle = IDLE.find((name) => flags[name] !== undefined);
+  if (idle) {
+    const others = METRICS.filter((name) => name !== "bpd").join(", ");
+    throw new InputError(`--${idle} is not for bpd: it goes with --metric ${others}`);
+  }
   if (flags.data === undefined) {
     throw new InputError("eval needs --data: mnist, a folder or a file");
   }
   if (by === "vlb" && flags.steps !== undefined) {
     throw new InputError("--steps is for the ODE: the bound takes every timestep");
   }
-  const model = await openModel(place), { network } = model;
-  const [height, width, channels] = network.itemShape;
+  const model = await openModel(place);
+  const [height, width, channels] = model.network.itemShape;
+  const from = split === undefined
+    ? await heldBack(flags.data) ?? flags.data
+    : await splitOf(flags.data, split);
   const size = height && width ? [height, width] : null;
-  using progress = new Progress();
-  const from = await heldBack(flags.data) ?? flags.data;
-  const pictures = parseImages({ channels, size });
-  const data = await openDataset(from, pictures, progress);
+  const data = await openDataset(from, parseImages({ channels, size }), progress);
   if (flags.count !== undefined && flags.count > data.count) {
     throw new InputError(`--count is ${flags.count}, but ${from} has ${data.count} images`);
   }
-  const count = flags.count ?? Math.min(DEFAULT_COUNT, data.count);
-  const { images, labels } = await pick(data, count);
-  const settings: LikelihoodOptions = {
-    ...{ seed, batchSize: Math.ceil(count / Math.ceil(count / MAX_BATCH)) },
-    ...(labels && network.conditions(images.shape).labels ? { labels } : {}),
-  };
-
+  const count = flags.count ?? Math.min(BITS_COUNT, data.count);
   using device = await openForCommand(flags, progress);
-  const options = (name: string): LikelihoodOptions => {
-    const began = performance.now();
-    return {
-      ...settings,
-      onProgress(done, total) {
-        const left = formatLeft(done, total, (performance.now() - began) / 1000);
-        progress.update(`${name}: evaluation ${done} of ${total}${left}`);
-      },
-    };
-  };
-  const bound = by === "ode"
-    ? undefined
-    : await measureBound(device, model, images, options("bound"));
-  const steps = flags.steps ?? DEFAULT_STEPS;
-  const density = by === "vlb"
-    ? undefined
-    : await measureDensity(device, model, images, { ...options("flow"), steps });
-  progress.clear();
-  const facts = {
-    ...{ metric: "bpd", model: place, data: from, count, seed },
-    ...(bound ? { vlb: { ...bound, decoder: bound.terms[0] } } : {}),
-    ...(density ? { ode: { steps, ...density } } : {}),
-  };
-  print(flags.json ? JSON.stringify(facts) : describe(facts, data, bound, density));
-}
-
-/** Evenly spaced images of a data set. */
-async function pick(set: Dataset, count: number) {
-  const { shape, labels } = set, each = sizeOf(shape), data = new Float32Array(count * each);
-  const picked = Array.from({ length: count }, (_, i) => Math.floor(i * set.count / count));
-  for (const [i, index] of picked.entries()) await set.read(index, data, i * each);
-  const images: Samples = { count, shape, data };
-  return { images, labels: labels && picked.map((index) => labels[index]) };
-}
-
-function describe(
-  { model, count }: { model: string; count: number },
-  data: Dataset,
-  bound: Bound | undefined,
-  density: Density | undefined,
-): string {
-  const row = (name: string, value: string) => `${name.padEnd(24)}${value}`;
-  const lines = [
-    row("model", model),
-    row("data", `${data.name}, ${count} of ${data.count} images`),
-  ];
-  if (bound) {
-    lines.push(row("variational bound", formatMean(bound)));
-    const { terms } = bound, width = Math.ceil((terms.length - 1) / ROWS);
-    lines.push(row("  prior", bound.prior.toFixed(6)));
-    for (let last = terms.length - 1; last > 0; last -= width) {
-      const first = Math.max(1, last - width + 1);
-      const sum = terms.slice(first, last + 1).reduce((a, b) => a + b);
-      lines.push(row(`  t = ${first === last ? last : `${last} to ${first}`}`, sum.toFixed(6)));
-    }
-    lines.push(row("  t = 0 (decoder)", terms[0].toFixed(6)));
-  }
-  if (density) lines.push(row("probability-flow ODE", formatMean(density)));
-  return lines.join("\n");
-}
-
-/** "1.2345 bits/dim ± 0.0123", with the standard error of the mean. */
-function formatMean({ total, images }: { total: number; images: readonly number[] }): string {
-  const squares = images.reduce((sum, x) => sum + (x - total) ** 2, 0);
-  const error = Math.sqrt(squares / (images.length - 1) / images.length);
-  return `${total.toFixed(4)} bits/dim` + (images.length > 1 ? ` ± ${error.toFixed(4)}` : "");
+  const options = { by, count, seed, signal, steps: flags.steps ?? BITS_STEPS };
+  const bits = await measureBits(device, model, data, options, progress);
+  const facts = { metric: "bpd", model: place, data: from, seed, ...bits };
+  print(flags.json ? JSON.stringify(facts) : describeBits(bits, place, data));
 }

@@ -13,6 +13,7 @@ import {
   parseNetwork,
 } from "../../model/network.ts";
 import { resizeNetwork } from "../../model/network.ts";
+import { FEATURE_CLASSIFIER } from "../../model/feature_classifier.ts";
 import { SUPER_RESOLUTION } from "../../model/super_resolution.ts";
 import { outputChannels } from "../../diffusion/prediction.ts";
 import { formatSchedule, parseSchedule } from "../../diffusion/schedule.ts";
@@ -78,6 +79,8 @@ export function assembleConfig(
   const outChannels = isClassifier ? channels : outputChannels(scheduler, channels);
   const sizes = {
     in_channels: channels,
+    // Whose last layers are for one size.
+    ...(fields._class_name === FEATURE_CLASSIFIER ? { sample_size: [height, width] } : {}),
     ...(isClassifier
       ? {
         num_classes: classes?.length ?? countClasses("A classifier", place, labels, labelProblem),

@@ -5,9 +5,9 @@
  */
 
 import { InputError } from "../../errors.ts";
-import { shippedFeatures } from "../../model/pretrained.ts";
 import { heldBack, openDataset } from "../data/data.ts";
 import { BITS_COUNT, BITS_STEPS, describeBits, measureBits } from "../evaluation/bits.ts";
+import { featureNames } from "../evaluation/features.ts";
 import { METRICS, readMetrics } from "../evaluation/measures.ts";
 import { SPACES } from "../evaluation/neighbors.ts";
 import { splitOf, SPLITS } from "../evaluation/reference.ts";
@@ -67,10 +67,15 @@ export const evalFlags = {
   features: {
     kind: "text",
     value: "NAME|MODEL",
-    default: "those of --data, if they are among these, or mnist",
+    default: "those of --data, or mnist",
     help: `features to compare: ${
-      shippedFeatures.join(", ")
-    }, or a classifier made by train --config features`,
+      featureNames.join(", ")
+    } (Inception v3, for the FID as pytorch-fid or as torch-fidelity takes it), or a classifier made by train --config features`,
+  },
+  weights: {
+    kind: "text",
+    value: "FILE",
+    help: "the weights of --features inception, as .pth or .safetensors",
   },
   count: {
     kind: "integer",
@@ -165,7 +170,7 @@ export async function evalCommand(args: readonly string[]): Promise<number> {
 
 /** What bits per dimension have nothing to do with. */
 const IDLE = [
-  ...["reference", "features", "first", "neighbors", "batch", "out", "report"],
+  ...["reference", "features", "weights", "first", "neighbors", "batch", "out", "report"],
   ...Object.keys({ ...samplerFlags, ...classFlags, ...guidanceFlags })
     .filter((name) => name !== "steps"),
 ] as (keyof EvalFlags)[];

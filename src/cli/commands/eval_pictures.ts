@@ -171,7 +171,7 @@ async function makePlan(
     canCompare || !isData && !comparesWithData([name]) && name !== "bpd"
   );
   const usual = shippedFeatures.find((name) => name === data) ?? "mnist";
-  const chosen = await readFeatures(flags.features ?? usual);
+  const chosen = await readFeatures(flags.features ?? usual, flags.weights);
   const subject = await subjectOf(flags, isData, chosen, progress);
   if (measured.includes("class")) checkClasses(chosen, subject);
   const left = metrics.filter((name) => !measured.includes(name)).join(", ");

@@ -66,7 +66,8 @@ export async function planSampling(
   const { seed = 0 } = flags, method = (flags.sampler ?? defaultMethod) as MethodName;
   const total = first + count, known = classesOf(model, shape);
   // Classes go by the number of the image, whoever makes it.
-  const plan = planClasses(flags, known, place, { count: total, usual: total, seed });
+  const counts = { count: total, usual: total, seed, prefersNone: false };
+  const plan = planClasses(flags, known, place, counts);
   const guidance = await planGuidance(flags, { model, place, shape, classes: known, plan });
   const options = readOptions(flags);
   const schedule = new NoiseSchedule(model.schedule);

@@ -98,6 +98,10 @@ const NETWORK_KEY = "network", SCHEDULE_KEY = "scheduler", CLASSES_KEY = "classe
 /** Where version 0.1.0 had the network. */
 const FORMER_KEY = "unet";
 
+/** Whether the header of a file says of what network its weights are. */
+export const holdsNetwork = (metadata: Readonly<Record<string, string>>): boolean =>
+  [NETWORK_KEY, FORMER_KEY].some((key) => Object.hasOwn(metadata, key));
+
 /**
  * Reads a model from the bytes of one file, all of it. {@linkcode readModel} leaves weights where they
  * are.

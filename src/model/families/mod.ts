@@ -1,0 +1,72 @@
+/**
+ * Models out of the weights of other projects, which are told by their names and shapes.
+ *
+ * @module
+ */
+
+import { InputError } from "../../errors.ts";
+import { parseSchedule, type ScheduleConfig } from "../../diffusion/schedule.ts";
+import { assembleModel, type Model } from "../model.ts";
+import { parseNetwork } from "../network.ts";
+import { ddpmOriginal } from "./ddpm_original.ts";
+import type { Family, Tensors } from "./family.ts";
+
+/** Those that are known. */
+const families: readonly Family[] = [ddpmOriginal];
+
+/** Where files may come from that are no models of this project. */
+export const familyNames: readonly string[] = families.map(({ name }) => name);
+
+/** The family that tensors are of, if they are of one. */
+export const findFamily = (tensors: Tensors): Family | undefined =>
+  families.find(({ recognizes }) => recognizes(tensors));
+
+/** What is known beside the tensors of a file. */
+export interface FamilyOptions {
+  /** Arguments of the original's network, by its names: an object. */
+  readonly config?: unknown;
+  /** Its noise schedule, if it is not the usual one of the family. */
+  readonly schedule?: ScheduleConfig | undefined;
+}
+
+/** A model of a family. */
+export interface FamilyModel {
+  readonly model: Model;
+  /** What it was taken for, and what was taken for granted: clauses. */
+  readonly notes: readonly string[];
+}
+
+/**
+ * The model that the tensors of a family make up.
+ *
+ * @param what What they are called, for messages.
+ * @throws {InputError} If tensors are missing or superfluous, or contradict what is known beside them.
+ */
+export function readFamily(
+  family: Family,
+  tensors: Tensors,
+  what: string,
+  { config = {}, schedule }: FamilyOptions = {},
+): FamilyModel {
+  try {
+    const member = family.read(tensors, config), { weightSource, scheduleSource } = member;
+    const network = parseNetwork(member.network);
+    const noise = schedule ?? parseSchedule(member.schedule);
+    const card = { family: family.name, ...(weightSource ? { weights: weightSource } : {}) };
+    return {
+      model: assembleModel(network, noise, member.tensors, what, { card }),
+      notes: [
+        `its tensors have the names of ${family.name}`,
+        ...(weightSource ? [weightSource] : []),
+        ...member.guesses,
+        ...(schedule ? [] : [scheduleSource]),
+      ],
+    };
+  } catch (error) {
+    if (!(error instanceof InputError) || error.message.startsWith("Cannot load")) throw error;
+    throw new InputError(
+      `Cannot load ${what}, whose tensors have the names of ${family.name}: ${error.message}; a ` +
+        "config.json beside it can tell what they do not",
+    );
+  }
+}

@@ -1,0 +1,71 @@
+import { assertEquals, assertMatch } from "@std/assert";
+import { readSafetensors } from "../../src/formats/safetensors.ts";
+import { pickledTensor, torchArchive } from "../torch.ts";
+import { Folder } from "./cli.ts";
+
+const fixture = (name: string) =>
+  Deno.readFile(new URL(`../fixtures/ddpm-original/${name}`, import.meta.url));
+const sample = ["--count", "1", "--steps", "2", "--device", "cpu", "--out", "x.safetensors"];
+
+Deno.test("a file of another project is described and sampled, and what is guessed is told", async () => {
+  await using folder = await Folder.make();
+  for (const name of ["model.ckpt", "config.json"]) await folder.write(name, await fixture(name));
+  const { code, stdout, stderr } = await folder.run(
+    "info",
+    "model.ckpt",
+    "--json",
+    "--device",
+    "cpu",
+  );
+  assertEquals(code, 0, stderr);
+  assertMatch(stderr, /model\.ckpt: its tensors have the names of pesser\/pytorch_diffusion/);
+  assertMatch(stderr, /model\.ckpt: the noise is that of Ho et al\. 2020/);
+  const facts = JSON.parse(stdout);
+  assertEquals([facts.sample_size, facts.norm_eps, facts.numTrainTimesteps], [16, 1e-6, 1000]);
+  assertMatch(facts.family, /pesser/);
+
+  const paint = async (model: string) => {
+    await folder.succeed("sample", "--model", model, ...sample);
+    const { tensors } = readSafetensors(await Deno.readFile(folder.at("x.safetensors")));
+    return tensors.values().map(({ bytes }) => bytes).toArray();
+  };
+  const expected = await paint("model.ckpt");
+  for (const name of ["model-legacy.ckpt", "model.safetensors"]) {
+    await folder.write(name, await fixture(name));
+    assertEquals(await paint(name), expected, name);
+  }
+
+  await folder.write("scheduler_config.json", { num_train_timesteps: 50 });
+  const own = await folder.run("info", "model.ckpt", "--json", "--device", "cpu");
+  assertEquals(own.stderr.includes("the noise is that of"), false);
+  assertEquals(JSON.parse(own.stdout).numTrainTimesteps, 50);
+});
+
+Deno.test("without the configuration of the original, what its file does not tell is asked for", async () => {
+  await using folder = await Folder.make();
+  await folder.write("model.ckpt", await fixture("model.ckpt"));
+  await folder.refuse(
+    ["info", "model.ckpt"],
+    /8 of block_out_channels is no multiple of norm_num_groups, 32/,
+  );
+  await folder.refuse(["info", "model.ckpt"], /config\.json beside it can tell/);
+  await folder.write("config.json", { norm_num_groups: 4, ch_mult: [1, 1] });
+  await folder.refuse(
+    ["info", "model.ckpt"],
+    /says ch_mult \[1,1\], but its tensors are of \[1,2\]/,
+  );
+  await folder.write("config.json", { norm_num_groups: 4 });
+  // The published ones attend at 16 x 16, this one does at 8 x 8.
+  const { stderr } = await folder.run("info", "model.ckpt", "--device", "cpu");
+  assertMatch(stderr, /its pictures are 32x32, so that it attends at 16x16/);
+  await folder.succeed("sample", "--model", "model.ckpt", ...sample);
+});
+
+Deno.test("a file of PyTorch of no project that is known says so, and one that would run something", async () => {
+  await using folder = await Folder.make();
+  const pickle = `(S'x'\n${pickledTensor("0", [2], 2)}d.`;
+  await folder.write("x.pt", torchArchive(pickle, { "archive/data/0": new Uint8Array(8) }));
+  await folder.refuse(["info", "x.pt"], /its tensors do not have the names of pesser/);
+  await folder.write("x.pt", torchArchive("cos\nsystem\n(S'touch run'\ntR."));
+  await folder.refuse(["info", "x.pt"], /it calls os\.system, which is not run/);
+});

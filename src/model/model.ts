@@ -22,6 +22,7 @@ import "./unet.ts";
 import "./super_resolution.ts";
 import "./unet_classifier.ts";
 import "./inception.ts";
+import "./denoising_diffusion_unet.ts";
 import {
   fileShape,
   flatten,

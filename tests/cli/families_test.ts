@@ -3,8 +3,8 @@ import { readSafetensors } from "../../src/formats/safetensors.ts";
 import { pickledTensor, torchArchive } from "../torch.ts";
 import { Folder } from "./cli.ts";
 
-const fixture = (name: string) =>
-  Deno.readFile(new URL(`../fixtures/ddpm-original/${name}`, import.meta.url));
+const fixture = (name: string, folder = "ddpm-original") =>
+  Deno.readFile(new URL(`../fixtures/${folder}/${name}`, import.meta.url));
 const sample = ["--count", "1", "--steps", "2", "--device", "cpu", "--out", "x.safetensors"];
 
 Deno.test("a file of another project is described and sampled, and what is guessed is told", async () => {
@@ -59,6 +59,28 @@ Deno.test("without the configuration of the original, what its file does not tel
   const { stderr } = await folder.run("info", "model.ckpt", "--device", "cpu");
   assertMatch(stderr, /its pictures are 32x32, so that it attends at 16x16/);
   await folder.succeed("sample", "--model", "model.ckpt", ...sample);
+});
+
+Deno.test("the average of a trainer's file is sampled, once the size of its pictures is told", async () => {
+  await using folder = await Folder.make();
+  await folder.write("model-1.pt", await fixture("model-1.pt", "lucidrains/v2"));
+  const { code, stderr } = await folder.run("sample", "--model", "model-1.pt", ...sample);
+  assertEquals(code, 2);
+  assertMatch(
+    stderr,
+    /the size of its pictures is not in the file; a config\.json beside it can tell/,
+  );
+  assertMatch(
+    stderr,
+    /error: Cannot sample from model-1\.pt: its configuration has no sample_size/,
+  );
+  await folder.write("config.json", { GaussianDiffusion: { image_size: 16 } });
+  const run = await folder.run("sample", "--model", "model-1.pt", ...sample);
+  assertEquals(run.code, 0, run.stderr);
+  assertMatch(run.stderr, /the moving average of the weights was taken/);
+  const facts = JSON.parse(await folder.succeed("info", "model-1.pt", "--json", "--device", "cpu"));
+  assertEquals([facts.network, facts.sample_size], ["DenoisingDiffusionUnet", 16]);
+  assertEquals([facts.predictionType, facts.trainedBetas.length], ["v_prediction", 20]);
 });
 
 Deno.test("a file of PyTorch of no project that is known says so, and one that would run something", async () => {

@@ -10,9 +10,10 @@ import { assembleModel, type Model } from "../model.ts";
 import { parseNetwork } from "../network.ts";
 import { ddpmOriginal } from "./ddpm_original.ts";
 import type { Family, Tensors } from "./family.ts";
+import { lucidrains } from "./lucidrains.ts";
 
 /** Those that are known. */
-const families: readonly Family[] = [ddpmOriginal];
+const families: readonly Family[] = [ddpmOriginal, lucidrains];
 
 /** Where files may come from that are no models of this project. */
 export const familyNames: readonly string[] = families.map(({ name }) => name);
@@ -52,7 +53,7 @@ export function readFamily(
     const member = family.read(tensors, config), { weightSource, scheduleSource } = member;
     const network = parseNetwork(member.network);
     const noise = schedule ?? parseSchedule(member.schedule);
-    const card = { family: family.name, ...(weightSource ? { weights: weightSource } : {}) };
+    const card = { family: family.name, ...(weightSource ? { weight_source: weightSource } : {}) };
     return {
       model: assembleModel(network, noise, member.tensors, what, { card }),
       notes: [

@@ -5,9 +5,10 @@
  */
 
 import { assertClose } from "../../close.ts";
+import { openGpu } from "../../device.ts";
 import { makeGraph } from "../../../src/gpu/graph.ts";
 import { constant, input } from "../../../src/gpu/tensor.ts";
-import { type DeviceKind, openDevice } from "../../../src/gpu/open.ts";
+import { openDevice } from "../../../src/gpu/open.ts";
 import { type FileTensor, toFloat32 } from "../../../src/formats/safetensors.ts";
 import { readTensorFile } from "../../../src/formats/torch.ts";
 import { denoisingNetwork } from "../../../src/model/denoiser.ts";
@@ -39,7 +40,7 @@ function channelsLast(tensor: FileTensor) {
 export async function assertGolden(
   model: Model,
   io: { readonly sample: FileTensor; readonly timestep: FileTensor; readonly output: FileTensor },
-  { device: kind = "cpu", tolerance = 1e-5 }: { device?: DeviceKind; tolerance?: number } = {},
+  { device: kind = "cpu", tolerance = 1e-5 }: { device?: "cpu" | "gpu"; tolerance?: number } = {},
 ): Promise<void> {
   const network = denoisingNetwork(model), { layout } = network;
   const sample = channelsLast(io.sample), parameters = parameterInputs(layout);
@@ -48,7 +49,7 @@ export async function assertGolden(
     timestep: constant([...toFloat32(io.timestep)]),
     conditions: {},
   });
-  using device = await openDevice(kind);
+  using device = kind === "gpu" ? await openGpu() : await openDevice(kind);
   using program = await device.compile(makeGraph({ prediction }));
   program.buffers.parameters.write(flatten(layout, model.parameters));
   program.buffers.sample.write(sample.values);

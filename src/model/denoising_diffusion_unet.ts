@@ -12,10 +12,8 @@ import { givenFields, parseWith } from "../config.ts";
 import { InputError } from "../errors.ts";
 import { attention } from "../gpu/ops/attention.ts";
 import { concat } from "../gpu/ops/concat.ts";
-import { conv2d, same } from "../gpu/ops/conv2d.ts";
-import { groupNorm } from "../gpu/ops/group_norm.ts";
 import { add, gelu, map, mul, silu, square } from "../gpu/ops/map.ts";
-import { linear as linearOp, matmul } from "../gpu/ops/matmul.ts";
+import { matmul } from "../gpu/ops/matmul.ts";
 import { upsampleNearest } from "../gpu/ops/resample.ts";
 import { softmax } from "../gpu/ops/softmax.ts";
 import { sum } from "../gpu/ops/sum.ts";
@@ -30,7 +28,7 @@ import {
   type NetworkMaker,
   registerNetwork,
 } from "./network.ts";
-import type { ParameterSource, ParameterSpec } from "./parameters.ts";
+import { NamedLayers } from "./named_layers.ts";
 import { sinusoidalEmbedding } from "./time_embedding.ts";
 
 const channels = z.int().min(1).max(65536),
@@ -84,28 +82,10 @@ const widthsOf = (
   { dim, init_dim, dim_mults }: Pick<DenoisingDiffusionConfig, "dim" | "init_dim" | "dim_mults">,
 ): number[] => [init_dim, ...dim_mults.map((factor) => dim * factor)];
 
-/** Hands out parameters as layers need them. */
-class Layers {
-  constructor(readonly parameter: ParameterSource, readonly groups: number | null) {}
-
-  #get(name: string, shape: number[], order: ParameterSpec["order"], init: ParameterSpec["init"]) {
-    return this.parameter({ name, shape, order, init, isTrained: true });
-  }
-
-  plain(name: string, shape: number[], init: ParameterSpec["init"] = "ones"): Tensor {
-    return this.#get(name, shape, "plain", init);
-  }
-
-  conv(name: string, x: Tensor, channels: number, size: 1 | 3 | 7, hasBias = true): Tensor {
-    const shape = [size, size, x.shape[3], channels];
-    const weight = this.#get(`${name}.weight`, shape, "conv", "xavier");
-    const bias = hasBias ? this.plain(`${name}.bias`, [channels], "zeros") : undefined;
-    return conv2d(x, weight, bias, same(size));
-  }
-
-  dense(name: string, x: Tensor, size: number): Tensor {
-    const weight = this.#get(`${name}.weight`, [size, x.shape[1]], "linear", "xavier");
-    return linearOp(x, weight, this.plain(`${name}.bias`, [size], "zeros"));
+/** Its layers. */
+class Layers extends NamedLayers {
+  constructor(forward: Forward, readonly groups: number | null) {
+    super(forward);
   }
 
   /** The vector of each pixel with the length √channels, scaled. */
@@ -121,13 +101,9 @@ class Layers {
   /** Convolution, norm, and where there is a time scale and shift by it, then SiLU. */
   block(name: string, x: Tensor, channels: number, time?: Tensor): Tensor {
     const h = this.conv(`${name}.proj`, x, channels, 3);
-    const normed = this.groups === null ? this.rms(`${name}.norm`, h) : groupNorm(
-      h,
-      this.plain(`${name}.norm.weight`, [channels]),
-      this.plain(`${name}.norm.bias`, [channels], "zeros"),
-      this.groups,
-      1e-5,
-    );
+    const normed = this.groups === null
+      ? this.rms(`${name}.norm`, h)
+      : this.norm(`${name}.norm`, h, this.groups);
     if (!time) return silu(normed);
     const [scale, shift] = [0, channels].map((start) => slice(time, 3, start, channels));
     return silu(map([normed, scale, shift], (x, a, b) => e.add(e.mul(x, e.add(a, 1)), b)));
@@ -166,7 +142,9 @@ class Layers {
         "normal",
       )
       : undefined;
-    const qkv = this.conv(`${name}.to_qkv`, this.rms(`${name}.norm`, x), 3 * inner, 1, false);
+    const qkv = this.conv(`${name}.to_qkv`, this.rms(`${name}.norm`, x), 3 * inner, 1, {
+      hasBias: false,
+    });
     const [q, k, v] = [0, 1, 2].map((part) => {
       const rows = reshape(slice(qkv, 3, part * inner, inner), [n, pixels, heads, size]);
       const split = permute(rows, [0, 2, 1, 3]);
@@ -200,11 +178,11 @@ function pixelsToChannels(x: Tensor): Tensor {
 /** The prediction. */
 function predict(
   config: DenoisingDiffusionConfig,
-  { parameter, onSegment }: Forward,
+  forward: Forward,
   { sample, timestep }: NetworkInputs,
 ): Tensor {
   checkSize(config, sample);
-  const net = new Layers(parameter, config.resnet_block_groups), { dim } = config;
+  const net = new Layers(forward, config.resnet_block_groups), { dim } = config;
   const widths = widthsOf(config), last = config.dim_mults.length - 1;
   const kind = (level: number) => ({
     ...{ heads: config.attn_heads[level], size: config.attn_dim_head[level] },
@@ -215,7 +193,7 @@ function predict(
   const first = net.conv("init_conv", sample, config.init_dim, 7), skips: Tensor[] = [];
   let h = first, from = first;
   const keep = () => {
-    onSegment?.("block", { from, to: h });
+    forward.onSegment?.("block", { from, to: h });
     from = h;
   };
   for (let i = 0; i <= last; i++) {

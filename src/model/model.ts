@@ -23,6 +23,7 @@ import "./super_resolution.ts";
 import "./unet_classifier.ts";
 import "./inception.ts";
 import "./denoising_diffusion_unet.ts";
+import "./guided_diffusion_unet.ts";
 import {
   fileShape,
   flatten,
@@ -265,11 +266,10 @@ function formerName(name: string): string {
 
 function checkParameter(spec: ParameterSpec, tensor: FileTensor, what: string): void {
   const shape = fileShape(spec);
-  // Dense layers of attention were 1 × 1 convolutions once.
-  const given =
-    tensor.shape.length === 4 && shape.length === 2 && sizeOf(tensor.shape.slice(2)) === 1
-      ? tensor.shape.slice(0, 2)
-      : tensor.shape;
+  // Dense layers of attention were convolutions of one pixel once.
+  const given = shape.length === 2 && tensor.shape.length > 2 && sizeOf(tensor.shape.slice(2)) === 1
+    ? tensor.shape.slice(0, 2)
+    : tensor.shape;
   if (!sameShape(given, shape)) {
     throw new InputError(
       `Cannot load ${what}: ${spec.name} has shape ${formatShape(tensor.shape)}, but the network ` +

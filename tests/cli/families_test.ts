@@ -1,4 +1,4 @@
-import { assertEquals, assertMatch } from "@std/assert";
+import { assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { readSafetensors } from "../../src/formats/safetensors.ts";
 import { pickledTensor, torchArchive } from "../torch.ts";
 import { Folder } from "./cli.ts";
@@ -48,7 +48,10 @@ Deno.test("without the configuration of the original, what its file does not tel
     ["info", "model.ckpt"],
     /8 of block_out_channels is no multiple of norm_num_groups, 32/,
   );
-  await folder.refuse(["info", "model.ckpt"], /config\.json beside it can tell/);
+  await folder.refuse(
+    ["info", "model.ckpt"],
+    /config\.json beside it, or a file of its name and \.json, can tell/,
+  );
   await folder.write("config.json", { norm_num_groups: 4, ch_mult: [1, 1] });
   await folder.refuse(
     ["info", "model.ckpt"],
@@ -81,6 +84,23 @@ Deno.test("the average of a trainer's file is sampled, once the size of its pict
   const facts = JSON.parse(await folder.succeed("info", "model-1.pt", "--json", "--device", "cpu"));
   assertEquals([facts.network, facts.sample_size], ["DenoisingDiffusionUnet", 16]);
   assertEquals([facts.predictionType, facts.trainedBetas.length], ["v_prediction", 20]);
+});
+
+Deno.test("a denoiser and a classifier of guided-diffusion work together, each with flags of its own", async () => {
+  await using folder = await Folder.make();
+  for (const [name, source] of [["model", "uncond-updown"], ["judge", "classifier"]]) {
+    await folder.write(`${name}.pt`, await fixture("model.pt", `adm/${source}`));
+    await folder.write(`${name}.json`, await fixture("config.json", `adm/${source}`));
+  }
+  const images = async (...args: string[]) => {
+    await folder.succeed("sample", "--model", "model.pt", ...sample, ...args);
+    const { tensors } = readSafetensors(await Deno.readFile(folder.at("x.safetensors")));
+    return tensors.values().map(({ bytes }) => bytes).toArray();
+  };
+  const plain = await images(), guided = await images("--classifier", "judge.pt", "--class", "3");
+  assertNotEquals(plain, guided);
+  const facts = JSON.parse(await folder.succeed("info", "judge.pt", "--json", "--device", "cpu"));
+  assertEquals([facts.network, facts.num_classes], ["GuidedDiffusionClassifier", 10]);
 });
 
 Deno.test("a file of PyTorch of no project that is known says so, and one that would run something", async () => {

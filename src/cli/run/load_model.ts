@@ -54,7 +54,8 @@ async function loadFile(path: string): Promise<Model> {
         `${familyNames.join(" or ")}; for a diffusers checkpoint give its folder`,
     );
   }
-  const folder = dirname(path), config = join(folder, "config.json");
+  const folder = dirname(path), own = `${path.replace(/\.\w+$/, "")}.json`;
+  const config = await kindOf(own) === "file" ? own : join(folder, "config.json");
   const found = readFamily(family, tensors, path, {
     config: await kindOf(config) === "file" ? await readJson(config) : {},
     schedule: (await findSchedule([folder, join(folder, "scheduler")]))?.schedule,

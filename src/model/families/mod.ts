@@ -10,10 +10,11 @@ import { assembleModel, type Model } from "../model.ts";
 import { parseNetwork } from "../network.ts";
 import { ddpmOriginal } from "./ddpm_original.ts";
 import type { Family, Tensors } from "./family.ts";
+import { guidedDiffusion } from "./guided_diffusion.ts";
 import { lucidrains } from "./lucidrains.ts";
 
 /** Those that are known. */
-const families: readonly Family[] = [ddpmOriginal, lucidrains];
+const families: readonly Family[] = [ddpmOriginal, lucidrains, guidedDiffusion];
 
 /** Where files may come from that are no models of this project. */
 export const familyNames: readonly string[] = families.map(({ name }) => name);
@@ -67,7 +68,7 @@ export function readFamily(
     if (!(error instanceof InputError) || error.message.startsWith("Cannot load")) throw error;
     throw new InputError(
       `Cannot load ${what}, whose tensors have the names of ${family.name}: ${error.message}; a ` +
-        "config.json beside it can tell what they do not",
+        "config.json beside it, or a file of its name and .json, can tell what they do not",
     );
   }
 }

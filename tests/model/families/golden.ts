@@ -25,7 +25,7 @@ export function fixtureOf(folder: string) {
 }
 
 /** Numbers of `[batch, channels, height, width]` with the channels last. */
-function channelsLast(tensor: FileTensor) {
+export function channelsLast(tensor: FileTensor) {
   const values = toFloat32(tensor), [n, c, h, w] = tensor.shape, pixels = h * w;
   return {
     shape: [n, h, w, c],
@@ -39,7 +39,12 @@ function channelsLast(tensor: FileTensor) {
 /** Fails unless a model predicts what its original does. */
 export async function assertGolden(
   model: Model,
-  io: { readonly sample: FileTensor; readonly timestep: FileTensor; readonly output: FileTensor },
+  io: {
+    readonly sample: FileTensor;
+    readonly timestep: FileTensor;
+    readonly output: FileTensor;
+    readonly labels?: FileTensor | undefined;
+  },
   { device: kind = "cpu", tolerance = 1e-5 }: { device?: "cpu" | "gpu"; tolerance?: number } = {},
 ): Promise<void> {
   const network = denoisingNetwork(model), { layout } = network;
@@ -47,7 +52,7 @@ export async function assertGolden(
   const prediction = network.forward({ parameter: viewParameters(layout, parameters) }, {
     sample: input("sample", sample.shape),
     timestep: constant([...toFloat32(io.timestep)]),
-    conditions: {},
+    conditions: io.labels ? { labels: constant(Int32Array.from(toFloat32(io.labels))) } : {},
   });
   using device = kind === "gpu" ? await openGpu() : await openDevice(kind);
   using program = await device.compile(makeGraph({ prediction }));

@@ -113,8 +113,8 @@ Deno.test("tensors that are missing or superfluous are named, and networks that 
   assertEquals(
     fails((t) => t.delete("model.model.downs.1.2.mem_kv")),
     "Cannot load x.pt, whose tensors have the names of lucidrains/denoising-diffusion-pytorch: downs.1.2 " +
-      "has 12 channels, of how many heads must be told: attn_heads; a config.json beside it can tell " +
-      "what they do not",
+      "has 12 channels, of how many heads must be told: attn_heads; a config.json beside it, or a " +
+      "file of its name and .json, can tell what they do not",
   );
   assert(
     fails((t) => t.delete("model.model.final_conv.bias")).includes("it lacks final_conv.bias"),

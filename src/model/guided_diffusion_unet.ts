@@ -1,7 +1,8 @@
 /**
  * The networks of OpenAI's improved- and guided-diffusion (Nichol and Dhariwal 2021; Dhariwal and Nichol
- * 2021): `UNetModel`, with what it can be told of classes, and `EncoderUNetModel`, the classifier with
- * attention pooling. Parameters have the names of the original, and fields those of its arguments.
+ * 2021): `UNetModel`, with what it can be told of classes; `SuperResModel`, the same beside a picture that
+ * it enlarges; and `EncoderUNetModel`, the classifier with attention pooling. Parameters have the names
+ * of the original, and fields those of its arguments.
  *
  * @module
  */
@@ -14,11 +15,12 @@ import { attention } from "../gpu/ops/attention.ts";
 import { concat } from "../gpu/ops/concat.ts";
 import { gather } from "../gpu/ops/gather.ts";
 import { add, map, silu } from "../gpu/ops/map.ts";
-import { averagePool, upsampleNearest } from "../gpu/ops/resample.ts";
+import { averagePool, resizeBilinear, upsampleNearest } from "../gpu/ops/resample.ts";
 import { mean } from "../gpu/ops/sum.ts";
 import { permute, reshape, slice, transpose } from "../gpu/ops/view.ts";
 import * as e from "../gpu/expression.ts";
 import type { Tensor } from "../gpu/tensor.ts";
+import type { Shape } from "../shape.ts";
 import { NamedLayers } from "./named_layers.ts";
 import {
   defineNetwork,
@@ -58,6 +60,7 @@ const unetSchema = encoderSchema.extend({
   num_heads_upsample: count.nullable().default(null),
   num_classes: count.nullable().default(null),
 });
+const upscalerSchema = unetSchema.extend({ factor: z.int().min(2).max(64) });
 const classifierSchema = encoderSchema.extend({
   sample_size: z.union([count, z.tuple([count, count])]),
   num_classes: count,
@@ -69,6 +72,8 @@ const classifierSchema = encoderSchema.extend({
 type Encoder = z.infer<typeof encoderSchema>;
 /** The architecture of a denoiser. */
 export type GuidedDiffusionConfig = z.infer<typeof unetSchema>;
+/** The architecture of a network that enlarges pictures; its channels are those of pictures. */
+export type GuidedUpscalerConfig = z.infer<typeof upscalerSchema>;
 /** The architecture of a classifier. */
 export type GuidedClassifierConfig = z.infer<typeof classifierSchema>;
 
@@ -221,11 +226,16 @@ function segments({ onSegment }: Forward, start: Tensor): (h: Tensor) => void {
   };
 }
 
-/** The prediction. */
+/**
+ * The prediction.
+ *
+ * @param beside Further channels that the network is shown.
+ */
 function predict(
   config: GuidedDiffusionConfig,
   forward: Forward,
   { sample, timestep, conditions: { labels } }: NetworkInputs,
+  beside: readonly Tensor[] = [],
 ): Tensor {
   checkSize(config, sample);
   const net = new Layers(forward, config), keep = segments(forward, sample);
@@ -236,7 +246,7 @@ function predict(
     const shape = [config.num_classes, time.shape[1]];
     time = add(time, gather(net.plain("label_emb.weight", shape, "normal"), labels));
   }
-  let h = net.encode(sample, time, skips, keep), at = 0;
+  let h = net.encode(concat([sample, ...beside], 3), time, skips, keep), at = 0;
   for (let level = widths.length - 1; level >= 0; level--) {
     const width = widths[level], attends = hasAttention(config, level);
     for (let i = 0; i <= layers; i++) {
@@ -329,6 +339,43 @@ export const guidedDiffusionUnet: NetworkMaker<GuidedDiffusionConfig> = defineNe
   }),
 });
 registerNetwork(guidedDiffusionUnet);
+
+/** What a network that enlarges pictures is told of those of a shape. */
+function besideItems(
+  { factor, num_classes }: GuidedUpscalerConfig,
+  [height, width, channels]: Shape,
+): Conditions {
+  if (height % factor || width % factor) {
+    throw new InputError(
+      `A network that enlarges by ${factor} is for sides that are multiples of ${factor}, not for ` +
+        `${width}x${height}`,
+    );
+  }
+  const shape = [height / factor, width / factor, channels];
+  return { ...classes(num_classes), low_resolution: { shape, dtype: "f32" } };
+}
+
+/** The class of networks that enlarge pictures. */
+export const guidedDiffusionUpscaler: NetworkMaker<GuidedUpscalerConfig> = defineNetwork({
+  className: "GuidedDiffusionUpscaler",
+  parse: (json) => parse(upscalerSchema, json, "GuidedDiffusionUpscaler"),
+  format: (config) => config,
+  resize,
+  build: (config) => ({
+    kind: "denoiser",
+    ...items(config),
+    // A multiple of both, if not the least.
+    multiple: config.factor * 2 ** (config.channel_mult.length - 1),
+    outChannels: config.out_channels,
+    factor: config.factor,
+    conditions: (item) => besideItems(config, item),
+    forward(forward, inputs) {
+      const [, height, width] = inputs.sample.shape, { low_resolution: low } = inputs.conditions;
+      return predict(config, forward, inputs, [resizeBilinear(low, height, width)]);
+    },
+  }),
+});
+registerNetwork(guidedDiffusionUpscaler);
 
 /** The class of classifiers. */
 export const guidedDiffusionClassifier: NetworkMaker<GuidedClassifierConfig> = defineNetwork({

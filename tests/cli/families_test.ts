@@ -1,5 +1,6 @@
 import { assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { readSafetensors } from "../../src/formats/safetensors.ts";
+import { makeBmp } from "../pictures.ts";
 import { pickledTensor, torchArchive } from "../torch.ts";
 import { Folder } from "./cli.ts";
 
@@ -101,6 +102,27 @@ Deno.test("a denoiser and a classifier of guided-diffusion work together, each w
   assertNotEquals(plain, guided);
   const facts = JSON.parse(await folder.succeed("info", "judge.pt", "--json", "--device", "cpu"));
   assertEquals([facts.network, facts.num_classes], ["GuidedDiffusionClassifier", 10]);
+});
+
+Deno.test("an upsampler of guided-diffusion enlarges pictures, and what another model paints", async () => {
+  await using folder = await Folder.make();
+  for (const [name, source] of [["base", "class-new-order"], ["up", "superres"]]) {
+    await folder.write(`${name}.pt`, await fixture("model.pt", `adm/${source}`));
+    await folder.write(`${name}.json`, await fixture("config.json", `adm/${source}`));
+  }
+  await folder.write("small.bmp", makeBmp(8, 8, [200, 100, 50]));
+  const flags = ["--class", "2", "--steps", "2", "--device", "cpu"];
+  await folder.succeed("upscale", "small.bmp", "--model", "up.pt", ...flags, "--out", "large.png");
+  const png = new DataView((await Deno.readFile(folder.at("large.png"))).buffer);
+  assertEquals([png.getUint32(16), png.getUint32(20)], [16, 16]);
+  const noisy = [...flags, "--noise-level", "0.2", "--out", "noisy.png"];
+  const refused = await folder.run("upscale", "small.bmp", "--model", "up.pt", ...noisy);
+  assertEquals(refused.code, 2);
+  assertMatch(refused.stderr, /error: Cannot enlarge with noise of level 0\.2: the model was not/);
+  await folder.succeed("sample", "--model", "base.pt,up.pt", "--count", "1", ...flags);
+  const alone = await folder.run("sample", "--model", "up.pt", ...flags);
+  assertEquals(alone.code, 2);
+  assertMatch(alone.stderr, /Cannot paint with up\.pt: it enlarges/);
 });
 
 Deno.test("a file of PyTorch of no project that is known says so, and one that would run something", async () => {

@@ -9,12 +9,11 @@ import { InputError } from "../../errors.ts";
 import type { Device } from "../../gpu/device.ts";
 import { NoiseSchedule } from "../../diffusion/schedule.ts";
 import type { Model } from "../../model/model.ts";
-import { SUPER_RESOLUTION } from "../../model/super_resolution.ts";
 import { shippedModels } from "../../model/pretrained.ts";
 import type { SamplerOptions, Samples } from "../../sample/options.ts";
 import { defaultMethod, methods } from "../../sample/solvers/mod.ts";
 import { makeUpdateTable } from "../../sample/timesteps.ts";
-import { factorOf } from "../../sample/upscaler.ts";
+import { factorOf, knowsNoise } from "../../sample/upscaler.ts";
 import type { Shape } from "../../shape.ts";
 import { Interruption } from "../run/interruption.ts";
 import { loadModel } from "../run/load_model.ts";
@@ -69,7 +68,7 @@ export async function loadStages(
   if (places.length && kind === "animation") {
     throw new InputError("An animation shows the denoising by a single model, not by several");
   }
-  if (base.network.className === SUPER_RESOLUTION) {
+  if (base.network.kind === "denoiser" && base.network.factor) {
     throw new InputError(
       `Cannot paint with ${first}: it enlarges images; give it behind a model that paints them, ` +
         `--model mnist,${first}, or use upscale`,
@@ -121,7 +120,7 @@ export async function enlarge(
   images: Samples,
   stages: Stage[],
   progress: Progress,
-  { seed, noiseLevel = DEFAULT_NOISE_LEVEL, labels, batchSize, ...options }:
+  { seed, noiseLevel: asked, labels, batchSize, ...options }:
     & Omit<CascadeOptions, "kind">
     & { readonly seed: number; readonly batchSize: number },
 ): Promise<Enlarged> {
@@ -132,7 +131,9 @@ export async function enlarge(
     progress.prefix = `model ${number} of ${count}: `;
     progress.update(`compiling for ${device.name}`);
     using upscaler = await createUpscaler(device, model, { ...options, batchSize });
-    const began = performance.now(), hasClasses = model.network.config.num_class_embeds;
+    const began = performance.now();
+    const hasClasses = "labels" in model.network.conditions(upscaler.sampler.itemShape);
+    const noiseLevel = asked ?? (knowsNoise(model) ? DEFAULT_NOISE_LEVEL : 0);
     images = await upscaler.upscale({
       ...{ pictures: images, seed, noiseLevel, signal },
       ...(labels && hasClasses ? { labels } : {}),

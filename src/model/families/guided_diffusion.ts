@@ -1,6 +1,6 @@
 /**
- * The models of OpenAI's improved-diffusion and guided-diffusion: state dictionaries of `UNetModel`, and
- * of the classifier `EncoderUNetModel`. Their files do not tell how channels are cut into heads, nor the
+ * The models of OpenAI's improved-diffusion and guided-diffusion: state dictionaries of `UNetModel`, of
+ * `SuperResModel`, and of the classifier `EncoderUNetModel`. Their files do not tell how channels are cut into heads, nor the
  * noise; the flags of the scripts that made them do.
  *
  * @module
@@ -46,6 +46,8 @@ const unetSchema = z.strictObject({
   use_scale_shift_norm: z.boolean().optional(),
   resblock_updown: z.boolean().optional(),
   use_new_attention_order: z.boolean().default(false),
+  /** Of upsamplers. */
+  ...{ large_size: whole.optional(), small_size: whole.optional() },
 });
 
 const classifierSchema = z.strictObject({
@@ -60,6 +62,9 @@ const classifierSchema = z.strictObject({
   channel_mult: list.optional(),
   num_head_channels: whole.default(64),
 });
+
+/** Channels of colour pictures, noisy and enlarged ones. */
+const UPSAMPLED = 6;
 
 /** What no tensor tells, and what it would be wrong to guess. */
 const needed = ["image_size", "num_head_channels", "use_new_attention_order", "noise_schedule"];
@@ -128,6 +133,21 @@ const attended = ({ attention_resolutions }: Encoder, side: number) =>
 
 const descending = (sides: readonly number[] | undefined) => sides?.toSorted((a, b) => b - a);
 
+/** How much an upsampler enlarges, which is shown as many channels again; nothing of other networks. */
+function upscalingOf(
+  { large_size: large, small_size: small }: z.infer<typeof unetSchema>,
+  channels: number,
+): { readonly factor: number } | undefined {
+  if (large === undefined && small === undefined && channels !== UPSAMPLED) return undefined;
+  if (!large || !small || large % small || channels % 2) {
+    throw new InputError(
+      `an upsampler, of which ${channels} channels go in, needs both large_size and small_size, the ` +
+        "former a multiple of the latter",
+    );
+  }
+  return { factor: large / small };
+}
+
 function readUnet(tensors: Tensors, config: object): Member {
   const flags = parseWith(unetSchema, config, "flags of a model of guided-diffusion");
   if (!Object.keys(config).length) {
@@ -143,16 +163,15 @@ function readUnet(tensors: Tensors, config: object): Member {
     throw new InputError(`${outputs} output_blocks are not as many for each of ${levels} levels`);
   }
   const encoder = describeEncoder(tensors, layers);
-  const channels = encoder.in_channels, outChannels = sizeIn(tensors, "out.2.weight", 0);
+  const upscaling = upscalingOf(flags, encoder.in_channels);
+  const channels = encoder.in_channels / (upscaling ? 2 : 1);
+  const outChannels = sizeIn(tensors, "out.2.weight", 0);
   if (outChannels !== channels && outChannels !== 2 * channels) {
-    throw new InputError(
-      `${channels} channels go in and ${outChannels} come out: upsamplers (SuperResModel) are not ` +
-        "supported",
-    );
+    throw new InputError(`${channels} channels go in and ${outChannels} come out`);
   }
   const hasClasses = tensors.has("label_emb.weight");
   const classes = hasClasses ? sizeIn(tensors, "label_emb.weight", 0) : null;
-  const learnsSigma = outChannels === 2 * channels, side = flags.image_size;
+  const learnsSigma = outChannels === 2 * channels, side = flags.large_size ?? flags.image_size;
   agree({
     ...flags,
     attention_resolutions: descending(flags.attention_resolutions) ?? attended(encoder, side),
@@ -167,7 +186,11 @@ function readUnet(tensors: Tensors, config: object): Member {
   const { num_heads_upsample: upsample, num_head_channels: each } = flags;
   return {
     network: {
-      ...{ _class_name: "GuidedDiffusionUNet", ...encoder, out_channels: outChannels },
+      ...{
+        _class_name: upscaling ? "GuidedDiffusionUpscaler" : "GuidedDiffusionUNet",
+        ...upscaling,
+      },
+      ...{ ...encoder, in_channels: channels, out_channels: outChannels },
       ...{ sample_size: side, num_classes: classes, resblock_updown: blocks.length > 0 },
       num_head_channels: each === -1 ? null : each,
       num_heads: flags.num_heads,
@@ -181,7 +204,7 @@ function readUnet(tensors: Tensors, config: object): Member {
     ),
     scheduleSource: "the noise is that of its flags",
     guesses: defaults(config, flags, [
-      ...["image_size", each === -1 ? "num_heads" : "num_head_channels"],
+      ...[upscaling ? "large_size" : "image_size", each === -1 ? "num_heads" : "num_head_channels"],
       ...["use_new_attention_order", "noise_schedule", "diffusion_steps"],
     ]),
     tensors,

@@ -44,15 +44,20 @@ export async function assertGolden(
     readonly timestep: FileTensor;
     readonly output: FileTensor;
     readonly labels?: FileTensor | undefined;
+    readonly lowResolution?: FileTensor | undefined;
   },
   { device: kind = "cpu", tolerance = 1e-5 }: { device?: "cpu" | "gpu"; tolerance?: number } = {},
 ): Promise<void> {
   const network = denoisingNetwork(model), { layout } = network;
   const sample = channelsLast(io.sample), parameters = parameterInputs(layout);
+  const low = io.lowResolution && channelsLast(io.lowResolution);
   const prediction = network.forward({ parameter: viewParameters(layout, parameters) }, {
     sample: input("sample", sample.shape),
     timestep: constant([...toFloat32(io.timestep)]),
-    conditions: io.labels ? { labels: constant(Int32Array.from(toFloat32(io.labels))) } : {},
+    conditions: {
+      ...(io.labels ? { labels: constant(Int32Array.from(toFloat32(io.labels))) } : {}),
+      ...(low ? { low_resolution: constant(low.values, low.shape) } : {}),
+    },
   });
   using device = kind === "gpu" ? await openGpu() : await openDevice(kind);
   using program = await device.compile(makeGraph({ prediction }));

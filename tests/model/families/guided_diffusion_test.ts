@@ -10,6 +10,7 @@ import { classifierNetwork, logSoftmax, oneHot } from "../../../src/model/classi
 import { denoisingNetwork } from "../../../src/model/denoiser.ts";
 import { findFamily, readFamily } from "../../../src/model/families/mod.ts";
 import { flatten, toFileOrder, viewParameters } from "../../../src/model/parameters.ts";
+import { factorOf } from "../../../src/sample/upscaler.ts";
 import { sizeOf } from "../../../src/shape.ts";
 import { assertClose } from "../../close.ts";
 import { openCpuAs } from "../../device.ts";
@@ -21,15 +22,15 @@ async function load(name: string) {
   const { tensors } = await folder.tensors("model.pt");
   return { folder, config, tensors, io: (await folder.tensors("io.safetensors")).tensors };
 }
-const [uncond, conditional, classifier] = await Promise.all(
-  ["uncond-updown", "class-new-order", "classifier"].map(load),
+const [uncond, conditional, classifier, superres] = await Promise.all(
+  ["uncond-updown", "class-new-order", "classifier", "superres"].map(load),
 );
 const family = findFamily(uncond.tensors)!;
 
 /** Inputs and output of a fixture. */
 const ioOf = (io: ReadonlyMap<string, FileTensor>) => ({
   ...{ sample: io.get("x")!, timestep: io.get("timesteps")! },
-  ...{ output: io.get("output")!, labels: io.get("y") },
+  ...{ output: io.get("output")!, labels: io.get("y"), lowResolution: io.get("low_res") },
 });
 
 for (const device of ["cpu", "gpu"] as const) {
@@ -38,6 +39,10 @@ for (const device of ["cpu", "gpu"] as const) {
     await assertGolden(first.model, ioOf(uncond.io), { device });
     const second = readFamily(family, conditional.tensors, "x.pt", conditional);
     await assertGolden(second.model, ioOf(conditional.io), { device });
+    const third = readFamily(family, superres.tensors, "x.pt", superres);
+    await assertGolden(third.model, ioOf(superres.io), { device });
+    assertEquals(factorOf(third.model), 2);
+    assertThrows(() => factorOf(first.model), InputError, "does not enlarge pictures");
     assertEquals(first.model.schedule.varianceType, "learned_range");
     assertEquals(
       [first.model.schedule.betaSchedule, second.model.schedule.betaSchedule],
@@ -198,6 +203,12 @@ Deno.test("flags that are missing, unknown or contradict the tensors are named",
   );
   wrong(uncond, { noise_schedule: "quadratic" }, "noise_schedule");
   wrong(uncond, { more: 1 }, "more");
+  wrong(
+    superres,
+    { large_size: undefined },
+    "6 channels go in, needs both large_size and small_size",
+  );
+  wrong(superres, { small_size: 5 }, "needs both large_size and small_size");
   wrong(conditional, { num_classes: 9 }, "says num_classes 9, but its tensors are of 10");
   wrong(
     uncond,

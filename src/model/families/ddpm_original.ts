@@ -11,12 +11,12 @@ import {
   agree,
   countOf,
   type Family,
+  type FamilyMember,
   levelsOf,
-  type Member,
   type NameTable,
   rename,
   sizeIn,
-  type Tensors,
+  type TensorMap,
 } from "./family.ts";
 
 /** Names there and in diffusers; levels of `up` count the other way there. */
@@ -54,7 +54,7 @@ const schema = z.strictObject({
 /** The resolution at which the published models have attention. */
 const ATTENDED = 16;
 
-function read(tensors: Tensors, config: unknown): Member {
+function read(tensors: TensorMap, config: unknown): FamilyMember {
   const given = parseWith(schema, config, "configuration of a model of pytorch_diffusion");
   const levels = levelsOf(tensors, "down.*.block.0.");
   const channels = Array.from(

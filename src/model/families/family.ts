@@ -10,17 +10,17 @@ import { InputError } from "../../errors.ts";
 import type { FileTensor } from "../../formats/safetensors.ts";
 import type { Fields } from "../network.ts";
 
-/** Tensors of a file, by name. */
-export type Tensors = ReadonlyMap<string, FileTensor>;
+/** TensorMap of a file, by name. */
+export type TensorMap = ReadonlyMap<string, FileTensor>;
 
 /** What a family makes of a file. */
-export interface Member {
+export interface FamilyMember {
   /** The network, as in a `config.json`. */
   readonly network: Fields;
   /** Its noise, as in a `scheduler_config.json`. */
   readonly schedule: Fields;
   /** Its tensors, by the names that they have here. */
-  readonly tensors: Tensors;
+  readonly tensors: TensorMap;
   /** What was taken for granted beside the schedule, clauses. */
   readonly guesses: readonly string[];
   /** Where the schedule is from, a clause. */
@@ -34,14 +34,14 @@ export interface Family {
   /** Where they come from. */
   readonly name: string;
   /** Whether tensors are of it. */
-  readonly recognizes: (tensors: Tensors) => boolean;
+  readonly recognizes: (tensors: TensorMap) => boolean;
   /**
    * Reads what was recognised.
    *
    * @param config What is known beside the tensors, an object with the names of the original.
    * @throws {InputError} If a field of it is not known, or contradicts the tensors.
    */
-  readonly read: (tensors: Tensors, config: unknown) => Member;
+  readonly read: (tensors: TensorMap, config: unknown) => FamilyMember;
 }
 
 /** Former and present names: what matches of a name, and what becomes of it, in order. */
@@ -51,7 +51,7 @@ export type NameTable = readonly (readonly [
 ])[];
 
 /** The tensors under other names. */
-export const rename = (tensors: Tensors, table: NameTable): Tensors =>
+export const rename = (tensors: TensorMap, table: NameTable): TensorMap =>
   new Map(
     tensors.entries().map(([name, tensor]) => [
       table.reduce(
@@ -64,7 +64,7 @@ export const rename = (tensors: Tensors, table: NameTable): Tensors =>
   );
 
 /** The tensors whose names begin so, without that. */
-export const below = (tensors: Tensors, prefix: string): Tensors =>
+export const below = (tensors: TensorMap, prefix: string): TensorMap =>
   new Map(
     tensors.entries().filter(([name]) => name.startsWith(prefix))
       .map(([name, tensor]) => [name.slice(prefix.length), tensor]),
@@ -75,7 +75,7 @@ export const below = (tensors: Tensors, prefix: string): Tensors =>
  *
  * @throws {InputError} If it is not there.
  */
-export function sizeIn(tensors: Tensors, name: string, axis: number): number {
+export function sizeIn(tensors: TensorMap, name: string, axis: number): number {
   const size = tensors.get(name)?.shape[axis];
   if (size !== undefined) return size;
   throw new InputError(`the file lacks ${name}, or it has no ${axis + 1} axes`);
@@ -89,14 +89,14 @@ const MOST_LEVELS = 16;
  *
  * @throws {InputError} If there are more than any network has.
  */
-export function levelsOf(tensors: Tensors, pattern: string): number {
+export function levelsOf(tensors: TensorMap, pattern: string): number {
   const levels = countOf(tensors, pattern);
   if (levels <= MOST_LEVELS) return levels;
   throw new InputError(`it has ${levels} levels of resolution`);
 }
 
 /** How many numbers from 0 on there are in the place of the asterisk, of those that begin so. */
-export function countOf(tensors: Tensors, pattern: string): number {
+export function countOf(tensors: TensorMap, pattern: string): number {
   const [before, after = ""] = pattern.split("*"), there = new Set<string>();
   for (const name of tensors.keys()) {
     if (!name.startsWith(before)) continue;

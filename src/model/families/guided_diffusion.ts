@@ -9,7 +9,14 @@
 import { z } from "zod";
 import { parseWith } from "../../config.ts";
 import { InputError } from "../../errors.ts";
-import { agree, countOf, type Family, type Member, sizeIn, type Tensors } from "./family.ts";
+import {
+  agree,
+  countOf,
+  type Family,
+  type FamilyMember,
+  sizeIn,
+  type TensorMap,
+} from "./family.ts";
 
 const whole = z.int().min(1), heads = z.int().min(-1);
 /** Numbers in a text, as flags have lists. */
@@ -101,7 +108,7 @@ function scheduleOf(
 }
 
 /** What tensors tell of the blocks on the way down, given how many residual blocks a level has. */
-function describeEncoder(tensors: Tensors, layers: number) {
+function describeEncoder(tensors: TensorMap, layers: number) {
   const blocks = countOf(tensors, "input_blocks.*."), levels = blocks / (layers + 1);
   if (!Number.isInteger(levels) || levels > 16) {
     throw new InputError(`${blocks} input_blocks are no levels of ${layers} residual blocks`);
@@ -148,7 +155,7 @@ function upscalingOf(
   return { factor: large / small };
 }
 
-function readUnet(tensors: Tensors, config: object): Member {
+function readUnet(tensors: TensorMap, config: object): FamilyMember {
   const flags = parseWith(unetSchema, config, "flags of a model of guided-diffusion");
   if (!Object.keys(config).length) {
     throw new InputError(`its tensors do not tell ${needed.join(", ")}, all flags of its scripts`);
@@ -211,7 +218,7 @@ function readUnet(tensors: Tensors, config: object): Member {
   };
 }
 
-function readClassifier(tensors: Tensors, config: object): Member {
+function readClassifier(tensors: TensorMap, config: object): FamilyMember {
   const flags = parseWith(classifierSchema, config, "flags of a classifier of guided-diffusion");
   if (!Object.keys(config).length) {
     throw new InputError(
@@ -250,7 +257,7 @@ function readClassifier(tensors: Tensors, config: object): Member {
   };
 }
 
-const isClassifier = (tensors: Tensors) => tensors.has("out.2.positional_embedding");
+const isClassifier = (tensors: TensorMap) => tensors.has("out.2.positional_embedding");
 
 /** The family. */
 export const guidedDiffusion: Family = {

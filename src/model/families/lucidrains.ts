@@ -13,10 +13,10 @@ import {
   agree,
   below,
   type Family,
+  type FamilyMember,
   levelsOf,
-  type Member,
   sizeIn,
-  type Tensors,
+  type TensorMap,
 } from "./family.ts";
 
 /** Where a `GaussianDiffusion` may be in a file, that of the moving average first. */
@@ -73,14 +73,14 @@ const schema = z.strictObject({
 type Arguments = z.infer<typeof schema>;
 
 /** Where in a file the weights are that are taken. */
-const placeIn = (tensors: Tensors): string | undefined =>
+const placeIn = (tensors: TensorMap): string | undefined =>
   places.find((place) =>
     ["init_conv.weight", "mid_attn.to_qkv.weight", "final_res_block.block1.proj.weight"]
       .every((name) => tensors.has(place + NETWORK + name)) && tensors.has(`${place}betas`)
   );
 
 /** The configuration of the network. */
-function describe(net: Tensors, { Unet: given = {}, GaussianDiffusion = {} }: Arguments) {
+function describe(net: TensorMap, { Unet: given = {}, GaussianDiffusion = {} }: Arguments) {
   const levels = levelsOf(net, "downs.*.0."), each = Array.from({ length: levels }, (_, i) => i);
   const dim = sizeIn(net, "time_mlp.1.weight", 1), initDim = sizeIn(net, "init_conv.weight", 0);
   const channels = sizeIn(net, "init_conv.weight", 1);
@@ -140,7 +140,7 @@ function describe(net: Tensors, { Unet: given = {}, GaussianDiffusion = {} }: Ar
 }
 
 /** What the network predicts, by the weights of its loss: of the least noise they may be limited. */
-function objectiveOf(weights: Tensors): Objective | undefined {
+function objectiveOf(weights: TensorMap): Objective | undefined {
   const [loss, alphas] = ["loss_weight", "alphas_cumprod"].map((name) => weights.get(name));
   if (!loss || !alphas) return undefined;
   const losses = toFloat32(loss), ratios = toFloat32(alphas).map((a) => a / (1 - a));
@@ -157,7 +157,7 @@ function objectiveOf(weights: Tensors): Objective | undefined {
   return noisy.length && found.length === 1 ? found[0] : undefined;
 }
 
-function read(tensors: Tensors, config: unknown): Member {
+function read(tensors: TensorMap, config: unknown): FamilyMember {
   const given = parseWith(
     schema,
     config,

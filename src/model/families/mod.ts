@@ -9,7 +9,7 @@ import { parseSchedule, type ScheduleConfig } from "../../diffusion/schedule.ts"
 import { assembleModel, type Model } from "../model.ts";
 import { parseNetwork } from "../network.ts";
 import { ddpmOriginal } from "./ddpm_original.ts";
-import type { Family, Tensors } from "./family.ts";
+import type { Family, TensorMap } from "./family.ts";
 import { guidedDiffusion } from "./guided_diffusion.ts";
 import { lucidrains } from "./lucidrains.ts";
 
@@ -19,8 +19,19 @@ const families: readonly Family[] = [ddpmOriginal, lucidrains, guidedDiffusion];
 /** Where files may come from that are no models of this project. */
 export const familyNames: readonly string[] = families.map(({ name }) => name);
 
-/** The family that tensors are of, if they are of one. */
-export const findFamily = (tensors: Tensors): Family | undefined =>
+/**
+ * The family that tensors are of, if they are of one.
+ *
+ * @example
+ * ```ts
+ * import { findFamily } from "@x/ddpm";
+ *
+ * const tensor = { dtype: "F32", shape: [1], bytes: new Uint8Array(4) };
+ * const names = ["temb.dense.0.weight", "down.0.block.0.conv1.weight"];
+ * console.log(findFamily(new Map(names.map((name) => [name, tensor])))?.name);
+ * ```
+ */
+export const findFamily = (tensors: TensorMap): Family | undefined =>
   families.find(({ recognizes }) => recognizes(tensors));
 
 /** What is known beside the tensors of a file. */
@@ -33,6 +44,7 @@ export interface FamilyOptions {
 
 /** A model of a family. */
 export interface FamilyModel {
+  /** The model. */
   readonly model: Model;
   /** What it was taken for, and what was taken for granted: clauses. */
   readonly notes: readonly string[];
@@ -43,10 +55,21 @@ export interface FamilyModel {
  *
  * @param what What they are called, for messages.
  * @throws {InputError} If tensors are missing or superfluous, or contradict what is known beside them.
+ *
+ * @example A file of PyTorch, wherever it is from
+ * ```ts
+ * import { findFamily, readFamily, readTensorFile, Sampler } from "@x/ddpm";
+ *
+ * async function load(file: Uint8Array<ArrayBuffer>) {
+ *   const { tensors } = await readTensorFile(file), family = findFamily(tensors);
+ *   return family && readFamily(family, tensors, "the file", { config: { resolution: 32 } }).model;
+ * }
+ * console.log(load.name, Sampler.name);
+ * ```
  */
 export function readFamily(
   family: Family,
-  tensors: Tensors,
+  tensors: TensorMap,
   what: string,
   { config = {}, schedule }: FamilyOptions = {},
 ): FamilyModel {

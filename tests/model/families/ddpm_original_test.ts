@@ -2,7 +2,7 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { InputError } from "../../../src/errors.ts";
 import type { FileTensor } from "../../../src/formats/safetensors.ts";
 import { findFamily, readFamily } from "../../../src/model/families/mod.ts";
-import { type NameTable, rename, type Tensors } from "../../../src/model/families/family.ts";
+import { type NameTable, rename, type TensorMap } from "../../../src/model/families/family.ts";
 import { parseSchedule } from "../../../src/diffusion/schedule.ts";
 import { assertGolden, fixtureOf } from "./golden.ts";
 
@@ -29,7 +29,7 @@ for (const name of ["model.ckpt", "model-legacy.ckpt", "model.safetensors"]) {
 }
 
 /** The published tensors under their former names; they have no numbers. */
-async function published(name: string, levels: number): Promise<Tensors> {
+async function published(name: string, levels: number): Promise<TensorMap> {
   const keys: Record<string, number[]> = await fixtureOf(".").json(`${name}.keys.json`);
   const former: NameTable = [
     [/time_embedding\.linear_1/, "temb.dense.0"],

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { InputError } from "../../../src/errors.ts";
-import { type FileTensor, toFloat32 } from "../../../src/formats/safetensors.ts";
+import { toFloat32 } from "../../../src/formats/safetensors.ts";
 import { grad } from "../../../src/gpu/grad.ts";
 import { makeGraph } from "../../../src/gpu/graph.ts";
 import { mul, square } from "../../../src/gpu/ops/map.ts";
@@ -15,7 +15,8 @@ import { sizeOf } from "../../../src/shape.ts";
 import { assertClose } from "../../close.ts";
 import { openCpuAs } from "../../device.ts";
 import { hashed } from "../../formula.ts";
-import { assertGolden, channelsLast, fixtureOf } from "./golden.ts";
+import { channelsLast, ioOf } from "../../families.ts";
+import { assertGolden, fixtureOf } from "./golden.ts";
 
 async function load(name: string) {
   const folder = fixtureOf(`adm/${name}`), config = await folder.json("config.json");
@@ -27,20 +28,14 @@ const [uncond, conditional, classifier, superres] = await Promise.all(
 );
 const family = findFamily(uncond.tensors)!;
 
-/** Inputs and output of a fixture. */
-const ioOf = (io: ReadonlyMap<string, FileTensor>) => ({
-  ...{ sample: io.get("x")!, timestep: io.get("timesteps")! },
-  ...{ output: io.get("output")!, labels: io.get("y"), lowResolution: io.get("low_res") },
-});
-
 for (const device of ["cpu", "gpu"] as const) {
   Deno.test(`denoisers of guided-diffusion predict what the original does, with both orders of attention, on a ${device.toUpperCase()}`, async () => {
     const first = readFamily(family, uncond.tensors, "x.pt", uncond);
-    await assertGolden(first.model, ioOf(uncond.io), { device });
+    await assertGolden(first.model, ioOf(uncond.io), device);
     const second = readFamily(family, conditional.tensors, "x.pt", conditional);
-    await assertGolden(second.model, ioOf(conditional.io), { device });
+    await assertGolden(second.model, ioOf(conditional.io), device);
     const third = readFamily(family, superres.tensors, "x.pt", superres);
-    await assertGolden(third.model, ioOf(superres.io), { device });
+    await assertGolden(third.model, ioOf(superres.io), device);
     assertEquals(factorOf(third.model), 2);
     assertThrows(() => factorOf(first.model), InputError, "does not enlarge pictures");
     assertEquals(first.model.schedule.varianceType, "learned_range");

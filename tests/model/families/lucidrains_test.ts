@@ -31,7 +31,7 @@ for (const { version, tensors, io, config } of fixtures) {
       const [sample, timestep, average, output] = ["x", "time", "output_ema", "output"]
         .map((key) => io.get(key)!);
       const ema = readFamily(family, tensors, "model-1.pt", { config });
-      await assertGolden(ema.model, { sample, timestep, output: average }, { device });
+      await assertGolden(ema.model, { sample, timestep, output: average }, device);
       assertEquals(ema.notes, [
         "its tensors have the names of lucidrains/denoising-diffusion-pytorch",
         "the moving average of the weights was taken",
@@ -39,7 +39,7 @@ for (const { version, tensors, io, config } of fixtures) {
       ]);
       assertEquals(ema.model.card.weight_source, "the moving average of the weights was taken");
       const own = readFamily(family, without(tensors, "ema."), "model-1.pt", { config });
-      await assertGolden(own.model, { sample, timestep, output }, { device });
+      await assertGolden(own.model, { sample, timestep, output }, device);
       assertEquals(own.notes[1], "the weights are no moving average: the file has none");
     });
   }

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { basename, dirname, join, resolve } from "@std/path";
+import { dirname, join, resolve } from "@std/path";
 import { parseSchedule, type ScheduleConfig } from "../../diffusion/schedule.ts";
 import { InputError } from "../../errors.ts";
 import { readTensorFile } from "../../formats/torch.ts";
@@ -13,8 +13,9 @@ import { familyNames, findFamily, readFamily } from "../../model/families/mod.ts
 import { assembleModel, holdsNetwork, type Model, readModel } from "../../model/model.ts";
 import { parseNetwork } from "../../model/network.ts";
 import { fetchModel, type ShippedModel, shippedModels } from "../../model/pretrained.ts";
-import { FileBytes, kindOf, listFolder, readJson, refuseStdin } from "../terminal/files.ts";
+import { FileBytes, kindOf, readJson, refuseStdin } from "../terminal/files.ts";
 import { printError } from "../terminal/progress.ts";
+import { findWeights, isWeightFile, readWeights } from "./weight_files.ts";
 
 /**
  * Loads a model: a pretrained one by name, a file, or a folder of a training or of a diffusers
@@ -34,9 +35,6 @@ export async function loadModel(place: string): Promise<Model> {
         `this name (there is: ${shippedModels.join(", ")})`,
     );
   }
-  if (kind === "file" && weightFiles.includes(basename(place))) {
-    return await loadDiffusers(dirname(place));
-  }
   if (kind === "file") return await loadFile(place);
   const own = join(place, "model.safetensors");
   if (await kindOf(own) === "file") return readModel(new FileBytes(own), own);
@@ -45,9 +43,12 @@ export async function loadModel(place: string): Promise<Model> {
 
 /** A model in one file: one of this project, or of another that is told by its tensors. */
 async function loadFile(path: string): Promise<Model> {
+  const isIndex = path.endsWith(".json") && isWeightFile(path);
+  if (isIndex) return await loadDiffusers(dirname(path), path);
   const file = new FileBytes(path), { tensors, metadata } = await readTensorFile(file, path);
   if (holdsNetwork(metadata)) return readModel(file, path);
   const family = findFamily(tensors);
+  if (!family && isWeightFile(path)) return await loadDiffusers(dirname(path), path);
   if (!family) {
     throw new InputError(
       `Cannot load ${path}: its header holds no network, and its tensors do not have the names of ` +
@@ -64,25 +65,20 @@ async function loadFile(path: string): Promise<Model> {
   return found.model;
 }
 
-/** What files of weights are called in checkpoints of diffusers, those that are preferred first. */
-const weightFiles = ["diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"];
-
-/** A checkpoint of diffusers: all in one folder, or in folders `unet` and `scheduler`. */
-async function loadDiffusers(folder: string): Promise<Model> {
-  const unet = await kindOf(join(folder, "unet")) === "folder" ? join(folder, "unet") : folder;
-  const there = await listFolder(unet), found = weightFiles.find((name) => there.includes(name));
-  if (!found) {
-    throw new InputError(
-      `Cannot load ${folder}: it holds neither model.safetensors nor ${weightFiles.join(" nor ")}`,
-    );
-  }
-  const weights = join(unet, found);
-  const { tensors } = await readTensorFile(new FileBytes(weights), weights);
+/**
+ * A checkpoint of diffusers: all in one folder, or in folders `unet` and `scheduler`.
+ *
+ * @param weights Its file of weights, or index of such, if it is not to be looked for.
+ */
+async function loadDiffusers(folder: string, weights?: string): Promise<Model> {
+  const isWhole = !weights && await kindOf(join(folder, "unet")) === "folder";
+  const unet = isWhole ? join(folder, "unet") : folder;
+  const tensors = await readWeights(weights ?? await findWeights(unet, folder));
   return assembleModel(
     parseNetwork(await readJson(join(unet, "config.json"))),
     await readSchedule(folder),
     tensors,
-    folder,
+    weights ?? folder,
   );
 }
 

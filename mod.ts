@@ -107,6 +107,13 @@ export {
   type StoredTensor,
   writeSafetensors,
 } from "./src/formats/safetensors.ts";
+export {
+  type FamilyModel,
+  type FamilyOptions,
+  findFamily,
+  readFamily,
+} from "./src/model/families/mod.ts";
+export type { Family, FamilyMember, TensorMap } from "./src/model/families/family.ts";
 export { readTensorFile, readTorch, type TorchFile } from "./src/formats/torch.ts";
 export {
   type NoiseLevel,

@@ -9,19 +9,7 @@ import { INCEPTION } from "../src/model/inception.ts";
 import { parseNetwork } from "../src/model/network.ts";
 import { fileShape } from "../src/model/parameters.ts";
 import { sizeOf } from "../src/shape.ts";
-
-/** Numbers in [-1, 1): FNV-1a of the name, and the finaliser of murmur3. */
-function hashed(name: string, count: number): Float32Array<ArrayBuffer> {
-  let hash = 0x811c9dc5;
-  for (const byte of new TextEncoder().encode(name)) hash = Math.imul(hash ^ byte, 0x01000193);
-  return Float32Array.from({ length: count }, (_, i) => {
-    let x = (hash + Math.imul(i, 0x9e3779b9)) >>> 0;
-    x = Math.imul(x ^ x >>> 16, 0x85ebca6b);
-    x = Math.imul(x ^ x >>> 13, 0xc2b2ae35);
-    x = (x ^ x >>> 16) >>> 0;
-    return (x >>> 8) / 2 ** 23 - 1;
-  });
-}
+import { hashed } from "./formula.ts";
 
 /** All tensors as a file would have them. */
 export function inceptionWeights(): Map<string, FileTensor> {

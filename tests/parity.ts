@@ -21,6 +21,7 @@ import { reshape, slice } from "../src/gpu/ops/view.ts";
 import { type DeviceKind, openDevice } from "../src/gpu/open.ts";
 import { sizeOf } from "../src/shape.ts";
 import { constant, input } from "../src/gpu/tensor.ts";
+import { channelsLast, goldenModels, predictGolden } from "./families.ts";
 import { parseNetwork } from "../src/model/network.ts";
 import { denoisingNetwork } from "../src/model/denoiser.ts";
 import { denoiserFrom, limited } from "../src/diffusion/denoiser.ts";
@@ -93,16 +94,6 @@ const readTensors = async (path: string) =>
 /** Python writes numbers that JSON does not know. */
 const readJson = async (path: string) =>
   JSON.parse((await Deno.readTextFile(path)).replace(/-?Infinity|NaN/g, "null"));
-
-/** Images of a file, `[batch, channels, height, width]`, with channels last. */
-function channelsLast(tensor: FileTensor): { shape: number[]; values: Float32Array<ArrayBuffer> } {
-  const [n, c, h, w] = tensor.shape, from = toFloat32(tensor);
-  const values = Float32Array.from({ length: from.length }, (_, i) => {
-    const k = i % c, x = Math.floor(i / c) % w, y = Math.floor(i / c / w) % h;
-    return from[((Math.floor(i / c / w / h) * c + k) * h + y) * w + x];
-  });
-  return { shape: [n, h, w, c], values };
-}
 
 /** Gradients and weights by name, in the order of files. */
 function byName(layout: ParameterLayout, flat: Float32Array<ArrayBuffer>) {
@@ -393,9 +384,23 @@ async function compareSchedule(device: Device, path: string): Promise<Comparison
   ];
 }
 
+/** A model of another project in all of its files. */
+async function compareFamily(device: Device, folder: string): Promise<Comparison[]> {
+  const comparisons: Comparison[] = [];
+  if ((await Deno.stat(folder)).isFile) return comparisons;
+  for await (const { path, model, io } of goldenModels(folder)) {
+    const output = await predictGolden(device, model, io);
+    comparisons.push(compare(path, 1e-4, [{ name: "output", ...output }]));
+  }
+  return comparisons;
+}
+
 /** Runs every case below a folder. */
 export async function* compareAll(device: Device, folder: string): AsyncGenerator<Comparison> {
   const kinds = [
+    ["adm", compareFamily],
+    ["lucidrains", compareFamily],
+    ["ddpm-original", compareFamily],
     ["unet", compareUNet],
     ["train", compareTraining],
     ["schedulers", compareSchedule],
@@ -408,7 +413,9 @@ export async function* compareAll(device: Device, folder: string): AsyncGenerato
       if (error instanceof Deno.errors.NotFound) continue;
       throw error;
     }
-    for (const name of entries.sort()) yield* await run(device, join(folder, kind, name));
+    // A kind may be a single case.
+    const cases = entries.includes("config.json") ? ["."] : entries.sort();
+    for (const name of cases) yield* await run(device, join(folder, kind, name));
   }
 }
 

@@ -14,8 +14,9 @@ import * as e from "../gpu/expression.ts";
 import { makeGraph } from "../gpu/graph.ts";
 import { map } from "../gpu/ops/map.ts";
 import { linear } from "../gpu/ops/matmul.ts";
+import { atHalves, interpolation } from "../gpu/ops/resample.ts";
 import { broadcastTo, permute, transpose } from "../gpu/ops/view.ts";
-import { constant, input, inputName, type Tensor } from "../gpu/tensor.ts";
+import { input, inputName, type Tensor } from "../gpu/tensor.ts";
 import { INCEPTION, INCEPTION_SIDE } from "../model/inception.ts";
 import { parametersFrom } from "../model/model.ts";
 import { parseNetwork } from "../model/network.ts";
@@ -49,10 +50,10 @@ export interface InceptionOptions {
   readonly what?: string;
 }
 
-/** Where the first of two neighbours is that a pixel of the result lies between. */
-const sources: Record<InceptionPreprocessing, (i: number, length: number) => number> = {
-  "pytorch-fid": (i, length) => Math.max(0, (i + 0.5) * length / INCEPTION_SIDE - 0.5),
-  "torch-fidelity": (i, length) => i * length / INCEPTION_SIDE,
+/** Where a pixel of the result is among those of a picture. */
+const places: Record<InceptionPreprocessing, (length: number) => (i: number) => number> = {
+  "pytorch-fid": (length) => atHalves(length, INCEPTION_SIDE),
+  "torch-fidelity": (length) => (i) => i * length / INCEPTION_SIDE,
 };
 
 /** How pixels of 0 to 255 are shown to the network. */
@@ -61,23 +62,11 @@ const scales: Record<InceptionPreprocessing, (x: e.Expression) => e.Expression> 
   "torch-fidelity": (x) => e.div(e.sub(x, 128), 128),
 };
 
-/** The matrix that resizes an axis of `length` pixels, `[299, length]`. */
-function resizing(preprocessing: InceptionPreprocessing, length: number): Tensor {
-  const weights = new Float32Array(INCEPTION_SIDE * length);
-  for (let i = 0; i < INCEPTION_SIDE; i++) {
-    const at = sources[preprocessing](i, length), first = Math.min(Math.floor(at), length - 1);
-    const share = at - first, row = i * length;
-    weights[row + first] += 1 - share;
-    weights[row + Math.min(first + 1, length - 1)] += share;
-  }
-  return constant(weights, [INCEPTION_SIDE, length]);
-}
-
 /** Pixels `[batch, channels, height, width]` of 0 to 255, 1 or 3 channels, as the network sees them. */
 export function prepareForInception(pixels: Tensor, preprocessing: InceptionPreprocessing): Tensor {
-  const [n, , h, w] = pixels.shape, side = INCEPTION_SIDE;
-  const wide = linear(pixels, resizing(preprocessing, w));
-  const tall = linear(transpose(wide), resizing(preprocessing, h));
+  const [n, , h, w] = pixels.shape, side = INCEPTION_SIDE, place = places[preprocessing];
+  const wide = linear(pixels, interpolation(w, side, place(w)));
+  const tall = linear(transpose(wide), interpolation(h, side, place(h)));
   const resized = map([permute(tall, [0, 3, 2, 1])], scales[preprocessing]);
   return broadcastTo(resized, [n, side, side, 3]);
 }

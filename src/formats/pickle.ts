@@ -206,12 +206,18 @@ function dictionary(items: readonly unknown[]): Map<unknown, unknown> {
   );
 }
 
+/** Characters of the longest name of a function. */
+const LONGEST_NAME = 200;
+
 /** A global of a module and a name, which are text. */
 function globalOf(module: unknown, name: unknown): Global {
-  if (typeof module === "string" && typeof name === "string") {
-    return new Global(`${module}.${name}`);
+  if (typeof module !== "string" || typeof name !== "string") {
+    throw new PickleError("it names a function by what is no text");
   }
-  throw new PickleError("it names a function by what is no text");
+  if (module.length + name.length > LONGEST_NAME) {
+    throw new PickleError(`the name of a function has ${module.length + name.length} characters`);
+  }
+  return new Global(`${module}.${name}`);
 }
 
 const float = (text: string): number => {

@@ -81,19 +81,22 @@ export const isCounts = (x: unknown): x is readonly number[] =>
   isSequence(x) && x.length <= 64 && x.every((n) => Number.isSafeInteger(n) && Number(n) >= 0) &&
   Number.isSafeInteger(sizeOf(x as readonly number[]));
 
-/** Bytes, or text of Python 2 that stands for some. */
+/** Bytes, or text that stands for some. */
 function bytesOf(x: unknown): Uint8Array<ArrayBuffer> | undefined {
-  if (typeof x === "string") return Uint8Array.from(x, (char) => char.charCodeAt(0));
+  if (typeof x === "string") {
+    if (!/^[\0-\xff]*$/.test(x)) return undefined;
+    return Uint8Array.from(x, (char) => char.charCodeAt(0));
+  }
   return x instanceof Uint8Array ? x as Uint8Array<ArrayBuffer> : undefined;
 }
 
 /** Bytes that a text of Latin characters stands for: so Python 3 writes them for Python 2. */
 const encode: PickleFunction = ([text, encoding], count) => {
-  if (typeof text !== "string" || encoding !== "latin1") {
-    throw new PickleError("it encodes what is no text, or not as latin1");
-  }
-  count(text.length / 4096);
-  return bytesOf(text);
+  const isText = typeof text === "string" && encoding === "latin1";
+  if (isText) count(text.length / 64);
+  const bytes = isText ? bytesOf(text) : undefined;
+  if (!bytes) throw new PickleError("it encodes what is no text, or not as latin1");
+  return bytes;
 };
 
 /** A single number. */
@@ -116,7 +119,7 @@ const both = (name: string, f: PickleFunction) => ({
 
 /** What pickles of arrays call. */
 export const arrayFunctions: Readonly<Record<string, PickleFunction>> = {
-  "numpy.dtype": ([name]) => new ElementType(String(name)),
+  "numpy.dtype": ([name]) => new ElementType(String(name).slice(0, 40)),
   ...both("multiarray._reconstruct", () => new PickledArray()),
   ...both("multiarray.scalar", scalar),
   ...both(

@@ -88,7 +88,7 @@ async function readArchive(bytes: Bytes, what: string): Promise<TorchFile> {
   const all = await readZip(bytes, what),
     entries = new Map(all.map((entry) => [entry.name, entry]));
   if (entries.size < all.length) throw bad("two of its files have the same name");
-  const pickle = [...entries.values()].find(({ name }) => /^([^/]+\/)?data\.pkl$/.test(name));
+  const pickle = [...entries.values()].find(({ name }) => /^([^/]{1,200}\/)?data\.pkl$/.test(name));
   if (!pickle) throw bad("it is a zip archive without data.pkl");
   if (pickle.size > MOST_PICKLE) throw bad(`a data.pkl of ${formatBytes(pickle.size)} is too long`);
   const top = pickle.name.slice(0, -"data.pkl".length), order = entries.get(`${top}byteorder`);

@@ -53,6 +53,8 @@ const elementTypes: Readonly<Record<string, FileDType>> = {
   ...{ uint16: "U16", uint32: "U32", uint64: "U64" },
 };
 
+/** Characters of what a storage is called at most: a number, or an address. */
+const LONGEST_KEY = 64;
 /** A tensor that repeats elements has no more than this, since its file may be short. */
 const MOST_REPEATED = 2 ** 24;
 
@@ -146,7 +148,7 @@ export function torchSurroundings(): Surroundings & {
     if (!Object.hasOwn(storageTypes, name)) {
       throw new PickleError(`its numbers are in a ${name || "storage of no type"}`);
     }
-    if (typeof key !== "string" || !isCounts([count])) {
+    if (typeof key !== "string" || key.length > LONGEST_KEY || !isCounts([count])) {
       throw new PickleError("a storage is damaged");
     }
     const dtype = storageTypes[name], storage = storages.get(key) ?? { key, dtype, count };

@@ -47,7 +47,9 @@ export async function readZip(bytes: Bytes, what: string): Promise<ArchiveEntry[
     const isUnix = view.getUint8(at + 5) === 3, mode = view.getUint16(at + 40, true);
     at = next;
     if (name.endsWith("/")) continue;
-    if (offset + packedSize > bytes.length) throw bad(`${name} is beyond the end of the file`);
+    if (offset + packedSize > bytes.length) {
+      throw bad(`${shown(name)} is beyond the end of the file`);
+    }
     const packed = { size: packedSize, method, isEncrypted: (flags & 1) === 1 };
     const entry = { name, offset, size, packed };
     const isLink = isUnix && (mode & 0xf000) === LINK_MODE && size <= MAX_PATH;
@@ -55,6 +57,9 @@ export async function readZip(bytes: Bytes, what: string): Promise<ArchiveEntry[
   }
   return entries;
 }
+
+/** A name in messages, which in a damaged archive may be anything. */
+const shown = (name: string): string => name.length > 200 ? `${name.slice(0, 200)}…` : name;
 
 /** A name; archives made by old versions of .NET have backslashes in place of slashes. */
 function nameOf(bytes: Uint8Array): string {
@@ -154,7 +159,7 @@ export function storedAt(
   { name, offset, size, packed }: ArchiveEntry,
   what: string,
 ): number {
-  const bad = (why: string) => new InputError(`Cannot read ${name} in ${what}: ${why}`);
+  const bad = (why: string) => new InputError(`Cannot read ${shown(name)} in ${what}: ${why}`);
   if (!packed || packed.isEncrypted || packed.method !== STORED || packed.size !== size) {
     throw bad("it is not stored as it is, but compressed or encrypted");
   }
@@ -173,7 +178,7 @@ export async function extract(
   { name, offset, size, packed, parts }: ArchiveEntry,
   what: string,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  const bad = (why: string) => new InputError(`Cannot read ${name} in ${what}: ${why}`);
+  const bad = (why: string) => new InputError(`Cannot read ${shown(name)} in ${what}: ${why}`);
   if (size > MAX_FILE) throw bad(`${formatBytes(size)} are too many`);
   const read = (from: number, size: number) => {
     const data = bytes.read(from, from + size);

@@ -74,7 +74,7 @@ export {
   randomUniform,
 } from "./ops/random.ts";
 export { averagePoolSame, maxPool } from "./ops/pool.ts";
-export { averagePool, upsampleNearest } from "./ops/resample.ts";
+export { averagePool, resizeBilinear, upsampleNearest } from "./ops/resample.ts";
 export { softmax } from "./ops/softmax.ts";
 export { mean, sum } from "./ops/sum.ts";
 export { broadcastTo, permute, reshape, slice, stopGradient, transpose } from "./ops/view.ts";

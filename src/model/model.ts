@@ -23,6 +23,8 @@ import "./super_resolution.ts";
 import "./unet_classifier.ts";
 import "./inception.ts";
 import "./feature_classifier.ts";
+import "./denoising_diffusion_unet.ts";
+import "./guided_diffusion_unet.ts";
 import {
   fileShape,
   flatten,
@@ -98,6 +100,10 @@ export function initializeModel(
 const NETWORK_KEY = "network", SCHEDULE_KEY = "scheduler", CLASSES_KEY = "classes";
 /** Where version 0.1.0 had the network. */
 const FORMER_KEY = "unet";
+
+/** Whether the header of a file says of what network its weights are. */
+export const holdsNetwork = (metadata: Readonly<Record<string, string>>): boolean =>
+  [NETWORK_KEY, FORMER_KEY].some((key) => Object.hasOwn(metadata, key));
 
 /**
  * Reads a model from the bytes of one file, all of it. {@linkcode readModel} leaves weights where they
@@ -261,11 +267,10 @@ function formerName(name: string): string {
 
 function checkParameter(spec: ParameterSpec, tensor: FileTensor, what: string): void {
   const shape = fileShape(spec);
-  // Dense layers of attention were 1 × 1 convolutions once.
-  const given =
-    tensor.shape.length === 4 && shape.length === 2 && sizeOf(tensor.shape.slice(2)) === 1
-      ? tensor.shape.slice(0, 2)
-      : tensor.shape;
+  // Dense layers of attention were convolutions of one pixel once.
+  const given = shape.length === 2 && tensor.shape.length > 2 && sizeOf(tensor.shape.slice(2)) === 1
+    ? tensor.shape.slice(0, 2)
+    : tensor.shape;
   if (!sameShape(given, shape)) {
     throw new InputError(
       `Cannot load ${what}: ${spec.name} has shape ${formatShape(tensor.shape)}, but the network ` +

@@ -71,6 +71,11 @@ export interface DenoisingParts extends NoisyItemsParts {
   readonly kind: "denoiser";
   /** Channels of the prediction, the last axis. */
   readonly outChannels: number;
+  /**
+   * For a network that enlarges pictures: how many times as wide and high they become. It has the
+   * condition `low_resolution`, and may have `noise_level`.
+   */
+  readonly factor?: number;
   /** Whether training drops values, so that a forward pass in training needs random numbers. */
   readonly hasDropout?: boolean;
   /** The prediction `[batch, ..., outChannels]`. */

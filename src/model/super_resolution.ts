@@ -112,6 +112,7 @@ export const superResolution: NetworkMaker<SuperResolutionConfig> = defineNetwor
       itemShape: [...(own.sampleSize ?? [null, null]), own.inChannels],
       multiple: halvings * factor / greatestDivisor(halvings, factor),
       outChannels: own.outChannels,
+      factor,
       hasDropout: own.dropout > 0,
       conditions: (item) => conditions(config, item),
       derived: {

@@ -12,7 +12,7 @@ import { randomNormal } from "../gpu/ops/random.ts";
 import { permute, reshape } from "../gpu/ops/view.ts";
 import { philox, seedWords, toNormals } from "../gpu/philox.ts";
 import type { Model } from "../model/model.ts";
-import { MAX_NOISE_LEVEL, SUPER_RESOLUTION } from "../model/super_resolution.ts";
+import { MAX_NOISE_LEVEL } from "../model/super_resolution.ts";
 import { sizeOf } from "../shape.ts";
 import { pictureSize, type SampleOptions, type SamplerOptions, type Samples } from "./options.ts";
 import { Sampler } from "./sampler.ts";
@@ -97,17 +97,19 @@ export class Upscaler implements Disposable {
   readonly #batchSize: number;
   /** Of a tile of the result. */
   readonly #tile: readonly [height: number, width: number, channels: number];
+  readonly #knowsNoise: boolean;
 
   private constructor(
     sampler: Sampler,
-    factor: number,
+    model: Model,
     batchSize: number,
     tile: readonly [height: number, width: number, channels: number],
   ) {
     this.#sampler = sampler;
-    this.factor = factor;
+    this.factor = factorOf(model);
     this.#batchSize = batchSize;
     this.#tile = tile;
+    this.#knowsNoise = knowsNoise(model);
   }
 
   /**
@@ -127,7 +129,7 @@ export class Upscaler implements Disposable {
       wrap: [...wrap, withCells(factor)],
     });
     const { height, width, channels } = pictureSize({ shape: sampler.itemShape });
-    return new Upscaler(sampler, factor, batchSize, [height, width, channels]);
+    return new Upscaler(sampler, model, batchSize, [height, width, channels]);
   }
 
   /** The compiled step. */
@@ -233,7 +235,10 @@ export class Upscaler implements Disposable {
       ...{ count: tiles.length, seed, onProgress },
       ...(signal ? { signal } : {}),
       ...(labels ? { labels: tiles.map(({ picture }) => labels[picture]) } : {}),
-      conditions: { low_resolution: low, noise_level: [noiseLevel], cells },
+      conditions: {
+        ...{ low_resolution: low, cells },
+        ...(this.#knowsNoise ? { noise_level: [noiseLevel] } : {}),
+      },
     });
   }
 
@@ -277,11 +282,7 @@ export class Upscaler implements Disposable {
     if (labels && labels.length !== count) {
       throw new InputError(`Cannot enlarge ${count} pictures by ${labels.length} labels`);
     }
-    if (!(noiseLevel >= 0 && noiseLevel <= MAX_NOISE_LEVEL)) {
-      throw new InputError(
-        `Cannot enlarge with noise of level ${noiseLevel}: networks know 0 to ${MAX_NOISE_LEVEL}`,
-      );
-    }
+    checkNoiseLevel(noiseLevel, this.#knowsNoise);
   }
 
   /** Frees its memory; the device lives on. */
@@ -295,13 +296,28 @@ export class Upscaler implements Disposable {
  *
  * @throws {InputError} If it does something else.
  */
-export function factorOf({ network: { className, config } }: Pick<Model, "network">): number {
-  if (className === SUPER_RESOLUTION) return Number(config.factor);
+export function factorOf({ network }: Pick<Model, "network">): number {
+  if (network.kind === "denoiser" && network.factor) return network.factor;
   throw new InputError(
-    `The model does not enlarge pictures: it is a ${className}, not a ${SUPER_RESOLUTION}, which ` +
-      "train --objective super-resolution makes",
+    `The model does not enlarge pictures: it is a ${network.className}; train --objective ` +
+      "super-resolution makes one that does",
   );
 }
+
+/** @throws {InputError} If pictures cannot be enlarged with so much noise. */
+export function checkNoiseLevel(noiseLevel: number, knowsNoise: boolean): void {
+  const bad = (why: string) =>
+    new InputError(`Cannot enlarge with noise of level ${noiseLevel}: ${why}`);
+  if (noiseLevel && !knowsNoise) throw bad("the model was not trained on noise");
+  if (!(noiseLevel >= 0 && noiseLevel <= MAX_NOISE_LEVEL)) {
+    throw bad(`networks know 0 to ${MAX_NOISE_LEVEL}`);
+  }
+}
+
+/** Whether a model that enlarges pictures can be told how much noise they have. */
+export const knowsNoise = (model: Pick<Model, "network">): boolean =>
+  "noise_level" in
+    model.network.conditions(model.network.itemShape.map((n) => n ?? factorOf(model)));
 
 const limit = (x: number) => Math.max(-1, Math.min(1, x));
 

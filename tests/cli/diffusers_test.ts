@@ -204,8 +204,78 @@ Deno.test("weights in a file of PyTorch paint what those in safetensors do, by f
   assertEquals(await paint("torch"), expected);
   assertEquals(await paint("safe/unet/diffusion_pytorch_model.safetensors"), expected);
   assertEquals(await paint(`${name}.bin`), expected);
-  // Safetensors are preferred.
+  // Safetensors are preferred, but what is named is taken.
   await folder.write(`${name}.bin`, "anything");
   await writeNetwork(folder, "torch/unet");
   assertEquals(await paint("torch"), expected);
+});
+
+Deno.test("weights in several files, and in variants, are read as those in one", async () => {
+  await using folder = await Folder.make();
+  const { network, parameters } = tinyModel(), stem = "m/unet/diffusion_pytorch_model";
+  const tensors = nameTensors(network.layout, parameters), half = tensors.length >> 1;
+  await writeNetwork(folder, "m/unet");
+  await writeScheduler(folder, "m/scheduler", { num_train_timesteps: 10 });
+  const paint = async (model: string) => {
+    const { code, stderr } = await folder.run("sample", "--model", model, ...sample);
+    assertEquals(code, 0, stderr);
+    const { tensors } = readSafetensors(await Deno.readFile(folder.at("x.safetensors")));
+    return { told: stderr, images: tensors.values().map(({ bytes }) => bytes).toArray() };
+  };
+  const { images: expected } = await paint("m");
+  await Deno.remove(folder.at(`${stem}.safetensors`));
+
+  const parts = [tensors.slice(0, half), tensors.slice(half)];
+  const writeIndex = (name: string, map: Record<string, string>) =>
+    folder.write(name, { metadata: { total_size: 1 }, weight_map: map });
+  for (const [format, write] of [["bin", makeTorch], ["safetensors", writeSafetensors]] as const) {
+    const map: Record<string, string> = {};
+    for (const [i, part] of parts.entries()) {
+      const file = `diffusion_pytorch_model-0000${i + 1}-of-00002.${format}`;
+      await folder.write(`m/unet/${file}`, write(part));
+      for (const { name } of part) map[name] = file;
+    }
+    const index = `${stem}.${format}.index.json`;
+    await writeIndex(index, map);
+    assertEquals((await paint("m")).images, expected, format);
+    assertEquals((await paint(index)).images, expected, format);
+    const [first, second] = [parts[0][0].name, parts[1][0].name];
+    const wrong: [Record<string, string>, RegExp][] = [
+      [
+        { ...map, [first]: "../../x.bin" },
+        /Bad index of weights .*"\.\.\/\.\.\/x\.bin" is no name of a file/,
+      ],
+      [{ ...map, [first]: ".." }, /is no name of a file/],
+      [{ ...map, [first]: "gone.bin" }, /gone\.bin: it does not exist/],
+      [
+        { ...map, [first]: map[second] },
+        /is in diffusion_pytorch_model-00001.*but not there by the index/,
+      ],
+      [{ ...map, more: map[first] }, /more is not in diffusion_pytorch_model-00001/],
+    ];
+    for (const [places, why] of wrong) {
+      await writeIndex(index, places);
+      await folder.refuse(["info", "m"], why);
+    }
+    await writeIndex(index, map);
+    if (format === "bin") {
+      for (const { name } of Deno.readDirSync(folder.at("m/unet"))) {
+        if (/bin/.test(name)) await Deno.remove(folder.at(`m/unet/${name}`));
+      }
+    }
+  }
+  for (const { name } of Deno.readDirSync(folder.at("m/unet"))) {
+    if (/safetensors/.test(name)) await Deno.remove(folder.at(`m/unet/${name}`));
+  }
+
+  await folder.write(`${stem}.fp16.safetensors`, writeSafetensors(tensors));
+  const variant = await paint("m");
+  assertEquals(variant.images, expected);
+  assertMatch(
+    variant.told,
+    /m: the weights are those of diffusion_pytorch_model\.fp16\.safetensors/,
+  );
+  await folder.write(`${stem}.non_ema.safetensors`, "anything");
+  await folder.refuse(["info", "m"], /several variants; give one: .*fp16\.safetensors, .*non_ema/);
+  assertEquals((await paint(`${stem}.fp16.safetensors`)).images, expected);
 });

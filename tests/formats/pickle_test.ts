@@ -116,6 +116,8 @@ Deno.test("what is damaged says how", () => {
   refuse(pickleOf("\x82\x01."), "names a function by a number");
   refuse(pickleOf("\x97."), "from a buffer that is not part of it");
   refuse(pickleOf("NQ."), "refers to what is no storage");
+  refuse(pickleOf("c_codecs\nencode\n(V\\u20ac\nS'latin1'\ntR."), "encodes what is no text");
+  refuse(pickleOf("c_codecs\nencode\n(Va\nS'utf8'\ntR."), "or not as latin1");
   refuse(pickleOf("(S'module'\ntQ."), "a network with its code; save its state_dict()");
 });
 

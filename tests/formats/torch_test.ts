@@ -96,6 +96,34 @@ const tensor = (offset: number, shape: string, strides: string, count = 4, key =
   `I${offset}\n(${shape}t(${strides}tI00\nNtR`;
 const zeros = { "archive/data/0": new Uint8Array(16) };
 
+Deno.test("types that have no storages of their own are read, and parts of storages as old versions had them", async () => {
+  // Of version 2.1 and later: bytes, and what they are told beside them.
+  const untyped = (type: string, offset: number, count: number) =>
+    "ctorch._utils\n_rebuild_tensor_v3\n((S'storage'\nctorch.storage\nUntypedStorage\nS'0'\nS'cpu'\nI16\ntQ" +
+    `I${offset}\n(I${count}\nt(I1\ntI00\nNctorch\n${type}\ntR`;
+  const part =
+    "ctorch._utils\n_rebuild_tensor\n((S'storage'\nctorch\nShortStorage\nS'1'\nS'cpu'\nI6\n" +
+    "(S'2'\nI2\nI3\nttQI1\n(I2\nt(I1\nttR";
+  const pickle = `(S'f8'\n${untyped("float8_e4m3fn", 4, 3)}S'u2'\n${
+    untyped("uint16", 1, 2)
+  }S'part'\n${part}d.`;
+  const { tensors } = await readTorch(torchArchive(pickle, {
+    "archive/data/0": Uint8Array.of(1, 2, 3, 4, 0x38, 0x40, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+    "archive/data/1": new Uint8Array(Int16Array.of(1, 2, 3, 4, 5, 6).buffer),
+  }));
+  const numbers = (name: string) => [tensors.get(name)!.dtype, ...toFloat32(tensors.get(name)!)];
+  assertEquals(numbers("f8"), ["F8_E4M3", 1, 2, -1]);
+  assertEquals(numbers("u2"), ["U16", 0x0403, 0x4038]);
+  assertEquals(numbers("part"), ["I16", 4, 5]);
+  const far = pickle.replace("I2\nI3\ntt", "I2\nI5\ntt"), other = pickle.replace("uint16", "qint8");
+  await assertRejects(() => readTorch(torchArchive(far)), InputError, "a part of the storage 1 is");
+  await assertRejects(
+    () => readTorch(torchArchive(other)),
+    InputError,
+    "a tensor is of type qint8",
+  );
+});
+
 const wrong: Record<string, [Uint8Array<ArrayBuffer>, string]> = {
   "another zip": [makeZip({ "a.txt": new Uint8Array(3) }), "a zip archive without data.pkl"],
   "a storage that is missing": [

@@ -9,14 +9,14 @@ import { InputError } from "../../errors.ts";
 import type { Device } from "../../gpu/device.ts";
 import { NoiseSchedule } from "../../diffusion/schedule.ts";
 import type { Model } from "../../model/model.ts";
-import { SUPER_RESOLUTION } from "../../model/super_resolution.ts";
 import { shippedModels } from "../../model/pretrained.ts";
 import type { SamplerOptions, Samples } from "../../sample/options.ts";
 import { defaultMethod, methods } from "../../sample/solvers/mod.ts";
 import { makeUpdateTable } from "../../sample/timesteps.ts";
-import { factorOf } from "../../sample/upscaler.ts";
+import { factorOf, knowsNoise } from "../../sample/upscaler.ts";
 import type { Shape } from "../../shape.ts";
-import { kindOf, loadModel } from "../terminal/files.ts";
+import { loadModel } from "../run/load_model.ts";
+import { kindOf } from "../terminal/files.ts";
 import { formatLeft, type Progress } from "../terminal/progress.ts";
 import type { OutputKind } from "../media/picture_files.ts";
 import { createUpscaler, tileOf } from "./upscaling.ts";
@@ -67,7 +67,7 @@ export async function loadStages(
   if (places.length && kind === "animation") {
     throw new InputError("An animation shows the denoising by a single model, not by several");
   }
-  if (base.network.className === SUPER_RESOLUTION) {
+  if (base.network.kind === "denoiser" && base.network.factor) {
     throw new InputError(
       `Cannot paint with ${first}: it enlarges images; give it behind a model that paints them, ` +
         `--model mnist,${first}, or use upscale`,
@@ -119,7 +119,7 @@ export async function enlarge(
   images: Samples,
   stages: Stage[],
   progress: Progress,
-  { seed, noiseLevel = DEFAULT_NOISE_LEVEL, labels, batchSize, signal, ...options }:
+  { seed, noiseLevel: asked, labels, batchSize, signal, ...options }:
     & Omit<CascadeOptions, "kind">
     & { readonly seed: number; readonly batchSize: number; readonly signal: AbortSignal },
 ): Promise<Enlarged> {
@@ -129,7 +129,9 @@ export async function enlarge(
     progress.prefix = `model ${number} of ${count}: `;
     progress.update(`compiling for ${device.name}`);
     using upscaler = await createUpscaler(device, model, { ...options, batchSize });
-    const began = performance.now(), hasClasses = model.network.config.num_class_embeds;
+    const began = performance.now();
+    const hasClasses = "labels" in model.network.conditions(upscaler.sampler.itemShape);
+    const noiseLevel = asked ?? (knowsNoise(model) ? DEFAULT_NOISE_LEVEL : 0);
     images = await upscaler.upscale({
       ...{ pictures: images, seed, noiseLevel, signal },
       ...(labels && hasClasses ? { labels } : {}),

@@ -14,11 +14,17 @@ import { convert } from "../../data/raster.ts";
 import type { Samples } from "../../sample/options.ts";
 import { defaultMethod, type MethodName, methods } from "../../sample/solvers/mod.ts";
 import { makeUpdateTable } from "../../sample/timesteps.ts";
-import { factorOf, type UpscaleOptions } from "../../sample/upscaler.ts";
+import {
+  checkNoiseLevel,
+  factorOf,
+  knowsNoise,
+  type UpscaleOptions,
+} from "../../sample/upscaler.ts";
 import { decodeImage } from "../data/decode.ts";
 import { textsOf } from "../media/picture_files.ts";
 import { writePng } from "../media/png_stream.ts";
 import { INTERRUPTED, Interruption } from "../run/interruption.ts";
+import { loadModel } from "../run/load_model.ts";
 import {
   checkDeviceFlags,
   deviceFlags,
@@ -29,7 +35,6 @@ import {
   checkFolder,
   checkWritable,
   kindOf,
-  loadModel,
   makeFolder,
   readFile,
   writeWhole,
@@ -88,6 +93,7 @@ export async function upscaleCommand(args: readonly string[]): Promise<number> {
   const method = (flags.sampler ?? defaultMethod) as MethodName, options = readOptions(flags);
   const outputs = await outputsOf(paths, flags.out ?? "upscaled.png");
   const model = await loadModel(place), channels = channelsOf(model, place);
+  checkNoiseLevel(noiseLevel, knowsNoise(model));
   const { labels, notice } = planClasses(flags, classesOf(model, tileOf(model, place)), place, {
     ...{ count: paths.length, usual: paths.length, seed, prefersNone: true },
   });

@@ -1,0 +1,97 @@
+/**
+ * Models out of the weights of other projects, which are told by their names and shapes.
+ *
+ * @module
+ */
+
+import { InputError } from "../../errors.ts";
+import { parseSchedule, type ScheduleConfig } from "../../diffusion/schedule.ts";
+import { assembleModel, type Model } from "../model.ts";
+import { parseNetwork } from "../network.ts";
+import { ddpmOriginal } from "./ddpm_original.ts";
+import type { Family, TensorMap } from "./family.ts";
+import { guidedDiffusion } from "./guided_diffusion.ts";
+import { lucidrains } from "./lucidrains.ts";
+
+/** Those that are known. */
+const families: readonly Family[] = [ddpmOriginal, lucidrains, guidedDiffusion];
+
+/** Where files may come from that are no models of this project. */
+export const familyNames: readonly string[] = families.map(({ name }) => name);
+
+/**
+ * The family that tensors are of, if they are of one.
+ *
+ * @example
+ * ```ts
+ * import { findFamily } from "@x/ddpm";
+ *
+ * const tensor = { dtype: "F32", shape: [1], bytes: new Uint8Array(4) };
+ * const names = ["temb.dense.0.weight", "down.0.block.0.conv1.weight"];
+ * console.log(findFamily(new Map(names.map((name) => [name, tensor])))?.name);
+ * ```
+ */
+export const findFamily = (tensors: TensorMap): Family | undefined =>
+  families.find(({ recognizes }) => recognizes(tensors));
+
+/** What is known beside the tensors of a file. */
+export interface FamilyOptions {
+  /** Arguments of the original's network, by its names: an object. */
+  readonly config?: unknown;
+  /** Its noise schedule, if it is not the usual one of the family. */
+  readonly schedule?: ScheduleConfig | undefined;
+}
+
+/** A model of a family. */
+export interface FamilyModel {
+  /** The model. */
+  readonly model: Model;
+  /** What it was taken for, and what was taken for granted: clauses. */
+  readonly notes: readonly string[];
+}
+
+/**
+ * The model that the tensors of a family make up.
+ *
+ * @param what What they are called, for messages.
+ * @throws {InputError} If tensors are missing or superfluous, or contradict what is known beside them.
+ *
+ * @example A file of PyTorch, wherever it is from
+ * ```ts
+ * import { findFamily, readFamily, readTensorFile, Sampler } from "@x/ddpm";
+ *
+ * async function load(file: Uint8Array<ArrayBuffer>) {
+ *   const { tensors } = await readTensorFile(file), family = findFamily(tensors);
+ *   return family && readFamily(family, tensors, "the file", { config: { resolution: 32 } }).model;
+ * }
+ * console.log(load.name, Sampler.name);
+ * ```
+ */
+export function readFamily(
+  family: Family,
+  tensors: TensorMap,
+  what: string,
+  { config = {}, schedule }: FamilyOptions = {},
+): FamilyModel {
+  try {
+    const member = family.read(tensors, config), { weightSource, scheduleSource } = member;
+    const network = parseNetwork(member.network);
+    const noise = schedule ?? parseSchedule(member.schedule);
+    const card = { family: family.name, ...(weightSource ? { weight_source: weightSource } : {}) };
+    return {
+      model: assembleModel(network, noise, member.tensors, what, { card }),
+      notes: [
+        `its tensors have the names of ${family.name}`,
+        ...(weightSource ? [weightSource] : []),
+        ...member.guesses,
+        ...(schedule ? [] : [scheduleSource]),
+      ],
+    };
+  } catch (error) {
+    if (!(error instanceof InputError) || error.message.startsWith("Cannot load")) throw error;
+    throw new InputError(
+      `Cannot load ${what}, whose tensors have the names of ${family.name}: ${error.message}; a ` +
+        "config.json beside it, or a file of its name and .json, can tell what they do not",
+    );
+  }
+}

@@ -38,11 +38,25 @@ import {
 import type { RunFolder } from "./run_folder.ts";
 import type { TrainFlags } from "../commands/train_flags.ts";
 
-/** The default: a network for small grey images with its best settings, of the kind that is asked for. */
-const defaultOf = (given: RunFields, flags: TrainFlags): RunFields =>
-  (flags.objective ?? given.training?.objective) === "classifier"
+/**
+ * The fields of a configuration that says nothing of a network: a network for small images with its
+ * best settings, of the kind that is asked for.
+ */
+function withDefaults(given: RunFields, flags: TrainFlags): RunFields {
+  if (given.network) return given;
+  const objective = flags.objective ?? given.training?.objective;
+  const { network, scheduler = {}, training } = objective === "classifier"
     ? presets.classifier
     : presets.mnist;
+  const { loss_weighting, snr_gamma, ...rest } = training!;
+  // Weights go with the prediction that they were chosen for; bounds have their own.
+  const isWeighted = loss_weighting !== undefined && !given.scheduler &&
+    objective !== "vlb" && objective !== "hybrid";
+  return {
+    ...{ ...given, network, scheduler: given.scheduler ?? scheduler },
+    training: { ...rest, ...(isWeighted ? { loss_weighting, snr_gamma } : {}), ...given.training },
+  };
+}
 
 /** Classes of networks that tell classes apart. */
 const CLASSIFIERS = [presets.classifier, presets.features].map(({ network }) =>
@@ -68,13 +82,13 @@ export const overlay = (recorded: RunFields | undefined, given: RunFields): RunF
 
 /** A complete configuration: defaults, overridden by the fields of a file, then by flags. */
 export function assembleConfig(
-  given: RunFields,
+  asked: RunFields,
   flags: TrainFlags,
   place: string,
   { shape, labels, classes, labelProblem }: Dataset,
 ): RunConfig {
+  const given = withDefaults(asked, flags), fields = networkFields(given, flags);
   const scheduler = parseSchedule(given.scheduler ?? {}), [height, width, channels] = shape;
-  const fields = networkFields(given, flags);
   const isClassifier = CLASSIFIERS.some((name) => name === fields._class_name);
   const outChannels = isClassifier ? channels : outputChannels(scheduler, channels);
   const sizes = {
@@ -124,7 +138,7 @@ export function assembleConfig(
  * @throws {InputError} If there is a factor of nothing.
  */
 function networkFields(given: RunFields, flags: TrainFlags): Fields {
-  const { objective, factor } = flags, network = given.network ?? defaultOf(given, flags).network!;
+  const { objective, factor } = flags, network = given.network!;
   if (objective === "super-resolution") {
     const kept = network._class_name === SUPER_RESOLUTION ? network.factor : undefined;
     return { ...network, _class_name: SUPER_RESOLUTION, factor: factor ?? kept ?? 2 };
@@ -135,7 +149,6 @@ function networkFields(given: RunFields, flags: TrainFlags): Fields {
 
 const assembleTraining = (given: RunFields, flags: TrainFlags): TrainingConfig =>
   parseTraining({
-    ...(given.network ? {} : defaultOf(given, flags).training),
     ...given.training,
     ...trainingFlags(flags, flags.steps ?? given.steps ?? DEFAULT_TRAINING_STEPS),
   });
@@ -156,8 +169,8 @@ function countClasses(
 }
 
 /** The configuration that a training would start with, without what depends on its data. */
-export function planConfig(given: RunFields, flags: TrainFlags): RunFields {
-  const { data } = given, fields = networkFields(given, flags);
+export function planConfig(asked: RunFields, flags: TrainFlags): RunFields {
+  const given = withDefaults(asked, flags), { data } = given, fields = networkFields(given, flags);
   const network = formatNetwork(parseNetwork(fields));
   for (const name of ["sample_size", "in_channels", "out_channels", "num_classes"]) {
     if (!(name in fields)) delete network[name];

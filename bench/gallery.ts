@@ -1,0 +1,70 @@
+// deno-lint-ignore-file no-console -- printing is what it does
+/**
+ * The gallery of the models that come with the package, `data/gallery.md` and its pictures: uncurated
+ * images of seed 0, one row of classes for several scales of guidance, and what `eval` says of each:
+ *
+ *     deno task gallery [--count 2048] [--threads N] [MODEL...]
+ *
+ * All of it is made by the program's own commands, which the page names.
+ *
+ * @module
+ */
+
+import { parseArgs } from "@std/cli/parse-args";
+import { fetchModel, type ShippedModel, shippedModels } from "../src/model/pretrained.ts";
+
+const flags = parseArgs(Deno.args, { string: ["count", "threads"] });
+const count = Number(flags.count ?? 2048), scales = [1, 1.5, 2, 4];
+const device = ["--device", "cpu", ...(flags.threads ? ["--threads", flags.threads] : [])];
+const models = flags._.length ? flags._.map(String) as ShippedModel[] : shippedModels;
+
+/** Runs a command of the program; what it prints. */
+async function ddpm(...args: string[]): Promise<string> {
+  console.error(`ddpm ${args.join(" ")}`);
+  const { code, stdout } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", new URL("../mod.ts", import.meta.url).href, ...args, ...device],
+    stderr: "inherit",
+  }).output();
+  if (code) throw new Error(`ddpm ${args.join(" ")} ended with ${code}`);
+  return new TextDecoder().decode(stdout);
+}
+
+/** A command as the page names it. */
+const shown = (args: readonly string[]) => "`deno run -A mod.ts " + args.join(" ") + "`";
+
+const page = [
+  "# Gallery",
+  "Images of the models that come with the package, of seed 0, none left out. `deno task gallery`",
+  "makes this page.",
+];
+for (const name of models) {
+  const { classes } = await fetchModel(name), picture = `data/gallery-${name}.png`;
+  const sample = ["sample", "--model", name, "--seed", "0"];
+  const grid = [...sample, "--count", "64", "--out", picture];
+  await ddpm(...grid);
+  page.push(`## ${name}`, `![64 images of the model ${name}](gallery-${name}.png)`, shown(grid));
+  if (!classes) continue;
+  const rows = [
+    "| guidance | one image a class, seed 0 | class asked for | Fréchet distance | precision | recall |",
+    "| -------- | ------------------------- | --------------- | ---------------- | --------- | ------ |",
+  ];
+  const measure = ["eval", "--model", name, "--data", name, "--features", name];
+  measure.push("--count", String(count), "--metric", "fd,prdc,class", "--json");
+  for (const scale of scales) {
+    const row = `gallery-${name}-${scale}.png`, guidance = ["--guidance", String(scale)];
+    const all = ["--class", "all", "--count", String(classes.length)];
+    await ddpm(...sample, ...all, ...guidance, "--out", `data/${row}`);
+    const { fd, prdc, class: seen } = JSON.parse(await ddpm(...measure, ...guidance)).metrics;
+    const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
+    rows.push(
+      `| ${scale} | ![](${row}) | ${percent(seen.asked)} | ${fd.toFixed(2)} | ` +
+        `${percent(prdc.precision)} | ${percent(prdc.recall)} |`,
+    );
+  }
+  page.push(
+    rows.join("\n"),
+    `Measured on ${count} images by ${shown([...measure.slice(0, -1), "--guidance", "1.5"])}, ` +
+      "distances to the training images.",
+  );
+}
+await Deno.writeTextFile("data/gallery.md", page.join("\n\n") + "\n");

@@ -18,7 +18,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { heldBack, openDataset } from "../src/cli/data/data.ts";
 import { drawGrid, encodePng } from "../src/cli/media/picture_files.ts";
 import { readRunConfig } from "../src/cli/run/run_config.ts";
-import { loadModel } from "../src/cli/terminal/files.ts";
+import { loadModel } from "../src/cli/run/load_model.ts";
 import { Progress } from "../src/cli/terminal/progress.ts";
 import { openDevice } from "../src/gpu/open.ts";
 import { pictureSize, type Samples } from "../src/sample/options.ts";

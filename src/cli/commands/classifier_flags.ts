@@ -11,7 +11,7 @@ import type { Model } from "../../model/model.ts";
 import { classifierGuided } from "../../sample/guidance/classifier_guided.ts";
 import type { Shape } from "../../shape.ts";
 import type { Classes, classFlags } from "./class_flags.ts";
-import { loadModel } from "../terminal/files.ts";
+import { loadModel } from "../run/load_model.ts";
 import type { Flag, Flags } from "../terminal/flags.ts";
 
 /** The flags of classifier guidance. */

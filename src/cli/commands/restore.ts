@@ -28,7 +28,8 @@ import {
   openForCommand,
   precisionFlag,
 } from "../terminal/device.ts";
-import { loadModel, writeOutput } from "../terminal/files.ts";
+import { loadModel } from "../run/load_model.ts";
+import { writeOutput } from "../terminal/files.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED, Interruption } from "../run/interruption.ts";
 import {

@@ -49,7 +49,7 @@ export const sampleFlags = {
     default: "mnist",
     help: `a pretrained model (${
       shippedModels.join(", ")
-    }), a .safetensors file, or the folder of a training or of a diffusers checkpoint; behind it, with commas, super-resolution models for a cascade`,
+    }), a .safetensors file, the folder of a training or of a diffusers checkpoint, or hf:OWNER/NAME[@REVISION][/FOLDER] of the Hugging Face hub; behind it, with commas, super-resolution models for a cascade`,
   },
   count: {
     kind: "integer",

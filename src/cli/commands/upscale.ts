@@ -19,6 +19,7 @@ import { decodeImage } from "../data/decode.ts";
 import { textsOf } from "../media/picture_files.ts";
 import { writePng } from "../media/png_stream.ts";
 import { INTERRUPTED, Interruption } from "../run/interruption.ts";
+import { loadModel } from "../run/load_model.ts";
 import {
   checkDeviceFlags,
   deviceFlags,
@@ -29,7 +30,6 @@ import {
   checkFolder,
   checkWritable,
   kindOf,
-  loadModel,
   makeFolder,
   readFile,
   writeWhole,

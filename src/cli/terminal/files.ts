@@ -1,5 +1,5 @@
 /**
- * Reading files with readable errors, writing them atomically, and loading models.
+ * Reading files with readable errors, and writing them atomically.
  *
  * @module
  */
@@ -8,13 +8,7 @@ import { basename, dirname, join, resolve } from "@std/path";
 import { parsePythonJson } from "../../config.ts";
 import { InputError } from "../../errors.ts";
 import { DeviceError } from "../../gpu/device.ts";
-import { parseNetwork } from "../../model/network.ts";
 import type { Bytes } from "../../formats/bytes.ts";
-import { assembleModel, type Model, readModel } from "../../model/model.ts";
-import { readTensorFile } from "../../formats/torch.ts";
-import { parseSchedule, type ScheduleConfig } from "../../diffusion/schedule.ts";
-import { fetchModel, type ShippedModel, shippedModels } from "../../model/pretrained.ts";
-import { printError } from "./progress.ts";
 
 /** A readable reason for a file-system error. */
 export function explain(error: unknown): string {
@@ -324,75 +318,4 @@ export async function makeFolder(path: string): Promise<void> {
     if (await kindOf(path) === "folder") return;
     throw new InputError(`Cannot create the folder ${path}: ${explain(error)}`);
   }
-}
-
-/**
- * Loads a model: a pretrained one by name, a file, or a folder of a training or of a diffusers
- * checkpoint. Names take precedence over paths, so that a folder called mnist does not change what
- * `sample` does without flags. Weights are read when they are needed: the file
- * stays open.
- *
- * @throws {InputError} If there is none, or it is damaged.
- */
-export async function loadModel(place: string): Promise<Model> {
-  refuseStdin(place, "a model");
-  if (shippedModels.some((name) => name === place)) return await fetchModel(place as ShippedModel);
-  const kind = await kindOf(place);
-  if (kind === "nothing") {
-    throw new InputError(
-      `Cannot load the model ${place}: there is no such file or folder, and no pretrained model of ` +
-        `this name (there is: ${shippedModels.join(", ")})`,
-    );
-  }
-  if (kind === "file" && weightFiles.includes(basename(place))) {
-    return await loadDiffusers(dirname(place));
-  }
-  if (kind === "file") return readModel(new FileBytes(place), place);
-  const own = join(place, "model.safetensors");
-  if (await kindOf(own) === "file") return readModel(new FileBytes(own), own);
-  return await loadDiffusers(place);
-}
-
-/** What files of weights are called in checkpoints of diffusers, those that are preferred first. */
-const weightFiles = ["diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"];
-
-/** A checkpoint of diffusers: all in one folder, or in folders `unet` and `scheduler`. */
-async function loadDiffusers(folder: string): Promise<Model> {
-  const unet = await kindOf(join(folder, "unet")) === "folder" ? join(folder, "unet") : folder;
-  const there = await listFolder(unet), found = weightFiles.find((name) => there.includes(name));
-  if (!found) {
-    throw new InputError(
-      `Cannot load ${folder}: it holds neither model.safetensors nor ${weightFiles.join(" nor ")}`,
-    );
-  }
-  const weights = join(unet, found);
-  const { tensors } = await readTensorFile(new FileBytes(weights), weights);
-  return assembleModel(
-    parseNetwork(await readJson(join(unet, "config.json"))),
-    await readSchedule(folder),
-    tensors,
-    folder,
-  );
-}
-
-/**
- * The noise schedule of a folder in the layout of diffusers. Scripts of training write it once, beside
- * the folders of their checkpoints; where it is not the folder's own, that is said.
- */
-async function readSchedule(folder: string): Promise<ScheduleConfig> {
-  const above = [resolve(folder, ".."), resolve(folder, "..", "..")];
-  const own = [join(folder, "scheduler"), folder], beside = above.map((f) => join(f, "scheduler"));
-  for (const place of [...own, ...beside].map((f) => join(f, "scheduler_config.json"))) {
-    if (await kindOf(place) !== "file") continue;
-    const schedule = parseSchedule(await readJson(place));
-    if (beside.includes(dirname(place))) printError(`the noise schedule is that of ${place}`);
-    return schedule;
-  }
-  const guess = parseSchedule({});
-  printError(
-    `${folder} has no scheduler/scheduler_config.json, nor is there one beside it: guessing ` +
-      `${guess.numTrainTimesteps} timesteps of ${guess.betaSchedule} betas and a network that ` +
-      `predicts ${guess.predictionType}`,
-  );
-  return guess;
 }

@@ -8,7 +8,7 @@ import { join, resolve } from "@std/path";
 import { parseSchedule, type ScheduleConfig } from "../../diffusion/schedule.ts";
 import { InputError } from "../../errors.ts";
 import { readTensorFile } from "../../formats/torch.ts";
-import { assembleModel, type Model } from "../../model/model.ts";
+import { assembleModel, type Model, readNotes } from "../../model/model.ts";
 import { parseNetwork } from "../../model/network.ts";
 import { FileBytes, kindOf, listFolder, readJson } from "../terminal/files.ts";
 import { printError } from "../terminal/progress.ts";
@@ -61,8 +61,10 @@ export async function loadFolder(folder: ModelFolder): Promise<Model> {
   }
   const network = parseNetwork(await readJson(config)), noise = await readSchedule(folder);
   const weights = (await folder.find(inFolder(unet, found)))!;
-  const { tensors } = await readTensorFile(new FileBytes(weights), weights);
-  const model = assembleModel(network, noise.schedule, tensors, place);
+  const { tensors, metadata } = await readTensorFile(new FileBytes(weights), weights);
+  // What is beside tensors in files of PyTorch are no texts about them.
+  const notes = weights.endsWith(".safetensors") ? readNotes(metadata, weights) : {};
+  const model = assembleModel(network, noise.schedule, tensors, place, notes);
   if (noise.note) printError(noise.note);
   return model;
 }

@@ -59,6 +59,8 @@ export interface Model<P extends ParameterValues = ParameterValues> {
   readonly classes?: readonly string[] | undefined;
   /** What is known of its making: data, steps, seed, as text. */
   readonly card: Readonly<Record<string, string>>;
+  /** The file of the scheduler that it came with, which says how it is sampled elsewhere. */
+  readonly scheduler?: Readonly<Record<string, unknown>> | undefined;
 }
 
 /** A model with its parameters in memory. */
@@ -225,12 +227,13 @@ export function assembleModel(
   schedule: ScheduleConfig,
   tensors: ReadonlyMap<string, FileTensor>,
   what: string,
-  { card = {}, classes }: Partial<Pick<Model, "card" | "classes">> = {},
+  { card = {}, classes, scheduler }: Partial<Pick<Model, "card" | "classes" | "scheduler">> = {},
 ): Model {
   const parameters = parametersFrom(network.layout, tensors, what);
   return {
     ...{ network: noisyItemsNetwork(network), schedule, parameters, card },
     ...(classes ? { classes } : {}),
+    ...(scheduler ? { scheduler } : {}),
   };
 }
 

@@ -12,7 +12,8 @@ import { fetchModel, type ShippedModel, shippedModels } from "../../model/pretra
 import { openHub } from "../hub/hub_folder.ts";
 import { isHubPlace } from "../hub/place.ts";
 import { FileBytes, kindOf, refuseStdin } from "../terminal/files.ts";
-import { isDiffusersFile, loadFolder, localFolder, type ModelFolder } from "./model_folder.ts";
+import { loadFolder, localFolder, type ModelFolder } from "./model_folder.ts";
+import { parseWeightFile } from "./weight_files.ts";
 
 /** A folder, and the file that was named in it. */
 interface Opened {
@@ -31,7 +32,7 @@ export async function loadModel(place: string): Promise<Model> {
   refuseStdin(place, "a model");
   if (shippedModels.some((name) => name === place)) return await fetchModel(place as ShippedModel);
   const { folder, file } = isHubPlace(place) ? await openHub(place) : await openPath(place);
-  if (file !== undefined && isDiffusersFile(file)) return await loadFolder(folder);
+  if (file !== undefined && parseWeightFile(file)) return await loadFolder(folder, file);
   const own = await folder.find(file ?? "model.safetensors");
   return own ? readModel(new FileBytes(own), own) : await loadFolder(folder);
 }

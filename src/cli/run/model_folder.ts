@@ -5,13 +5,19 @@
  */
 
 import { join, resolve } from "@std/path";
-import { parseSchedule, type ScheduleConfig } from "../../diffusion/schedule.ts";
+import { z } from "zod";
+import { parseWith } from "../../config.ts";
+import { parseSchedule } from "../../diffusion/schedule.ts";
 import { InputError } from "../../errors.ts";
+import type { StoredTensor } from "../../formats/safetensors.ts";
+import { joinShards, readShardIndex } from "../../formats/shards.ts";
 import { readTensorFile } from "../../formats/torch.ts";
 import { assembleModel, type Model, readNotes } from "../../model/model.ts";
 import { parseNetwork } from "../../model/network.ts";
 import { FileBytes, kindOf, listFolder, readJson } from "../terminal/files.ts";
 import { printError } from "../terminal/progress.ts";
+import { explainMissing, type Pipeline, readPipeline } from "./pipeline.ts";
+import { chooseWeights, parseWeightFile, STEM, type WeightFile } from "./weight_files.ts";
 
 /** A folder on the disk, or one whose files come when they are asked for. */
 export interface ModelFolder {
@@ -36,38 +42,83 @@ export const localFolder = (place: string): ModelFolder => ({
 /** The path of a file in a folder of a model, which has slashes on every system. */
 const inFolder = (folder: string, name: string) => folder ? `${folder}/${name}` : name;
 
-/** What files of weights are called in checkpoints of diffusers, those that are preferred first. */
-const weightFiles = ["diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"];
-
-/** Whether a file of this name belongs to a checkpoint of diffusers. */
-export const isDiffusersFile = (name: string): boolean => weightFiles.includes(name);
-
 /**
  * Loads the model of a folder. What says how it is to be read comes first, weights last.
  *
- * @throws {InputError} If there is none, or it is damaged.
+ * @param file The file of weights, if one was named.
+ * @throws {InputError} If there is none, it is damaged, or it is only a part of what paints.
  */
-export async function loadFolder(folder: ModelFolder): Promise<Model> {
-  const { place } = folder, unet = (await folder.list("unet")).length ? "unet" : "";
-  const there = await folder.list(unet), found = weightFiles.find((name) => there.includes(name));
-  if (!found) {
-    throw new InputError(
-      `Cannot load ${place}: it holds neither model.safetensors nor ${weightFiles.join(" nor ")}`,
-    );
+export async function loadFolder(folder: ModelFolder, file?: string): Promise<Model> {
+  const { place } = folder, bad = (why: string) => new InputError(`Cannot load ${place}: ${why}`);
+  const pipeline = file === undefined ? await readPipeline(folder) : undefined;
+  const why = pipeline && explainMissing(pipeline);
+  if (why) throw bad(why);
+  const where = file === undefined ? await findNetwork(folder, pipeline) : "";
+  const there = await folder.list(where);
+  const weights = file === undefined ? chooseWeights(there) : parseWeightFile(file);
+  if (!weights) {
+    const names = ["safetensors", "bin"].map((format) => `${STEM}.${format}`).join(" nor ");
+    throw bad(`it holds neither model.safetensors nor ${names}`);
   }
-  const config = await folder.find(inFolder(unet, "config.json"));
-  if (!config) {
-    throw new InputError(`Cannot load ${place}: there is no config.json beside ${found}`);
+  if (weights.kind === "shard") throw bad(`${file} is one of several files; give their folder`);
+  const config = await folder.find(inFolder(where, "config.json"));
+  if (!config) throw bad(`there is no config.json beside ${weights.name}`);
+  const network = parseNetwork(await readJson(config));
+  const { schedule, scheduler, note } = await readSchedule(folder, pipeline?.scheduler);
+  const { tensors, notes } = await readWeights(folder, where, weights);
+  const model = assembleModel(network, schedule, tensors, place, { ...notes, scheduler });
+  if (weights.variant && file === undefined) {
+    printError(`the weights are the variant ${weights.variant}: ${inFolder(where, weights.name)}`);
   }
-  const network = parseNetwork(await readJson(config)), noise = await readSchedule(folder);
-  const weights = (await folder.find(inFolder(unet, found)))!;
-  const { tensors, metadata } = await readTensorFile(new FileBytes(weights), weights);
-  // What is beside tensors in files of PyTorch are no texts about them.
-  const notes = weights.endsWith(".safetensors") ? readNotes(metadata, weights) : {};
-  const model = assembleModel(network, noise.schedule, tensors, place, notes);
-  if (noise.note) printError(noise.note);
+  if (where === AVERAGE) printError(`the weights are the moving average, in ${AVERAGE}`);
+  if (note) printError(note);
   return model;
 }
+
+/** Where scripts of training put the moving average of weights, beside the weights. */
+const AVERAGE = "unet_ema";
+
+/** The folder that the network is in. */
+async function findNetwork(folder: ModelFolder, pipeline: Pipeline | undefined): Promise<string> {
+  const { network } = pipeline ?? {};
+  for (const name of network ? [network.name] : [AVERAGE, "unet"]) {
+    if ((await folder.list(name)).length) return name;
+  }
+  // Early pipelines have all pieces in one folder.
+  return "";
+}
+
+/** The tensors of a file of weights, or of all that its index names, and what it says beside them. */
+async function readWeights(folder: ModelFolder, where: string, { name, kind, format }: WeightFile) {
+  const open = async (file: string) => {
+    const path = await folder.find(inFolder(where, file));
+    if (path === undefined) return undefined;
+    return { ...await readTensorFile(new FileBytes(path), path), path };
+  };
+  if (kind === "whole") {
+    const { tensors, metadata, path } = (await open(name))!;
+    // What is beside tensors in files of PyTorch are no texts about them.
+    return { tensors, notes: format === "safetensors" ? readNotes(metadata, path) : {} };
+  }
+  const path = (await folder.find(inFolder(where, name)))!;
+  const index = readShardIndex(await readJson(path), path);
+  const there = await folder.list(where),
+    lost = [...index.keys()].filter((f) => !there.includes(f));
+  if (lost.length) {
+    throw new InputError(
+      `Cannot load ${folder.place}: of the ${index.size} files of its weights there is no ` +
+        lost.join(", "),
+    );
+  }
+  const shards = new Map<string, ReadonlyMap<string, StoredTensor>>();
+  for (const file of index.keys()) {
+    const opened = await open(file);
+    if (opened) shards.set(file, opened.tensors);
+  }
+  return { tensors: joinShards(index, shards, path), notes: {} };
+}
+
+const anyFields = z.record(z.string(), z.unknown());
 
 /** The names of files of schedules. */
 const SCHEDULE = "scheduler_config.json";
@@ -78,14 +129,17 @@ const SCHEDULE = "scheduler_config.json";
  */
 async function readSchedule(
   { place, find }: ModelFolder,
-): Promise<{ readonly schedule: ScheduleConfig; readonly note?: string }> {
+  className?: string,
+): Promise<Pick<Model, "schedule" | "scheduler"> & { readonly note?: string }> {
   for (const where of ["scheduler", "", "../scheduler", "../../scheduler"]) {
     const path = await find(inFolder(where, SCHEDULE));
     if (path === undefined) continue;
-    const schedule = parseSchedule(await readJson(path));
+    const json = parseWith(anyFields, await readJson(path), `noise schedule ${path}`);
+    const scheduler = { ...json, ...(className ? { _class_name: className } : {}) };
+    const found = { scheduler, schedule: parseSchedule(scheduler) };
     return where.startsWith("..")
-      ? { schedule, note: `the noise schedule is that of ${path}` }
-      : { schedule };
+      ? { ...found, note: `the noise schedule is that of ${path}` }
+      : found;
   }
   const guess = parseSchedule({});
   return {

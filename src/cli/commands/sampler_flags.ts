@@ -86,6 +86,8 @@ function readTimesteps(text: string): number[] {
 
 /** The sampler that a model came with. */
 export interface ModelSampler {
+  /** The class of its scheduler. */
+  readonly className: string;
   /** `undefined` if there is none like it. */
   readonly method?: MethodName | undefined;
   readonly options: MethodOptions;
@@ -103,7 +105,7 @@ export function samplerOfModel({ scheduler }: Model): ModelSampler | undefined {
     ? `sampler: ${method}${how}, which is ${className} of the model` +
       (ignored.length ? ` but for its ${ignored.join(", ")}` : "")
     : `sampler: ${defaultMethod}, since none is like ${className} of the model`;
-  return { method, options, notice: `${notice}; --sampler chooses` };
+  return { className, method, options, notice: `${notice}; --sampler chooses` };
 }
 
 /** A table of all samplers. */

@@ -15,29 +15,31 @@ import { FileBytes, kindOf, refuseStdin } from "../terminal/files.ts";
 import { loadFolder, localFolder, type ModelFolder } from "./model_folder.ts";
 import { parseWeightFile } from "./weight_files.ts";
 
-/** A folder, and the file that was named in it. */
-interface Opened {
-  readonly folder: ModelFolder;
-  readonly file?: string;
-}
+/** Where a model is: among those that come along, in a file, or in a folder of diffusers. */
+export type Located =
+  | { readonly kind: "shipped"; readonly name: ShippedModel }
+  | { readonly kind: "file"; readonly path: string; readonly folder: ModelFolder }
+  | { readonly kind: "folder"; readonly folder: ModelFolder; readonly file?: string | undefined };
 
 /**
- * Loads a model: a pretrained one by name, one of the hub, a file, or a folder of a training or of a
- * diffusers checkpoint. Names take precedence over paths, so that a folder called mnist does not
- * change what `sample` does without flags. Weights are read when they are needed: the file stays open.
+ * Finds a model. Names take precedence over paths, so that a folder called mnist does not change what
+ * `sample` does without flags.
  *
- * @throws {InputError} If there is none, or it is damaged.
+ * @throws {InputError} If there is none.
  */
-export async function loadModel(place: string): Promise<Model> {
+export async function locate(place: string): Promise<Located> {
   refuseStdin(place, "a model");
-  if (shippedModels.some((name) => name === place)) return await fetchModel(place as ShippedModel);
+  const name = shippedModels.find((name) => name === place);
+  if (name) return { kind: "shipped", name };
   const { folder, file } = isHubPlace(place) ? await openHub(place) : await openPath(place);
-  if (file !== undefined && parseWeightFile(file)) return await loadFolder(folder, file);
-  const own = await folder.find(file ?? "model.safetensors");
-  return own ? readModel(new FileBytes(own), own) : await loadFolder(folder);
+  const isWeights = file !== undefined && parseWeightFile(file);
+  const path = isWeights ? undefined : await folder.find(file ?? "model.safetensors");
+  return path ? { kind: "file", path, folder } : { kind: "folder", folder, file };
 }
 
-async function openPath(place: string): Promise<Opened> {
+async function openPath(
+  place: string,
+): Promise<{ readonly folder: ModelFolder; readonly file?: string }> {
   const kind = await kindOf(place);
   if (kind === "file") return { folder: localFolder(dirname(place)), file: basename(place) };
   if (kind === "folder") return { folder: localFolder(place) };
@@ -45,4 +47,25 @@ async function openPath(place: string): Promise<Opened> {
     `Cannot load the model ${place}: there is no such file or folder, and no pretrained model of ` +
       `this name (there is: ${shippedModels.join(", ")}); models of the hub are hf:owner/name`,
   );
+}
+
+/**
+ * Loads a model: a pretrained one by name, one of the hub, a file, or a folder of a training or of a
+ * diffusers checkpoint. Weights are read when they are needed: the file stays open.
+ *
+ * @throws {InputError} If there is none, or it is damaged.
+ */
+export const loadModel = async (place: string): Promise<Model> =>
+  await loadLocated(await locate(place));
+
+/** Loads a model that was found. */
+export async function loadLocated(located: Located): Promise<Model> {
+  switch (located.kind) {
+    case "shipped":
+      return await fetchModel(located.name);
+    case "file":
+      return readModel(new FileBytes(located.path), located.path);
+    case "folder":
+      return await loadFolder(located.folder, located.file);
+  }
 }

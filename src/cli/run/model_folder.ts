@@ -10,7 +10,7 @@ import { parseWith } from "../../config.ts";
 import { parseSchedule } from "../../diffusion/schedule.ts";
 import { InputError } from "../../errors.ts";
 import type { StoredTensor } from "../../formats/safetensors.ts";
-import { joinShards, readShardIndex } from "../../formats/shards.ts";
+import { joinShards, readShardIndex, type ShardIndex } from "../../formats/shards.ts";
 import { readTensorFile } from "../../formats/torch.ts";
 import { assembleModel, type Model, readNotes } from "../../model/model.ts";
 import { parseNetwork } from "../../model/network.ts";
@@ -42,17 +42,38 @@ export const localFolder = (place: string): ModelFolder => ({
 /** The path of a file in a folder of a model, which has slashes on every system. */
 const inFolder = (folder: string, name: string) => folder ? `${folder}/${name}` : name;
 
+/** What a folder holds. */
+export interface FolderParts {
+  /** What its `model_index.json` says. */
+  readonly pipeline: Pipeline | undefined;
+  /** The folder in it that the network is in; "" for itself. */
+  readonly where: string;
+  readonly weights: WeightFile;
+  /** The file that tells which tensor is in which of several files, and what it says. */
+  readonly index?: { readonly path: string; readonly shards: ShardIndex };
+}
+
+/** A pipeline with pieces that this program has not. */
+export class UnsupportedPipeline extends InputError {
+  readonly pipeline: Pipeline;
+
+  constructor(place: string, pipeline: Pipeline, why: string) {
+    super(`Cannot load ${place}: ${why}`);
+    this.pipeline = pipeline;
+  }
+}
+
 /**
- * Loads the model of a folder. What says how it is to be read comes first, weights last.
+ * Looks at what a folder consists of, without its weights.
  *
  * @param file The file of weights, if one was named.
- * @throws {InputError} If there is none, it is damaged, or it is only a part of what paints.
+ * @throws {InputError} If there is no model in it, or it is only a part of what paints.
  */
-export async function loadFolder(folder: ModelFolder, file?: string): Promise<Model> {
+export async function readParts(folder: ModelFolder, file?: string): Promise<FolderParts> {
   const { place } = folder, bad = (why: string) => new InputError(`Cannot load ${place}: ${why}`);
   const pipeline = file === undefined ? await readPipeline(folder) : undefined;
   const why = pipeline && explainMissing(pipeline);
-  if (why) throw bad(why);
+  if (why) throw new UnsupportedPipeline(place, pipeline, why);
   const where = file === undefined ? await findNetwork(folder, pipeline) : "";
   const there = await folder.list(where);
   const weights = file === undefined ? chooseWeights(there) : parseWeightFile(file);
@@ -61,12 +82,45 @@ export async function loadFolder(folder: ModelFolder, file?: string): Promise<Mo
     throw bad(`it holds neither model.safetensors nor ${names}`);
   }
   if (weights.kind === "shard") throw bad(`${file} is one of several files; give their folder`);
+  if (weights.kind === "whole") return { pipeline, where, weights };
+  const path = (await folder.find(inFolder(where, weights.name)))!;
+  const shards = readShardIndex(await readJson(path), path);
+  const lost = [...shards.keys()].filter((name) => !there.includes(name));
+  if (!lost.length) return { pipeline, where, weights, index: { path, shards } };
+  throw bad(`of the ${shards.size} files of its weights there is no ${lost.join(", ")}`);
+}
+
+/** Where the files of weights are on the disk, by their names. */
+export async function findWeights(
+  folder: ModelFolder,
+  { where, weights, index }: FolderParts,
+): Promise<Map<string, string>> {
+  const found = new Map<string, string>();
+  for (const name of index ? index.shards.keys() : [weights.name]) {
+    const path = await folder.find(inFolder(where, name));
+    if (path !== undefined) found.set(name, path);
+  }
+  return found;
+}
+
+/**
+ * Loads the model of a folder. What says how it is to be read comes first, weights last.
+ *
+ * @param file The file of weights, if one was named.
+ * @throws {InputError} If there is none, it is damaged, or it is only a part of what paints.
+ */
+export async function loadFolder(folder: ModelFolder, file?: string): Promise<Model> {
+  const parts = await readParts(folder, file), { pipeline, where, weights } = parts;
   const config = await folder.find(inFolder(where, "config.json"));
-  if (!config) throw bad(`there is no config.json beside ${weights.name}`);
+  if (!config) {
+    throw new InputError(
+      `Cannot load ${folder.place}: there is no config.json beside ${weights.name}`,
+    );
+  }
   const network = parseNetwork(await readJson(config));
   const { schedule, scheduler, note } = await readSchedule(folder, pipeline?.scheduler);
-  const { tensors, notes } = await readWeights(folder, where, weights);
-  const model = assembleModel(network, schedule, tensors, place, { ...notes, scheduler });
+  const { tensors, notes } = await readWeights(folder, parts);
+  const model = assembleModel(network, schedule, tensors, folder.place, { ...notes, scheduler });
   if (weights.variant && file === undefined) {
     printError(`the weights are the variant ${weights.variant}: ${inFolder(where, weights.name)}`);
   }
@@ -75,8 +129,24 @@ export async function loadFolder(folder: ModelFolder, file?: string): Promise<Mo
   return model;
 }
 
+/** The tensors of a file of weights, or of all that its index names, and what it says beside them. */
+async function readWeights(folder: ModelFolder, parts: FolderParts) {
+  const shards = new Map<string, ReadonlyMap<string, StoredTensor>>();
+  for (const [name, path] of await findWeights(folder, parts)) {
+    const { tensors, metadata } = await readTensorFile(new FileBytes(path), path);
+    if (!parts.index) {
+      // What is beside tensors in files of PyTorch are no texts about them.
+      const isOurs = parts.weights.format === "safetensors";
+      return { tensors, notes: isOurs ? readNotes(metadata, path) : {} };
+    }
+    shards.set(name, tensors);
+  }
+  const { shards: index, path } = parts.index!;
+  return { tensors: joinShards(index, shards, path), notes: {} };
+}
+
 /** Where scripts of training put the moving average of weights, beside the weights. */
-const AVERAGE = "unet_ema";
+export const AVERAGE = "unet_ema";
 
 /** The folder that the network is in. */
 async function findNetwork(folder: ModelFolder, pipeline: Pipeline | undefined): Promise<string> {
@@ -86,36 +156,6 @@ async function findNetwork(folder: ModelFolder, pipeline: Pipeline | undefined):
   }
   // Early pipelines have all pieces in one folder.
   return "";
-}
-
-/** The tensors of a file of weights, or of all that its index names, and what it says beside them. */
-async function readWeights(folder: ModelFolder, where: string, { name, kind, format }: WeightFile) {
-  const open = async (file: string) => {
-    const path = await folder.find(inFolder(where, file));
-    if (path === undefined) return undefined;
-    return { ...await readTensorFile(new FileBytes(path), path), path };
-  };
-  if (kind === "whole") {
-    const { tensors, metadata, path } = (await open(name))!;
-    // What is beside tensors in files of PyTorch are no texts about them.
-    return { tensors, notes: format === "safetensors" ? readNotes(metadata, path) : {} };
-  }
-  const path = (await folder.find(inFolder(where, name)))!;
-  const index = readShardIndex(await readJson(path), path);
-  const there = await folder.list(where),
-    lost = [...index.keys()].filter((f) => !there.includes(f));
-  if (lost.length) {
-    throw new InputError(
-      `Cannot load ${folder.place}: of the ${index.size} files of its weights there is no ` +
-        lost.join(", "),
-    );
-  }
-  const shards = new Map<string, ReadonlyMap<string, StoredTensor>>();
-  for (const file of index.keys()) {
-    const opened = await open(file);
-    if (opened) shards.set(file, opened.tensors);
-  }
-  return { tensors: joinShards(index, shards, path), notes: {} };
 }
 
 const anyFields = z.record(z.string(), z.unknown());

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { basename, dirname, join, resolve } from "@std/path";
+import { dirname, join } from "@std/path";
 import { InputError } from "../../errors.ts";
 import type { EncodedFile } from "../../formats/safetensors.ts";
 import { encodeDiffusers } from "../../model/diffusers.ts";
@@ -16,6 +16,8 @@ import {
   kindOf,
   listFolder,
   makeFolder,
+  mayReplace,
+  temporaryName,
   writeAll,
   writeWhole,
 } from "../terminal/files.ts";
@@ -72,6 +74,12 @@ export async function exportCommand(args: readonly string[]): Promise<void> {
 
 /** @throws {InputError} If the folder holds something, or cannot be made. */
 async function checkNew(folder: string): Promise<void> {
+  if (!mayReplace(folder)) {
+    throw new InputError(
+      `Cannot write ${folder}: it has another name until it is whole; give Deno --allow-read and ` +
+        `--allow-write for ${dirname(folder)}`,
+    );
+  }
   const kind = await kindOf(folder);
   if (kind === "file") throw new InputError(`Cannot write ${folder}: it is a file; give a folder`);
   if ((await listFolder(folder)).length) {
@@ -86,8 +94,7 @@ async function writeFolder(
   files: ReadonlyMap<string, EncodedFile | Readonly<Record<string, unknown>>>,
   progress: Progress,
 ): Promise<number> {
-  const target = resolve(folder);
-  const written = join(dirname(target), `.${basename(target)}.${Deno.pid}.part`);
+  const written = temporaryName(folder);
   let all = 0;
   try {
     for (const [name, content] of files) {
@@ -110,8 +117,8 @@ async function writeFolder(
       all += content.length;
     }
     // An empty folder makes room.
-    if (await kindOf(target) === "folder") await Deno.remove(target);
-    await Deno.rename(written, target);
+    if (await kindOf(folder) === "folder") await Deno.remove(folder);
+    await Deno.rename(written, folder);
     return all;
   } catch (error) {
     await Deno.remove(written, { recursive: true }).catch(() => {});

@@ -14,7 +14,7 @@ import { joinShards, readShardIndex, type ShardIndex } from "../../formats/shard
 import { readTensorFile } from "../../formats/torch.ts";
 import { assembleModel, type Model, readNotes } from "../../model/model.ts";
 import { parseNetwork } from "../../model/network.ts";
-import { FileBytes, kindOf, listFolder, readJson } from "../terminal/files.ts";
+import { FileBytes, kindOf, listFolder, mayRead, readJson } from "../terminal/files.ts";
 import { printError } from "../terminal/progress.ts";
 import { explainMissing, type Pipeline, readPipeline } from "./pipeline.ts";
 import { chooseWeights, parseWeightFile, STEM, type WeightFile } from "./weight_files.ts";
@@ -34,8 +34,10 @@ export const localFolder = (place: string): ModelFolder => ({
   place,
   list: (folder) => listFolder(join(place, folder)),
   async find(path) {
-    const there = path.startsWith("..") ? resolve(place, path) : join(place, path);
-    return await kindOf(there) === "file" ? there : undefined;
+    const isAbove = path.startsWith("..") && mayRead(".");
+    const there = isAbove ? resolve(place, path) : join(place, path);
+    // Beside a file that Deno may read, there is nothing that it may not.
+    return mayRead(there) && await kindOf(there) === "file" ? there : undefined;
   },
 });
 

@@ -89,6 +89,7 @@ export {
   parseModel,
   readModel,
   serializeModel,
+  type WeightFileDType,
 } from "./src/model/model.ts";
 export type {
   ParameterLayout,

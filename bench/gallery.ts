@@ -15,7 +15,11 @@ import { fetchModel, type ShippedModel, shippedModels } from "../src/model/pretr
 
 const flags = parseArgs(Deno.args, { string: ["count", "threads"] });
 const count = Number(flags.count ?? 2048), scales = [1, 1.5, 2, 4];
-const device = ["--device", "cpu", ...(flags.threads ? ["--threads", flags.threads] : [])];
+const device: string[] = [
+  "--device",
+  "cpu",
+  ...(flags.threads ? ["--threads", String(flags.threads)] : []),
+];
 const models = flags._.length ? flags._.map(String) as ShippedModel[] : shippedModels;
 
 /** Runs a command of the program; what it prints. */

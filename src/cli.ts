@@ -1,6 +1,6 @@
 /**
  * The command line: `ddpm sample`, `ddpm interpolate`, `ddpm upscale`, `ddpm train`, `ddpm eval`,
- * `ddpm models`, `ddpm info`.
+ * `ddpm export`, `ddpm models`, `ddpm info`.
  *
  * @module
  */
@@ -8,6 +8,7 @@
 import { environment } from "./cli/terminal/environment.ts";
 import { suggest } from "./cli/terminal/flags.ts";
 import { evalCommand, evalFlags } from "./cli/commands/eval.ts";
+import { exportCommand, exportFlags } from "./cli/commands/export.ts";
 import { interpolateCommand, interpolateFlags } from "./cli/commands/interpolate.ts";
 import { restoreCommand, restoreFlags } from "./cli/commands/restore.ts";
 import { infoCommand, infoFlags } from "./cli/commands/info.ts";
@@ -79,6 +80,16 @@ export const commands: Commands = {
         "a part, which --samples part0.npz,part1.npz puts together with another",
     },
     run: evalCommand,
+  },
+  export: {
+    usage: "export MODEL --out FOLDER [flags]",
+    help: "write a model as other programs read it",
+    flags: exportFlags,
+    examples: {
+      "export runs/digits --out digits": "a folder for Python's diffusers",
+      "export runs/digits --out half --format safetensors --dtype f16": "one file of half the size",
+    },
+    run: exportCommand,
   },
   models: {
     usage: "models [flags]",

@@ -62,6 +62,8 @@ export interface Model<P extends ParameterValues = ParameterValues> {
   readonly classes?: readonly string[] | undefined;
   /** What is known of its making: data, steps, seed, as text. */
   readonly card: Readonly<Record<string, string>>;
+  /** The file of the scheduler that it came with, which says how it is sampled elsewhere. */
+  readonly scheduler?: Readonly<Record<string, unknown>> | undefined;
 }
 
 /** A model with its parameters in memory. */
@@ -98,6 +100,8 @@ export function initializeModel(
 
 /** Keys of the header of our own files. */
 const NETWORK_KEY = "network", SCHEDULE_KEY = "scheduler", CLASSES_KEY = "classes";
+/** What safetensors' own writers say of the tool whose tensors they are; some readers want it. */
+const FORMAT_KEY = "format", FORMAT = "pt";
 /** Where version 0.1.0 had the network. */
 const FORMER_KEY = "unet";
 
@@ -155,8 +159,7 @@ export function readModel(file: Uint8Array<ArrayBuffer> | Bytes, what = "the mod
     [FORMER_KEY]: former,
     [NETWORK_KEY]: latest,
     [SCHEDULE_KEY]: schedule,
-    [CLASSES_KEY]: classes,
-    ...card
+    ...rest
   } = metadata;
   const network = latest ?? former;
   if (network === undefined) {
@@ -166,11 +169,7 @@ export function readModel(file: Uint8Array<ArrayBuffer> | Bytes, what = "the mod
     );
   }
   const parsed = noisyItemsNetwork(parseNetwork(parseJson(network, `the network of ${what}`)));
-  const names = classes === undefined ? formerClasses(parsed, card) : parseWith(
-    z.array(z.string()),
-    parseJson(classes, `the classes of ${what}`),
-    `classes of ${what}`,
-  );
+  const { card, classes } = readNotes(rest, what), names = classes ?? formerClasses(parsed, card);
   return assembleModel(
     parsed,
     parseSchedule(parseJson(schedule ?? "{}", `the schedule of ${what}`)),
@@ -179,6 +178,30 @@ export function readModel(file: Uint8Array<ArrayBuffer> | Bytes, what = "the mod
     { card, ...(names ? { classes: names } : {}) },
   );
 }
+
+/** What the header of a file says beside how it is to be read. */
+type Notes = Pick<Model, "card" | "classes">;
+
+/**
+ * Reads what {@linkcode formatNotes} writes.
+ *
+ * @throws {InputError} If the names of classes are none.
+ */
+export function readNotes(
+  { [CLASSES_KEY]: classes, [FORMAT_KEY]: _, ...card }: Readonly<Record<string, string>>,
+  what: string,
+): Notes {
+  if (classes === undefined) return { card };
+  const json = parseJson(classes, `the classes of ${what}`);
+  return { card, classes: parseWith(z.array(z.string()), json, `classes of ${what}`) };
+}
+
+/** What is known of a model, for the header of a file. */
+export const formatNotes = ({ card, classes }: Notes): Record<string, string> => ({
+  ...card,
+  [FORMAT_KEY]: FORMAT,
+  ...(classes ? { [CLASSES_KEY]: JSON.stringify(classes) } : {}),
+});
 
 /** Numbers for names where version 0.1.0 trained with label dropout: the last class is "none". */
 function formerClasses(
@@ -211,12 +234,13 @@ export function assembleModel(
   schedule: ScheduleConfig,
   tensors: ReadonlyMap<string, FileTensor>,
   what: string,
-  { card = {}, classes }: Partial<Pick<Model, "card" | "classes">> = {},
+  { card = {}, classes, scheduler }: Partial<Pick<Model, "card" | "classes" | "scheduler">> = {},
 ): Model {
   const parameters = parametersFrom(network.layout, tensors, what);
   return {
     ...{ network: noisyItemsNetwork(network), schedule, parameters, card },
     ...(classes ? { classes } : {}),
+    ...(scheduler ? { scheduler } : {}),
   };
 }
 
@@ -285,20 +309,29 @@ function checkParameter(spec: ParameterSpec, tensor: FileTensor, what: string): 
   }
 }
 
+/** Types that weights can be written in: 32-bit floats, or 16-bit ones of 11 or 8 significant bits. */
+export type WeightFileDType = "F32" | "F16" | "BF16";
+
 /** Parameters as tensors to write, each read when its values are asked for. */
-export function nameTensors(layout: ParameterLayout, parameters: ParameterValues): NamedTensor[] {
-  return layout.specs.map((spec, i) => ({
+export function nameTensors(
+  layout: ParameterLayout,
+  parameters: ParameterValues,
+  dtype: WeightFileDType = "F32",
+): NamedTensor[] {
+  const tensors = layout.specs.map((spec, i): NamedTensor => ({
     ...{ name: spec.name, shape: fileShape(spec), dtype: "F32" },
     get values() {
       return toFileOrder(spec, readParameter(layout, parameters, i));
     },
   }));
+  return dtype === "F32" ? tensors : tensors.map((tensor) => halve(tensor, dtype));
 }
 
 /**
  * The model as the bytes of one file.
  *
- * @param dtype `F16` halves the file; weights keep 11 significant bits, and reading gives those.
+ * @param dtype `F16` and `BF16` halve the file; weights keep 11 or 8 significant bits, and reading
+ * gives those.
  * @throws {RangeError} If a weight is too large for the type.
  *
  * @example
@@ -312,7 +345,7 @@ export function nameTensors(layout: ParameterLayout, parameters: ParameterValues
  */
 export function serializeModel(
   model: Model,
-  dtype: "F32" | "F16" = "F32",
+  dtype: WeightFileDType = "F32",
 ): Uint8Array<ArrayBuffer> {
   return collect(encodeModel(model, dtype));
 }
@@ -322,22 +355,23 @@ export function serializeModel(
  *
  * @throws {RangeError} While its parts are made, if a weight is too large for the type.
  */
-export function encodeModel(model: Model, dtype: "F32" | "F16" = "F32"): EncodedFile {
-  const tensors = nameTensors(model.network.layout, model.parameters);
-  return encodeSafetensors(dtype === "F32" ? tensors : tensors.map(halve), {
-    ...model.card,
+export function encodeModel(model: Model, dtype: WeightFileDType = "F32"): EncodedFile {
+  return encodeSafetensors(nameTensors(model.network.layout, model.parameters, dtype), {
+    ...formatNotes(model),
     [NETWORK_KEY]: JSON.stringify(formatNetwork(model.network)),
     [SCHEDULE_KEY]: JSON.stringify(formatSchedule(model.schedule)),
-    ...(model.classes ? { [CLASSES_KEY]: JSON.stringify(model.classes) } : {}),
   });
 }
 
 /** The tensor in 16-bit floats. */
-const halve = (tensor: NamedTensor): NamedTensor => ({
-  ...{ name: tensor.name, shape: tensor.shape, dtype: "F16" },
+const halve = (tensor: NamedTensor, dtype: "F16" | "BF16"): NamedTensor => ({
+  ...{ name: tensor.name, shape: tensor.shape, dtype },
   get values() {
-    const bits = encodeHalves("F16", tensor.values as Float32Array<ArrayBuffer>);
+    const bits = encodeHalves(dtype, tensor.values as Float32Array<ArrayBuffer>);
     if (bits) return bits;
-    throw new RangeError(`Cannot write ${tensor.name} as F16: it holds numbers beyond 65504`);
+    const largest = dtype === "F16" ? "65504" : "3.39e38";
+    throw new RangeError(
+      `Cannot write ${tensor.name} as ${dtype}: it holds numbers beyond ${largest}`,
+    );
   },
 });

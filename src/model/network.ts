@@ -241,6 +241,9 @@ export function registerNetwork<C>(network: NetworkMaker<C>): void {
   known.set(network.className, network as NetworkMaker<unknown>);
 }
 
+/** The names of all that are known. */
+export const networkClasses = (): readonly string[] => [...known.keys()];
+
 /** What configurations that do not name their class are of. */
 const DEFAULT_CLASS = "UNet2DModel";
 
@@ -249,7 +252,7 @@ function makerOf(className: unknown): NetworkMaker<unknown> {
   const maker = known.get(String(className));
   if (maker) return maker;
   throw new InputError(
-    `Cannot use a network of class ${className}: known are ${[...known.keys()].join(", ")}`,
+    `Cannot use a network of class ${className}: known are ${networkClasses().join(", ")}`,
   );
 }
 

@@ -119,8 +119,14 @@ const fixedFields: Readonly<Record<string, (config: UNetConfig) => unknown>> = {
   attn_norm_num_groups: (c) => c.resnetTimeScaleShift === "default" ? c.normNumGroups : null,
 };
 
-/** Fields that are for what `time_embedding_type` says in diffusers and is not supported here. */
-const unusedFields = ["num_train_timesteps"];
+/** Fields that say nothing about the network. */
+const unusedFields = [
+  // It is for what `time_embedding_type` says in diffusers and is not supported here.
+  "num_train_timesteps",
+  // How weights were averaged, as EMAModel of diffusers adds it.
+  ...["decay", "min_decay", "optimization_step", "update_after_step", "use_ema_warmup"],
+  ...["inv_gamma", "power"],
+];
 
 /** Fields that are read beside those of {@linkcode unetSchema}. */
 export const foreignUNetFields: readonly string[] = [...Object.keys(fixedFields), ...unusedFields];

@@ -12,7 +12,7 @@ function refuses(name: string, cases: readonly [string, RegExp][]): void {
 }
 
 refuses("an unknown command is refused, and the nearest is named", [
-  ["", /Give a command: sample, interpolate, upscale, restore, train, eval, info/],
+  ["", /Give a command: sample, interpolate, upscale, restore, train, eval, export, .*info/],
   ["smaple", /Unknown command smaple; did you mean sample\?/],
   ["trian --data mnist", /did you mean train\?/],
   ["xyzzyxyzzy", /Unknown command xyzzyxyzzy$/m],

@@ -110,7 +110,7 @@ Deno.test("a model that holds weights that are not finite is refused where they 
   await folder.write("samples.png", "a picture of before");
   const model = ["--model", "model.safetensors", "--device", "cpu"];
   await folder.refuse(["sample", ...model], /holds numbers that are not finite/);
-  assertMatch(await folder.succeed("info", "model.safetensors"), /^parameters +\d+/);
+  assertMatch(await folder.succeed("info", "model.safetensors"), /^parameters +\d+/m);
 });
 
 Deno.test("a model that cannot be read is refused", async () => {
@@ -139,6 +139,6 @@ Deno.test("a model without colours can only be written as numbers", async () => 
 Deno.test("a folder named as the model that comes along does not hide it", async () => {
   await using folder = await Folder.make();
   await Deno.mkdir(folder.at("mnist"));
-  assertMatch(await folder.succeed("info", "mnist"), /^parameters +\d+/);
+  assertMatch(await folder.succeed("info", "mnist"), /^parameters +\d+/m);
   await folder.refuse(["info", "./mnist"], /it holds neither/);
 });

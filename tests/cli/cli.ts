@@ -51,8 +51,13 @@ export class Folder implements AsyncDisposable {
   }
 
   /** Starts the program here through another one, whose arguments end with a command to run. */
-  startUnder(wrapper: readonly string[], args: readonly string[]): Deno.ChildProcess {
-    const [command, ...rest] = [...wrapper, Deno.execPath(), "run", "-A", program, ...args];
+  startUnder(
+    wrapper: readonly string[],
+    args: readonly string[],
+    permissions: readonly string[] = ["-A"],
+  ): Deno.ChildProcess {
+    const run = [Deno.execPath(), "run", "--no-prompt", ...permissions, program];
+    const [command, ...rest] = [...wrapper, ...run, ...args];
     return new Deno.Command(command, {
       args: rest,
       cwd: this.path,
@@ -65,7 +70,12 @@ export class Folder implements AsyncDisposable {
 
   /** Runs the program here. */
   async run(...args: string[]): Promise<Outcome> {
-    const { code, stdout, stderr } = await this.start(...args).output();
+    return await this.runWith(["-A"], ...args);
+  }
+
+  /** Runs the program here with no more than these permissions. */
+  async runWith(permissions: readonly string[], ...args: string[]): Promise<Outcome> {
+    const { code, stdout, stderr } = await this.startUnder([], args, permissions).output();
     const decoder = new TextDecoder();
     return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
   }

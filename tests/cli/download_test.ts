@@ -3,6 +3,9 @@ import { obtain, type Published } from "../../src/cli/data/download.ts";
 import { Progress } from "../../src/cli/terminal/progress.ts";
 import { Folder } from "./cli.ts";
 
+/** Waits for nothing. */
+const noWait = () => Promise.resolve();
+
 class Quiet extends Progress {
   readonly said: string[] = [];
   override say(text: string): void {
@@ -106,7 +109,7 @@ async function download(behaviour: Behaviour, had = 0, changes: Partial<Publishe
   const quiet = new Quiet();
   await Deno.mkdir(folder.at("cache"));
   if (had) await folder.write("cache/set.bin.part", content.slice(0, had));
-  const get = () => obtain(server.file(changes), folder.at("cache"), quiet, 0);
+  const get = () => obtain(server.file(changes), folder.at("cache"), quiet, noWait);
   try {
     const path = await get(), bytes = await Deno.readFile(path);
     const asked = [...server.asked];
@@ -154,7 +157,7 @@ Deno.test("all that is missing may be the check, and too much is dropped", async
   await using server = new Server({});
   await folder.write("set.bin.part", new Uint8Array(content.length + 1));
   await folder.write("set.bin", new Uint8Array(7));
-  const path = await obtain(server.file(), folder.path, new Quiet(), 0);
+  const path = await obtain(server.file(), folder.path, new Quiet(), noWait);
   assertEquals(await Deno.readFile(path), content);
 });
 
@@ -207,5 +210,9 @@ Deno.test("a server that sends another part than it was asked for is an error", 
 Deno.test("where nobody listens, there is an error and no wait without end", async () => {
   await using folder = await Folder.make();
   const file = { base: "http://127.0.0.1:1/", file: "set.bin", bytes: 10, sha256 };
-  await assertRejects(() => obtain(file, folder.path, new Quiet(), 0), Error, "Cannot download");
+  await assertRejects(
+    () => obtain(file, folder.path, new Quiet(), noWait),
+    Error,
+    "Cannot download",
+  );
 });

@@ -1,6 +1,9 @@
 import { assertEquals, assertMatch } from "@std/assert";
+import { licenseOf } from "../../src/cli/commands/model_facts.ts";
+import { serializeModel } from "../../src/model/model.ts";
 import { shippedModels } from "../../src/model/pretrained.ts";
-import { Folder, tinyModelFile } from "./cli.ts";
+import { Folder, tinyModel, tinyModelFile } from "./cli.ts";
+import { checkpoint, HubServer, sha256, WEIGHTS } from "./hub_server.ts";
 
 Deno.test("info describes this machine", async () => {
   await using folder = await Folder.make();
@@ -40,4 +43,66 @@ Deno.test("models lists what comes with the package", async () => {
     assertEquals([models[i].name, models[i].parameters], [name, parameters]);
   }
   await folder.refuse(["models", "mnist"], /models takes flags only, not mnist/);
+});
+
+const device = ["--json", "--device", "cpu"];
+
+Deno.test("info tells where a model is from, what its files are, and what its card allows", async () => {
+  await using hub = new HubServer();
+  await using folder = await Folder.make();
+  const cache = { HF_ENDPOINT: hub.endpoint, HF_HUB_CACHE: folder.at("cache"), HF_HUB_OFFLINE: "" };
+  Object.assign(folder.env, cache);
+  for (const [path, content] of checkpoint()) {
+    await Deno.mkdir(folder.at(`pipe/${path}`).replace(/[^/]*$/, ""), { recursive: true });
+    await folder.write(`pipe/${path}`, content);
+  }
+  for (const place of ["pipe", "hf:google/tiny", "hf:google/tiny/unet"]) {
+    const facts = JSON.parse(await folder.succeed("info", place, ...device));
+    const { layout } = tinyModel().network;
+    const expected = {
+      ...{ family: "diffusers", network: "UNet2DModel", parameters: layout.count },
+      ...{ image: "8x8, 1 channels", schedule: "10 timesteps, linear", prediction: "epsilon" },
+      ...{ sampler: "ddpm", dtype: "F32", sha256: sha256(checkpoint().get(WEIGHTS)!) },
+      ...{ license: "apache-2.0", missing: "nothing" },
+    };
+    for (const [name, value] of Object.entries(expected)) assertEquals(facts[name], value, name);
+    assertEquals(facts.pipeline, place.endsWith("unet") ? undefined : "DDPMPipeline");
+    assertMatch(facts["moving average"], /^not told/);
+  }
+  await folder.write("m.safetensors", serializeModel(tinyModel(), "BF16"));
+  const own = JSON.parse(await folder.succeed("info", "m.safetensors", ...device));
+  assertEquals([own.family, own.dtype, own.license], ["ddpm", "BF16", undefined]);
+  assertEquals(own.sha256, sha256(await Deno.readFile(folder.at("m.safetensors"))));
+});
+
+Deno.test("info tells what is missing to run a pipeline, without fetching its weights", async () => {
+  await using hub = new HubServer();
+  await using folder = await Folder.make();
+  const cache = { HF_ENDPOINT: hub.endpoint, HF_HUB_CACHE: folder.at("cache"), HF_HUB_OFFLINE: "" };
+  Object.assign(folder.env, cache);
+  const index = {
+    ...{ _class_name: "LDMPipeline", unet: ["diffusers", "UNet2DModel"] },
+    ...{ vqvae: ["diffusers", "VQModel"], scheduler: ["diffusers", "DDIMScheduler"] },
+  };
+  hub.files.set("model_index.json", new TextEncoder().encode(JSON.stringify(index)));
+  assertEquals(JSON.parse(await folder.succeed("info", "hf:google/tiny", ...device)), {
+    ...{ family: "diffusers", pipeline: "LDMPipeline", network: "unet (UNet2DModel)" },
+    ...{ license: "apache-2.0", missing: "vqvae (VQModel)" },
+  });
+  assertEquals(hub.fetched, ["model_index.json", "README.md"]);
+});
+
+Deno.test("the licence is that of the YAML that a card begins with", () => {
+  const cases: [string, string | undefined][] = [
+    ["---\nlicense: mit\ntags: [x]\n---\n# A\n", "mit"],
+    ["---\r\ntags:\r\n- x\r\nlicense: 'cc-by-4.0'\r\n---\r\n", "cc-by-4.0"],
+    ["---\nlicense:\n- mit\n- apache-2.0\ntags:\n- x\n---\n", "mit, apache-2.0"],
+    ["---\nlicense: other\nlicense_name: own\nlicense_link: LICENSE\n---\n", "own"],
+    ["---\nlicense: other\n---\n", "other"],
+    ["---\ntags: []\n---\nlicense: mit\n", undefined],
+    ["license: mit\n", undefined],
+    ["---\nlicense:\n---\n", undefined],
+    ["", undefined],
+  ];
+  for (const [card, license] of cases) assertEquals(licenseOf(card), license, card);
 });

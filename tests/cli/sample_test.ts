@@ -202,8 +202,9 @@ Deno.test("a folder as diffusers writes it is a model", async () => {
   await folder.write("pipe/unet/config.json", formatNetwork(network));
   await folder.write("pipe/unet/diffusion_pytorch_model.safetensors", weights);
   await folder.write("pipe/scheduler/scheduler_config.json", formatSchedule(schedule));
-  await folder.succeed(...sample, "--count", "1", "--out", "own.safetensors");
-  await folder.succeed(...sample, "--count", "1", "--model", "pipe", "--out", "their.safetensors");
+  const one = [...sample, "--count", "1", "--sampler", "ddim"];
+  await folder.succeed(...one, "--out", "own.safetensors");
+  await folder.succeed(...one, "--model", "pipe", "--out", "their.safetensors");
   const [own, their] = await Promise.all(
     ["own", "their"].map((name) => readImages(folder.at(`${name}.safetensors`))),
   );

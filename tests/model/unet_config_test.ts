@@ -59,7 +59,11 @@ Deno.test("dropout is written only if there is some, since old readers do not kn
 
 Deno.test("parseUNetConfig() ignores private fields and those that other tools fill in", () => {
   const extra = { _name_or_path: "x", attn_norm_num_groups: null, num_train_timesteps: 1000 };
-  assertEquals(parseUNetConfig({ ...extra }), parseUNetConfig({}));
+  const average = {
+    ...{ decay: 0.9999, min_decay: 0, optimization_step: 500, update_after_step: 0 },
+    ...{ use_ema_warmup: true, inv_gamma: 1, power: 0.75 },
+  };
+  assertEquals(parseUNetConfig({ ...extra, ...average }), parseUNetConfig({}));
 });
 
 /** Every field of every version of diffusers, and its defaults. */

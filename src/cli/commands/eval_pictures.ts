@@ -27,7 +27,6 @@ import {
   openImages,
   type Subject,
 } from "../evaluation/subject.ts";
-import { preparePictures } from "../media/picture_files.ts";
 import { openForCommand } from "../terminal/device.ts";
 import { checkWritable, writeAll, writeWhole } from "../terminal/files.ts";
 import { print, type Progress } from "../terminal/progress.ts";
@@ -152,7 +151,6 @@ async function checkFlags(flags: EvalFlags, metrics: readonly Metric[]): Promise
     }
     await checkWritable(path);
   }
-  if (report !== undefined) await preparePictures();
 }
 
 /** Opens what is looked at and compared with. */

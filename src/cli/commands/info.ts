@@ -13,8 +13,12 @@ import { Trainer } from "../../train/trainer.ts";
 import { describeExcess } from "../../gpu/describe.ts";
 import { GpuDevice } from "../../gpu/wgsl/device.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
-import { openModel } from "../run/open_model.ts";
+import { locate } from "../run/load_model.ts";
+import { UnsupportedPipeline } from "../run/model_folder.ts";
+import { isState, openLocated } from "../run/open_model.ts";
 import { classesOf } from "./class_flags.ts";
+import { describeFiles, describePipeline, summarize } from "./model_facts.ts";
+import { samplerOfModel } from "./sampler_flags.ts";
 import { type Flag, type Flags, parseFlags } from "../terminal/flags.ts";
 import { print, Progress } from "../terminal/progress.ts";
 import { formatBytes } from "../../units.ts";
@@ -45,12 +49,22 @@ async function describeModel(
   place: string,
   flags: Flags<typeof infoFlags>,
 ): Promise<Record<string, unknown>> {
-  const model = await openModel(place), { network, schedule, card } = model;
+  const located = await locate(place);
+  let model: Model;
+  try {
+    model = await openLocated(place, located);
+  } catch (error) {
+    if (!(error instanceof UnsupportedPipeline) || located.kind !== "folder") throw error;
+    return await describePipeline(error.pipeline, located.folder);
+  }
+  const { network, schedule, card } = model, sampler = samplerOfModel(model);
   return {
-    parameters: network.layout.count,
+    ...await describeFiles(located, isState(located)),
+    ...summarize(model),
+    ...(sampler ? { sampler: sampler.method ?? `none like ${sampler.className}` } : {}),
+    missing: "nothing",
     "weights": formatBytes(4 * network.layout.count),
     "memory to train": await planTraining(model, flags),
-    network: network.className,
     ...describeClasses(model),
     ...network.config,
     ...schedule,

@@ -32,7 +32,13 @@ import { guidanceFlags, planGuidance } from "./guidance_flags.ts";
 import { createSampler, invert } from "./samplers.ts";
 import { vary } from "../../sample/interpolate.ts";
 import { classifierFlags, planClassifier } from "./classifier_flags.ts";
-import { describeOptions, listMethods, readOptions, samplerFlags } from "./sampler_flags.ts";
+import {
+  describeOptions,
+  listMethods,
+  readOptions,
+  samplerFlags,
+  samplerOfModel,
+} from "./sampler_flags.ts";
 import { checkPreview, watch } from "../terminal/sampling_run.ts";
 import { print, printError, Progress } from "../terminal/progress.ts";
 
@@ -49,7 +55,7 @@ export const sampleFlags = {
     default: "mnist",
     help: `a pretrained model (${
       shippedModels.join(", ")
-    }), a .safetensors file, or the folder of a training or of a diffusers checkpoint; behind it, with commas, super-resolution models for a cascade`,
+    }), a .safetensors file, the folder of a training or of a diffusers checkpoint, or hf:OWNER/NAME[@REVISION][/FOLDER] of the Hugging Face hub; behind it, with commas, super-resolution models for a cascade`,
   },
   count: {
     kind: "integer",
@@ -113,13 +119,16 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
       "--variation samples with ddim: leave out --sampler",
     );
   }
-  const method = edit.sampler.method ?? (variation ? "ddim" : undefined) ??
-    (flags.sampler ?? defaultMethod) as MethodName;
+  const chosen = edit.sampler.method ?? (variation ? "ddim" : undefined) ??
+    flags.sampler as MethodName | undefined;
+  const usual = chosen ? undefined : samplerOfModel(loaded);
+  const method = chosen ?? usual?.method ?? defaultMethod;
   // Clipping cannot be inverted.
   const model = variation
     ? { ...loaded, schedule: { ...loaded.schedule, clipSample: false, thresholding: false } }
     : loaded;
-  const options = { ...readOptions(flags), ...edit.sampler };
+  const given = { ...usual?.options, ...readOptions(flags) };
+  const options = { ...given, ...edit.sampler };
   const asked = flags.steps ?? edit.sampler.steps,
     judge = await planClassifier(flags, model, shape);
   const classes = classesOf(model, shape) ?? judge.classes;
@@ -128,7 +137,10 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     prefersNone: Object.keys(edit.provenance).length > 0,
   });
   const { count, labels, names, columns } = plan;
-  const settings = { ...readOptions(flags), method, labels, noiseLevel: flags["noise-level"] };
+  const settings = {
+    ...readOptions(flags),
+    ...{ method: chosen ?? defaultMethod, labels, noiseLevel: flags["noise-level"] },
+  };
   const { stages, factor } = await loadStages(places, loaded, {
     ...{ ...settings, kind: output.kind },
     ...(flags.steps === undefined ? {} : { steps: flags.steps }),
@@ -148,6 +160,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
 
   if (stages.length) progress.prefix = `model 1 of ${places.length}: `;
   using device = await openForCommand(flags, progress);
+  if (usual) progress.say(usual.notice);
   if (plan.notice) progress.say(`class: ${plan.notice}`);
   progress.update(`compiling for ${device.name}`);
   const batchSize = Math.ceil(count / Math.ceil(count / MAX_BATCH));
@@ -203,7 +216,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   }
   const written = await writeImages(output, images, first.frames, {
     ...{ model: place, seed, steps, sampler: method },
-    ...describeOptions(readOptions(flags)),
+    ...describeOptions(given),
     ...{ ...guidance.facts, ...judge.facts, ...edit.provenance },
     ...(isStopped ? { interrupted: "yes" } : {}),
   }, { columns, classes: names });

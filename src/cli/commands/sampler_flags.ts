@@ -8,7 +8,9 @@ import { InputError } from "../../errors.ts";
 import type { TimestepSpacing } from "../../diffusion/schedule.ts";
 import type { MethodOptions, SigmaSpacing } from "../../sample/options.ts";
 import type { Solver } from "../../sample/solver.ts";
-import { defaultMethod, methods } from "../../sample/solvers/mod.ts";
+import { defaultMethod, type MethodName, methods } from "../../sample/solvers/mod.ts";
+import { usualSampler } from "../../sample/usual_sampler.ts";
+import type { Model } from "../../model/model.ts";
 import type { Flag, Flags } from "../terminal/flags.ts";
 import { DEFAULT_STEPS } from "../../sample/timesteps.ts";
 import { columns } from "../terminal/progress.ts";
@@ -30,7 +32,7 @@ export const samplerFlags = {
     choices: [...forward, "list"],
     value: "NAME",
     default: defaultMethod,
-    help: "sampling method; list prints all of them",
+    help: "sampling method; of models of diffusers that of their scheduler; list prints all",
   },
   eta: {
     kind: "number",
@@ -80,6 +82,30 @@ function readTimesteps(text: string): number[] {
   const numbers = text.split(",").map((part) => part.trim() ? Number(part) : NaN);
   if (numbers.every(Number.isFinite)) return numbers;
   throw new InputError(`--timesteps must be numbers with commas, as 999,800,500, not ${text}`);
+}
+
+/** The sampler that a model came with. */
+export interface ModelSampler {
+  /** The class of its scheduler. */
+  readonly className: string;
+  /** `undefined` if there is none like it. */
+  readonly method?: MethodName | undefined;
+  readonly options: MethodOptions;
+  /** What was chosen, and why. */
+  readonly notice: string;
+}
+
+/** The sampler that a model of diffusers is used with there; `undefined` for other models. */
+export function samplerOfModel({ scheduler }: Model): ModelSampler | undefined {
+  const usual = scheduler && usualSampler(scheduler);
+  if (!usual) return undefined;
+  const { className, method, options, ignored } = usual;
+  const how = options.sigmas ? ` with --sigmas ${options.sigmas}` : "";
+  const notice = method
+    ? `sampler: ${method}${how}, which is ${className} of the model` +
+      (ignored.length ? ` but for its ${ignored.join(", ")}` : "")
+    : `sampler: ${defaultMethod}, since none is like ${className} of the model`;
+  return { className, method, options, notice: `${notice}; --sampler chooses` };
 }
 
 /** A table of all samplers. */

@@ -14,7 +14,6 @@ import { parseFlags } from "../terminal/flags.ts";
 import { parseImages } from "./image_options.ts";
 import { knownData } from "../data/builtin_datasets.ts";
 import { residentBytes } from "../run/memory.ts";
-import { preparePictures } from "../media/picture_files.ts";
 import { profileTraining } from "../run/profile.ts";
 import { print, Progress } from "../terminal/progress.ts";
 import { configSchema, formatRunConfig } from "../run/run_config.ts";
@@ -79,7 +78,6 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
     logEvery: flags["log-every"] ?? DEFAULTS.logEvery,
     saveEvery: flags["save-every"] ?? DEFAULTS.saveEvery,
   };
-  await preparePictures();
   const preferred = flags.wide ? "cpu" : flags.device;
   const open = (kind?: Device["kind"]) => {
     const device = kind ?? preferred;

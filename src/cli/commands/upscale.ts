@@ -34,7 +34,7 @@ import {
 import {
   checkFolder,
   checkWritable,
-  kindOf,
+  kindOfOutput,
   makeFolder,
   readFile,
   writeWhole,
@@ -127,12 +127,11 @@ export async function upscaleCommand(args: readonly string[]): Promise<number> {
         );
       },
     };
-    const { software, description, comment } = textsOf({
+    const texts = textsOf({
       ...{ model: place, picture: basename(path), seed, steps, sampler: method },
       ...describeOptions(options),
       ...(noiseLevel ? { "noise-level": noiseLevel } : {}),
     });
-    const texts = { Software: software, Description: description, Comment: comment };
     const stopped = new Error("stopped");
     const rows = async function* () {
       for await (const { data } of upscaler.rows(settings)) yield toBytes(data);
@@ -163,7 +162,7 @@ interface Outputs {
 
 /** @throws {InputError} If a path names no place for so many pictures. */
 async function outputsOf(pictures: readonly string[], out: string): Promise<Outputs> {
-  const isFolder = /[/\\]$/.test(out) || await kindOf(out) === "folder" || !extname(out);
+  const isFolder = /[/\\]$/.test(out) || await kindOfOutput(out) === "folder" || !extname(out);
   if (!isFolder) {
     if (extname(out).toLowerCase() !== ".png") {
       throw new InputError(`Cannot write ${out}: give a name that ends in .png, or a folder`);

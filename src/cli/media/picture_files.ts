@@ -11,12 +11,14 @@ import { makeGrid, makePicture, type Picture } from "../../sample/pixels.ts";
 import { pictureSize, type Samples } from "../../sample/options.ts";
 import { type Shape, sizeOf } from "../../shape.ts";
 import { fit, type Raster, writeImage } from "../../data/raster.ts";
+import { concat } from "../../formats/bytes.ts";
 import { animatePng } from "./apng.ts";
+import { writePng } from "./png_stream.ts";
 import { decodeImage } from "../data/decode.ts";
 import {
   checkFolder,
   checkWritable,
-  kindOf,
+  kindOfOutput,
   listFolder,
   makeFolder,
   readFile,
@@ -59,7 +61,7 @@ export interface Output {
  */
 export async function checkOutput(path: string): Promise<Output> {
   const stream = path.match(/^(?:(\w+):)?-$/), isStream = stream !== null;
-  const isFolder = !isStream && (/[/\\]$/.test(path) || await kindOf(path) === "folder");
+  const isFolder = !isStream && (/[/\\]$/.test(path) || await kindOfOutput(path) === "folder");
   const extension = isFolder
     ? ""
     : isStream
@@ -81,13 +83,9 @@ export async function checkOutput(path: string): Promise<Output> {
     );
   }
   if (!isStream) await (kind === "folder" ? checkFolder(path) : checkWritable(path));
-  if (kind !== "tensors") await preparePictures();
+  // The encoder of GIF needs permissions of its own: better asked for now than at the end.
+  if (extension === ".gif") await import("imagescript");
   return { path: isStream ? STREAM : path, kind, extension, isStream };
-}
-
-/** Loads the image encoder. It needs permissions of its own: better asked for now than at the end. */
-export async function preparePictures(): Promise<void> {
-  await import("imagescript");
 }
 
 /** The longest side of a grid in pixels: 268 MB. */
@@ -174,39 +172,31 @@ export async function encodePng(
   { width, height, rgba }: Picture,
   provenance: Provenance,
 ): Promise<Uint8Array> {
-  const { Image } = await import("imagescript");
-  const image = new Image(width, height);
-  image.bitmap.set(rgba);
-  return withoutTime(await image.encode(3, textsOf(provenance)));
+  // Pictures are opaque everywhere.
+  const rgb = new Uint8Array(3 * width * height), parts: Uint8Array<ArrayBuffer>[] = [];
+  for (let i = 0; i < rgb.length; i++) rgb[i] = rgba[4 * Math.floor(i / 3) + i % 3];
+  const sink = {
+    write(bytes: Uint8Array) {
+      parts.push(bytes.slice());
+      return Promise.resolve(bytes.length);
+    },
+  };
+  const header = { width, height, channels: 3, texts: textsOf(provenance) } as const;
+  await writePng(sink, header, ReadableStream.from([rgb]));
+  return concat(parts);
 }
 
 /** The texts of a PNG that say what made it. */
-export function textsOf(provenance: Provenance) {
+export function textsOf(provenance: Provenance): Record<string, string> {
   const description = Object.entries(provenance).map(([k, v]) => `${k} ${v}`).join(", ");
   const software = `${packageName} ${version}`;
   const comment = JSON.stringify({ software, ...provenance });
-  return { software, description: plain(description), comment: plain(comment) };
+  return { Software: software, Description: plain(description), Comment: plain(comment) };
 }
 
 /** Text chunks are Latin-1; other characters become JSON escapes. */
 const plain = (text: string) =>
   text.replace(/[^ -~]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
-
-/** Removes the creation time of a PNG, so that the same seed gives the same bytes. */
-function withoutTime(png: Uint8Array): Uint8Array {
-  const view = new DataView(png.buffer, png.byteOffset, png.byteLength),
-    parts = [png.subarray(0, 8)];
-  const decoder = new TextDecoder("latin1");
-  for (let at = 8; at < png.length;) {
-    const end = at + 12 + view.getUint32(at);
-    const start = decoder.decode(png.subarray(at + 4, Math.min(end, at + 24)));
-    if (!start.startsWith("tEXtCreation Time")) parts.push(png.subarray(at, end));
-    at = end;
-  }
-  const out = new Uint8Array(parts.reduce((n, part) => n + part.length, 0));
-  parts.reduce((at, part) => (out.set(part, at), at + part.length), 0);
-  return out;
-}
 
 /** Milliseconds of each frame; the last one is shown longer. */
 const durationsOf = (frames: number): number[] =>

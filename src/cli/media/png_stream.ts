@@ -4,6 +4,7 @@
  * @module
  */
 
+import { concat } from "../../formats/bytes.ts";
 import { encodeChunk } from "./apng.ts";
 import { writeAll } from "../terminal/files.ts";
 
@@ -35,7 +36,7 @@ const latin1 = (text: string) => Uint8Array.from(text, (c) => c.charCodeAt(0));
  * @param rows Whole rows of bytes from the top, any number at a time.
  */
 export async function writePng(
-  file: Deno.FsFile,
+  file: Pick<Deno.FsFile, "write">,
   { width, height, channels, texts }: PngHeader,
   rows: AsyncIterable<Uint8Array>,
 ): Promise<void> {
@@ -48,10 +49,28 @@ export async function writePng(
   await writeAll(file, SIGNATURE);
   await write("IHDR", new Uint8Array(header.buffer));
   for (const [name, text] of Object.entries(texts)) await write("tEXt", latin1(`${name}\0${text}`));
-  const packed = ReadableStream.from(filtered(rows, width * channels, channels))
+  const packed = ReadableStream.from(inBlocks(filtered(rows, width * channels, channels)))
     .pipeThrough(new CompressionStream("deflate"));
-  for await (const data of packed) await write("IDAT", data);
+  for await (const data of inBlocks(packed)) await write("IDAT", data);
   await write("IEND", new Uint8Array());
+}
+
+/** Bytes that are compressed or written together: every part costs some of its own. */
+const BLOCK = 1 << 20;
+
+/** The same bytes in larger parts. */
+async function* inBlocks(
+  parts: AsyncIterable<Uint8Array<ArrayBuffer>>,
+): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+  let held: Uint8Array<ArrayBuffer>[] = [], bytes = 0;
+  for await (const part of parts) {
+    held.push(part);
+    bytes += part.length;
+    if (bytes < BLOCK) continue;
+    yield concat(held);
+    held = [], bytes = 0;
+  }
+  if (held.length) yield concat(held);
 }
 
 /** Rows behind the number of the filter that leaves the least of them. */

@@ -1,118 +1,72 @@
 /**
- * Loading models: those that come along, files, folders of trainings, checkpoints of diffusers, and the
- * weights of other projects.
+ * Loading models: those that come along, those of the hub, files, also of other projects, and folders
+ * of trainings or of diffusers.
  *
  * @module
  */
 
-import { dirname, join, resolve } from "@std/path";
-import { parseSchedule, type ScheduleConfig } from "../../diffusion/schedule.ts";
+import { basename, dirname } from "@std/path";
 import { InputError } from "../../errors.ts";
-import { readTensorFile } from "../../formats/torch.ts";
-import { familyNames, findFamily, readFamily } from "../../model/families/mod.ts";
-import { assembleModel, holdsNetwork, type Model, readModel } from "../../model/model.ts";
-import { parseNetwork } from "../../model/network.ts";
+import type { Model } from "../../model/model.ts";
 import { fetchModel, type ShippedModel, shippedModels } from "../../model/pretrained.ts";
-import { FileBytes, kindOf, readJson, refuseStdin } from "../terminal/files.ts";
-import { printError } from "../terminal/progress.ts";
-import { findWeights, isWeightFile, readWeights } from "./weight_files.ts";
+import { openHub } from "../hub/hub_folder.ts";
+import { isHubPlace } from "../hub/place.ts";
+import { kindOf, refuseStdin } from "../terminal/files.ts";
+import { loadFile } from "./model_file.ts";
+import { loadFolder, localFolder, type ModelFolder } from "./model_folder.ts";
+import { parseWeightFile } from "./weight_files.ts";
+
+/** Where a model is: among those that come along, in a file, or in a folder of diffusers. */
+export type Located =
+  | { readonly kind: "shipped"; readonly name: ShippedModel }
+  | { readonly kind: "file"; readonly path: string; readonly folder: ModelFolder }
+  | { readonly kind: "folder"; readonly folder: ModelFolder; readonly file?: string | undefined };
 
 /**
- * Loads a model: a pretrained one by name, a file, or a folder of a training or of a diffusers
- * checkpoint. Names take precedence over paths, so that a folder called mnist does not change what
- * `sample` does without flags. Weights are read when they are needed: the file
- * stays open.
+ * Finds a model. Names take precedence over paths, so that a folder called mnist does not change what
+ * `sample` does without flags.
+ *
+ * @throws {InputError} If there is none.
+ */
+export async function locate(place: string): Promise<Located> {
+  refuseStdin(place, "a model");
+  const name = shippedModels.find((name) => name === place);
+  if (name) return { kind: "shipped", name };
+  const { folder, file } = isHubPlace(place) ? await openHub(place) : await openPath(place);
+  const isWeights = file !== undefined && parseWeightFile(file);
+  const path = isWeights ? undefined : await folder.find(file ?? "model.safetensors");
+  return path ? { kind: "file", path, folder } : { kind: "folder", folder, file };
+}
+
+async function openPath(
+  place: string,
+): Promise<{ readonly folder: ModelFolder; readonly file?: string }> {
+  const kind = await kindOf(place);
+  if (kind === "file") return { folder: localFolder(dirname(place)), file: basename(place) };
+  if (kind === "folder") return { folder: localFolder(place) };
+  throw new InputError(
+    `Cannot load the model ${place}: there is no such file or folder, and no pretrained model of ` +
+      `this name (there is: ${shippedModels.join(", ")}); models of the hub are hf:owner/name`,
+  );
+}
+
+/**
+ * Loads a model: a pretrained one by name, one of the hub, a file, or a folder of a training or of a
+ * diffusers checkpoint. Weights are read when they are needed: the file stays open.
  *
  * @throws {InputError} If there is none, or it is damaged.
  */
-export async function loadModel(place: string): Promise<Model> {
-  refuseStdin(place, "a model");
-  if (shippedModels.some((name) => name === place)) return await fetchModel(place as ShippedModel);
-  const kind = await kindOf(place);
-  if (kind === "nothing") {
-    throw new InputError(
-      `Cannot load the model ${place}: there is no such file or folder, and no pretrained model of ` +
-        `this name (there is: ${shippedModels.join(", ")})`,
-    );
+export const loadModel = async (place: string): Promise<Model> =>
+  await loadLocated(await locate(place));
+
+/** Loads a model that was found. */
+export async function loadLocated(located: Located): Promise<Model> {
+  switch (located.kind) {
+    case "shipped":
+      return await fetchModel(located.name);
+    case "file":
+      return await loadFile(located.path, located.folder);
+    case "folder":
+      return await loadFolder(located.folder, located.file);
   }
-  if (kind === "file") return await loadFile(place);
-  const own = join(place, "model.safetensors");
-  if (await kindOf(own) === "file") return readModel(new FileBytes(own), own);
-  return await loadDiffusers(place);
-}
-
-/** A model in one file: one of this project, or of another that is told by its tensors. */
-async function loadFile(path: string): Promise<Model> {
-  const isIndex = path.endsWith(".json") && isWeightFile(path);
-  if (isIndex) return await loadDiffusers(dirname(path), path);
-  const file = new FileBytes(path), { tensors, metadata } = await readTensorFile(file, path);
-  if (holdsNetwork(metadata)) return readModel(file, path);
-  const family = findFamily(tensors);
-  if (!family && isWeightFile(path)) return await loadDiffusers(dirname(path), path);
-  if (!family) {
-    throw new InputError(
-      `Cannot load ${path}: its header holds no network, and its tensors do not have the names of ` +
-        `${familyNames.join(" or ")}; for a diffusers checkpoint give its folder`,
-    );
-  }
-  const folder = dirname(path), own = `${path.replace(/\.\w+$/, "")}.json`;
-  const config = await kindOf(own) === "file" ? own : join(folder, "config.json");
-  const found = readFamily(family, tensors, path, {
-    config: await kindOf(config) === "file" ? await readJson(config) : {},
-    schedule: (await findSchedule([folder, join(folder, "scheduler")]))?.schedule,
-  });
-  for (const note of found.notes) printError(`${path}: ${note}`);
-  return found.model;
-}
-
-/**
- * A checkpoint of diffusers: all in one folder, or in folders `unet` and `scheduler`.
- *
- * @param weights Its file of weights, or index of such, if it is not to be looked for.
- */
-async function loadDiffusers(folder: string, weights?: string): Promise<Model> {
-  const isWhole = !weights && await kindOf(join(folder, "unet")) === "folder";
-  const unet = isWhole ? join(folder, "unet") : folder;
-  const tensors = await readWeights(weights ?? await findWeights(unet, folder));
-  return assembleModel(
-    parseNetwork(await readJson(join(unet, "config.json"))),
-    await readSchedule(folder),
-    tensors,
-    weights ?? folder,
-  );
-}
-
-/** The names of files of schedules. */
-const SCHEDULE = "scheduler_config.json";
-
-/** The first of these folders that holds a noise schedule, and that. */
-async function findSchedule(
-  folders: readonly string[],
-): Promise<{ folder: string; schedule: ScheduleConfig } | undefined> {
-  for (const folder of folders) {
-    const path = join(folder, SCHEDULE);
-    if (await kindOf(path) !== "file") continue;
-    return { folder, schedule: parseSchedule(await readJson(path)) };
-  }
-}
-
-/**
- * The noise schedule of a folder in the layout of diffusers. Scripts of training write it once, beside
- * the folders of their checkpoints; where it is not the folder's own, that is said.
- */
-async function readSchedule(folder: string): Promise<ScheduleConfig> {
-  const above = [resolve(folder, ".."), resolve(folder, "..", "..")];
-  const own = [join(folder, "scheduler"), folder], beside = above.map((f) => join(f, "scheduler"));
-  const found = await findSchedule([...own, ...beside]);
-  if (found && beside.includes(found.folder)) {
-    printError(`the noise schedule is that of ${join(found.folder, SCHEDULE)}`);
-  }
-  if (found) return found.schedule;
-  const guess = parseSchedule({});
-  printError(
-    `${folder} has no scheduler/${SCHEDULE}, nor is there one beside it: guessing ` +
-      `${guess.numTrainTimesteps} timesteps of ${guess.betaSchedule} betas and a network that ` +
-      `predicts ${guess.predictionType}`,
-  );
-  return guess;
 }

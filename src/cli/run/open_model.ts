@@ -11,7 +11,7 @@ import { readSafetensors, toFloat32 } from "../../formats/safetensors.ts";
 import { type Model, parseModel } from "../../model/model.ts";
 import { fromFormerLayout } from "../../model/parameters.ts";
 import { kindOf, readFile } from "../terminal/files.ts";
-import { loadModel } from "./load_model.ts";
+import { loadLocated, locate, type Located } from "./load_model.ts";
 import { architectureOf, describeDifference, parseFields } from "./run_config.ts";
 import { LAYOUT } from "./run_folder.ts";
 import { isIntact } from "./state_file.ts";
@@ -25,11 +25,19 @@ const STATE = /^(.*[/\\])?state(-\d+)?\.safetensors$/;
  *
  * @throws {InputError} If there is none, or it is damaged.
  */
-export async function openModel(place: string): Promise<Model> {
-  if (!STATE.test(place) || await kindOf(place) !== "file") return await loadModel(place);
+export const openModel = async (place: string): Promise<Model> =>
+  await openLocated(place, await locate(place));
+
+/** Whether a model that was found is a state. */
+export const isState = (located: Located): boolean =>
+  located.kind === "file" && STATE.test(located.path);
+
+/** Loads what was found at a place. */
+export async function openLocated(place: string, located: Located): Promise<Model> {
+  if (!isState(located)) return await loadLocated(located);
   const bytes = await readFile(place), { tensors, metadata } = readSafetensors(bytes, place);
   const ema = tensors.get("ema");
-  if (!ema || metadata.step === undefined) return await loadModel(place);
+  if (!ema || metadata.step === undefined) return await loadLocated(located);
   const refuse = (why: string) => new InputError(`Cannot load ${place}: ${why}`);
   if (!isIntact(bytes)) throw refuse("it is damaged, its checksum does not match");
   const path = join(dirname(place), "model.safetensors");

@@ -1,80 +1,61 @@
 /**
- * The files of weights in folders of diffusers: one, or several that an index lists, in one of several
- * formats and variants.
+ * Which files hold the weights in a folder of diffusers: one of several formats and variants, whole or
+ * in parts.
  *
  * @module
  */
 
-import { basename, dirname, join } from "@std/path";
-import { z } from "zod";
-import { parseWith } from "../../config.ts";
-import { InputError } from "../../errors.ts";
-import type { StoredTensor } from "../../formats/safetensors.ts";
-import { readTensorFile } from "../../formats/torch.ts";
-import { FileBytes, listFolder, readJson } from "../terminal/files.ts";
-import { printError } from "../terminal/progress.ts";
-
-/** What such files are called, perhaps with a variant like `fp16`; of several there is an index. */
-const NAME = /^diffusion_pytorch_model(\.[\w-]+)?\.(safetensors|bin)(\.index\.json)?$/;
-/** One of several. */
-const PART = /-\d+-of-\d+/;
-
-const indexSchema = z.object({ weight_map: z.record(z.string(), z.string()) });
-
-/** Whether a path is a file of weights, or an index of such, as diffusers calls them. */
-export const isWeightFile = (path: string): boolean => NAME.test(basename(path));
-
-/**
- * The file of weights in a folder: safetensors are preferred, and what is no variant.
- *
- * @throws {InputError} If there is none, or only several variants.
- */
-export async function findWeights(folder: string, place: string): Promise<string> {
-  const names = (await listFolder(folder)).filter((name) => NAME.test(name) && !PART.test(name));
-  for (const format of ["safetensors", "bin"]) {
-    const own = names.filter((name) => name.match(NAME)![2] === format);
-    const plain = own.find((name) => !name.match(NAME)![1]);
-    if (plain) return join(folder, plain);
-    if (own.length > 1) {
-      throw new InputError(
-        `Cannot load ${place}: it holds several variants; give one: ${own.join(", ")}`,
-      );
-    }
-    if (own.length) {
-      printError(`${place}: the weights are those of ${own[0]}`);
-      return join(folder, own[0]);
-    }
-  }
-  throw new InputError(
-    `Cannot load ${place}: it holds neither model.safetensors nor diffusion_pytorch_model.safetensors ` +
-      "nor diffusion_pytorch_model.bin",
-  );
+/** A file of weights, by its name. */
+export interface WeightFile {
+  readonly name: string;
+  /** Whether it is a file of weights, one of several, or the index of these. */
+  readonly kind: "whole" | "shard" | "index";
+  readonly format: "safetensors" | "bin";
+  /** `fp16`, `non_ema` and so on; "" for what diffusers loads if it is not told. */
+  readonly variant: string;
 }
 
-/**
- * The tensors of a file, or of all that an index lists.
- *
- * @throws {InputError} If one is damaged or missing, or the index is wrong.
- */
-export async function readWeights(path: string): Promise<ReadonlyMap<string, StoredTensor>> {
-  if (!path.endsWith(".json")) return (await readTensorFile(new FileBytes(path), path)).tensors;
-  const what = `index of weights ${path}`, folder = dirname(path);
-  const { weight_map: places } = parseWith(indexSchema, await readJson(path), what);
-  const tensors = new Map<string, StoredTensor>(), files = new Set(Object.values(places));
-  for (const file of files) {
-    // What leads out of the folder is no part of it.
-    if (!/^[\w.-]+$/.test(file) || file.startsWith(".")) {
-      throw new InputError(`Bad ${what}: ${JSON.stringify(file)} is no name of a file`);
-    }
-    const part = await readTensorFile(new FileBytes(join(folder, file)), join(folder, file));
-    for (const [name, tensor] of part.tensors) {
-      if (places[name] !== file) {
-        throw new InputError(`Bad ${what}: ${name} is in ${file}, but not there by the index`);
-      }
-      tensors.set(name, tensor);
-    }
+/** What files of weights are called. */
+export const STEM = "diffusion_pytorch_model";
+
+const VARIANT = "(?:\\.([\\w-]+?))?", PART = "-\\d+-of-\\d+", FORMAT = "\\.(safetensors|bin)";
+const whole = new RegExp(`^${STEM}${VARIANT}${FORMAT}$`);
+// Diffusers has put the variant in both places.
+const shard = new RegExp(`^${STEM}(?:${VARIANT}${PART}|${PART}${VARIANT})${FORMAT}$`);
+const index = new RegExp(`^${STEM}${FORMAT}\\.index${VARIANT}\\.json$`);
+
+/** What a name says; `undefined` if it is of something else. */
+export function parseWeightFile(name: string): WeightFile | undefined {
+  const part = shard.exec(name);
+  if (part) {
+    const format = part[3] as WeightFile["format"];
+    return { name, kind: "shard", format, variant: part[1] ?? part[2] ?? "" };
   }
-  const missing = Object.keys(places).find((name) => !tensors.has(name));
-  if (missing === undefined) return tensors;
-  throw new InputError(`Bad ${what}: ${missing} is not in ${places[missing]}`);
+  const list = index.exec(name);
+  if (list) {
+    return { name, kind: "index", format: list[1] as WeightFile["format"], variant: list[2] ?? "" };
+  }
+  const one = whole.exec(name);
+  if (!one) return undefined;
+  return { name, kind: "whole", format: one[2] as WeightFile["format"], variant: one[1] ?? "" };
+}
+
+/** Variants from the one that is nearest to what training gave. */
+const RANKS = ["", "ema", "fp32", "bf16", "fp16"];
+const rankOf = ({ variant }: WeightFile) => {
+  const rank = RANKS.indexOf(variant);
+  // Last of all the weights without their moving average.
+  return rank >= 0 ? rank : variant === "non_ema" ? RANKS.length + 1 : RANKS.length;
+};
+
+/**
+ * The file to take of those in a folder: no variant rather than one, safetensors rather than pickles,
+ * and one file rather than parts.
+ */
+export function chooseWeights(names: readonly string[]): WeightFile | undefined {
+  const found = names.map(parseWeightFile).filter((file) => file !== undefined);
+  return found.filter(({ kind }) => kind !== "shard").sort((a, b) =>
+    rankOf(a) - rankOf(b) || Number(a.format === "bin") - Number(b.format === "bin") ||
+    Number(a.kind === "index") - Number(b.kind === "index") || (a.name < b.name ? -1 : 1)
+  )[0];
 }

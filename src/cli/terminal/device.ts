@@ -4,10 +4,12 @@
  * @module
  */
 
+import { fromFileUrl } from "@std/path";
 import { InputError } from "../../errors.ts";
 import type { Device, Precision } from "../../gpu/device.ts";
 import { type DeviceKind, openDevice } from "../../gpu/open.ts";
 import { mayUse } from "./environment.ts";
+import { mayRead } from "./files.ts";
 import type { Flag, Flags } from "./flags.ts";
 import type { Progress } from "./progress.ts";
 import { keepTuning, tuningFile } from "./tuning.ts";
@@ -65,6 +67,12 @@ export function checkDeviceFlags(
   }
 }
 
+/** Where the programs of threads are. */
+const SOURCE = new URL("../..", import.meta.url);
+
+/** Whether Deno may start threads: of a clone it reads their programs anew. */
+const mayStartThreads = () => SOURCE.protocol !== "file:" || mayRead(fromFileUrl(SOURCE));
+
 /** Opens the device; prints a note if `auto` did not find a GPU. */
 export async function openForCommand(
   { device, threads, "no-tune": byRules }: Flags<typeof deviceFlags>,
@@ -75,10 +83,16 @@ export async function openForCommand(
   if (Deno.build.os === "linux" && mayUse(folder) && !Deno.env.get(folder)) {
     Deno.env.set(folder, "/tmp");
   }
+  const isBound = threads === undefined && device !== "gpu" && !mayStartThreads();
+  const count = isBound ? 1 : threads;
   const file = byRules || device === "cpu" ? undefined : tuningFile();
-  return await openDevice((device ?? "auto") as DeviceKind, {
-    ...(threads === undefined ? {} : { threads }),
+  const opened = await openDevice((device ?? "auto") as DeviceKind, {
+    ...(count === undefined ? {} : { threads: count }),
     ...(file ? { tuning: await keepTuning(file) } : {}),
     onNotice: (notice) => progress.say(`note: ${notice}`),
   });
+  if (isBound && opened.kind === "cpu") {
+    progress.say(`note: one thread; more need --allow-read=${fromFileUrl(SOURCE)}`);
+  }
+  return opened;
 }

@@ -105,6 +105,16 @@ export async function kindOf(path: string): Promise<"file" | "folder" | "nothing
   }
 }
 
+const may = (name: "read" | "write", path: string) =>
+  Deno.permissions.querySync({ name, path }).state === "granted";
+
+/** Whether Deno may look at a path. What it may not look at cannot be checked before it is written. */
+export const mayRead = (path: string): boolean => may("read", path);
+
+/** Whether a path to write to is a file, a folder, or nothing, as far as Deno may look. */
+export const kindOfOutput = async (path: string): Promise<"file" | "folder" | "nothing"> =>
+  mayRead(path) ? await kindOf(path) : "nothing";
+
 /** The path that stands for standard output, or standard input. */
 export const STREAM = "-";
 
@@ -118,10 +128,19 @@ export function refuseStdin(path: string, what: string): void {
 
 /** @throws {InputError} If a file cannot be written to this path. */
 export async function checkWritable(path: string): Promise<void> {
-  if (await kindOf(path) === "folder") throw new InputError(`Cannot write ${path}: it is a folder`);
+  if (await kindOfOutput(path) === "folder") {
+    throw new InputError(`Cannot write ${path}: it is a folder`);
+  }
   const target = followLink(path);
-  if (!await isSpecial(target)) await probe(dirname(target), path);
+  if (await isSpecial(target)) return;
+  if (mayReplace(target)) return await probe(dirname(target), path);
+  if (may("write", target)) return;
+  throw new InputError(`Cannot write ${path}: ${explain(new Deno.errors.NotCapable())}`);
 }
+
+/** Whether something may be written under another name first: Deno may be bound to its own name. */
+export const mayReplace = (target: string) =>
+  ["read", "write"].every((name) => may(name as "read" | "write", temporaryName(target)));
 
 /** Links in a row that are followed, as many as Linux does. */
 const MAX_LINKS = 40;
@@ -158,6 +177,8 @@ async function isSpecial(path: string): Promise<boolean> {
  * @throws {InputError} If they cannot.
  */
 export async function checkFolder(path: string, isDeep = false): Promise<void> {
+  // Without permission to look around, what is wrong is told when it is written.
+  if (!mayRead(dirname(path)) || !mayRead(".")) return;
   const here = resolve(path), isThere = await kindOf(here) !== "nothing";
   const above = isDeep ? await nearestFolder(here) : isThere ? here : dirname(here);
   await probe(above, path);
@@ -185,11 +206,14 @@ async function probe(folder: string, path: string): Promise<void> {
 
 /** Temporary names, and the name that each stands for. */
 const TEMPORARY = /^\.(.*)\.\d+\.part$/;
-const temporaryName = (path: string) => join(dirname(path), `.${basename(path)}.${Deno.pid}.part`);
+/** The name that a file or folder has until it is whole. */
+export const temporaryName = (path: string) =>
+  join(dirname(path), `.${basename(path)}.${Deno.pid}.part`);
 
 /**
- * Writes a file under a temporary name and renames it once all of it is on the disk. Where the path
- * is a symbolic link, its target is replaced and the link stays.
+ * Writes a file under a temporary name and renames it once all of it is on the disk, unless Deno may
+ * write to no other name than its own. Where the path is a symbolic link, its target is replaced and
+ * the link stays.
  *
  * @param content The content, or a function that writes it.
  */
@@ -197,7 +221,8 @@ export async function writeWhole(
   path: string,
   content: Uint8Array | string | ((file: Deno.FsFile) => Promise<void>),
 ): Promise<void> {
-  const target = followLink(path), isReplaced = !await isSpecial(target);
+  const target = followLink(path), isFile = !await isSpecial(target);
+  const isReplaced = isFile && mayReplace(target);
   const written = isReplaced ? temporaryName(target) : target;
   try {
     {
@@ -209,7 +234,7 @@ export async function writeWhole(
     await Deno.rename(written, target);
     await syncPath(dirname(target));
   } catch (error) {
-    if (isReplaced) await Deno.remove(written).catch(() => {});
+    if (isFile) await Deno.remove(written).catch(() => {});
     if (error instanceof DeviceError) throw error;
     throw new Error(`Cannot write ${path}: ${explain(error)}`, { cause: error });
   }
@@ -303,10 +328,10 @@ export async function freeSpace(folder: string): Promise<number | undefined> {
   }
 }
 
-/** The nearest existing folder at or above a path. */
+/** The nearest existing folder at or above a path, or that Deno may not look at. */
 export async function nearestFolder(path: string): Promise<string> {
-  let above = resolve(path);
-  while (await kindOf(above) === "nothing") above = dirname(above);
+  let above = mayRead(".") ? resolve(path) : path;
+  while (mayRead(above) && await kindOf(above) === "nothing") above = dirname(above);
   return above;
 }
 

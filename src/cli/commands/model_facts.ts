@@ -1,0 +1,114 @@
+/**
+ * Where a model is from, what its files are, and what its card allows, for `ddpm info`.
+ *
+ * @module
+ */
+
+import { createHash } from "node:crypto";
+import { CHUNK } from "../../formats/bytes.ts";
+import { readTensorFile } from "../../formats/torch.ts";
+import type { Model } from "../../model/model.ts";
+import type { Located } from "../run/load_model.ts";
+import { AVERAGE, findWeights, type ModelFolder, readParts } from "../run/model_folder.ts";
+import type { Pipeline } from "../run/pipeline.ts";
+import { FileBytes, readFile } from "../terminal/files.ts";
+
+/** Facts by name. */
+export type Facts = Record<string, unknown>;
+
+/** What a model is, in a few lines. */
+export function summarize({ network, schedule, card }: Model): Facts {
+  const { itemShape } = network, channels = itemShape.at(-1);
+  const [height, width] = itemShape.map((size) => size ?? "any");
+  const { numTrainTimesteps, betaSchedule, trainedBetas, predictionType } = schedule;
+  return {
+    network: network.className,
+    parameters: network.layout.count,
+    ...(itemShape.length === 3 ? { image: `${width}x${height}, ${channels} channels` } : {}),
+    schedule: `${numTrainTimesteps} timesteps, ${trainedBetas ? "betas of its own" : betaSchedule}`,
+    ...(network.kind === "denoiser" ? { prediction: predictionType } : {}),
+    ...("family" in card ? { family: card.family } : {}),
+  };
+}
+
+/** Facts about the files of a model that was found. */
+export async function describeFiles(located: Located, isState: boolean): Promise<Facts> {
+  if (located.kind === "shipped") return { family: "ddpm", "moving average": "yes" };
+  if (located.kind === "file") {
+    const average = isState ? "yes, of a state" : "yes, if a training of this program saved it";
+    return {
+      ...{ family: "ddpm", "moving average": average },
+      ...await describeWeights([located.path]),
+      ...await describeCard(located.folder),
+    };
+  }
+  const { folder, file } = located, parts = await readParts(folder, file);
+  const { pipeline, where, weights: { variant } } = parts;
+  const average = where === AVERAGE || variant === "ema"
+    ? "yes"
+    : variant === "non_ema"
+    ? "no"
+    : "not told; pipelines have it if their training made one";
+  return {
+    family: "diffusers",
+    ...(pipeline ? { pipeline: pipeline.className } : {}),
+    "moving average": average,
+    ...(variant ? { variant } : {}),
+    ...await describeWeights([...(await findWeights(folder, parts)).values()]),
+    ...await describeCard(folder),
+  };
+}
+
+/** Facts about a pipeline that cannot be run. */
+export async function describePipeline(
+  { className, network, missing }: Pipeline,
+  folder: ModelFolder,
+): Promise<Facts> {
+  const name = (piece: { name: string; className: string }) => `${piece.name} (${piece.className})`;
+  return {
+    ...{ family: "diffusers", pipeline: className },
+    network: network ? name(network) : "none that is known",
+    ...await describeCard(folder),
+    missing: missing.map(name).join(", ") || "a network",
+  };
+}
+
+/** The types of the weights, and the checksums of their files. */
+async function describeWeights(paths: readonly string[]): Promise<Facts> {
+  const dtypes = new Set<string>(), sums: string[] = [];
+  for (const path of paths) {
+    using file = new FileBytes(path);
+    for (const { dtype } of (await readTensorFile(file, path)).tensors.values()) dtypes.add(dtype);
+    const hash = createHash("sha256");
+    for (let at = 0; at < file.length; at += 16 * CHUNK) {
+      hash.update(file.read(at, at + 16 * CHUNK));
+    }
+    sums.push(hash.digest("hex"));
+  }
+  return { dtype: [...dtypes].sort().join(", "), sha256: sums.length === 1 ? sums[0] : sums };
+}
+
+/** The licence that the card of a model names, in its own folder or the one above. */
+async function describeCard(folder: ModelFolder): Promise<Facts> {
+  for (const path of ["README.md", "../README.md"]) {
+    const card = await folder.find(path);
+    const license = card && licenseOf(new TextDecoder().decode(await readFile(card)));
+    if (license) return { license };
+  }
+  return {};
+}
+
+/** What the YAML at the beginning of a card says of a licence. */
+export function licenseOf(card: string): string | undefined {
+  const front = /^---\r?\n(.*?)^---\s*$/ms.exec(card)?.[1];
+  const field = (name: string) => {
+    const found = new RegExp(`^${name}:[ \\t]*(.*(?:\\r?\\n[ \\t]*- .*)*)`, "m").exec(front ?? "")
+      ?.[1];
+    const words = found?.split(/\r?\n/).map((line) => line.trim().replace(/^- */, ""))
+      .map((line) => line.replace(/^["'](.*)["']$/, "$1")).filter((line) => line !== "");
+    return words?.join(", ") || undefined;
+  };
+  const license = field("license");
+  // Those without an abbreviation have a name of their own.
+  return license === "other" ? field("license_name") ?? field("license_link") ?? license : license;
+}

@@ -1,0 +1,42 @@
+/**
+ * Models in one file: those of this project, and those of other projects, which are told by the names of
+ * their tensors.
+ *
+ * @module
+ */
+
+import { basename } from "@std/path";
+import { InputError } from "../../errors.ts";
+import { readTensorFile } from "../../formats/torch.ts";
+import { familyNames, findFamily, readFamily } from "../../model/families/mod.ts";
+import { holdsNetwork, type Model, readModel } from "../../model/model.ts";
+import { FileBytes, readJson } from "../terminal/files.ts";
+import { printError } from "../terminal/progress.ts";
+import { findSchedule, type ModelFolder } from "./model_folder.ts";
+
+/**
+ * Loads a model in one file. Of what the tensors of other projects do not tell, `NAME.json` or
+ * `config.json` beside it may tell the arguments of the original, and `scheduler_config.json` the noise.
+ *
+ * @param folder The folder that it is in.
+ * @throws {InputError} If it is damaged, or of none of the projects.
+ */
+export async function loadFile(path: string, folder: ModelFolder): Promise<Model> {
+  const file = new FileBytes(path), { tensors, metadata } = await readTensorFile(file, path);
+  if (holdsNetwork(metadata)) return readModel(file, path);
+  const family = findFamily(tensors);
+  if (!family) {
+    throw new InputError(
+      `Cannot load ${path}: its header holds no network, and its tensors do not have the names of ` +
+        `${familyNames.join(" or ")}; for a diffusers checkpoint give its folder`,
+    );
+  }
+  const own = `${basename(path).replace(/\.\w+$/, "")}.json`;
+  const config = await folder.find(own) ?? await folder.find("config.json");
+  const found = readFamily(family, tensors, path, {
+    config: config === undefined ? {} : await readJson(config),
+    schedule: (await findSchedule(folder, ["", "scheduler"]))?.schedule,
+  });
+  for (const note of found.notes) printError(`${path}: ${note}`);
+  return found.model;
+}

@@ -1,0 +1,78 @@
+/**
+ * What the pieces of a pipeline of diffusers are, as its `model_index.json` says, and which of them
+ * this program has.
+ *
+ * @module
+ */
+
+import { z } from "zod";
+import { parseWith } from "../../config.ts";
+import { InputError } from "../../errors.ts";
+import { networkClasses } from "../../model/network.ts";
+import { readJson } from "../terminal/files.ts";
+import type { ModelFolder } from "./model_folder.ts";
+
+/** A piece: its folder, and its class. */
+export interface Piece {
+  readonly name: string;
+  readonly className: string;
+}
+
+/** A pipeline. */
+export interface Pipeline {
+  readonly className: string;
+  /** The network that paints, if it is of a class that is known. */
+  readonly network: Piece | undefined;
+  /** The class of its scheduler, whatever that one's own file says. */
+  readonly scheduler?: string | undefined;
+  /** Pieces that cannot be run here, and without which it would paint something else. */
+  readonly missing: readonly Piece[];
+}
+
+/** The file that tells, and the piece that is no network. */
+const INDEX = "model_index.json", SCHEDULER = "scheduler";
+
+const indexSchema = z.record(z.string(), z.unknown());
+const pieceSchema = z.tuple([z.string().nullable(), z.string().nullable()]);
+
+/** Pieces that look at what was painted, and change nothing. */
+const spectators = ["safety_checker", "feature_extractor"];
+
+/**
+ * Reads what a folder says of its pieces; `undefined` if it says nothing.
+ *
+ * @throws {InputError} If that is damaged.
+ */
+export async function readPipeline(folder: ModelFolder): Promise<Pipeline | undefined> {
+  const path = await folder.find(INDEX);
+  if (path === undefined) return undefined;
+  const json = parseWith(indexSchema, await readJson(path), path), pieces: Piece[] = [];
+  for (const [name, value] of Object.entries(json)) {
+    const piece = pieceSchema.safeParse(value).data;
+    // Others are settings, or pieces that were left out.
+    if (name.startsWith("_") || !piece?.[1]) continue;
+    if (!/^\w+$/.test(name)) {
+      throw new InputError(`Cannot use ${path}: ${JSON.stringify(name)} is no name of a folder`);
+    }
+    pieces.push({ name, className: piece[1] });
+  }
+  const own = pieces.filter(({ className }) => networkClasses().includes(className));
+  const network = own.find(({ name }) => name === "unet") ?? own[0];
+  return {
+    ...{ className: String(json._class_name ?? "pipeline"), network },
+    scheduler: pieces.find(({ name }) => name === SCHEDULER)?.className,
+    missing: pieces.filter((piece) =>
+      piece !== network && piece.name !== SCHEDULER && !spectators.includes(piece.name)
+    ),
+  };
+}
+
+/** Why a pipeline cannot be run; `undefined` if it can. */
+export function explainMissing({ className, network, missing }: Pipeline): string | undefined {
+  if (network && !missing.length) return undefined;
+  const names = missing.map(({ name, className }) => `${name} (${className})`).join(", ");
+  return `it is a ${className}, ` +
+    (missing.length
+      ? `and this program has nothing for ${names}; its networks are ${networkClasses().join(", ")}`
+      : "which names no network");
+}

@@ -132,6 +132,19 @@ Deno.test("a hub that is overloaded is asked again when it says, and a broken on
   assertEquals(other.waits, [2000, 4000, 8000]);
 });
 
+Deno.test("an answer that nobody expects is told, and not asked for again", async () => {
+  await using scene = await HubScene.make();
+  scene.hub.fault = always(418);
+  assertMatch(
+    await scene.fail(),
+    /^Cannot get hf:google\/tiny from http:\S+: the server answers 418$/,
+  );
+  scene.hub.fault = (asked) =>
+    asked.path.startsWith("/api") ? undefined : new Response("", { status: 418 });
+  assertMatch(await scene.fail(), /^Cannot download http:\S+: the server answers 418$/);
+  assertEquals(scene.waits, []);
+});
+
 Deno.test("without a network what was fetched before does, and else it is said", async () => {
   await using scene = await HubScene.make();
   const listener = Deno.listen({ port: 0, hostname: "127.0.0.1" });

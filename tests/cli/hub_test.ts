@@ -1,79 +1,8 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { openHub } from "../../src/cli/hub/hub_folder.ts";
 import { parseHubPlace } from "../../src/cli/hub/place.ts";
-import type { HubSettings } from "../../src/cli/hub/settings.ts";
-import { loadFolder } from "../../src/cli/run/model_folder.ts";
 import { InputError } from "../../src/errors.ts";
-import { readParameter } from "../../src/model/parameters.ts";
-import { Folder, tinyModel } from "./cli.ts";
-import { COMMIT, cut, etagOf, type Fault, HubServer, WEIGHTS } from "./hub_server.ts";
-
-const PLACE = "hf:google/tiny", REPOSITORY = "cache/models--google--tiny";
-/** What is needed of a checkpoint; weights come last. */
-const NEEDED = [
-  ...["model_index.json", "unet/config.json", "scheduler/scheduler_config.json"],
-  WEIGHTS,
-];
-
-/** A hub, and a cache for what is fetched from it. */
-class Scene implements AsyncDisposable {
-  readonly hub = new HubServer();
-  /** How long waits between tries were, in milliseconds. */
-  readonly waits: number[] = [];
-  readonly folder: Folder;
-
-  private constructor(folder: Folder) {
-    this.folder = folder;
-    Object.assign(folder.env, {
-      ...{ HF_ENDPOINT: this.hub.endpoint, HF_HUB_CACHE: folder.at("cache"), HF_HUB_OFFLINE: "" },
-      ...{ HF_TOKEN: "", HF_TOKEN_PATH: folder.at("token") },
-    });
-  }
-
-  static make = async () => new Scene(await Folder.make());
-
-  settings(changes: Partial<HubSettings> = {}): HubSettings {
-    const cache = this.folder.at("cache");
-    return { endpoint: this.hub.endpoint, cache, isOffline: false, ...changes };
-  }
-
-  /** Loads the model, and reads a weight. */
-  async load(place = PLACE, changes: Partial<HubSettings> = {}): Promise<number> {
-    const wait = (ms: number) => Promise.resolve(this.waits.push(ms));
-    const { folder } = await openHub(place, this.settings(changes), wait);
-    const { network, parameters } = await loadFolder(folder);
-    return readParameter(network.layout, parameters, 0)[0];
-  }
-
-  /** The message of an error of loading, which is one line. */
-  async fail(changes: Partial<HubSettings> = {}): Promise<string> {
-    const { message } = await assertRejects(() => this.load(PLACE, changes), Error);
-    assert(!message.includes("\n"), message);
-    return message;
-  }
-
-  read = (path: string) => Deno.readFile(this.folder.at(`${REPOSITORY}/${path}`));
-  readText = (path: string) => Deno.readTextFile(this.folder.at(`${REPOSITORY}/${path}`));
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.hub[Symbol.asyncDispose]();
-    await this.folder[Symbol.asyncDispose]();
-  }
-}
-
-const first = (() => {
-  const { network, parameters } = tinyModel();
-  return readParameter(network.layout, parameters, 0)[0];
-})();
-
-/** A fault for what the store is asked. */
-const ofStore = (answer: (count: number) => Response | undefined): Fault => {
-  let count = 0;
-  return ({ host }) => host === "store" ? answer(++count) : undefined;
-};
-/** A fault for everything. */
-const always = (status: number, headers: Record<string, string> = {}): Fault => () =>
-  new Response("", { status, headers });
+import { first, HubScene, NEEDED, ofStore, PLACE, REPOSITORY } from "./hub_scene.ts";
+import { COMMIT, etagOf, WEIGHTS } from "./hub_server.ts";
 
 Deno.test("names of the hub have an owner, a name, a revision and a path", () => {
   const cases: Record<string, [string, string, string, string]> = {
@@ -113,7 +42,7 @@ Deno.test("names of the hub have an owner, a name, a revision and a path", () =>
 });
 
 Deno.test("of a model only what is needed is fetched, once, and kept as Python keeps it", async () => {
-  await using scene = await Scene.make();
+  await using scene = await HubScene.make();
   const { hub } = scene;
   assertEquals(await scene.load(), first);
   assertEquals(hub.fetched, NEEDED, "no pickle, no pictures, and weights last");
@@ -133,7 +62,7 @@ Deno.test("of a model only what is needed is fetched, once, and kept as Python k
 });
 
 Deno.test("what Python fetched is not fetched again, and the other way round offline", async () => {
-  await using scene = await Scene.make();
+  await using scene = await HubScene.make();
   const { hub } = scene, snapshot = `${REPOSITORY}/snapshots/${COMMIT}`;
   for (const path of NEEDED) {
     const bytes = hub.files.get(path)!, target = scene.folder.at(`${snapshot}/${path}`);
@@ -153,7 +82,7 @@ Deno.test("what Python fetched is not fetched again, and the other way round off
 });
 
 Deno.test("a content that is there under another commit is linked, not fetched", async () => {
-  await using scene = await Scene.make();
+  await using scene = await HubScene.make();
   await scene.load();
   const next = "f".repeat(40);
   scene.hub.describe = (answer) => ({ ...answer, sha: next });
@@ -166,7 +95,7 @@ Deno.test("a content that is there under another commit is linked, not fetched",
 });
 
 Deno.test("a folder, a file and a revision of a repository can be named", async () => {
-  await using scene = await Scene.make();
+  await using scene = await HubScene.make();
   for (const place of [`${PLACE}@refs/pr/1`, `${PLACE}/unet`, `${PLACE}@main/${WEIGHTS}`]) {
     assertEquals(await scene.load(place), first, place);
   }
@@ -178,7 +107,7 @@ Deno.test("a folder, a file and a revision of a repository can be named", async 
 });
 
 Deno.test("the token goes to the hub and not to the host that it redirects to", async () => {
-  await using scene = await Scene.make();
+  await using scene = await HubScene.make();
   await scene.load(PLACE, { token: { text: "hf_secret", from: "HF_TOKEN" } });
   const tokens = (host: string) =>
     new Set(scene.hub.asked.filter((asked) => asked.host === host).map(({ token }) => token));
@@ -186,183 +115,10 @@ Deno.test("the token goes to the hub and not to the host that it redirects to", 
   assertEquals([...tokens("store")], [null]);
 });
 
-Deno.test("a connection that is cut goes on where it was", async () => {
-  await using scene = await Scene.make();
-  const weights = scene.hub.files.get(WEIGHTS)!, etag = etagOf(WEIGHTS, weights);
-  scene.hub.fault = ofStore((count) => count <= 2 ? cut(weights.slice(0, 1000)) : undefined);
-  assertEquals(await scene.load(), first);
-  assertEquals(await scene.read(`blobs/${etag}`), weights);
-  assert(scene.waits.length >= 1);
-  // As another process left it.
-  await using other = await Scene.make();
-  await other.load(`${PLACE}/scheduler`).catch(() => {});
-  await Deno.mkdir(other.folder.at(`${REPOSITORY}/blobs`), { recursive: true });
-  await other.folder.write(`${REPOSITORY}/blobs/${etag}.incomplete`, weights.slice(0, 5000));
-  assertEquals(await other.load(), first);
-  const { range } = other.hub.asked.find(({ host }) => host === "store")!;
-  assertEquals(range, "bytes=5000-");
-});
-
-Deno.test("what is not what was published is refused, and nothing of it is kept", async () => {
-  await using scene = await Scene.make();
-  const { hub } = scene, weights = hub.files.get(WEIGHTS)!, config = "unet/config.json";
-  const damaged = (bytes: Uint8Array<ArrayBuffer>) => bytes.with(100, bytes[100] ^ 1);
-  const cases: [string, Uint8Array<ArrayBuffer>, RegExp][] = [
-    [config, damaged(hub.files.get(config)!), /its git SHA-1 is [0-9a-f]{40}, but .* tries again$/],
-    [WEIGHTS, damaged(weights), /its SHA-256 is [0-9a-f]{64}, but .* tries again$/],
-    [WEIGHTS, weights.slice(1), /it has [\d.,]+ .*, but [\d.,]+ .* were published$/],
-    [WEIGHTS, new Uint8Array(weights.length + 1), /but .* were published$/],
-  ];
-  for (const [path, content, message] of cases) {
-    hub.content.set(path, content);
-    assertMatch(await scene.fail(), message);
-    hub.content.clear();
-    const blobs = [...Deno.readDirSync(scene.folder.at(`${REPOSITORY}/blobs`))].map((b) => b.name);
-    assert(!blobs.some((name) => name.startsWith(etagOf(path, hub.files.get(path)!))), path);
-  }
-  assertEquals(await scene.load(), first);
-});
-
-Deno.test("a file that changes between the answers is refused", async () => {
-  await using scene = await Scene.make();
-  scene.hub.fault = ({ path }) =>
-    path.endsWith("unet/config.json")
-      ? new Response("{}", { headers: { etag: `"${"a".repeat(40)}"` } })
-      : undefined;
-  assertMatch(await scene.fail(), /it changed meanwhile; the same command tries again$/);
-});
-
-const token = { text: "hf_secret", from: "HF_TOKEN" };
-const refusals: readonly [string, Fault, Partial<HubSettings>, RegExp][] = [
-  [
-    "404, no such model",
-    always(404, { "x-error-code": "RepoNotFound" }),
-    {},
-    /there is no model google\/tiny at http:.*check its name, or set HF_TOKEN to a token that may/,
-  ],
-  [
-    "401, as the hub answers for private models",
-    always(401, { "x-error-code": "RepoNotFound" }),
-    { token },
-    /or it is private: check its name, and whether the token of HF_TOKEN may read it/,
-  ],
-  ["401, a bad token", always(401), { token }, /the token of HF_TOKEN is not valid; make a new/],
-  [
-    "403, gated",
-    always(403, { "x-error-code": "GatedRepo" }),
-    {},
-    /accept conditions: do so at http:.*\/google\/tiny, and set HF_TOKEN to a token$/,
-  ],
-  [
-    "403, gated for this token",
-    always(403, { "x-error-code": "GatedRepo" }),
-    { token },
-    /and check that the token of HF_TOKEN may read it$/,
-  ],
-  [
-    "404, no such revision",
-    always(404, { "x-error-code": "RevisionNotFound" }),
-    {},
-    /it has no branch, tag or commit main; http:.*\/google\/tiny lists them/,
-  ],
-];
-
-for (const [what, fault, changes, message] of refusals) {
-  Deno.test(`an answer that refuses is explained: ${what}`, async () => {
-    await using scene = await Scene.make();
-    scene.hub.fault = fault;
-    const error = await assertRejects(() => scene.load(PLACE, changes), InputError);
-    assertMatch(error.message, message);
-    assertEquals([scene.hub.asked.length, scene.waits], [1, []], "it is not tried again");
-    // The same of a file, when the repository itself is open.
-    scene.hub.fault = (asked, count) =>
-      asked.path.startsWith("/api") ? undefined : fault(asked, count);
-    assertMatch(await scene.fail(changes), message);
-  });
-}
-
-Deno.test("a hub that is overloaded is asked again when it says, and a broken one later", async () => {
-  await using scene = await Scene.make();
-  scene.hub.fault = (_, count) =>
-    count === 1
-      ? new Response("", { status: 429, headers: { "retry-after": "7" } })
-      : count === 2
-      ? new Response("", { status: 503 })
-      : undefined;
-  assertEquals(await scene.load(), first);
-  assertEquals(scene.waits, [7000, 4000]);
-  scene.hub.fault = always(429, { "retry-after": "3600" });
-  await using other = await Scene.make();
-  other.hub.fault = always(429, { "retry-after": "3600" });
-  assertMatch(await other.fail(), /the server answers 429; try again in 3600 s$/);
-  assertEquals(other.waits, []);
-  other.hub.fault = always(502);
-  assertMatch(await other.fail(), /the server answers 502; try again later$/);
-  assertEquals(other.waits, [2000, 4000, 8000]);
-});
-
-Deno.test("without a network what was fetched before does, and else it is said", async () => {
-  await using scene = await Scene.make();
-  const listener = Deno.listen({ port: 0, hostname: "127.0.0.1" });
-  const away = { endpoint: `http://127.0.0.1:${listener.addr.port}` };
-  listener.close();
-  assertMatch(
-    await scene.fail(away),
-    /^Cannot get hf:google\/tiny from .*is the network reachable\?$/,
-  );
-  assertMatch(
-    await scene.fail({ isOffline: true }),
-    /HF_HUB_OFFLINE is set, and nothing of main is in .*; fetch it once without HF_HUB_OFFLINE$/,
-  );
-  await scene.load();
-  assertEquals(await scene.load(PLACE, away), first);
-  scene.hub.fault = always(500);
-  assertEquals(await scene.load(), first);
-  // A refusal is none of the network.
-  scene.hub.fault = always(404, { "x-error-code": "RevisionNotFound" });
-  assertMatch(await scene.fail(), /it has no branch/);
-});
-
-Deno.test("answers that lead out of the cache are refused", async () => {
-  await using scene = await Scene.make();
-  const good = { size: 1, blobId: "a".repeat(40) };
-  for (
-    const path of ["../x", "/etc/passwd", "a/../../x", "a\\..\\x", "C:/x", "a//b", ".", "a/\0"]
-  ) {
-    scene.hub.describe = (answer) => ({ ...answer, siblings: [{ rfilename: path, ...good }] });
-    assertMatch(await scene.fail(), /the path ".*" leads out of its folder$/);
-  }
-  const answers: [object, RegExp][] = [
-    [{ sha: "../../x" }, /: sha: /],
-    [{ siblings: [{ rfilename: "x", size: 1, blobId: "../x" }] }, /: siblings.0.blobId: /],
-    [{ siblings: [{ rfilename: "x", size: 1 }] }, /does not tell size and checksum of x$/],
-    [{ siblings: [{ rfilename: "x", lfs: { sha256: "z", size: 1 } }] }, /siblings.0.lfs.sha256: /],
-  ];
-  for (const [change, message] of answers) {
-    scene.hub.describe = (answer) => ({ ...answer, ...change });
-    assertMatch(await scene.fail(), message);
-  }
-  scene.hub.fault = () => new Response("<html>");
-  assertMatch(await scene.fail(), /it is no JSON$/);
-  assertEquals(await Deno.stat(scene.folder.at("cache")).catch(() => "nothing"), "nothing");
-});
-
-Deno.test("redirects without end, or to what is no web address, are refused", async () => {
-  await using scene = await Scene.make();
-  const redirect = (location: string): Fault => () =>
-    new Response("", { status: 302, headers: { location } });
-  scene.hub.fault = redirect("/again");
-  assertMatch(await scene.fail(), /redirects more than 10 times$/);
-  for (const location of ["file:///etc/passwd", "data:,x"]) {
-    scene.hub.fault = redirect(location);
-    assertMatch(await scene.fail(), /redirects to (file|data):.*, which is not followed$/);
-  }
-});
-
 const sample = ["--count", "1", "--steps", "2", "--device", "cpu", "--out", "x.safetensors"];
 
 Deno.test("a model of the hub is described and sampled by its name", async () => {
-  await using scene = await Scene.make();
+  await using scene = await HubScene.make();
   const { folder, hub } = scene;
   await folder.write("token", "hf_of_the_file\n");
   await folder.succeed("sample", "--model", PLACE, ...sample);
@@ -384,7 +140,7 @@ Deno.test("a model of the hub is described and sampled by its name", async () =>
 });
 
 Deno.test("two processes that want the same model fetch it once", async () => {
-  await using scene = await Scene.make();
+  await using scene = await HubScene.make();
   const { folder, hub } = scene, { promise, resolve } = Promise.withResolvers<void>();
   const weights = hub.files.get(WEIGHTS)!;
   // The weights end only when both processes are there.
@@ -413,7 +169,7 @@ Deno.test("two processes that want the same model fetch it once", async () => {
 });
 
 Deno.test("a download that Ctrl-C ends goes on in the next run", async () => {
-  await using scene = await Scene.make();
+  await using scene = await HubScene.make();
   const { folder, hub } = scene, weights = hub.files.get(WEIGHTS)!;
   const part = folder.at(`${REPOSITORY}/blobs/${etagOf(WEIGHTS, weights)}.incomplete`);
   const sent = Promise.withResolvers<void>(), ended = Promise.withResolvers<void>();
@@ -443,7 +199,7 @@ Deno.test("a download that Ctrl-C ends goes on in the next run", async () => {
 });
 
 Deno.test("a cache that cannot be written to does for what is in it", async () => {
-  await using scene = await Scene.make();
+  await using scene = await HubScene.make();
   const { folder, hub } = scene;
   await scene.load();
   const run = () =>
@@ -466,7 +222,7 @@ Deno.test("a cache that cannot be written to does for what is in it", async () =
 });
 
 Deno.test("where links cannot be made, files are linked hard or copied", async () => {
-  await using scene = await Scene.make();
+  await using scene = await HubScene.make();
   const { folder, hub } = scene;
   // Deno makes symbolic links for programs only that may read and write everything.
   const { code, stderr } = await folder.runWith(

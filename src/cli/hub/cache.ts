@@ -99,12 +99,16 @@ export class RepositoryCache {
       progress.say(`another process fetches ${path}: waiting for it`);
       await lock.lock(true);
     }
+    // Who held the lock may have come for the same.
+    const other = await this.find(commit, path, bytes);
+    if (other) return other;
     const isThere = await kindOf(blob) === "file" && (await Deno.stat(blob)).size === bytes;
     if (!isThere) await fetch(part);
     await this.#write(async () => {
       if (!isThere) await Deno.rename(part, blob);
-      await Deno.remove(pointer).catch(() => {});
-      await pointTo(blob, pointer);
+      const written = `${pointer}.${Deno.pid}.tmp`;
+      await pointTo(blob, written);
+      await Deno.rename(written, pointer);
     });
     return pointer;
   }
@@ -124,12 +128,11 @@ export class RepositoryCache {
   }
 }
 
-/** Makes a link; where the system has no symbolic ones, a hard one, or a copy. */
+/** Makes a relative link; where the system has no symbolic ones, a hard one, or a copy. */
 async function pointTo(blob: string, pointer: string): Promise<void> {
   try {
     await Deno.symlink(relative(dirname(pointer), blob), pointer, { type: "file" });
-  } catch (error) {
-    if (error instanceof Deno.errors.AlreadyExists) return;
+  } catch {
     await linkFile(blob, pointer);
   }
 }

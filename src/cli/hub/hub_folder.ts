@@ -7,7 +7,7 @@
 import { InputError } from "../../errors.ts";
 import { formatBytes } from "../../units.ts";
 import { download } from "../data/download.ts";
-import { sleep, type Wait } from "../data/request.ts";
+import { Hindrance, sleep, type Wait } from "../data/request.ts";
 import { printError, Progress } from "../terminal/progress.ts";
 import type { ModelFolder } from "../run/model_folder.ts";
 import { RepositoryCache } from "./cache.ts";
@@ -126,9 +126,11 @@ async function fetchFile(
   const url = urlOf(place, settings, commit, file.path);
   if (file.bytes >= LARGE) progress.say(`downloading ${url}, ${formatBytes(file.bytes)}`);
   const check = (response: Response) => {
-    const { status } = response;
-    if (status === 401 || status === 403 || status === 404) {
-      throw explainAnswer(response, place, settings);
+    const { status, url } = response;
+    if (status >= 400 && status < 500 && status !== 429) {
+      // Addresses of the hosts that the hub redirects to hold for a while only.
+      if (url.startsWith(settings.endpoint)) throw explainAnswer(response, place, settings);
+      throw new Hindrance(`${new URL(url).host} answers ${status}`);
     }
     checkEtag(file, response);
   };

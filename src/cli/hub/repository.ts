@@ -156,7 +156,7 @@ export function explainAnswer(
           : "or set HF_TOKEN to a token that may read it"),
     );
   }
-  return new Error(`Cannot get ${place} from ${endpoint}: the server answers ${status}`);
+  return new Refusal(`the server answers ${status}`);
 }
 
 /** The files that an answer names. */

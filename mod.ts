@@ -18,7 +18,7 @@
  * const model = await fetchModel("mnist");
  * using device = await openDevice();
  * using sampler = await Sampler.create(device, model, { steps: 5, batchSize: 4 });
- * const picture = makeGrid(await sampler.sample({ count: 4, seed: 1 }));
+ * const picture = makeGrid(await sampler.sample({ count: 4, seed: 1, labels: [3, 1, 4, 1] }));
  * console.log(picture.width, picture.height);
  * ```
  *

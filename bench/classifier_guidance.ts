@@ -44,7 +44,8 @@ using device = await openDevice((flags.device ?? "cpu") as DeviceKind, {
 await (flags.cost ? measureCost() : measureDigits());
 
 async function measureDigits() {
-  const classifier = await loadModel(String(flags.classifier)), model = await fetchModel("mnist");
+  const classifier = await loadModel(String(flags.classifier)),
+    model = await fetchModel("mnist-unconditional");
   using judge = await openJudge(device);
   const count = Number(flags.count ?? 512), steps = Number(flags.steps ?? 20);
   const method = (flags.sampler ?? "dpmpp_2m_sde") as MethodName;

@@ -14,7 +14,12 @@ import { parseArgs } from "@std/cli/parse-args";
 import { fetchModel, type ShippedModel, shippedModels } from "../src/model/pretrained.ts";
 
 const flags = parseArgs(Deno.args, { string: ["count", "threads"] });
-const count = Number(flags.count ?? 2048), scales = [1, 1.5, 2, 4];
+const count = Number(flags.count ?? 2048);
+/** Flags of guidance, and what the page calls them. */
+const scales: Readonly<Record<string, readonly string[]>> = {
+  default: [],
+  ...Object.fromEntries(["1", "2", "4"].map((scale) => [scale, ["--guidance", scale]])),
+};
 const device: string[] = [
   "--device",
   "cpu",
@@ -38,7 +43,7 @@ const shown = (args: readonly string[]) => "`deno run -A mod.ts " + args.join(" 
 
 const page = [
   "# Gallery",
-  "Images of the models that come with the package, of seed 0, none left out. `deno task gallery`",
+  "Images of the models that come with the package, of seed 0, none left out. `deno task gallery` " +
   "makes this page.",
 ];
 for (const name of models) {
@@ -54,11 +59,11 @@ for (const name of models) {
   ];
   const measure = ["eval", "--model", name, "--data", name, "--features", name];
   measure.push("--count", String(count), "--metric", "fd,prdc,class", "--json");
-  for (const scale of scales) {
-    const row = `gallery-${name}-${scale}.png`, guidance = ["--guidance", String(scale)];
+  for (const [scale, guidance] of Object.entries(scales)) {
+    const row = `gallery-${name}-${scale}.png`;
     const all = ["--class", "all", "--count", String(classes.length)];
     await ddpm(...sample, ...all, ...guidance, "--out", `data/${row}`);
-    const { fd, prdc, class: seen } = JSON.parse(await ddpm(...measure, ...guidance)).metrics;
+    const { fd, prdc, class: seen } = JSON.parse(await ddpm(...measure, ...guidance));
     const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
     rows.push(
       `| ${scale} | ![](${row}) | ${percent(seen.asked)} | ${fd.toFixed(2)} | ` +
@@ -67,8 +72,9 @@ for (const name of models) {
   }
   page.push(
     rows.join("\n"),
-    `Measured on ${count} images by ${shown([...measure.slice(0, -1), "--guidance", "1.5"])}, ` +
-      "distances to the training images.",
+    `Measured on ${count} images by ${shown(measure.slice(0, -1))} and the guidance of the row; ` +
+      "distances are to the training images. The default is scale 2 between the noise levels 0.3 and 1.6.",
   );
 }
 await Deno.writeTextFile("data/gallery.md", page.join("\n\n") + "\n");
+await new Deno.Command(Deno.execPath(), { args: ["fmt", "data/gallery.md"] }).output();

@@ -28,7 +28,7 @@ using judge = await openJudge(device);
 const { test, accuracy } = judge;
 const { images, labels } = await pick(test, count), { shape } = test;
 const mask = Float32Array.from({ length: 784 }, (_, i) => i < 392 ? 0 : 1);
-using sampler = await Sampler.create(device, await fetchModel("mnist"), {
+using sampler = await Sampler.create(device, await fetchModel("mnist-unconditional"), {
   ...{ method: "ddpm", steps, resample, batchSize: 64, wrap: [inpaint()] },
 });
 const { data } = await sampler.sample({

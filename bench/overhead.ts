@@ -68,7 +68,7 @@ async function measure(device: Device, program: Program, times: number): Promise
 }
 
 const flags = parseArgs(Deno.args, { string: ["methods", "batch", "device", "threads"] });
-const batch = Number(flags.batch ?? 16), model = await fetchModel("mnist");
+const batch = Number(flags.batch ?? 16), model = await fetchModel("mnist-unconditional");
 using device = await openDevice((flags.device ?? "auto") as DeviceKind, {
   ...(flags.threads ? { threads: Number(flags.threads) } : {}),
 });

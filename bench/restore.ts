@@ -80,7 +80,7 @@ const rightOf = async (images: Float32Array<ArrayBuffer>) =>
 const began = performance.now();
 const { images, found, left } = await restore(
   device,
-  await fetchModel("mnist"),
+  await fetchModel("mnist-unconditional"),
   operator,
   measurement,
   {

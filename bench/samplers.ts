@@ -78,7 +78,7 @@ async function paint(
   return { images, milliseconds: 1000 * best / CHUNK };
 }
 
-const model = await fetchModel("mnist"), folder = await hash(model);
+const model = await fetchModel("mnist-unconditional"), folder = await hash(model);
 using device = await openDevice((flags.device ?? "auto") as DeviceKind, {
   ...(flags.threads ? { threads: Number(flags.threads) } : {}),
 });

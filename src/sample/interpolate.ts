@@ -92,7 +92,7 @@ export function vary(noise: Samples, amount: number, options: NoiseOptions = {})
  * ```ts
  * import { fetchModel, interpolate, openDevice, Sampler, startNoise } from "@x/ddpm";
  *
- * const model = await fetchModel("mnist");
+ * const model = await fetchModel("mnist-unconditional");
  * using device = await openDevice();
  * using sampler = await Sampler.create(device, model, { method: "ddim", steps: 5, batchSize: 5 });
  * const [one, other] = [1, 2].map((seed) => startNoise([28, 28, 1], { seed }));

@@ -75,7 +75,7 @@ const HOPELESS = 0.25;
  * const small = Float32Array.from({ length: 49 }, (_, i) => i % 7 === 3 ? 0.5 : -1);
  * const measurement = { count: 1, shape: [7, 7, 1], data: small };
  * using device = await openDevice("cpu");
- * const model = await fetchModel("mnist"), options = { steps: 20, batchSize: 1 };
+ * const model = await fetchModel("mnist-unconditional"), options = { steps: 20, batchSize: 1 };
  * const { images } = await restore(device, model, operators.superres(4), measurement, options);
  * console.log(images.shape); // [28, 28, 1], a one
  * ```

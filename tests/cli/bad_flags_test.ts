@@ -81,7 +81,7 @@ refuses("flags that contradict each other or the model are refused", [
   ["sample --timesteps 9,x", /--timesteps must be numbers with commas, .*, not 9,x/],
   ["sample --timesteps 9,3 --steps 3", /in 3 steps: 2 timesteps are given/],
   ["sample --steps 1001", /Cannot sample in 1001 steps: .* 1 to 1000/],
-  ["sample --label 3", /--label is for models with classes: mnist has none/],
+  ["sample --model mnist-unconditional --label 3", /for models with classes: mnist-.* has none/],
   ["sample --count 65 --out x.gif", /Cannot make 65 images: an animation shows 64 at most/],
   ["sample --count 100000", /Cannot make 100000 images: one \.png cannot hold them/],
   ["sample --count 1000000 --out x.safetensors", /they take more than 2 GiB/],

@@ -36,7 +36,7 @@ Deno.test("fetchModel() fails where there is nothing", async () => {
 });
 
 Deno.test("the model that comes along predicts the noise on MNIST's digits", async () => {
-  const model = await fetchModel("mnist"),
+  const model = await fetchModel("mnist-unconditional"),
     data = await openDataset("mnist", parseImages({}), new Progress());
   using device = await WasmDevice.open();
   // Too slow to learn: a way to ask for the loss.

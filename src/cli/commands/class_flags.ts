@@ -8,6 +8,7 @@ import { InputError } from "../../errors.ts";
 import { philox, seedWords, toInteger } from "../../gpu/philox.ts";
 import { conditionsOf } from "../../model/denoiser.ts";
 import type { Model } from "../../model/model.ts";
+import type { ShippedModel } from "../../model/pretrained.ts";
 import type { Shape } from "../../shape.ts";
 import { type Flag, type Flags, suggest } from "../terminal/flags.ts";
 
@@ -29,6 +30,17 @@ export const classFlags = {
   },
   label: { kind: "text", value: "NAME,...", help: "the same as --class" },
 } as const satisfies Record<string, Flag>;
+
+/**
+ * The model where nobody says which: one that knows classes, or one that paints better without where
+ * images are of none in particular.
+ *
+ * @param isOfNone Whether images are of none if no class is asked for.
+ */
+export const defaultModel = (flags: Flags<typeof classFlags>, isOfNone: boolean): ShippedModel =>
+  isOfNone && flags.class === undefined && flags.label === undefined
+    ? "mnist-unconditional"
+    : "mnist";
 
 /** The classes of a model. */
 export interface Classes {

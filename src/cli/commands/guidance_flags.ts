@@ -17,10 +17,14 @@ import { openModel } from "../run/open_model.ts";
 import type { Flag, Flags } from "../terminal/flags.ts";
 import { type Classes, type ClassPlan, readClasses } from "./class_flags.ts";
 
-/** The scale of guidance by a weaker model. */
-const GUIDE_SCALE = 2;
-/** That of guidance by classes, where the model has learnt it. */
-const CLASS_SCALE = 1.5;
+/** The scale where nobody says. */
+const USUAL_SCALE = 2;
+/**
+ * The noise levels of guidance that nobody asked for. Of 1024 digits of the model `mnist` it makes
+ * 98.7 % those asked for, at a Fréchet distance of 4.9; at all levels scale 1.5 makes 99.4 %, at 10.1,
+ * and no guidance 95.2 %, at 3.7.
+ */
+const USUAL_INTERVAL = "0.3,1.6";
 
 /** What commands that guide understand. */
 export const guidanceFlags = {
@@ -29,7 +33,7 @@ export const guidanceFlags = {
     min: 0,
     max: 1000,
     help:
-      "scale of guidance towards the class, 1 being none; default 1.5 for models trained with --label-dropout, and 2 for --guide",
+      "scale of guidance towards the class, 1 being none; default 2 for --guide, and between the noise levels 0.3 and 1.6 for models trained with --label-dropout",
   },
   "guidance-interval": {
     kind: "text",
@@ -79,18 +83,19 @@ export async function planGuidance(
     readonly plan: ClassPlan;
   },
 ): Promise<GuidancePlan> {
-  const { guide, "negative-class": negative, "guidance-interval": interval } = flags;
-  const rescale = flags["guidance-rescale"];
-  // Guidance that nobody asked for leads away from "none" alone, and towards classes.
-  const isUsual = classes?.none !== undefined &&
+  const { guide, "negative-class": negative, "guidance-rescale": rescale } = flags;
+  const isAsked = flags.guidance !== undefined || guide !== undefined;
+  // Guidance that nobody asked for leads away from "none", and towards classes.
+  const isUsual = !isAsked && classes?.none !== undefined &&
     plan.labels?.some((label) => label !== classes.none);
-  if (flags.guidance === undefined && guide === undefined && !isUsual) {
+  if (!isAsked && !isUsual) {
     const names = ["guidance-interval", "guidance-rescale", "negative-class"] as const;
     const idle = names.find((name) => flags[name] !== undefined);
     if (idle) throw new InputError(`--${idle} is for --guidance SCALE`);
     return { wrap: [], conditions: {}, facts: {} };
   }
-  const scale = flags.guidance ?? (guide === undefined ? CLASS_SCALE : GUIDE_SCALE);
+  const interval = flags["guidance-interval"] ?? (isUsual ? USUAL_INTERVAL : undefined);
+  const scale = flags.guidance ?? USUAL_SCALE;
   const options: GuidanceOptions = {
     scale,
     ...(interval === undefined ? {} : { interval: readInterval(interval) }),

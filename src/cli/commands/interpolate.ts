@@ -14,14 +14,14 @@ import { INTERRUPTED } from "../run/interruption.ts";
 import { openModel } from "../run/open_model.ts";
 import { checkDrawable, checkOutput, readPicture, writeImages } from "../media/picture_files.ts";
 import { print, printError, Progress } from "../terminal/progress.ts";
-import { classesOf, classFlags, planClasses } from "./class_flags.ts";
+import { classesOf, classFlags, defaultModel, planClasses } from "./class_flags.ts";
 import { sampleFlags, shapeOf } from "./sample.ts";
 import { createSampler, invert } from "./samplers.ts";
 import { checkPreview, join, watch } from "../terminal/sampling_run.ts";
 
 /** The flags of `interpolate`. */
 export const interpolateFlags = {
-  model: sampleFlags.model,
+  model: { ...sampleFlags.model, default: "mnist-unconditional; mnist with --class" },
   seeds: { kind: "text", value: "A,B", help: "interpolate between the images of two seeds" },
   images: {
     kind: "text",
@@ -60,7 +60,7 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
   if (rest.length) throw new InputError(`interpolate takes flags only, not ${rest[0]}`);
   checkDeviceFlags(flags);
   checkPreview(flags.preview);
-  const { count = 8, out = "interpolation.png", model: place = "mnist" } = flags;
+  const { count = 8, out = "interpolation.png", model: place = defaultModel(flags, true) } = flags;
   if ((flags.seeds === undefined) === (flags.images === undefined)) {
     throw new InputError("Give two ends to interpolate between: --seeds A,B or --images A,B");
   }

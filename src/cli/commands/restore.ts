@@ -74,7 +74,7 @@ export const restoreFlags = {
     help: `steps from noise to picture; default ${restorationSteps.pigdm}, of dps ` +
       `${restorationSteps.dps}`,
   },
-  model: sampleFlags.model,
+  model: { ...sampleFlags.model, default: "mnist-unconditional" },
   seed: sampleFlags.seed,
   out: {
     kind: "text",
@@ -114,7 +114,7 @@ function readTask(text: string | undefined): Task {
 export async function restoreCommand(args: readonly string[]): Promise<number> {
   const { flags, rest: paths } = parseFlags(args, restoreFlags), task = readTask(flags.task);
   checkDeviceFlags(flags);
-  const { out = "restored.png", model: place = "mnist", seed = 0 } = flags;
+  const { out = "restored.png", model: place = "mnist-unconditional", seed = 0 } = flags;
   const method = (flags.method ?? "pigdm") as RestorationMethod, count = paths.length;
   const { steps = restorationSteps[method] } = flags;
   if (!count) throw new InputError("restore needs pictures: ddpm restore IN.png --task superres:4");

@@ -26,7 +26,7 @@ import { checkDrawable, checkOutput, writeImages } from "../media/picture_files.
 import { DEFAULT_NOISE_LEVEL, enlarge, enlargedShape, loadStages, splitModels } from "./cascade.ts";
 import { noiseLevelFlag } from "./upscaling.ts";
 import { debugProgram } from "../run/profile.ts";
-import { classesOf, classFlags, planClasses, readClasses } from "./class_flags.ts";
+import { classesOf, classFlags, defaultModel, planClasses, readClasses } from "./class_flags.ts";
 import { editFlags, readEdit } from "./edit.ts";
 import { guidanceFlags, planGuidance } from "./guidance_flags.ts";
 import { createSampler, invert } from "./samplers.ts";
@@ -52,7 +52,7 @@ export const sampleFlags = {
   model: {
     kind: "text",
     value: "MODEL",
-    default: "mnist",
+    default: "mnist; mnist-unconditional for images of no class that begin with one",
     help: `a pretrained model (${
       shippedModels.join(", ")
     }), a .safetensors file, the folder of a training or of a diffusers checkpoint, or hf:OWNER/NAME[@REVISION][/FOLDER] of the Hugging Face hub; behind it, with commas, super-resolution models for a cascade`,
@@ -107,7 +107,10 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   }
   checkDeviceFlags(flags);
   checkPreview(flags.preview);
-  const { seed = 0, out = "samples.png", model: place = "mnist" } = flags;
+  const edits = Object.keys(editFlags).some((name) =>
+    flags[name as keyof typeof editFlags] !== undefined
+  );
+  const { seed = 0, out = "samples.png", model: place = defaultModel(flags, edits) } = flags;
   const output = await checkOutput(out);
   const places = await splitModels(place), loaded = await openModel(places[0]);
   const shape = shapeOf(loaded, places[0]);

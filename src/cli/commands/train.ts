@@ -26,7 +26,8 @@ import {
   planConfig,
 } from "../run/train_config.ts";
 import { DEFAULTS, type TrainFlags, trainFlags } from "./train_flags.ts";
-import { announce, initialModel, runTraining } from "../run/train_loop.ts";
+import { initialModel } from "../run/initial_model.ts";
+import { announce, runTraining } from "../run/train_loop.ts";
 import { isWide, runWide } from "../terminal/v8_simd.ts";
 
 /** Runs the command. */

@@ -11,8 +11,7 @@ import { isAllFinite } from "../../formats/elements.ts";
 import { type Device, DeviceError, LimitError } from "../../gpu/device.ts";
 import { Pace } from "../../gpu/step_pacer.ts";
 import { denoisingNetwork } from "../../model/denoiser.ts";
-import { initializeModel, type Model } from "../../model/model.ts";
-import { formatSchedule, NoiseSchedule } from "../../diffusion/schedule.ts";
+import { NoiseSchedule } from "../../diffusion/schedule.ts";
 import { defaultMethod, methods } from "../../sample/solvers/mod.ts";
 import type { Sampler } from "../../sample/sampler.ts";
 import { defaultSteps } from "../../sample/timesteps.ts";
@@ -24,7 +23,9 @@ import type { StepRecord } from "../../train/records.ts";
 import type { Trainer } from "../../train/trainer.ts";
 import { createTrainer, withAdvice } from "./fit.ts";
 import { partOf } from "../../train/step_inputs.ts";
+import { initialModel } from "./initial_model.ts";
 import { INTERRUPTED, Interruption } from "./interruption.ts";
+import { scaling, shorten, summarize } from "./log_line.ts";
 import { describeMemory, residentBytes } from "./memory.ts";
 import { drawGrid, encodePng } from "../media/picture_files.ts";
 import { debugProgram } from "./profile.ts";
@@ -187,38 +188,6 @@ async function compile({ config, data }: Task, device: Device) {
   }
 }
 
-/** The model that a training starts with. */
-export const initialModel = (
-  { network, scheduler, training }: RunConfig,
-  data: Pick<Dataset, "shape" | "classes">,
-): Model =>
-  initializeModel(
-    ...[network, formatSchedule(scheduler), training.seed] as const,
-    classNames(
-      data,
-      network.kind === "classifier"
-        ? network.classes
-        : network.conditions(data.shape).labels?.below,
-      training.labelDropout,
-    ),
-  );
-
-/**
- * What a network's classes are called: as those of the data, their numbers where they have no names.
- * Without the last of them, if that stands for "none".
- */
-function classNames(
-  { classes }: Pick<Dataset, "classes">,
-  below: number | undefined,
-  labelDropout: number,
-): string[] | undefined {
-  if (below === undefined) return undefined;
-  return Array.from(
-    { length: labelDropout ? below - 1 : below },
-    (_, c) => classes?.[c] ?? String(c),
-  );
-}
-
 /** The shape of an item as text, width before height. */
 export const formatItem = ([height, width, ...rest]: readonly number[]): string =>
   [width, height, ...rest].join("x");
@@ -328,44 +297,6 @@ async function trainUntil(run: Run): Promise<number> {
   }
   await saveRest();
   return INTERRUPTED;
-}
-
-const shorten = (x: number) => Number(x.toPrecision(7));
-
-/** The loss scale and skipped steps, for a line of the log. */
-const scaling = (records: readonly StepRecord[]) => ({
-  loss_scale: records[records.length - 1].lossScale,
-  skipped_steps: records.filter((r) => r.isSkipped).length,
-});
-
-/** Means over steps, for a line of the log. */
-function summarize(all: readonly StepRecord[]) {
-  const learnt = all.filter((r) => !r.isSkipped), records = learnt.length ? learnt : all;
-  const mean = (values: number[]) => shorten(values.reduce((sum, v) => sum + v, 0) / values.length);
-  const quartiles = records[0].quartiles.map((_, q) => {
-    const total = (field: "sum" | "count") =>
-      records.reduce((all, { quartiles }) => all + quartiles[q][field], 0);
-    return total("count") ? shorten(total("sum") / total("count")) : null;
-  });
-  const accuracies = records[0].quartiles.map((_, q) => rightOf(records, [q]));
-  return {
-    loss: mean(records.map((r) => r.loss)),
-    loss_quartiles: quartiles,
-    ...(records[0].quartiles[0].correct === undefined ? {} : {
-      accuracy: rightOf(records, quartiles.keys().toArray())!,
-      accuracy_quartiles: accuracies,
-    }),
-    grad_norm: mean(records.map((r) => r.gradientNorm)),
-  };
-}
-
-/** The share of the images of some quarters of the timesteps that a classifier had right. */
-function rightOf(records: readonly StepRecord[], quarters: readonly number[]): number | null {
-  const all = records.flatMap(({ quartiles }) => quarters.map((q) => quartiles[q]));
-  const [right, count] = (["correct", "count"] as const).map((field) =>
-    all.reduce((sum, quartile) => sum + (quartile[field] ?? 0), 0)
-  );
-  return count ? shorten(right / count) : null;
 }
 
 /** Facts and settings of a training, for the report. */

@@ -35,7 +35,7 @@ export interface InpaintOptions {
  * ```ts
  * import { fetchModel, inpaint, openDevice, Sampler } from "@x/ddpm";
  *
- * const model = await fetchModel("mnist");
+ * const model = await fetchModel("mnist-unconditional");
  * using device = await openDevice();
  * const options = { method: "ddpm", steps: 10, batchSize: 2, wrap: [inpaint()] } as const;
  * using sampler = await Sampler.create(device, model, options);

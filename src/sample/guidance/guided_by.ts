@@ -48,7 +48,7 @@ export interface GuidedByOptions {
  * });
  * using device = await openDevice("cpu");
  * const settings = { steps: 10, batchSize: 1, wrap: [bold] };
- * using sampler = await Sampler.create(device, await fetchModel("mnist"), settings);
+ * using sampler = await Sampler.create(device, await fetchModel("mnist-unconditional"), settings);
  * const { data } = await sampler.sample({ seed: 1, conditions: { guide_scale: [0.5] } });
  * console.log(data.reduce((sum, x) => sum + x) / data.length); // about -0.5, usual is -0.75
  * ```
@@ -66,7 +66,7 @@ export interface GuidedByOptions {
  * }, { scale: 0.25 });
  * using device = await openDevice("cpu");
  * const settings = { steps: 10, batchSize: 1, wrap: [symmetric] };
- * using sampler = await Sampler.create(device, await fetchModel("mnist"), settings);
+ * using sampler = await Sampler.create(device, await fetchModel("mnist-unconditional"), settings);
  * console.log((await sampler.sample({ seed: 1 })).count); // 1
  * ```
  *
@@ -83,7 +83,7 @@ export interface GuidedByOptions {
  * }, { scale: 5 });
  * using device = await openDevice("cpu");
  * const settings = { steps: 10, batchSize: 1, wrap: [agreeing] };
- * using sampler = await Sampler.create(device, await fetchModel("mnist"), settings);
+ * using sampler = await Sampler.create(device, await fetchModel("mnist-unconditional"), settings);
  * console.log((await sampler.sample({ seed: 1 })).count); // 1, a digit 1
  * ```
  */

@@ -22,7 +22,7 @@ const COUNT = 4, PIXELS = 784;
 async function paint(loss: GuidanceLoss, scales: readonly number[]) {
   using device = await openDevice("cpu");
   const settings = { steps: 10, batchSize: COUNT, wrap: [guidedBy(loss)] };
-  using sampler = await Sampler.create(device, await fetchModel("mnist"), settings);
+  using sampler = await Sampler.create(device, await fetchModel("mnist-unconditional"), settings);
   const results: Float32Array[] = [];
   for (const scale of scales) {
     const conditions = { guide_scale: new Array(COUNT).fill(scale) };

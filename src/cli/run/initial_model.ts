@@ -1,0 +1,42 @@
+/**
+ * The model that a training starts with, and what its classes are called.
+ *
+ * @module
+ */
+
+import type { Dataset } from "../../data/dataset.ts";
+import { formatSchedule } from "../../diffusion/schedule.ts";
+import { initializeModel, type Model } from "../../model/model.ts";
+import type { RunConfig } from "./run_config.ts";
+
+/** The model that a training starts with. */
+export const initialModel = (
+  { network, scheduler, training }: RunConfig,
+  data: Pick<Dataset, "shape" | "classes">,
+): Model =>
+  initializeModel(
+    ...[network, formatSchedule(scheduler), training.seed] as const,
+    classNames(
+      data,
+      network.kind === "classifier"
+        ? network.classes
+        : network.conditions(data.shape).labels?.below,
+      training.labelDropout,
+    ),
+  );
+
+/**
+ * What a network's classes are called: as those of the data, their numbers where they have no names.
+ * Without the last of them, if that stands for "none".
+ */
+function classNames(
+  { classes }: Pick<Dataset, "classes">,
+  below: number | undefined,
+  labelDropout: number,
+): string[] | undefined {
+  if (below === undefined) return undefined;
+  return Array.from(
+    { length: labelDropout ? below - 1 : below },
+    (_, c) => classes?.[c] ?? String(c),
+  );
+}

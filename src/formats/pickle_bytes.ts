@@ -5,6 +5,7 @@
  */
 
 import { InputError } from "../errors.ts";
+import { formatBytes } from "../units.ts";
 import { type Bytes, CHUNK, viewOf } from "./bytes.ts";
 
 /** Something in a pickle that is wrong; `readPickle` says of which. */
@@ -85,7 +86,9 @@ function wholeNumber(value: bigint): number | bigint {
 
 /** A whole number in the complement of two, lowest byte first. */
 export function longNumber(bytes: Uint8Array): number | bigint {
-  if (bytes.length > LONGEST_NUMBER) throw new PickleError(`a number has ${bytes.length} bytes`);
+  if (bytes.length > LONGEST_NUMBER) {
+    throw new PickleError(`a number has ${formatBytes(bytes.length)}`);
+  }
   const value = bytes.reduceRight((n, byte) => n << 8n | BigInt(byte), 0n);
   return wholeNumber(BigInt.asIntN(8 * bytes.length, value));
 }

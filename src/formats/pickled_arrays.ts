@@ -5,6 +5,7 @@
  */
 
 import { sizeOf } from "../shape.ts";
+import { formatBytePair } from "../units.ts";
 import { viewOf } from "./bytes.ts";
 import { numpyTypes, toRowMajor } from "./npy.ts";
 import { PickleError, type PickleFunction, type Stateful } from "./pickle.ts";
@@ -52,7 +53,9 @@ export class PickledArray implements Stateful {
     const bytes = bytesOf(content), length = sizeOf(shape) * type.size;
     if (bytes?.length !== length) {
       throw new PickleError(
-        `an array ${shape.join("x")} of ${type.name} has ${bytes?.length ?? "no"} bytes`,
+        `an array ${shape.join("x")} of ${type.name} has ${
+          bytes ? formatBytePair(bytes.length, length)[0] : "no bytes"
+        }`,
       );
     }
     this.#bytes = bytes;

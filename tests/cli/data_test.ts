@@ -434,7 +434,7 @@ Deno.test("what is wrong with pickles of CIFAR is told, and that of other pickle
     ["cut.zip", "Cannot read data_batch_3 as a pickle: it ends too early"],
     ["evil.zip", "it calls os.system, which is not run"],
     ["list.zip", "Cannot use data_batch_3: it holds no dictionary"],
-    ["empty.zip", "Cannot use data_batch_3: it has no data of 3072 bytes an image"],
+    ["empty.zip", "Cannot use data_batch_3: it has no data of 32x32x3 bytes an image"],
     ["labels.zip", "Cannot use data_batch_3: it has no labels for 2 images"],
     ["odd.zip", "Cannot use data_batch_3: image 1 has the label x"],
     ["other.zip", "Cannot use cifar10: image 5 has the label 10"],

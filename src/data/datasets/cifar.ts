@@ -76,7 +76,7 @@ function unpickleRecords(
   const batch = unpickle(bytes, what), data = batch.get("data");
   const bad = (why: string) => new InputError(`Cannot use ${what}: ${why}`);
   if (!(data instanceof PickledArray) || data.type !== "u1" || data.shape[1] !== PIXELS) {
-    throw bad(`it has no data of ${PIXELS} bytes an image`);
+    throw bad(`it has no data of 32x32x3 bytes an image`);
   }
   const [count] = data.shape, pixels = data.bytes(), record = keys.length + PIXELS;
   const records = new Uint8Array(count * record);

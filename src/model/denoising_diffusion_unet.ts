@@ -20,6 +20,7 @@ import { sum } from "../gpu/ops/sum.ts";
 import { broadcastTo, permute, reshape, slice, transpose } from "../gpu/ops/view.ts";
 import * as e from "../gpu/expression.ts";
 import type { Tensor } from "../gpu/tensor.ts";
+import { checkSize } from "./image_size.ts";
 import {
   defineNetwork,
   type Fields,
@@ -181,7 +182,7 @@ function predict(
   forward: Forward,
   { sample, timestep }: NetworkInputs,
 ): Tensor {
-  checkSize(config, sample);
+  checkSize(sample, config.channels, config.dim_mults.length);
   const net = new Layers(forward, config.resnet_block_groups), { dim } = config;
   const widths = widthsOf(config), last = config.dim_mults.length - 1;
   const kind = (level: number) => ({
@@ -225,20 +226,6 @@ function predict(
   }
   h = net.resnet("final_res_block", concat([h, first], 3), time, widths[0]);
   return net.conv("final_conv", h, config.channels, 1);
-}
-
-/** @throws {InputError} If images do not fit the network. */
-function checkSize({ channels, dim_mults }: DenoisingDiffusionConfig, sample: Tensor): void {
-  const [, height, width, given] = sample.shape, factor = 2 ** (dim_mults.length - 1);
-  if (given !== channels) {
-    throw new InputError(`The network takes images of ${channels} channels, not ${given}`);
-  }
-  if (height % factor || width % factor) {
-    throw new InputError(
-      `Images of ${height}x${width} do not fit a network of ${dim_mults.length} resolutions: sides ` +
-        `must be multiples of ${factor}`,
-    );
-  }
 }
 
 /** The class of networks. */

@@ -21,6 +21,7 @@ import { permute, reshape, slice, transpose } from "../gpu/ops/view.ts";
 import * as e from "../gpu/expression.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { Shape } from "../shape.ts";
+import { checkSize } from "./image_size.ts";
 import { NamedLayers } from "./named_layers.ts";
 import {
   defineNetwork,
@@ -237,7 +238,7 @@ function predict(
   { sample, timestep, conditions: { labels } }: NetworkInputs,
   beside: readonly Tensor[] = [],
 ): Tensor {
-  checkSize(config, sample);
+  checkSize(sample, config.in_channels, config.channel_mult.length);
   const net = new Layers(forward, config), keep = segments(forward, sample);
   const widths = widthsOf(config), skips: Tensor[] = [], { num_res_blocks: layers } = config;
   let time = net.time(timestep);
@@ -274,7 +275,7 @@ function classify(
   forward: Forward,
   { sample, timestep }: NetworkInputs,
 ): Tensor {
-  checkSize(config, sample);
+  checkSize(sample, config.in_channels, config.channel_mult.length);
   const net = new Layers(forward, config);
   const h = net.encode(sample, net.time(timestep), [], segments(forward, sample));
   const [n, height, width, channels] = h.shape, pixels = height * width;
@@ -291,20 +292,6 @@ function classify(
   // What is asked is the mean, the first token.
   const pooled = reshape(attention(slice(q, 2, 0, 1), k, v), [n, channels]);
   return net.dense("out.2.c_proj", pooled, config.num_classes, "zeros");
-}
-
-/** @throws {InputError} If images do not fit the network. */
-function checkSize({ in_channels, channel_mult }: Encoder, sample: Tensor): void {
-  const [, height, width, channels] = sample.shape, factor = 2 ** (channel_mult.length - 1);
-  if (channels !== in_channels) {
-    throw new InputError(`The network takes images of ${in_channels} channels, not ${channels}`);
-  }
-  if (height % factor || width % factor) {
-    throw new InputError(
-      `Images of ${height}x${width} do not fit a network of ${channel_mult.length} resolutions: ` +
-        `sides must be multiples of ${factor}`,
-    );
-  }
 }
 
 /** What the classes of both say of items. */

@@ -14,6 +14,7 @@ import * as e from "../gpu/expression.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { Conditions } from "../diffusion/denoiser.ts";
 import { formatUNetConfig, parseUNetConfig, type UNetConfig } from "./unet_config.ts";
+import { checkSize } from "./image_size.ts";
 import {
   attention,
   conv,
@@ -45,7 +46,7 @@ export function unet(
   { sample, timestep, conditions: { labels } }: NetworkInputs,
   embedding?: (net: LayerContext) => Tensor,
 ): Tensor {
-  checkSize(config, sample);
+  checkSize(sample, config.inChannels, config.blockOutChannels.length);
   let stream = firstStream;
   const net: LayerContext = {
     config,
@@ -190,24 +191,6 @@ export function embed(net: LayerContext, timestep: Tensor, labels: Tensor | unde
       });
       return add(time, gather(table, labels));
     }
-  }
-}
-
-/** @throws {InputError} If images do not fit the network. */
-export function checkSize(
-  { blockOutChannels, inChannels }: UNetConfig,
-  sample: Tensor,
-): void {
-  const [, height, width, channels] = sample.shape, factor = 2 ** (blockOutChannels.length - 1);
-  if (channels !== inChannels) {
-    throw new InputError(`The network takes images of ${inChannels} channels, not ${channels}`);
-  }
-  if (height % factor || width % factor) {
-    const fit = [height, width].map((n) => Math.max(factor, Math.round(n / factor) * factor));
-    throw new InputError(
-      `Images of ${height}x${width} do not fit a network of ${blockOutChannels.length} ` +
-        `resolutions: sides must be multiples of ${factor}, ${fit.join("x")} for instance`,
-    );
   }
 }
 

@@ -12,6 +12,7 @@ import { linear } from "../gpu/ops/matmul.ts";
 import { mean } from "../gpu/ops/sum.ts";
 import { reshape } from "../gpu/ops/view.ts";
 import type { Tensor } from "../gpu/tensor.ts";
+import { checkSize } from "./image_size.ts";
 import { conv, type LayerContext, norm } from "./layers.ts";
 import {
   defineNetwork,
@@ -21,7 +22,7 @@ import {
   type NetworkMaker,
   registerNetwork,
 } from "./network.ts";
-import { checkSize, embed, encode, segmentsOf } from "./unet.ts";
+import { embed, encode, segmentsOf } from "./unet.ts";
 import { parseUNetConfig, type UNetConfig, unetSchema } from "./unet_config.ts";
 
 /** The fields of a UNet's encoder, as in files of `UNet2DModel`, and how many classes there are. */
@@ -60,7 +61,7 @@ function classify(
   { parameter, random, firstStream = 0, onSegment }: Forward,
   { sample, timestep }: NetworkInputs,
 ): Tensor {
-  checkSize(config, sample);
+  checkSize(sample, config.inChannels, config.blockOutChannels.length);
   let stream = firstStream;
   const net: LayerContext = {
     ...{ config, parameter, projections: new Map() },

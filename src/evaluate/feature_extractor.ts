@@ -35,9 +35,11 @@ export interface FeatureExtractor extends Disposable {
   extract(pictures: Samples, signal?: AbortSignal): Promise<Extracted>;
 }
 
-/** Numbers in [-1, 1] rounded to the nearest of 256 levels, as files of pictures have them. */
-export function toLevels(values: Float32Array): Float32Array<ArrayBuffer> {
+/** Numbers in [-1, 1] as the nearest of the 256 levels that files of pictures have. */
+export const toBytes = (values: Float32Array): Uint8ClampedArray<ArrayBuffer> =>
   // Rounding and clamping is what a clamped array does.
-  const bytes = Uint8ClampedArray.from(values, (x) => (x + 1) * 127.5);
-  return Float32Array.from(bytes, (byte) => byte / 127.5 - 1);
-}
+  Uint8ClampedArray.from(values, (x) => (x + 1) * 127.5);
+
+/** Numbers in [-1, 1] rounded to these levels. */
+export const toLevels = (values: Float32Array): Float32Array<ArrayBuffer> =>
+  Float32Array.from(toBytes(values), (byte) => byte / 127.5 - 1);

@@ -30,7 +30,7 @@ import { weightsOf } from "../model/weights.ts";
 import { Mutex } from "../mutex.ts";
 import { pictureSize, type Samples } from "../sample/options.ts";
 import { sameShape, type Shape, sizeOf } from "../shape.ts";
-import type { FeatureExtractor } from "./feature_extractor.ts";
+import { type FeatureExtractor, toBytes } from "./feature_extractor.ts";
 
 /**
  * How pictures are resized and scaled: `pytorch-fid` has pixels around half-integers and shows the
@@ -190,9 +190,7 @@ function planarBytes(samples: Samples, first: number, count: number): Float32Arr
         `Cannot take features of picture ${first + n}: it holds numbers that are not finite`,
       );
     }
-    // Rounding and clamping is what a clamped array does.
-    const bytes = Uint8ClampedArray.from(values, (x) => (x + 1) * 127.5);
-    bytes.forEach((byte, i) =>
+    toBytes(values).forEach((byte, i) =>
       planes[n * size + i % channels * pixels + Math.floor(i / channels)] = byte
     );
   }

@@ -137,7 +137,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const classes = classesOf(model, shape) ?? judge.classes;
   const plan = planClasses(flags, classes, place, {
     ...{ count: flags.count, usual: USUAL_COUNT, seed },
-    prefersNone: Object.keys(edit.provenance).length > 0,
+    prefersNone: edits,
   });
   const { count, labels, names, columns } = plan;
   const settings = {

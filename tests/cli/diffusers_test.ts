@@ -245,6 +245,7 @@ Deno.test("weights in several files, and in variants, are read as those in one",
         { ...map, [first]: "../../x.bin" },
         /is said to be in "\.\.\/\.\.\/x\.bin", but files lie beside their index/,
       ],
+      [{ ...map, [first]: ".." }, /is said to be in "\.\.", but files lie beside their index/],
       [{ ...map, [first]: "gone.bin" }, /there is no gone\.bin/],
       [{ ...map, [first]: map[second] }, /is said to be in .*-00002-of-.*does not hold it/],
       [{ ...map, more: map[first] }, /more is said to be in .*-00001-of-.*does not hold it/],
@@ -271,5 +272,8 @@ Deno.test("weights in several files, and in variants, are read as those in one",
     variant.told,
     /the weights are the variant fp16: unet\/diffusion_pytorch_model\.fp16\.safetensors/,
   );
+  // Weights without their moving average are the last choice.
+  await folder.write(`${stem}.non_ema.safetensors`, "anything");
+  assertEquals(await paint("m"), variant);
   assertEquals((await paint(`${stem}.fp16.safetensors`)).images, expected);
 });

@@ -17,15 +17,21 @@ import { partOf, permute, reshape, slice } from "../gpu/ops/view.ts";
 import * as e from "../gpu/expression.ts";
 import { map } from "../gpu/ops/map.ts";
 import { constant, type Tensor } from "../gpu/tensor.ts";
+import { sizeOf } from "../shape.ts";
 import type { ActivationName, UNetConfig } from "./unet_config.ts";
 import { type ParameterSource, type ParameterSpec, wholeOf } from "./parameters.ts";
 
 type Initializer = ParameterSpec["init"];
 
+/** What layers are told of their network. */
+export type LayerConfig =
+  & Pick<UNetConfig, "actFn" | "normNumGroups" | "normEps">
+  & Partial<Pick<UNetConfig, "resnetTimeScaleShift" | "dropout">>;
+
 /** What all layers of a network share. */
-export interface LayerContext {
+export interface LayerContext<C extends LayerConfig = LayerConfig> {
   readonly parameter: ParameterSource;
-  readonly config: UNetConfig;
+  readonly config: C;
   /** Random numbers for dropout; without them nothing is dropped. */
   readonly random?: RandomState;
   /** Hands out a stream of random numbers for one use. */
@@ -90,20 +96,32 @@ function dense(
 }
 
 /** Dense layer over the last axis. */
-function linear(
+export function linear(
   net: LayerContext,
   name: string,
   x: Tensor,
   size: number,
-  options: { init?: Initializer } = {},
+  { init = "xavier", bias = true }: { init?: Initializer; bias?: boolean } = {},
 ): Tensor {
-  const { weight, bias } = dense(net, name, [size, x.shape.at(-1)!], options);
-  return linearOp(x, weight, bias);
+  const weight = weights(net, name, [size, x.shape.at(-1)!], init);
+  return linearOp(x, weight, bias ? vector(net, `${name}.bias`, size) : undefined);
+}
+
+/** Layer normalisation (Ba, Kiros and Hinton 2016) over the last axis. */
+export function layerNorm(net: LayerContext, name: string, x: Tensor, eps = 1e-5): Tensor {
+  const channels = x.shape.at(-1)!, rows = reshape(x, [sizeOf(x.shape) / channels, channels]);
+  const scale = vector(net, `${name}.weight`, channels, "ones");
+  return reshape(groupNorm(rows, scale, vector(net, `${name}.bias`, channels), 1, eps), x.shape);
 }
 
 /** Group normalisation. */
-export function norm(net: LayerContext, name: string, x: Tensor): Tensor {
-  const { normNumGroups, normEps } = net.config, channels = x.shape.at(-1)!;
+export function norm(
+  net: LayerContext,
+  name: string,
+  x: Tensor,
+  normEps = net.config.normEps,
+): Tensor {
+  const { normNumGroups } = net.config, channels = x.shape.at(-1)!;
   const scale = vector(net, `${name}.weight`, channels, "ones");
   return groupNorm(
     x,
@@ -152,39 +170,31 @@ export interface ResnetOptions {
 /**
  * Residual block: norm, activation, convolution, timestep, norm, activation, convolution, plus the
  * input. The second convolution starts at zero, so that the block starts as the identity.
+ *
+ * @param embedding The vector of the timestep; `undefined` in networks that are told of none.
  */
 export function resnet(
   net: LayerContext,
   name: string,
   x: Tensor,
-  embedding: Tensor,
+  embedding: Tensor | undefined,
   channels: number,
   { resample, scaleFactor = 1 }: ResnetOptions = {},
 ): Tensor {
-  const { actFn, resnetTimeScaleShift, dropout: rate } = net.config;
+  const { actFn, resnetTimeScaleShift, dropout: rate = 0 } = net.config;
   const activate = activations[actFn];
   const resize = { up: upsampleNearest, down: averagePool, none: (x: Tensor) => x }[
     resample ?? "none"
   ];
   const isScaled = resnetTimeScaleShift === "scale_shift";
-
-  const size = isScaled ? 2 * channels : channels;
-  const projection = dense(net, `${name}.time_emb_proj`, [size, embedding.shape[1]], {
-    family: "time_emb_proj",
-  });
+  const projection = embedding &&
+    dense(net, `${name}.time_emb_proj`, [isScaled ? 2 * channels : channels, embedding.shape[1]], {
+      family: "time_emb_proj",
+    });
   let h = resize(activate(norm(net, `${name}.norm1`, x)));
-  const weight = weights(net, `${name}.conv1`, [3, 3, h.shape[3], channels], "xavier");
-  const bias = vector(net, `${name}.conv1.bias`, channels, "zeros", isScaled ? undefined : "conv1");
-  // Where the timestep is added, so is the bias, and with it: one sum gives the gradient of both.
-  const biases = isScaled ? [projection.bias] : [projection.bias, bias];
-  const time = projectTime(net, embedding, projection.weight, biases);
-  h = conv2d(h, weight, isScaled ? bias : undefined, same(3));
-  if (!isScaled) h = add(h, time);
-  h = norm(net, `${name}.norm2`, h);
-  if (isScaled) {
-    const scale = slice(time, 3, 0, channels), shift = slice(time, 3, channels, channels);
-    h = map([h, scale, shift], (h, scale, shift) => e.add(e.mul(h, e.add(scale, 1)), shift));
-  }
+  h = embedding && projection
+    ? timedConvolution(net, name, h, embedding, projection)
+    : norm(net, `${name}.norm2`, conv(net, `${name}.conv1`, h, channels));
   h = activate(h);
   if (net.random) h = dropout(h, rate, net.random, net.nextStream());
   h = conv(net, `${name}.conv2`, h, channels, 3, { init: "zeros" });
@@ -195,9 +205,32 @@ export function resnet(
   return scaleFactor === 1 ? add(shortcut, h) : mul(add(shortcut, h), 1 / scaleFactor);
 }
 
+/** The first convolution of a residual block and the second norm, told the timestep. */
+function timedConvolution(
+  net: LayerContext,
+  name: string,
+  x: Tensor,
+  embedding: Tensor,
+  projection: { weight: Tensor; bias: Tensor },
+): Tensor {
+  const isScaled = net.config.resnetTimeScaleShift === "scale_shift";
+  const channels = projection.weight.shape[0] / (isScaled ? 2 : 1);
+  const weight = weights(net, `${name}.conv1`, [3, 3, x.shape[3], channels], "xavier");
+  const bias = vector(net, `${name}.conv1.bias`, channels, "zeros", isScaled ? undefined : "conv1");
+  // Where the timestep is added, so is the bias, and with it: one sum gives the gradient of both.
+  const biases = isScaled ? [projection.bias] : [projection.bias, bias];
+  const time = projectTime(net, embedding, projection.weight, biases);
+  let h = conv2d(x, weight, isScaled ? bias : undefined, same(3));
+  if (!isScaled) h = add(h, time);
+  h = norm(net, `${name}.norm2`, h);
+  if (!isScaled) return h;
+  const scale = slice(time, 3, 0, channels), shift = slice(time, 3, channels, channels);
+  return map([h, scale, shift], (h, scale, shift) => e.add(e.mul(h, e.add(scale, 1)), shift));
+}
+
 /** Self-attention over all pixels, plus the input. The last layer starts at zero. */
 export function attention(
-  net: LayerContext,
+  net: LayerContext<LayerConfig & Pick<UNetConfig, "attentionHeadDim">>,
   name: string,
   x: Tensor,
   { scaleFactor = 1, isNormed = true }: { scaleFactor?: number; isNormed?: boolean } = {},
@@ -229,7 +262,11 @@ export function attention(
 }
 
 /** Halves the resolution by a convolution with stride 2. */
-export function downsample(net: LayerContext, name: string, x: Tensor): Tensor {
+export function downsample(
+  net: LayerContext<LayerConfig & Pick<UNetConfig, "downsamplePadding">>,
+  name: string,
+  x: Tensor,
+): Tensor {
   // Without padding, diffusers (and TensorFlow's SAME) pads right and bottom.
   const before = net.config.downsamplePadding;
   const window: Window = { stride: 2, padding: [before, 1, before, 1] };

@@ -44,11 +44,11 @@ export function unet(
   config: UNetConfig,
   { parameter, random, firstStream = 0, onSegment }: Forward,
   { sample, timestep, conditions: { labels } }: NetworkInputs,
-  embedding?: (net: LayerContext) => Tensor,
+  embedding?: (net: LayerContext<UNetConfig>) => Tensor,
 ): Tensor {
   checkSize(sample, config.inChannels, config.blockOutChannels.length);
   let stream = firstStream;
-  const net: LayerContext = {
+  const net: LayerContext<UNetConfig> = {
     config,
     parameter,
     nextStream: () => stream++,
@@ -95,7 +95,7 @@ export interface Segments {
 
 /** Tells of segments from `start` on. */
 export function segmentsOf(
-  net: LayerContext,
+  net: LayerContext<UNetConfig>,
   start: Tensor,
   onSegment: Forward["onSegment"],
 ): Segments {
@@ -119,7 +119,7 @@ export function segmentsOf(
  * @param skips Begins with what it starts from; what the decoder is shown is added to it.
  */
 export function encode(
-  net: LayerContext,
+  net: LayerContext<UNetConfig>,
   skips: Tensor[],
   time: Tensor,
   { keep, attend }: Segments,
@@ -158,7 +158,11 @@ export function encode(
 }
 
 /** The vector of timestep and class, `[batch, 4 · channels]`. */
-export function embed(net: LayerContext, timestep: Tensor, labels: Tensor | undefined): Tensor {
+export function embed(
+  net: LayerContext<UNetConfig>,
+  timestep: Tensor,
+  labels: Tensor | undefined,
+): Tensor {
   const { config } = net, channels = config.blockOutChannels[0], size = 4 * channels;
   const frequencies = config.timeEmbeddingType === "fourier"
     ? net.parameter({

@@ -63,7 +63,7 @@ function classify(
 ): Tensor {
   checkSize(sample, config.inChannels, config.blockOutChannels.length);
   let stream = firstStream;
-  const net: LayerContext = {
+  const net: LayerContext<UNetConfig> = {
     ...{ config, parameter, projections: new Map() },
     nextStream: () => stream++,
     ...(random ? { random } : {}),

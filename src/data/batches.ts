@@ -13,6 +13,8 @@ export interface Batch {
   readonly images: Float32Array<ArrayBuffer>;
   /** The class of each image, 0 where there are none. */
   readonly labels: Int32Array<ArrayBuffer>;
+  /** Which items of the set these are. */
+  readonly indices: Uint32Array<ArrayBuffer>;
 }
 
 /** Which images, and how many at a time. */
@@ -52,16 +54,20 @@ class DirectBatches implements Batches {
     this.#batch = {
       images: new Float32Array(plan.size * sizeOf(data.shape)),
       labels: new Int32Array(plan.size),
+      indices: new Uint32Array(plan.size),
     };
   }
 
   async at(place: number): Promise<Batch> {
-    const { size } = this.#plan, { images, labels } = this.#batch, each = images.length / size;
+    const { size } = this.#plan,
+      { images, labels, indices } = this.#batch,
+      each = images.length / size;
     for (let i = 0; i < size; i++) {
       const index = this.#plan.imageAt(place + i);
       const reading = this.#data.read(index, images, i * each);
       if (reading) await reading;
       labels[i] = this.#data.labels?.[index] ?? 0;
+      indices[i] = index;
     }
     return this.#batch;
   }

@@ -22,6 +22,8 @@ export interface DatasetInfo {
   readonly labelProblem?: string;
   /** What each item is called, or shows. */
   readonly names?: readonly string[];
+  /** What may be said of each item, of which training takes one at a time. */
+  readonly captions?: readonly (readonly string[])[];
 }
 
 /**

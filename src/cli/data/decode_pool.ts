@@ -208,7 +208,9 @@ class DecodePool implements Batches {
     slots.forEach((slot, at) => {
       if (isBad.has(at)) return;
       batch.images.set(images.subarray(at * each, (at + 1) * each), slot * each);
-      batch.labels[slot] = this.#files.labels?.[wanted[at].index] ?? 0;
+      const { index } = wanted[at];
+      batch.labels[slot] = this.#files.labels?.[index] ?? 0;
+      batch.indices[slot] = index;
     });
     if (!bad.length) return pending.resolve(batch);
     try {

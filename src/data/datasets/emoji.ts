@@ -16,6 +16,7 @@ const cell = z.int().min(0).max(4096);
 const schema = z.array(z.looseObject({
   name: z.string().nullish(),
   short_name: z.string(),
+  short_names: z.array(z.string()).optional(),
   category: z.string(),
   sheet_x: cell,
   sheet_y: cell,
@@ -24,13 +25,27 @@ const schema = z.array(z.looseObject({
 /** Parts of other emoji, five of them, that are nothing by themselves. */
 const COMPONENT = "Component";
 
+/** Of so many names, one is held out for testing. */
+const HELD_OUT = 16;
+
+/** Which emoji of a table. */
+export interface EmojiOptions {
+  /** Pixels on a side of an emoji; a border of one pixel is around each. @default {32} */
+  readonly size?: number;
+  /**
+   * Those to learn from, or those that are held out for testing: one name in 16, in every style.
+   * @default {"all"}
+   */
+  readonly split?: "train" | "test" | "all";
+}
+
 /**
- * The emoji of a sheet, without variants of skin tone, and their categories as classes.
+ * The emoji of some sheets, without variants of skin tone, their categories as classes, and their names
+ * as captions. Of several sheets, captions name the style as well: "red heart, google".
  *
- * @param table The package's `emoji.json`, parsed.
- * @param sheet The sheet, decoded.
- * @param size Pixels on a side of an emoji; a border of one pixel is around each.
- * @throws {InputError} If table and sheet do not fit each other.
+ * @param table The package's `emoji.json`, parsed; those of all packages of a version agree.
+ * @param sheets The decoded sheet of each style, by its name.
+ * @throws {InputError} If table and sheets do not fit each other.
  *
  * @example
  * ```ts
@@ -38,33 +53,67 @@ const COMPONENT = "Component";
  *
  * const table = [{ short_name: "cat", category: "Animals & Nature", sheet_x: 0, sheet_y: 0 }];
  * const sheet = { width: 34, height: 34, channels: 4, data: new Uint8Array(34 * 34 * 4) };
- * console.log(emojiPictures("emoji", table, sheet).names); // ["cat"]
+ * console.log(emojiPictures("emoji", table, { google: sheet }).captions); // [["cat"]]
  * ```
  */
-export function emojiPictures(name: string, table: unknown, sheet: Raster, size = 32): Pictures {
+export function emojiPictures(
+  name: string,
+  table: unknown,
+  sheets: Readonly<Record<string, Raster>>,
+  { size = 32, split = "all" }: EmojiOptions = {},
+): Pictures {
   const all = parseWith(schema, table, `${name} table`);
-  const emoji = all.filter(({ category }) => category !== COMPONENT);
-  const classes = [...new Set(emoji.map(({ category }) => category))].sort();
-  const far = emoji.find(({ sheet_x: x, sheet_y: y }) =>
-    (x + 1) * (size + 2) > sheet.width || (y + 1) * (size + 2) > sheet.height
+  const named = all.filter(({ category }) => category !== COMPONENT).map((emoji) => ({
+    ...emoji,
+    words: [...new Set([emoji.name ?? emoji.short_name, ...emoji.short_names ?? []].map(plain))],
+  }));
+  const classes = [...new Set(named.map(({ category }) => category))].sort();
+  const chosen = named.filter(({ words: [word] }) =>
+    split === "all" || isHeldOut(word) === (split === "test")
   );
-  if (far) {
-    throw new InputError(
-      `Cannot use ${name}: ${far.short_name} is at ${far.sheet_x}, ${far.sheet_y}, beyond a sheet ` +
-        `of ${sheet.width}x${sheet.height}`,
+  const styles = Object.keys(sheets), [{ channels }] = Object.values(sheets);
+  const count = styles.length * chosen.length, row = size * channels;
+  const bytes = new Uint8Array(count * size * row);
+  Object.values(sheets).forEach((sheet, k) => {
+    const far = chosen.find(({ sheet_x: x, sheet_y: y }) =>
+      (x + 1) * (size + 2) > sheet.width || (y + 1) * (size + 2) > sheet.height
     );
-  }
-  const names = emoji.map((e) => (e.name ?? e.short_name.replaceAll("_", " ")).toLowerCase());
-  const { channels } = sheet, row = size * channels;
-  const bytes = new Uint8Array(emoji.length * size * row);
-  emoji.forEach(({ sheet_x: x, sheet_y: y }, i) => {
-    const left = x * (size + 2) + 1, top = y * (size + 2) + 1;
-    for (let k = 0; k < size; k++) {
-      const from = ((top + k) * sheet.width + left) * channels;
-      bytes.set(sheet.data.subarray(from, from + row), (i * size + k) * row);
+    if (far) {
+      throw new InputError(
+        `Cannot use ${name}: ${far.short_name} is at ${far.sheet_x}, ${far.sheet_y}, beyond a sheet ` +
+          `of ${sheet.width}x${sheet.height}`,
+      );
     }
+    if (sheet.channels !== channels) {
+      throw new InputError(
+        `Cannot use ${name}: sheets have ${channels} and ${sheet.channels} channels`,
+      );
+    }
+    chosen.forEach(({ sheet_x: x, sheet_y: y }, i) => {
+      const left = x * (size + 2) + 1, top = y * (size + 2) + 1, to = k * chosen.length + i;
+      for (let line = 0; line < size; line++) {
+        const from = ((top + line) * sheet.width + left) * channels;
+        bytes.set(sheet.data.subarray(from, from + row), (to * size + line) * row);
+      }
+    });
   });
-  const layout = { count: emoji.length, height: size, width: size, channels };
-  const labels = emoji.map(({ category }) => classes.indexOf(category));
-  return { ...arrayPictures(name, layout, bytes, { labels, classes }), names };
+  const layout = { count, height: size, width: size, channels };
+  const labels = chosen.map(({ category }) => classes.indexOf(category));
+  const inStyle = (style: string, words: readonly string[]) =>
+    styles.length > 1 ? [...words, ...words.map((word) => `${word}, ${style}`)] : words;
+  return {
+    ...arrayPictures(name, layout, bytes, { labels: styles.flatMap(() => labels), classes }),
+    names: styles.flatMap(() => chosen.map(({ words: [word] }) => word)),
+    captions: styles.flatMap((style) => chosen.map(({ words }) => inStyle(style, words))),
+  };
+}
+
+/** `CROSSED_FINGERS` and `crossed-fingers` as words. */
+const plain = (name: string) => name.toLowerCase().replaceAll(/[_-]+/g, " ").trim();
+
+/** Whether a name is one of those for testing, by its hash: FNV-1a. */
+function isHeldOut(name: string): boolean {
+  let hash = 0x811c9dc5;
+  for (const byte of new TextEncoder().encode(name)) hash = Math.imul(hash ^ byte, 0x01000193);
+  return (hash >>> 8) % HELD_OUT === 0;
 }

@@ -13,6 +13,7 @@ import {
   tensorPictures,
 } from "../../../src/data/datasets/array_files.ts";
 import { pictureDataset, type Pictures } from "../../../src/data/pictures.ts";
+import type { Raster } from "../../../src/data/raster.ts";
 import { makeNpy, makeZip, pictureFile, pictureJson } from "../../pictures.ts";
 
 /** Five pictures of 4 rows, 6 columns and 3 channels. */
@@ -384,8 +385,9 @@ Deno.test("emoji lie on a sheet, each in a frame of one pixel", async () => {
   // Cells of 2 + 2 pixels, told apart by their pixels' numbers.
   const data = Uint8Array.from({ length: 8 * 8 * 4 }, (_, i) => i / 4);
   const sheet = { width: 8, height: 8, channels: 4, data };
-  const emoji = emojiPictures("emoji", table, sheet, 2);
+  const emoji = emojiPictures("emoji", table, { google: sheet }, { size: 2 });
   assertEquals([emoji.count, emoji.names], [2, ["red heart", "cat face"]]);
+  assertEquals(emoji.captions, [["red heart"], ["cat face", "cat"]]);
   assertEquals(emoji.classes, ["Animals & Nature", "Symbols"]);
   assertEquals(Array.from(emoji.labels!), [1, 0]);
   const cell = async (i: number) => {
@@ -396,8 +398,31 @@ Deno.test("emoji lie on a sheet, each in a frame of one pixel", async () => {
   assertEquals(await cell(1), [41, 42, 49, 50]);
 
   const far = [entry("x", "Symbols", 2, 0)];
-  assertThrows(() => emojiPictures("emoji", far, sheet, 2), InputError, "x is at 2, 0, beyond a");
-  assertThrows(() => emojiPictures("emoji", [{}], sheet, 2), InputError, "Bad emoji table: 0.");
+  const wrong = (table: unknown, message: string, sheets: Record<string, Raster> = { a: sheet }) =>
+    assertThrows(() => emojiPictures("emoji", table, sheets, { size: 2 }), InputError, message);
+  wrong(far, "x is at 2, 0, beyond a");
+  wrong([{}], "Bad emoji table: 0.");
+  wrong(table, "sheets have 4 and 3 channels", { a: sheet, b: { ...sheet, channels: 3 } });
+});
+
+Deno.test("emoji of two styles say so, and a name is held out in both", () => {
+  const table = Array.from({ length: 200 }, (_, i) => ({
+    ...{ short_name: `emoji_${i}`, short_names: [`emoji_${i}`, `number-${i}`] },
+    ...{ category: "Symbols", sheet_x: i % 20, sheet_y: Math.floor(i / 20) },
+  }));
+  const sheet = { width: 80, height: 40, channels: 4, data: new Uint8Array(80 * 40 * 4) };
+  const sheets = { google: sheet, twitter: sheet };
+  const [train, test] = (["train", "test"] as const).map((split) =>
+    emojiPictures("emoji", table, sheets, { size: 2, split })
+  );
+  const names = (pictures: typeof train) => [...new Set(pictures.names)];
+  assertEquals([...names(train), ...names(test)].length, 200);
+  assert(names(test).length > 4 && names(test).length < 25, String(names(test).length));
+  assertEquals(train.count, 2 * names(train).length);
+  const [first] = names(test), number = first.slice("emoji ".length);
+  assertEquals(test.captions![test.count / 2], [
+    ...[first, `number ${number}`, `${first}, twitter`, `number ${number}, twitter`],
+  ]);
 });
 
 Deno.test("a set of pictures becomes a data set of one size", async () => {

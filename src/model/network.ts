@@ -76,6 +76,8 @@ export interface DenoisingParts extends NoisyItemsParts {
    * condition `low_resolution`, and may have `noise_level`.
    */
   readonly factor?: number;
+  /** For a network that is told captions: how one becomes the condition `tokens`. */
+  readonly tokenize?: (caption: string) => Int32Array<ArrayBuffer>;
   /** Whether training drops values, so that a forward pass in training needs random numbers. */
   readonly hasDropout?: boolean;
   /** The prediction `[batch, ..., outChannels]`. */

@@ -54,8 +54,9 @@ export interface TrainingConfig extends OptimizerConfig, ObjectiveConfig, Timest
   /** p of `power`; 2/3 if `null`. @default {null} */
   readonly emaPower: number | null;
   /**
-   * The probability that an image is shown without its class, which makes guidance without a
-   * classifier possible (Ho and Salimans 2022). The last class of the network then stands for none.
+   * The probability that an image is shown without its class and caption, which makes guidance
+   * without a classifier possible (Ho and Salimans 2022). The last class of the network then stands
+   * for none.
    * @default {0}
    */
   readonly labelDropout: number;

@@ -10,6 +10,7 @@ import { randomNormal, type RandomState } from "../gpu/ops/random.ts";
 import { constant, input } from "../gpu/tensor.ts";
 import type { Condition } from "../diffusion/denoiser.ts";
 import type { Model } from "../model/model.ts";
+import type { NoisyItemsNetwork } from "../model/network.ts";
 import type { TrainingConfig } from "./config.ts";
 import { type Dataset, ImageOrder } from "../data/dataset.ts";
 import { checkClasses } from "./classification.ts";
@@ -57,12 +58,14 @@ export function makeStepSpec(
     ? { ...settings, timestepSampling: "uniform" as const }
     : settings;
   const images = input("images", shape), derived = Object.entries(network.derived ?? {});
+  const { labels, tokens } = network.conditions(item);
   const batch = {
     images,
     noise: randomNormal(shape, random, NOISE_STREAM),
     ...drawTimesteps(draws, schedule, part, random),
     conditions: {
-      ...(network.conditions(item).labels ? { labels: input("labels", [part], "i32") } : {}),
+      ...(labels ? { labels: input("labels", [part], "i32") } : {}),
+      ...(tokens ? { tokens: input("tokens", [part, ...tokens.shape], "i32") } : {}),
       ...Object.fromEntries(derived.map(([name, derive]) => [name, derive(images, random)])),
     },
     ...(network.kind === "classifier" ? { labels: input("labels", [part], "i32") } : {}),
@@ -91,7 +94,7 @@ export function checkFits({ network }: Model, data: Dataset, settings: TrainingC
   if (settings.heldOut && data.count < 2) {
     throw new InputError(`Cannot hold images of ${data.name} out: it has ${data.count}`);
   }
-  const { labels, ...others } = network.conditions(data.shape);
+  const { labels, tokens, ...others } = network.conditions(data.shape);
   const { derived = {} } = network;
   const other = Object.keys(others).find((name) => !derived[name]);
   if (other) {
@@ -100,7 +103,28 @@ export function checkFits({ network }: Model, data: Dataset, settings: TrainingC
     );
   }
   if (network.kind === "classifier") checkClasses(network, data);
-  checkLabels(labels, data, settings);
+  checkCaptions(network, tokens, data);
+  if (labels || !tokens) checkLabels(labels, data, settings);
+}
+
+/** @throws {InputError} If the network is told captions, and there are none. */
+function checkCaptions(
+  network: NoisyItemsNetwork,
+  tokens: Condition | undefined,
+  { name, captions }: Dataset,
+): void {
+  if (!tokens) return;
+  if (network.kind !== "denoiser" || !network.tokenize) {
+    throw new InputError(
+      "Cannot train: the network's class does not say how captions are its tokens",
+    );
+  }
+  if (!captions) {
+    throw new InputError(`Cannot train: the network is told captions, but ${name} has none`);
+  }
+  const silent = captions.findIndex((said) => !said.length);
+  if (silent < 0) return;
+  throw new InputError(`Cannot train: image ${silent} of ${name} has no caption`);
 }
 
 /** @throws {InputError} If the labels of the data are not classes of the network. */

@@ -7,7 +7,7 @@
 import type { MemoryPlan, ProgramDescription } from "../gpu/describe.ts";
 import type { Device, Program, TensorBuffer } from "../gpu/device.ts";
 import { compileBatch } from "../gpu/compile_batch.ts";
-import { philox, seedWords, toUniform } from "../gpu/philox.ts";
+import { seedWords } from "../gpu/philox.ts";
 import type { LoadedModel, Model } from "../model/model.ts";
 import { writeWeights } from "../diffusion/weights.ts";
 import { resizeNetwork } from "../model/network.ts";
@@ -15,6 +15,7 @@ import { shardName } from "../model/parameters.ts";
 import { weightsOf } from "../model/weights.ts";
 import { Mutex } from "../mutex.ts";
 import { type Batches, openBatches } from "../data/batches.ts";
+import { ConditionFeed } from "./condition_feed.ts";
 import { emaDecayAt, learningRateAt, type TrainingConfig } from "./config.ts";
 import { type Dataset, ImageOrder } from "../data/dataset.ts";
 import { Validation } from "./validation.ts";
@@ -45,9 +46,6 @@ import {
 } from "./step.ts";
 
 export type { ItemSize };
-
-/** Keeps the dropping of labels apart from everything else that is drawn from a seed. */
-const LABEL_STREAM = 0x1abe;
 
 /**
  * A training on a device. Dispose of it to free its memory.
@@ -85,6 +83,7 @@ export class Trainer implements Disposable {
   /** Without its initial weights, which are as large as what a step learns. */
   readonly #model: Omit<Model, "parameters">;
   readonly #data: Dataset;
+  readonly #conditions: ConditionFeed;
   readonly #batches: Batches;
   readonly #mutex = new Mutex();
   #step = 0;
@@ -104,6 +103,7 @@ export class Trainer implements Disposable {
     const { parameters: _, ...rest } = model;
     this.#model = rest;
     this.#data = data;
+    this.#conditions = new ConditionFeed(model.network, data, config);
     const { learnt, heldOut } = split, { seed } = config, size = partOf(config);
     const order = new ImageOrder(learnt.length, seed);
     const imageAt = (place: number) => learnt[order.at(place)];
@@ -111,7 +111,8 @@ export class Trainer implements Disposable {
     if (!evaluation) return;
     const heldAt = (place: number) => heldOut[place % heldOut.length];
     const held = openBatches(data, { size, seed, imageAt: heldAt });
-    this.#heldOut = new Validation(evaluation, held, size, Math.ceil(heldOut.length / size));
+    const parts = Math.ceil(heldOut.length / size);
+    this.#heldOut = new Validation(evaluation, held, this.#conditions, size, parts);
   }
 
   /**
@@ -312,14 +313,10 @@ export class Trainer implements Disposable {
   /** Writes what the next step works on, or a part of it. */
   async #feed(part: number): Promise<void> {
     const { config } = this, step = this.#step, first = part * partOf(config);
-    const { images, labels } = await this.#batches.at(step * config.batchSize + first);
+    const batch = await this.#batches.at(step * config.batchSize + first);
     const { buffers } = this.#program;
-    buffers.images.write(images);
-    if (buffers.labels) {
-      const { labels: known } = this.#model.network.conditions(this.#data.shape);
-      const none = (known?.below ?? 0) - 1;
-      buffers.labels.write(labels.map((label, i) => this.#isDropped(first + i) ? none : label));
-    }
+    buffers.images.write(batch.images);
+    this.#conditions.write(buffers, batch, { step, first });
     buffers.first.write([first]);
     buffers.step.write([step]);
     if (this.#isInParts) buffers.isNext.write([Math.min(part, 1)]);
@@ -330,15 +327,6 @@ export class Trainer implements Disposable {
       emaDecay: emaDecayAt(config, step),
     };
     this.#update.buffers.rates.write(encodeRates(rates, config));
-  }
-
-  /** Whether an image of the step is shown without its class. */
-  #isDropped(image: number): boolean {
-    const { labelDropout, seed } = this.config;
-    if (!labelDropout) return false;
-    const [low, high] = seedWords(seed), words = new Uint32Array(4);
-    philox([0, image, this.#step, LABEL_STREAM], [low, high], words);
-    return toUniform(words[0]) < labelDropout;
   }
 
   /**

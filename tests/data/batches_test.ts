@@ -23,8 +23,9 @@ for (const [when, data] of [["at once", numbers], ["later", later]] as const) {
   Deno.test(`a batch holds the images at its places, read ${when}`, async () => {
     using batches = openBatches({ ...data, labels: [5, 6, 7, 8, 9] }, plan);
     for (const place of [0, 3, 1]) {
-      const { images, labels } = await batches.at(place);
+      const { images, labels, indices: taken } = await batches.at(place);
       const indices = [0, 1, 2].map((i) => (place + i) % 5);
+      assertEquals([...taken], indices);
       assertEquals([...images], indices.flatMap((i) => [10 * i, 10 * i + 1]));
       assertEquals([...labels], indices.map((i) => 5 + i));
     }
@@ -33,7 +34,9 @@ for (const [when, data] of [["at once", numbers], ["later", later]] as const) {
 
 Deno.test("a set that makes its own batches is asked for them, and told when it is over", async () => {
   const told: unknown[] = [];
-  const batch = { images: new Float32Array(6), labels: new Int32Array(3) };
+  const batch = {
+    ...{ images: new Float32Array(6), labels: new Int32Array(3), indices: new Uint32Array(3) },
+  };
   const own: Dataset = {
     ...numbers,
     batches: (given) => {

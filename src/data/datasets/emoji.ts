@@ -65,7 +65,11 @@ export function emojiPictures(
   const all = parseWith(schema, table, `${name} table`);
   const named = all.filter(({ category }) => category !== COMPONENT).map((emoji) => ({
     ...emoji,
-    words: [...new Set([emoji.name ?? emoji.short_name, ...emoji.short_names ?? []].map(plain))],
+    words: [
+      ...new Set(
+        [emoji.name ?? emoji.short_name, ...emoji.short_names ?? [emoji.short_name]].map(plain),
+      ),
+    ],
   }));
   const classes = [...new Set(named.map(({ category }) => category))].sort();
   const chosen = named.filter(({ words: [word] }) =>

@@ -55,6 +55,11 @@ export const imageFlags = {
     default: "none",
     help: "none, or folders: the top-level folder of an image is its class",
   },
+  captions: {
+    kind: "switch",
+    help:
+      "train on captions: the names of emoji, or for a folder of images its metadata.jsonl, or a text file beside each",
+  },
   cache: { kind: "switch", help: "keep decoded images in memory, up to half of what is free" },
   "max-bad": {
     kind: "text",
@@ -74,6 +79,7 @@ export const imagesSchema = z.strictObject({
   shift: z.int().min(0).max(64).default(0),
   background: z.string().regex(/^#[0-9a-f]{6}$/, "should be like #ffffff").default("#ffffff"),
   classes: z.enum(["none", "folders"]).default("none"),
+  captions: z.boolean().default(false),
 });
 
 /** Section `images` of a configuration; `size` is one side, or height and width. */
@@ -90,7 +96,7 @@ export const parseImages = (json: unknown): ImageOptions =>
  */
 export function imageFields(flags: Flags<typeof imageFlags>): Record<string, unknown> {
   const fields: Record<string, unknown> = {};
-  for (const name of ["channels", "crop", "flip", "shift", "classes"] as const) {
+  for (const name of ["channels", "crop", "flip", "shift", "classes", "captions"] as const) {
     if (flags[name] !== undefined) fields[name] = flags[name];
   }
   if (flags.channels === 2) {

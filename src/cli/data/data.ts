@@ -20,6 +20,7 @@ import {
 import { kindOf, refuseStdin } from "../terminal/files.ts";
 import type { Progress } from "../terminal/progress.ts";
 import { knownData } from "./builtin_datasets.ts";
+import { withCaptions } from "./captions.ts";
 import { decodeImage } from "./decode.ts";
 import { decodedDataset, defaultWorkers } from "./decode_pool.ts";
 import { type ImageFiles, ImageReader, nameOf, share } from "./image_files.ts";
@@ -74,7 +75,7 @@ export async function openTrainingData(
 /** The images of a data set known by name, or at a path. */
 async function find(
   place: string,
-  { classes }: ImageOptions,
+  { classes, captions }: ImageOptions,
   progress: Progress,
   { maxBad }: ReadOptions,
 ): Promise<Pictures | ImageFiles> {
@@ -82,7 +83,8 @@ async function find(
   if (maxBad !== undefined) parseMaxBad(maxBad, 0);
   refuseStdin(place, "a data set");
   const known = Object.hasOwn(knownData, place) ? await knownData[place](progress) : place;
-  return typeof known === "string" ? await openPath(known, classes, progress) : known;
+  const found = typeof known === "string" ? await openPath(known, classes, progress) : known;
+  return captions ? await withCaptions(found) : found;
 }
 
 /** Pictures as a data set. */

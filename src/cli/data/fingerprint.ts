@@ -25,14 +25,17 @@ export interface Fingerprint {
   readonly classes: readonly string[] | null;
   /** A hash of all labels, if there are any. */
   readonly labels: string | null;
+  /** A hash of all captions, if there are any. */
+  readonly captions: string | null;
   /** A hash of the pictures. */
   readonly pictures: string;
 }
 
-const schema: z.ZodType<Fingerprint> = z.object({
+const schema: z.ZodType<Fingerprint, unknown> = z.object({
   count: z.int(),
   classes: z.array(z.string()).nullable(),
   labels: z.string().nullable(),
+  captions: z.string().nullable().default(null),
   pictures: z.string(),
 });
 
@@ -41,14 +44,14 @@ const LOOKED_INTO = 1024, MAX_BYTES = 256e6;
 
 /** Takes the fingerprint of a set. */
 export async function takeFingerprint(found: Pictures | ImageFiles): Promise<Fingerprint> {
-  const { count, classes = null, labels } = found, hash = createHash("sha256");
+  const { count, classes = null, labels, captions } = found, hash = createHash("sha256");
   await ("files" in found ? addFiles(hash, found) : addPictures(hash, found));
   const numbers = labels && Int32Array.from(labels);
+  const digest = (data: string | Uint8Array) => createHash("sha256").update(data).digest("hex");
   return {
     ...{ count, classes },
-    labels: numbers
-      ? createHash("sha256").update(new Uint8Array(numbers.buffer)).digest("hex")
-      : null,
+    labels: numbers ? digest(new Uint8Array(numbers.buffer)) : null,
+    captions: captions ? digest(JSON.stringify(captions)) : null,
     pictures: hash.digest("hex"),
   };
 }
@@ -152,7 +155,11 @@ export function comparePictures(
       );
     }
   }
-  if (isSame) return undefined;
+  if (isSame) {
+    if (before.captions === null || before.captions === now.captions) return undefined;
+    return `note: the captions of ${name} are not those that the training was saved with; the ` +
+      "training continues with them";
+  }
   const what = before.count === now.count
     ? "names, sizes or contents differ"
     : `there were ${before.count}, there are ${now.count}`;

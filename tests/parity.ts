@@ -3,13 +3,13 @@
  * Compares this project with PyTorch and diffusers: runs every case below a folder laid out like
  * `tests/fixtures` and prints the worst relative error of each.
  *
- *     deno task parity [--device auto|gpu|cpu] DIR...
+ *     deno task parity [--device auto|gpu|cpu] [--only unet-condition/sd-like] DIR...
  *
  * @module
  */
 
 import { parseArgs } from "@std/cli/parse-args";
-import { basename, join } from "@std/path";
+import { join } from "@std/path";
 import * as e from "../src/gpu/expression.ts";
 import type { Device } from "../src/gpu/device.ts";
 import { grad } from "../src/gpu/grad.ts";
@@ -21,13 +21,26 @@ import { reshape, slice } from "../src/gpu/ops/view.ts";
 import { type DeviceKind, openDevice } from "../src/gpu/open.ts";
 import { sizeOf } from "../src/shape.ts";
 import { constant, input } from "../src/gpu/tensor.ts";
+import {
+  byName,
+  compare,
+  type Comparison,
+  largest,
+  NOISE,
+  readJson,
+  readTensors,
+  relativeError,
+  relativeNorm,
+  worstOf,
+} from "./comparison.ts";
+import { compareUNetCondition } from "./unet_condition.ts";
 import { channelsLast, goldenModels, predictGolden } from "./families.ts";
 import { parseNetwork } from "../src/model/network.ts";
 import { denoisingNetwork } from "../src/model/denoiser.ts";
 import { denoiserFrom, limited } from "../src/diffusion/denoiser.ts";
-import { nameTensors, parametersFrom } from "../src/model/model.ts";
-import { flatten, type ParameterLayout, viewParameters } from "../src/model/parameters.ts";
-import { type FileTensor, readSafetensors, toFloat32 } from "../src/formats/safetensors.ts";
+import { parametersFrom } from "../src/model/model.ts";
+import { flatten, viewParameters } from "../src/model/parameters.ts";
+import { type FileTensor, toFloat32 } from "../src/formats/safetensors.ts";
 import { type NoiseLevel, NoiseSchedule, parseSchedule } from "../src/diffusion/schedule.ts";
 import "../src/model/unet.ts";
 import { makeDdim } from "../src/sample/solvers/ddim.ts";
@@ -41,70 +54,6 @@ import { makeUniPc } from "../src/sample/solvers/unipc.ts";
 import { makeUpdateTable } from "../src/sample/timesteps.ts";
 import { SIMPLE } from "../src/train/objective.ts";
 import { encodeRates, HISTORY, ROW, trainingStep } from "../src/train/step.ts";
-
-/** How far a case is from its golden numbers. */
-export interface Comparison {
-  readonly name: string;
-  readonly error: number;
-  readonly tolerance: number;
-  /** Where it is farthest. */
-  readonly worst: string;
-}
-
-type Numbers = ArrayLike<number>;
-
-/** The largest magnitude; NaN if there is one. */
-function largest(values: Numbers): number {
-  let most = 0;
-  for (let i = 0; i < values.length; i++) {
-    if (!(Math.abs(values[i]) <= most)) most = Math.abs(values[i]);
-  }
-  return most;
-}
-
-/** The largest difference relative to `scale`, by default the largest expected value. */
-function relativeError(actual: Numbers, expected: Numbers, scale = largest(expected)): number {
-  if (actual.length !== expected.length) return Infinity;
-  return largest(Array.from(expected, (x, i) => actual[i] - x)) / (scale || 1);
-}
-
-/** The norm of the difference relative to the norm of what is expected. */
-function relativeNorm(actual: Numbers, expected: Numbers): number {
-  const norm = (values: number[]) => Math.sqrt(values.reduce((s, x) => s + x * x, 0));
-  const wanted = Array.from(expected);
-  return norm(wanted.map((x, i) => actual[i] - x)) / (norm(wanted) || 1);
-}
-
-/** Errors of named tensors, as one comparison. */
-function compare(
-  name: string,
-  tolerance: number,
-  pairs: readonly { name: string; actual: Numbers; expected: Numbers }[],
-  measure: (actual: Numbers, expected: Numbers) => number = relativeError,
-): Comparison {
-  const errors = pairs.map((p) => ({ worst: p.name, error: measure(p.actual, p.expected) }));
-  return { name, tolerance, ...worstOf(errors) };
-}
-
-const worstOf = <T extends { error: number }>(errors: readonly T[]): T =>
-  errors.reduce((a, b) => b.error > a.error || Number.isNaN(b.error) ? b : a);
-
-const readTensors = async (path: string) =>
-  readSafetensors(await Deno.readFile(path), basename(path)).tensors;
-/** Python writes numbers that JSON does not know. */
-const readJson = async (path: string) =>
-  JSON.parse((await Deno.readTextFile(path)).replace(/-?Infinity|NaN/g, "null"));
-
-/** Gradients and weights by name, in the order of files. */
-function byName(layout: ParameterLayout, flat: Float32Array<ArrayBuffer>) {
-  return new Map(nameTensors(layout, flat).map(({ name, values }) => [name, values]));
-}
-
-/**
- * Gradients that are zero in theory (of a bias before a softmax or a norm) are noise in practice:
- * tensors this much smaller than the largest are compared relative to a thousandth of it.
- */
-const NOISE = 1e-6;
 
 async function compareUNet(device: Device, folder: string): Promise<Comparison[]> {
   const fields = await readJson(join(folder, "config.json"));
@@ -395,13 +344,25 @@ async function compareFamily(device: Device, folder: string): Promise<Comparison
   return comparisons;
 }
 
-/** Runs every case below a folder. */
-export async function* compareAll(device: Device, folder: string): AsyncGenerator<Comparison> {
+/** Cases that take gigabytes and minutes, and are run only if they are named. */
+const LARGE = ["unet-condition/formula-sd15"];
+
+/**
+ * Runs every case below a folder.
+ *
+ * @param only Of those only the ones in whose name this is, `unet-condition/sd-like`.
+ */
+export async function* compareAll(
+  device: Device,
+  folder: string,
+  only?: string,
+): AsyncGenerator<Comparison> {
   const kinds = [
     ["adm", compareFamily],
     ["lucidrains", compareFamily],
     ["ddpm-original", compareFamily],
     ["unet", compareUNet],
+    ["unet-condition", compareUNetCondition],
     ["train", compareTraining],
     ["schedulers", compareSchedule],
   ] as const;
@@ -415,17 +376,26 @@ export async function* compareAll(device: Device, folder: string): AsyncGenerato
     }
     // A kind may be a single case.
     const cases = entries.includes("config.json") ? ["."] : entries.sort();
-    for (const name of cases) yield* await run(device, join(folder, kind, name));
+    for (const name of cases) {
+      const id = `${kind}/${name}`;
+      if (only === undefined ? LARGE.includes(id) : !id.includes(only)) continue;
+      yield* await run(device, join(folder, kind, name));
+    }
   }
 }
 
 if (import.meta.main) {
-  const { device: kind, _: folders } = parseArgs(Deno.args, { string: ["device"] });
+  const { device: kind, only, _: folders }: { device?: string; only?: string; _: unknown[] } =
+    parseArgs(Deno.args, {
+      string: ["device", "only"],
+    });
   using device = await openDevice((kind ?? "auto") as DeviceKind);
   console.log(`device: ${device.name}`);
   let cases = 0, failed = 0;
   for (const folder of folders) {
-    for await (const { name, error, tolerance, worst } of compareAll(device, String(folder))) {
+    for await (
+      const { name, error, tolerance, worst } of compareAll(device, String(folder), only)
+    ) {
       const isGood = error <= tolerance;
       cases++;
       if (!isGood) failed++;

@@ -30,6 +30,11 @@ export interface Condition {
   readonly default?: number;
   /** For classes and tokens: values are integers from 0 to this, exclusive. */
   readonly below?: number;
+  /**
+   * Whether guidance leads from another value of it to this one, as from another text. What has a
+   * "none", and classes, are so anyway.
+   */
+  readonly hasNegative?: boolean;
 }
 
 /** Conditions by name; class labels are called `labels`. */

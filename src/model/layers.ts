@@ -107,9 +107,25 @@ export function linear(
   return linearOp(x, weight, bias ? vector(net, `${name}.bias`, size) : undefined);
 }
 
+/** Dense layers without bias that see the same, `name.part` for each part, as one product. */
+export function jointLinear(
+  net: LayerContext,
+  name: string,
+  parts: readonly string[],
+  x: Tensor,
+  size: number,
+): Tensor[] {
+  const axis = x.shape.length - 1, family = `${name}.${parts.join(" ")}`;
+  const members = parts.map((part) =>
+    weights(net, `${name}.${part}`, [size, x.shape[axis]], "xavier", family)
+  );
+  const all = linearOp(x, wholeOf(members));
+  return parts.map((_, i) => slice(all, axis, i * size, size));
+}
+
 /** Layer normalisation (Ba, Kiros and Hinton 2016) over the last axis. */
 export function layerNorm(net: LayerContext, name: string, x: Tensor, eps = 1e-5): Tensor {
-  const channels = x.shape.at(-1)!, rows = reshape(x, [sizeOf(x.shape) / channels, channels]);
+  const channels = x.shape.at(-1)!, rows = reshape(x, [sizeOf(x.shape) / channels, 1, channels]);
   const scale = vector(net, `${name}.weight`, channels, "ones");
   return reshape(groupNorm(rows, scale, vector(net, `${name}.bias`, channels), 1, eps), x.shape);
 }
@@ -273,7 +289,17 @@ export function downsample(
   return conv(net, `${name}.conv`, x, x.shape[3], 3, { window });
 }
 
-/** Doubles the resolution by repeating pixels, then convolves. */
-export function upsample(net: LayerContext, name: string, x: Tensor): Tensor {
-  return conv(net, `${name}.conv`, upsampleNearest(x), x.shape[3]);
+/**
+ * Doubles the resolution by repeating pixels, then convolves.
+ *
+ * @param size Height and width to come to, where they are odd: the last pixels are not repeated.
+ */
+export function upsample(
+  net: LayerContext,
+  name: string,
+  x: Tensor,
+  [height, width]: readonly number[] = [2 * x.shape[1], 2 * x.shape[2]],
+): Tensor {
+  const repeated = slice(slice(upsampleNearest(x), 1, 0, height), 2, 0, width);
+  return conv(net, `${name}.conv`, repeated, x.shape[3]);
 }

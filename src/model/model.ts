@@ -19,6 +19,7 @@ import {
   parseNetwork,
 } from "./network.ts";
 import "./unet.ts";
+import "./unet_condition.ts";
 import "./super_resolution.ts";
 import "./unet_classifier.ts";
 import "./inception.ts";

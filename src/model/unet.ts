@@ -20,7 +20,9 @@ import {
   conv,
   downsample,
   embeddingMlp,
+  type LayerConfig,
   type LayerContext,
+  linear,
   norm,
   resnet,
   upsample,
@@ -61,7 +63,8 @@ export function unet(
 
   const x = config.centerInputSample ? map([sample], (x) => e.sub(e.mul(x, 2), 1)) : sample;
   const skips = [conv(net, "conv_in", x, blockOutChannels[0])];
-  const segments = segmentsOf(net, skips[0], onSegment), { keep, attend } = segments;
+  const attendAll = (name: string, x: Tensor) => attention(net, name, x);
+  const segments = segmentsOf(skips[0], onSegment, attendAll), { keep, attend } = segments;
   let h = encode(net, skips, time, segments);
   upBlockTypes.forEach((type, i) => {
     const block = `up_blocks.${i}`, hasAttention = type === "AttnUpBlock2D";
@@ -86,27 +89,31 @@ export function unet(
 }
 
 /** Blocks and attention as they are made, told to whoever computes some of them again. */
-export interface Segments {
+export interface Segments<Options extends readonly unknown[] = []> {
   /** Ends a block. */
   readonly keep: (to: Tensor) => void;
   /** Attention that may be one. */
-  readonly attend: (name: string, x: Tensor) => Tensor;
+  readonly attend: (name: string, x: Tensor, ...options: Options) => Tensor;
 }
 
-/** Tells of segments from `start` on. */
-export function segmentsOf(
-  net: LayerContext<UNetConfig>,
+/**
+ * Tells of segments from `start` on.
+ *
+ * @param attend The attention of the network.
+ */
+export function segmentsOf<Options extends readonly unknown[]>(
   start: Tensor,
   onSegment: Forward["onSegment"],
-): Segments {
+  attend: Segments<Options>["attend"],
+): Segments<Options> {
   let from = start;
   return {
     keep(to) {
       onSegment?.("block", { from, to });
       from = to;
     },
-    attend(name, x) {
-      const to = attention(net, name, x);
+    attend(name, x, ...options) {
+      const to = attend(name, x, ...options);
       onSegment?.("attention", { from: x, to });
       return to;
     },
@@ -157,9 +164,21 @@ export function encode(
   return h;
 }
 
+/** What the vector of timestep and class depends on. */
+export interface EmbeddingConfig extends
+  Pick<
+    UNetConfig,
+    "blockOutChannels" | "timeEmbeddingType" | "freqShift" | "flipSinToCos" | "numClassEmbeds"
+  > {
+  /** How labels become vectors. */
+  readonly classEmbedType: UNetConfig["classEmbedType"] | "projection" | "simple_projection";
+  /** Numbers that a label has which is projected. */
+  readonly projectionClassEmbeddingsInputDim?: number | null;
+}
+
 /** The vector of timestep and class, `[batch, 4 · channels]`. */
 export function embed(
-  net: LayerContext<UNetConfig>,
+  net: LayerContext<LayerConfig & EmbeddingConfig>,
   timestep: Tensor,
   labels: Tensor | undefined,
 ): Tensor {
@@ -185,6 +204,10 @@ export function embed(
       return add(time, embeddingMlp(net, "class_embedding", sinusoid(labels), size));
     case "identity":
       return add(time, labels);
+    case "projection":
+      return add(time, embeddingMlp(net, "class_embedding", labels, size));
+    case "simple_projection":
+      return add(time, linear(net, "class_embedding", labels, size));
     case null: {
       const table = net.parameter({
         name: "class_embedding.weight",
@@ -200,13 +223,17 @@ export function embed(
 
 /** What a UNet is told of classes. */
 export function unetConditions(
-  { classEmbedType, numClassEmbeds, blockOutChannels }: UNetConfig,
+  { classEmbedType, numClassEmbeds, blockOutChannels, projectionClassEmbeddingsInputDim }:
+    EmbeddingConfig,
 ): Conditions {
   switch (classEmbedType) {
     case "timestep":
       return { labels: { shape: [], dtype: "f32" } };
     case "identity":
       return { labels: { shape: [4 * blockOutChannels[0]], dtype: "f32" } };
+    case "projection":
+    case "simple_projection":
+      return { labels: { shape: [projectionClassEmbeddingsInputDim!], dtype: "f32" } };
     case null:
       return numClassEmbeds === null
         ? {}

@@ -13,7 +13,7 @@ import { mean } from "../gpu/ops/sum.ts";
 import { reshape } from "../gpu/ops/view.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { checkSize } from "./image_size.ts";
-import { conv, type LayerContext, norm } from "./layers.ts";
+import { attention, conv, type LayerContext, norm } from "./layers.ts";
 import {
   defineNetwork,
   type Fields,
@@ -70,7 +70,8 @@ function classify(
   };
   const time = embed(net, timestep, undefined);
   const first = conv(net, "conv_in", sample, config.blockOutChannels[0]);
-  const last = encode(net, [first], time, segmentsOf(net, first, onSegment));
+  const attend = (name: string, x: Tensor) => attention(net, name, x);
+  const last = encode(net, [first], time, segmentsOf(first, onSegment, attend));
   const h = silu(norm(net, "conv_norm_out", last)), [batch, , , channels] = h.shape;
   const weight = parameter({
     ...{ name: "classifier.weight", shape: [numClasses, channels], order: "linear" },

@@ -19,7 +19,7 @@ const groupNormOp: Op<NormAttributes> = {
   name: "group_norm",
   infer([x, scale, shift], { groups }) {
     const channels = x.shape.at(-1)!;
-    if (x.shape.length < 2 || channels % groups) {
+    if (x.shape.length < 3 || channels % groups) {
       throw new RangeError(
         `Cannot normalise ${channels} channels of ${formatShape(x.shape)} in ${groups} groups`,
       );

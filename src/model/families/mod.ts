@@ -11,10 +11,11 @@ import { parseNetwork } from "../network.ts";
 import { ddpmOriginal } from "./ddpm_original.ts";
 import type { Family, TensorMap } from "./family.ts";
 import { guidedDiffusion } from "./guided_diffusion.ts";
+import { ldmUnet } from "./ldm_unet.ts";
 import { lucidrains } from "./lucidrains.ts";
 
 /** Those that are known. */
-const families: readonly Family[] = [ddpmOriginal, lucidrains, guidedDiffusion];
+const families: readonly Family[] = [ddpmOriginal, lucidrains, guidedDiffusion, ldmUnet];
 
 /** Where files may come from that are no models of this project. */
 export const familyNames: readonly string[] = families.map(({ name }) => name);

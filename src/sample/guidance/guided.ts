@@ -16,15 +16,18 @@ import { checkGuidance, extrapolate, type GuidanceOptions } from "./extrapolate.
 /** What the condition is called that the unguided branch has in place of another one. */
 const negativeOf = (name: string) => `negative_${name}`;
 
-/** Whether a condition can be something else for the unguided branch: "none", or another class. */
-const isVaried = ({ none, below }: Condition) => none !== undefined || below !== undefined;
+/** Whether a condition can be something else for the unguided branch: "none", or another class or text. */
+const isVaried = ({ none, below, hasNegative }: Condition) =>
+  hasNegative ?? (none !== undefined || below !== undefined);
 
 /**
  * Classifier-free guidance: e_u + w (e_c - e_u), where e_c is estimated with the conditions that are
  * given and e_u with "none" in their place, both in one batch of one program. It adds conditions:
  * `guidance`, the scale w of each item, and `negative_labels`, classes in place of "none"; for other
- * conditions than labels likewise. Another class or scale compiles nothing. A wrapper that draws
- * random numbers belongs around this one, not into it.
+ * conditions than labels likewise: `negative_encoder_hidden_states`, a text to lead away from, which
+ * must be given, since no number stands for no text. What shows a picture, such as a mask, is the same
+ * for both. Another class or scale compiles nothing. A wrapper that draws random numbers belongs around
+ * this one, not into it.
  *
  * Scale 1 is the model itself: leave the wrapper out, and it costs half.
  *

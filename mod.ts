@@ -116,6 +116,19 @@ export {
 } from "./src/model/families/mod.ts";
 export type { Family, FamilyMember, TensorMap } from "./src/model/families/family.ts";
 export { readTensorFile, readTorch, type TorchFile } from "./src/formats/torch.ts";
+export { ByteTokenizer } from "./src/text/byte_tokenizer.ts";
+export {
+  ClipTokenizer,
+  type ClipTokenizerOptions,
+  type WeightedTokens,
+} from "./src/text/clip_tokenizer.ts";
+export {
+  type ClipVocabulary,
+  fetchClipVocabulary,
+  parseClipVocabulary,
+} from "./src/text/clip_vocabulary.ts";
+export { parsePromptWeights, type WeightedText } from "./src/text/prompt_weights.ts";
+export type { TokenizedText, Tokenizer } from "./src/text/tokenizer.ts";
 export {
   type NoiseLevel,
   NoiseSchedule,

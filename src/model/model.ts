@@ -20,6 +20,7 @@ import {
 } from "./network.ts";
 import "./unet.ts";
 import "./unet_condition.ts";
+import "./text_unet.ts";
 import "./super_resolution.ts";
 import "./unet_classifier.ts";
 import "./inception.ts";

@@ -74,7 +74,7 @@ function conditionIn({ conditions }: NetworkInputs, name: string, what: string):
 }
 
 /** The prediction `[batch, height, width, outChannels]`. */
-function predict(
+export function unetCondition(
   config: UNetConditionConfig,
   { parameter, random, firstStream = 0, onSegment }: Forward,
   inputs: NetworkInputs,
@@ -175,7 +175,7 @@ export const unet2dCondition: NetworkMaker<UNetConditionConfig> = defineNetwork(
     outChannels: config.outChannels,
     hasDropout: config.dropout > 0,
     conditions: (item) => conditions(config, item),
-    forward: (forward, inputs) => predict(config, forward, inputs),
+    forward: (forward, inputs) => unetCondition(config, forward, inputs),
   }),
 });
 registerNetwork(unet2dCondition);

@@ -7,9 +7,6 @@
 import { InputError } from "../errors.ts";
 import type { TokenizedText, Tokenizer } from "./tokenizer.ts";
 
-/** What stands after the end of a text, and for no text at all. */
-const NONE = 256;
-
 /**
  * Bytes of UTF-8 as tokens, and 256 for padding. An empty text is nothing but padding. Surrogates
  * without their other half count as U+FFFD.
@@ -23,6 +20,8 @@ const NONE = 256;
  * ```
  */
 export class ByteTokenizer implements Tokenizer {
+  /** What stands after the end of a text, and for no text at all. */
+  static readonly none = 256;
   /** How many tokens it makes of every text. */
   readonly length: number;
   /** 256 bytes, and padding. */
@@ -41,7 +40,7 @@ export class ByteTokenizer implements Tokenizer {
 
   /** The bytes of a text, cut between two characters where they are too many. */
   encode(text: string): TokenizedText {
-    const ids = new Int32Array(this.length).fill(NONE), whole = text.toWellFormed();
+    const ids = new Int32Array(this.length).fill(ByteTokenizer.none), whole = text.toWellFormed();
     const bytes = new Uint8Array(this.length);
     const { read, written } = new TextEncoder().encodeInto(whole, bytes);
     ids.set(bytes.subarray(0, written));

@@ -1,5 +1,10 @@
-import { assertEquals, assertStrictEquals } from "@std/assert";
+import { assert, assertEquals, assertStrictEquals } from "@std/assert";
 import * as e from "../../src/gpu/expression.ts";
+import { makeGraph } from "../../src/gpu/graph.ts";
+import { gelu, map } from "../../src/gpu/ops/map.ts";
+import { interpret } from "../../src/gpu/reference.ts";
+import { input } from "../../src/gpu/tensor.ts";
+import { devices } from "../device.ts";
 
 const [x, y] = [e.argument(0), e.argument(1)];
 
@@ -45,3 +50,23 @@ Deno.test("erf has the values of tables", () => {
   ];
   for (const [at, value] of table) assertEquals(Math.abs(erf(at) - value) < 1e-14, true, `${at}`);
 });
+
+for (const [kind, open] of Object.entries(devices)) {
+  Deno.test(`erf and gelu are exact within 1e-6, on ${kind}`, async () => {
+    using device = await open();
+    const points = Float64Array.from({ length: 4001 }, (_, i) => Math.fround((i - 2000) / 250));
+    const at = input("x", [points.length]), outputs = { erf: map([at], e.erf), gelu: gelu(at) };
+    using program = await device.compile(makeGraph(outputs));
+    program.buffers.x.write(points);
+    program.run();
+    const expected = interpret(makeGraph(outputs), { x: points });
+    for (const name of ["erf", "gelu"]) {
+      const actual = await program.buffers[name].read();
+      const error = (i: number) => Math.abs(actual[i] - expected[name][i]);
+      const worst = points.reduce((w, _, i) => error(i) > error(w) ? i : w, 0);
+      assert(error(worst) <= 1e-6, `${name}(${points[worst]}): ${actual[worst]}`);
+      // Far out nothing is left of the argument, as in PyTorch.
+      assert(Math.abs(actual[0]) === (name === "erf" ? 1 : 0), `${name}(-8): ${actual[0]}`);
+    }
+  });
+}

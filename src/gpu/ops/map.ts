@@ -215,6 +215,7 @@ const mapCases: readonly Case[] = [
   { name: "sin, far out", inputs: [{ shape: [400], range: [-1000, 1000] }], build: sin },
   { name: "cos, far out", inputs: [{ shape: [400], range: [-1000, 1000] }], build: cos },
   { name: "silu, far out", inputs: [{ shape: [63], range: [-120, 120] }], build: silu },
+  { name: "gelu, far out", inputs: [{ shape: [63], range: [-12, 12] }], build: gelu },
   { name: "mish, far out", inputs: [{ shape: [63], range: [-120, 120] }], build: mish },
   { name: "log", inputs: [{ shape: [7, 13], range: [0.01, 9] }], build: log },
   { name: "sqrt", inputs: [{ shape: [1, 13], range: [0.01, 9] }], build: sqrt },

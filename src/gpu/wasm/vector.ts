@@ -4,6 +4,7 @@
  * @module
  */
 
+import { erfQuotient } from "../erf.ts";
 import { type Expression, inOrder, type Primitive, wordOf } from "../expression.ts";
 import { type Body, type Code, f32x4, i32x4, Local, type Operand, v128 } from "./assembler.ts";
 
@@ -92,27 +93,15 @@ function tanh(f: Body, x: Operand): Code {
   return v128.select(near, withSign(f, far, from), f32x4.lt(a, f.constant(0.25)));
 }
 
-/** erf: Abramowitz and Stegun 7.1.5 below 2, the continued fraction above. */
+/** erf: see {@linkcode erfQuotient}. */
 function erf(f: Body, x: Operand): Code {
-  const from = f.vector(x), a = f.vector(f32x4.abs(from)), two = f.constant(2);
-  const small = f.vector(f32x4.min(a, two)), z = f.vector(f32x4.mul(small, small));
-  const term = f.vector(small), sum = f.vector(small);
-  for (let n = 1; n < 26; n++) {
-    f.set(term, f32x4.mul(f32x4.mul(term, z), f.constant(-1 / n)));
-    f.set(sum, f32x4.madd(term, f.constant(1 / (2 * n + 1)), sum));
-  }
-  const b = f.vector(f32x4.max(a, two)), fraction = f.vector(f.constant(0));
-  for (let n = 24; n > 0; n--) {
-    f.set(fraction, f32x4.div(f.constant(n / 2), f32x4.add(b, fraction)));
-  }
-  const e = f.vector(exp(f, f32x4.neg(f32x4.mul(b, b))));
-  const tail = f32x4.div(
-    f32x4.mul(e, f.constant(1 / Math.sqrt(Math.PI))),
-    f32x4.add(b, fraction),
-  );
-  const far = f32x4.sub(f.constant(1), tail);
-  const near = f32x4.mul(sum, f.constant(2 / Math.sqrt(Math.PI)));
-  return withSign(f, v128.select(far, near, f32x4.gt(a, two)), from);
+  const { limit, numerator, denominator } = erfQuotient;
+  const from = f.vector(x), end = f.constant(limit), one = f.constant(1);
+  const near = f.vector(f32x4.max(f32x4.min(from, end), f.constant(-limit)));
+  const z = f.vector(f32x4.mul(near, near));
+  const over = f32x4.mul(near, polynomial(f, z, numerator));
+  const quotient = f32x4.div(over, polynomial(f, z, denominator));
+  return v128.select(withSign(f, one, from), quotient, f32x4.gt(f32x4.abs(from), end));
 }
 
 /** The float of the low 16 bits, of which the others are 0: see `half_value` in `../wgsl/expression.ts`. */

@@ -8,6 +8,7 @@
  * @module
  */
 
+import { erfQuotient } from "../erf.ts";
 import { type Expression, inOrder, type Primitive, wordOf } from "../expression.ts";
 
 /** A float literal. */
@@ -116,22 +117,17 @@ fn tanh_accurate(x: T) -> T {
   return select(sign(x) * far, near, abs(x) < T(0.25));
 }`;
 
-/** Abramowitz and Stegun 7.1.5 below 2, the asymptotic continued fraction above. */
+/** Horner's scheme in z. */
+const horner = (coefficients: readonly number[]): string =>
+  coefficients.map(literal).reduceRight((sum, c) => `(${c} + z * ${sum})`);
+
+/** See {@linkcode erfQuotient}. */
 const ERF = /* wgsl */ `
 fn erf_accurate(x: T) -> T {
-  let a = abs(x);
-  let z = min(a, T(2.0)) * min(a, T(2.0));
-  var term = min(a, T(2.0));
-  var sum = term;
-  for (var n = 1; n < 26; n++) {
-    term = term * (-z / f32(n));
-    sum += term / f32(2 * n + 1);
-  }
-  let b = max(a, T(2.0));
-  var fraction = T();
-  for (var n = 24; n > 0; n--) { fraction = (0.5 * f32(n)) / (b + fraction); }
-  let far = 1.0 - exp_accurate(-b * b) * 0.5641896 / (b + fraction);
-  return sign(x) * select(1.1283792 * sum, far, a > T(2.0));
+  let near = clamp(x, T(${literal(-erfQuotient.limit)}), T(${literal(erfQuotient.limit)}));
+  let z = near * near;
+  let quotient = near * ${horner(erfQuotient.numerator)} / ${horner(erfQuotient.denominator)};
+  return select(quotient, sign(x), abs(x) > T(${literal(erfQuotient.limit)}));
 }`;
 
 /**

@@ -70,6 +70,9 @@ export interface Op<A = unknown> {
   /** Its kernels on the CPU, in WebAssembly. */
   wasm?(node: Tensor<A>, target: WasmTarget, fused: Fused): readonly WasmKernel[];
 
+  /** Whether its kernel on the CPU pays, where other operations can stand for it. */
+  wasmPays?(node: Tensor<A>): boolean;
+
   /** Which elementwise ops its CPU kernel can fuse; on a GPU, its variants say so. */
   readonly fuses?: Fusing;
 

@@ -6,6 +6,7 @@ import { mul } from "../../src/gpu/ops/map.ts";
 import { splitHeads } from "../../src/gpu/ops/matmul.ts";
 import { sum } from "../../src/gpu/ops/sum.ts";
 import type { Shape } from "../../src/shape.ts";
+import { interpret } from "../../src/gpu/reference.ts";
 import { simplify } from "../../src/gpu/compile/simplify.ts";
 import { input, type Tensor } from "../../src/gpu/tensor.ts";
 import type { GpuDevice } from "../../src/gpu/wgsl/device.ts";
@@ -121,3 +122,38 @@ Deno.test("by products, gradients of attention compute no probabilities again", 
   assertEquals(count([y]), [2, 1]);
   assertEquals(count([y, ...grad(sum(mul(y, y)), by)]), [6, 1]);
 });
+
+for (const [what, changes] of [["narrow", {}], ["wide", { pair: 2 }]] as const) {
+  Deno.test(`attention on a CPU without a matrix of scores is the same, in ${what} vectors`, async () => {
+    using device = await openCpuAs(2, changes);
+    // Several tiles of keys, queries that no block divides, heads in the middle, odd widths.
+    for (
+      const [heads, queries, keys, size] of [[8, 1024, 77, 40], [8, 301, 301, 35], [
+        3,
+        467,
+        390,
+        64,
+      ]]
+    ) {
+      const [q, k, v] = [queries, keys, keys].map((length, i) =>
+        input("qkv"[i], [1, length, heads * size])
+      );
+      const [a, b, c] = [q, k, v].map((x) => splitHeads(x, heads));
+      // With gradients products are shared: alone, attention is a kernel.
+      const graph = makeGraph({ y: attention(a, b, c) });
+      const { temporary } = device.plan(graph);
+      assert(temporary < 4 * heads * queries * keys, `${temporary} bytes`);
+      using program = await device.compile(graph);
+      assertEquals(program.describe().stages.map(({ op }) => op), ["attention"]);
+      const random = new Random("attention"), data: Record<string, Float32Array<ArrayBuffer>> = {};
+      for (const name of "qkv") {
+        const { length } = program.buffers[name];
+        program.buffers[name].write(
+          data[name] = Float32Array.from({ length }, () => random.between(-3, 3)),
+        );
+      }
+      program.run();
+      assertClose(await program.buffers.y.read(), interpret(graph, data).y, 1e-5);
+    }
+  });
+}

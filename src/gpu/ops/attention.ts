@@ -5,17 +5,19 @@
  * @module
  */
 
+import { type AttentionSizes, attentionSizes } from "../attention_sizes.ts";
 import { grad } from "../grad.ts";
 import type { Op } from "../op.ts";
 import { formatShape, sameShape, type Shape, sizeOf } from "../../shape.ts";
 import { apply, type HostArray, type Tensor } from "../tensor.ts";
+import { attentionPays, lowerAttention } from "../wasm/attention.ts";
 import {
   forwardVariant,
   keyGradsVariant,
   queryGradVariant,
   secondPart,
 } from "../wgsl/attention.ts";
-import { type AttentionSizes, attentionSizes, isWalkable } from "../wgsl/attention_tiles.ts";
+import { isWalkable } from "../wgsl/attention_tiles.ts";
 import { viewOf } from "./concat.ts";
 import { mul } from "./map.ts";
 import { matmul, splitHeads } from "./matmul.ts";
@@ -134,10 +136,13 @@ const attentionOp: Op<None> = {
     const dv = gradient(2);
     return [gradient(0), gradient(1), dv];
   },
-  expand({ inputs }, computes) {
-    const fused = apply(fusedOp, inputs, {}), [q, k, v] = inputs;
+  expand(node, computes) {
+    if (computes(node)) return undefined;
+    const { inputs } = node, fused = apply(fusedOp, inputs, {}), [q, k, v] = inputs;
     return computes(fused) ? partsOf(fused).y : matmul(probabilities(q, k), v);
   },
+  wasm: lowerAttention,
+  wasmPays: attentionPays,
   cases: [
     {
       name: "heads in the middle",

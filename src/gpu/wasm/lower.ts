@@ -45,7 +45,7 @@ export interface Lowered {
 /** Plans a program; see {@linkcode WasmDevice.plan}. */
 export function lowerProgram(device: WasmDevice, given: Graph, options: CompileOptions): Lowered {
   if (options.precision === "f16") throw noHalves(device.name);
-  const graph = simplify(given);
+  const graph = simplify(given, { computes: (node) => node.op.wasmPays?.(node) ?? false });
   const fused = fuse(graph, {
     ...{ maxStorages: MAX_STORAGES, findsAnything: false },
     fuses: ({ op }) => op.fuses,

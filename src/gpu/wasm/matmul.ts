@@ -26,7 +26,7 @@ const ROWS = 96;
 const TASK_WORK = 200_000;
 
 /** Splits a flat index over batch axes into a byte offset. */
-function batchOffset(
+export function batchOffset(
   f: Body,
   batch: Local,
   shape: readonly number[],

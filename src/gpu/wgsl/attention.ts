@@ -14,12 +14,8 @@ import type { Tensor } from "../tensor.ts";
 import { range, tileNames } from "./gemm.ts";
 import { bind, type Binding, BINDING_ALIGNMENT, bindInput, load } from "./kernel.ts";
 import type { Kernel, Variant, WgslTarget } from "./kernel.ts";
-import {
-  AttentionKernel,
-  type AttentionSizes,
-  attentionSizes,
-  type Side,
-} from "./attention_tiles.ts";
+import { type AttentionSizes, attentionSizes } from "../attention_sizes.ts";
+import { AttentionKernel, type Side } from "./attention_tiles.ts";
 
 /** As many vectors of a row of the results a lane can own: more would not fit its registers. */
 const MAX_GROUPS = 8;

@@ -10,27 +10,12 @@
  * @module
  */
 
-import { sizeOf } from "../../shape.ts";
+import { type AttentionSizes, attentionSizes } from "../attention_sizes.ts";
 import type { Tensor } from "../tensor.ts";
 import { resolve, type View } from "../view.ts";
 import { aliases, EXP, LOG } from "./expression.ts";
 import { range } from "./gemm.ts";
 import { type Binding, bindRange, foldGrid, type Kernel, load, makeKernel } from "./kernel.ts";
-
-/** What is multiplied: `batch` times `[queries, size]` by `[keys, size]`, and by `[keys, width]`. */
-export interface AttentionSizes {
-  readonly batch: number;
-  readonly queries: number;
-  readonly keys: number;
-  readonly size: number;
-  readonly width: number;
-}
-
-/** Sizes of attention over these queries, keys and values. */
-export function attentionSizes([q, , v]: readonly Tensor[]): AttentionSizes {
-  const [queries, size] = q.shape.slice(-2), [keys, width] = v.shape.slice(-2);
-  return { batch: sizeOf(q.shape.slice(0, -2)), queries, keys, size, width };
-}
 
 /** What is read: queries, keys, values, and the gradient by the result. */
 export type MatrixName = "q" | "k" | "v" | "g";

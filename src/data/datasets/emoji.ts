@@ -18,6 +18,7 @@ const schema = z.array(z.looseObject({
   short_name: z.string(),
   short_names: z.array(z.string()).optional(),
   category: z.string(),
+  subcategory: z.string().optional(),
   sheet_x: cell,
   sheet_y: cell,
 }));
@@ -40,8 +41,9 @@ export interface EmojiOptions {
 }
 
 /**
- * The emoji of some sheets, without variants of skin tone, their categories as classes, and their names
- * as captions. Of several sheets, captions name the style as well: "red heart, google".
+ * The emoji of some sheets, without variants of skin tone, their categories as classes, and as captions
+ * their names, category and subcategory. Of several sheets, names are also there with the style: "red
+ * heart, google".
  *
  * @param table The package's `emoji.json`, parsed; those of all packages of a version agree.
  * @param sheets The decoded sheet of each style, by its name.
@@ -53,7 +55,7 @@ export interface EmojiOptions {
  *
  * const table = [{ short_name: "cat", category: "Animals & Nature", sheet_x: 0, sheet_y: 0 }];
  * const sheet = { width: 34, height: 34, channels: 4, data: new Uint8Array(34 * 34 * 4) };
- * console.log(emojiPictures("emoji", table, { google: sheet }).captions); // [["cat"]]
+ * console.log(emojiPictures("emoji", table, { google: sheet }).captions); // [["cat", "animals & nature"]]
  * ```
  */
 export function emojiPictures(
@@ -70,6 +72,7 @@ export function emojiPictures(
         [emoji.name ?? emoji.short_name, ...emoji.short_names ?? [emoji.short_name]].map(plain),
       ),
     ],
+    kinds: [emoji.category, emoji.subcategory ?? emoji.category].map(plain),
   }));
   const classes = [...new Set(named.map(({ category }) => category))].sort();
   const chosen = named.filter(({ words: [word] }) =>
@@ -108,7 +111,9 @@ export function emojiPictures(
   return {
     ...arrayPictures(name, layout, bytes, { labels: styles.flatMap(() => labels), classes }),
     names: styles.flatMap(() => chosen.map(({ words: [word] }) => word)),
-    captions: styles.flatMap((style) => chosen.map(({ words }) => inStyle(style, words))),
+    captions: styles.flatMap((style) =>
+      chosen.map(({ words, kinds }) => [...inStyle(style, words), ...new Set(kinds)])
+    ),
   };
 }
 

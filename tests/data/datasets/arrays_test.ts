@@ -387,7 +387,10 @@ Deno.test("emoji lie on a sheet, each in a frame of one pixel", async () => {
   const sheet = { width: 8, height: 8, channels: 4, data };
   const emoji = emojiPictures("emoji", table, { google: sheet }, { size: 2 });
   assertEquals([emoji.count, emoji.names], [2, ["red heart", "cat face"]]);
-  assertEquals(emoji.captions, [["red heart"], ["cat face", "cat"]]);
+  assertEquals(emoji.captions, [
+    ["red heart", "symbols"],
+    ["cat face", "cat", "animals & nature"],
+  ]);
   assertEquals(emoji.classes, ["Animals & Nature", "Symbols"]);
   assertEquals(Array.from(emoji.labels!), [1, 0]);
   const cell = async (i: number) => {
@@ -421,7 +424,7 @@ Deno.test("emoji of two styles say so, and a name is held out in both", () => {
   assertEquals(train.count, 2 * names(train).length);
   const [first] = names(test), number = first.slice("emoji ".length);
   assertEquals(test.captions![test.count / 2], [
-    ...[first, `number ${number}`, `${first}, twitter`, `number ${number}, twitter`],
+    ...[first, `number ${number}`, `${first}, twitter`, `number ${number}, twitter`, "symbols"],
   ]);
 });
 

@@ -83,7 +83,7 @@ export async function planGuidance(
     readonly plan: ClassPlan;
   },
 ): Promise<GuidancePlan> {
-  const { guide, "negative-class": negative, "guidance-rescale": rescale } = flags;
+  const { guide, "negative-class": negative } = flags;
   const isAsked = flags.guidance !== undefined || guide !== undefined;
   // Guidance that nobody asked for leads away from "none", and towards classes.
   const isUsual = !isAsked && classes?.none !== undefined &&
@@ -94,17 +94,10 @@ export async function planGuidance(
     if (idle) throw new InputError(`--${idle} is for --guidance SCALE`);
     return { wrap: [], conditions: {}, facts: {} };
   }
-  const interval = flags["guidance-interval"] ?? (isUsual ? USUAL_INTERVAL : undefined);
-  const scale = flags.guidance ?? USUAL_SCALE;
-  const options: GuidanceOptions = {
-    scale,
-    ...(interval === undefined ? {} : { interval: readInterval(interval) }),
-    ...(rescale === undefined ? {} : { rescale }),
-  };
+  const read = readGuidance(flags, USUAL_SCALE, isUsual ? USUAL_INTERVAL : undefined);
+  const { options } = read, { scale } = options;
   const facts = {
-    guidance: scale,
-    ...(interval === undefined ? {} : { guidance_interval: interval }),
-    ...(rescale === undefined ? {} : { guidance_rescale: rescale }),
+    ...read.facts,
     ...(negative === undefined ? {} : { negative_class: negative }),
     ...(guide === undefined ? {} : { guide }),
   };
@@ -122,6 +115,28 @@ export async function planGuidance(
   const labels = negativeLabels(negative, classes, place, plan);
   if (scale === 1) return { wrap: [], conditions: {}, facts };
   return { wrap: [guided(options)], conditions: { negative_labels: labels }, facts };
+}
+
+/** Settings of guidance, and what files say of them; an interval where nobody says. */
+export function readGuidance(
+  flags: Flags<typeof guidanceFlags>,
+  usual: number,
+  usualInterval?: string,
+): { readonly options: GuidanceOptions; readonly facts: GuidancePlan["facts"] } {
+  const interval = flags["guidance-interval"] ?? usualInterval;
+  const { guidance: scale = usual, "guidance-rescale": rescale } = flags;
+  return {
+    options: {
+      scale,
+      ...(interval === undefined ? {} : { interval: readInterval(interval) }),
+      ...(rescale === undefined ? {} : { rescale }),
+    },
+    facts: {
+      guidance: scale,
+      ...(interval === undefined ? {} : { guidance_interval: interval }),
+      ...(rescale === undefined ? {} : { guidance_rescale: rescale }),
+    },
+  };
 }
 
 /** What each image is guided away from. */

@@ -29,6 +29,7 @@ import { debugProgram } from "../run/profile.ts";
 import { classesOf, classFlags, defaultModel, planClasses, readClasses } from "./class_flags.ts";
 import { editFlags, readEdit } from "./edit.ts";
 import { guidanceFlags, planGuidance } from "./guidance_flags.ts";
+import { planPromptGuidance, planPrompts, promptFlags, readPrompts } from "./prompt_flags.ts";
 import { createSampler, invert } from "./samplers.ts";
 import { vary } from "../../sample/interpolate.ts";
 import { classifierFlags, planClassifier } from "./classifier_flags.ts";
@@ -74,6 +75,7 @@ export const sampleFlags = {
   },
   ...classFlags,
   class: { ...classFlags.class, help: `${classFlags.class.help}; drawn by chance if not given` },
+  ...promptFlags,
   ...guidanceFlags,
   ...classifierFlags,
   out: {
@@ -111,7 +113,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     flags[name as keyof typeof editFlags] !== undefined
   );
   const { seed = 0, out = "samples.png", model: place = defaultModel(flags, edits) } = flags;
-  const output = await checkOutput(out);
+  const prompts = await readPrompts(flags), output = await checkOutput(out);
   const places = await splitModels(place), loaded = await openModel(places[0]);
   const shape = shapeOf(loaded, places[0]);
   using progress = new Progress();
@@ -135,8 +137,10 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const asked = flags.steps ?? edit.sampler.steps,
     judge = await planClassifier(flags, model, shape);
   const classes = classesOf(model, shape) ?? judge.classes;
+  const counts = { count: flags.count, usual: USUAL_COUNT };
+  const said = planPrompts(prompts, denoisingNetwork(model), place, counts);
   const plan = planClasses(flags, classes, place, {
-    ...{ count: flags.count, usual: USUAL_COUNT, seed },
+    ...{ ...counts, count: said?.count ?? flags.count, seed },
     prefersNone: edits,
   });
   const { count, labels, names, columns } = plan;
@@ -149,7 +153,9 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     ...(flags.steps === undefined ? {} : { steps: flags.steps }),
   });
   await checkDrawable(output, { count, shape: enlargedShape(shape, factor) }, columns);
-  const guidance = await planGuidance(flags, { model, place, shape, classes, plan });
+  const guidance = said
+    ? planPromptGuidance(flags, prompts)
+    : await planGuidance(flags, { model, place, shape, classes, plan });
   const other = flags["other-class"];
   const others = other === undefined ? [] : readClasses("other-class", other, classes, place);
   // Invalid options are reported before the device is opened and prints its notes.
@@ -165,6 +171,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   using device = await openForCommand(flags, progress);
   if (usual) progress.say(usual.notice);
   if (plan.notice) progress.say(`class: ${plan.notice}`);
+  if (said?.notice) progress.say(said.notice);
   progress.update(`compiling for ${device.name}`);
   const batchSize = Math.ceil(count / Math.ceil(count / MAX_BATCH));
   const began = performance.now();
@@ -196,6 +203,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
       ...(start ? { start } : {}),
       ...(labels ? { labels } : {}),
       conditions: {
+        ...said?.conditions,
         ...guidance.conditions,
         ...edit.sample.conditions,
         ...(others.length
@@ -220,6 +228,8 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const written = await writeImages(output, images, first.frames, {
     ...{ model: place, seed, steps, sampler: method },
     ...describeOptions(given),
+    ...(prompts ? { prompt: prompts.texts.join(" | ") } : {}),
+    ...(prompts?.negative ? { negative: prompts.negative } : {}),
     ...{ ...guidance.facts, ...judge.facts, ...edit.provenance },
     ...(isStopped ? { interrupted: "yes" } : {}),
   }, { columns, classes: names });

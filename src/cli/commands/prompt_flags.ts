@@ -1,0 +1,127 @@
+/**
+ * The flags that say in words what to paint, and what that is to models that read.
+ *
+ * @module
+ */
+
+import { InputError } from "../../errors.ts";
+import type { DenoisingNetwork } from "../../model/network.ts";
+import { guided } from "../../sample/guidance/guided.ts";
+import type { Flag, Flags } from "../terminal/flags.ts";
+import { readFile } from "../terminal/files.ts";
+import { type guidanceFlags, type GuidancePlan, readGuidance } from "./guidance_flags.ts";
+
+/** The scale of guidance towards a text where nobody says. */
+const USUAL_SCALE = 3;
+
+/** What commands that paint texts understand. */
+export const promptFlags = {
+  prompt: { kind: "text", value: "TEXT", help: "what to paint, for models that read" },
+  prompts: {
+    kind: "text",
+    value: "FILE",
+    help: "a text file with a prompt a line, which images take in turns",
+  },
+  negative: {
+    kind: "text",
+    value: "TEXT",
+    help: "what not to paint; default nothing in particular",
+  },
+} as const satisfies Record<string, Flag>;
+
+/** What is to be painted. */
+export interface Prompts {
+  /** Of which images take one after the other. */
+  readonly texts: readonly string[];
+  /** What guidance leads away from. */
+  readonly negative: string;
+}
+
+/**
+ * Reads the flags; `undefined` if none is given.
+ *
+ * @throws {InputError} If they contradict each other, or there is no such file.
+ */
+export async function readPrompts(flags: Flags<typeof promptFlags>): Promise<Prompts | undefined> {
+  const { prompt, prompts, negative = "" } = flags;
+  if (prompt !== undefined && prompts !== undefined) {
+    throw new InputError("Give --prompt or --prompts: both say what to paint");
+  }
+  if (prompts === undefined) {
+    if (prompt !== undefined) return { texts: [prompt], negative };
+    if (flags.negative === undefined) return undefined;
+    throw new InputError("--negative is for a --prompt");
+  }
+  const lines = new TextDecoder().decode(await readFile(prompts)).split("\n");
+  const texts = lines.map((line) => line.trim()).filter(Boolean);
+  if (texts.length) return { texts, negative };
+  throw new InputError(`Cannot take prompts of ${prompts}: it has no lines`);
+}
+
+/** Which image is of which text. */
+export interface PromptPlan {
+  /** How many images there are. */
+  readonly count: number;
+  /** The text of each. */
+  readonly texts: readonly string[];
+  /** The values of conditions, of all images. */
+  readonly conditions: Readonly<Record<string, ArrayLike<number>>>;
+  /** What is to be said, in words. */
+  readonly notice?: string;
+}
+
+/**
+ * Plans what images show: prompts in turns; without any, whatever the model likes.
+ *
+ * @param usual How many images there are if nobody says: more where prompts would be left out.
+ * @param place What the model is called.
+ * @returns Nothing for models that do not read.
+ * @throws {InputError} If there are prompts, but the model does not read; or fewer images than prompts.
+ */
+export function planPrompts(
+  prompts: Prompts | undefined,
+  network: DenoisingNetwork,
+  place: string,
+  { count, usual }: { readonly count: number | undefined; readonly usual: number },
+): PromptPlan | undefined {
+  const { tokenize } = network;
+  if (!tokenize) {
+    if (!prompts) return undefined;
+    throw new InputError(
+      `--prompt is for models that read: ${place} does not; train makes one that does with --captions`,
+    );
+  }
+  const { texts, negative } = prompts ?? { texts: [""], negative: "" }, many = texts.length;
+  const total = count ?? many * Math.ceil(usual / many);
+  if (total < many) {
+    throw new InputError(`There are ${many} prompts: --count ${total} leaves some out`);
+  }
+  const tokens = texts.map(tokenize), [{ length }] = tokens;
+  const all = new Int32Array(total * length);
+  for (let k = 0; k < total; k++) all.set(tokens[k % many], k * length);
+  return {
+    count: total,
+    texts: Array.from({ length: total }, (_, k) => texts[k % many]),
+    conditions: { tokens: all, ...(prompts ? { negative_tokens: tokenize(negative) } : {}) },
+    ...(prompts ? {} : { notice: "prompt: none; --prompt chooses" }),
+  };
+}
+
+/**
+ * Guidance towards texts.
+ *
+ * @throws {InputError} If flags are for guidance towards something else.
+ */
+export function planPromptGuidance(
+  flags: Flags<typeof guidanceFlags>,
+  prompts: Prompts | undefined,
+): GuidancePlan {
+  const other = (["guide", "negative-class"] as const).find((name) => flags[name] !== undefined);
+  if (other) throw new InputError(`--${other} is for models that do not read`);
+  if (!prompts && flags.guidance !== undefined) {
+    throw new InputError("--guidance leads towards a text: give a --prompt");
+  }
+  const { options, facts } = readGuidance(flags, USUAL_SCALE);
+  const wrap = prompts && options.scale !== 1 ? [guided(options)] : [];
+  return { wrap, conditions: {}, facts: prompts ? facts : {} };
+}

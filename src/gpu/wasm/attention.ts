@@ -20,7 +20,6 @@ import {
   f32x4,
   i32,
   load,
-  loadSplat,
   type Local,
   mul,
   type Operand,

@@ -28,6 +28,8 @@ export class ByteTokenizer implements Tokenizer {
   readonly vocabulary = 257;
 
   /**
+   * A tokenizer for texts of one length.
+   *
    * @param options As many tokens as the text encoder has positions, by default 48.
    * @throws {InputError} If the length is no positive integer.
    */

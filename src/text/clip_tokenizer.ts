@@ -83,6 +83,8 @@ export class ClipTokenizer implements Tokenizer {
   readonly #remembered = new Map<string, readonly number[]>();
 
   /**
+   * A tokenizer for texts of one length.
+   *
    * @param vocabulary Of `fetchClipVocabulary()` or `parseClipVocabulary()`.
    * @throws {InputError} If the length is no integer from 3 on, or padding no id.
    */

@@ -36,6 +36,7 @@ export { type Graph, makeGraph } from "./graph.ts";
 export { constant, type DType, type HostArray, input, type Tensor } from "./tensor.ts";
 export type { Window } from "./convolution.ts";
 export { attention } from "./ops/attention.ts";
+export { causalAttention } from "./ops/causal_attention.ts";
 export { concat } from "./ops/concat.ts";
 export { conv2d, same } from "./ops/conv2d.ts";
 export { gather } from "./ops/gather.ts";

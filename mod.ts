@@ -61,6 +61,7 @@ export {
   defineNetwork,
   type DenoisingNetwork,
   type DenoisingParts,
+  type EncodedTokens,
   type FeatureNetwork,
   type FeatureParts,
   type Features,
@@ -68,6 +69,8 @@ export {
   formatNetwork,
   type Forward,
   type ItemFeatures,
+  type ItemNetwork,
+  type ItemNetworkParts,
   type ItemParts,
   type ItemShape,
   type Network,
@@ -79,8 +82,11 @@ export {
   type NoisyItemsNetwork,
   type NoisyItemsParts,
   parseNetwork,
+  parseTextEncoder,
   registerNetwork,
   type SegmentKind,
+  type TextEncoderNetwork,
+  type TextEncoderParts,
 } from "./src/model/network.ts";
 export {
   initializeModel,

@@ -75,4 +75,17 @@ export function byName(layout: ParameterLayout, flat: Float32Array<ArrayBuffer>)
  * Gradients that are zero in theory (of a bias before a softmax or a norm) are noise in practice:
  * tensors this much smaller than the largest are compared relative to a thousandth of it.
  */
-export const NOISE = 1e-6;
+const NOISE = 1e-6;
+
+/** Errors of gradients by name, as one comparison. */
+export function compareGradients(
+  folder: string,
+  pairs: readonly { name: string; actual: Numbers; expected: Numbers }[],
+): Comparison {
+  const top = Math.max(...pairs.map((p) => largest(p.expected)));
+  const errors = pairs.map(({ name, actual, expected }) => {
+    const own = largest(expected), scale = own < NOISE * top ? top / 1000 : own;
+    return { worst: name, error: relativeError(actual, expected, scale) };
+  });
+  return { name: `${folder} gradients`, tolerance: 1e-3, ...worstOf(errors) };
+}

@@ -24,15 +24,13 @@ import { constant, input } from "../src/gpu/tensor.ts";
 import {
   byName,
   compare,
+  compareGradients,
   type Comparison,
-  largest,
-  NOISE,
   readJson,
   readTensors,
-  relativeError,
   relativeNorm,
-  worstOf,
 } from "./comparison.ts";
+import { compareText, compareTokens } from "./texts.ts";
 import { compareUNetCondition } from "./unet_condition.ts";
 import { channelsLast, goldenModels, predictGolden } from "./families.ts";
 import { parseNetwork } from "../src/model/network.ts";
@@ -92,17 +90,12 @@ async function compareUNet(device: Device, folder: string): Promise<Comparison[]
     actual: actual.get(name)!,
     expected: toFloat32(golden.get(name)!),
   }));
-  const top = Math.max(...pairs.map((p) => largest(p.expected)));
-  const gradientErrors = pairs.map(({ name, actual, expected }) => {
-    const own = largest(expected), scale = own < NOISE * top ? top / 1000 : own;
-    return { worst: name, error: relativeError(actual, expected, scale) };
-  });
   return [
     compare(`${folder} output`, 1e-4, [
       { name: "output", actual: await buffers.prediction.read(), expected: output.values },
       { name: "loss", actual: await buffers.loss.read(), expected: toFloat32(golden.get("loss")!) },
     ]),
-    { name: `${folder} gradients`, tolerance: 1e-3, ...worstOf(gradientErrors) },
+    compareGradients(folder, pairs),
   ];
 }
 
@@ -365,6 +358,8 @@ export async function* compareAll(
     ["unet-condition", compareUNetCondition],
     ["train", compareTraining],
     ["schedulers", compareSchedule],
+    ["clip", compareText],
+    ["tokenizer", compareTokens],
   ] as const;
   for (const [kind, run] of kinds) {
     const entries: string[] = [];

@@ -40,13 +40,16 @@ export interface LayerContext<C extends LayerConfig = LayerConfig> {
   readonly projections: Map<Tensor, Tensor>;
 }
 
+/** What layers without settings need of a network: its parameters. */
+export type WithParameters = Pick<LayerContext, "parameter">;
+
 const activations: Record<ActivationName, (x: Tensor) => Tensor> = {
   ...{ silu, swish: silu, mish, gelu, relu },
 };
 
 /** Convolutions' weights `[height, width, in, out]`, or dense layers' `[out, in]`. */
 const weights = (
-  net: LayerContext,
+  net: WithParameters,
   name: string,
   shape: readonly number[],
   init: Initializer,
@@ -58,7 +61,7 @@ const weights = (
   });
 
 const vector = (
-  net: LayerContext,
+  net: WithParameters,
   name: string,
   size: number,
   init: "zeros" | "ones" = "zeros",
@@ -84,7 +87,7 @@ export function conv(
 
 /** Weights and bias of a dense layer. */
 function dense(
-  net: LayerContext,
+  net: WithParameters,
   name: string,
   shape: readonly [out: number, in_: number],
   { init = "xavier", family }: { init?: Initializer; family?: string } = {},
@@ -97,7 +100,7 @@ function dense(
 
 /** Dense layer over the last axis. */
 export function linear(
-  net: LayerContext,
+  net: WithParameters,
   name: string,
   x: Tensor,
   size: number,
@@ -109,7 +112,7 @@ export function linear(
 
 /** Dense layers without bias that see the same, `name.part` for each part, as one product. */
 export function jointLinear(
-  net: LayerContext,
+  net: WithParameters,
   name: string,
   parts: readonly string[],
   x: Tensor,
@@ -124,7 +127,7 @@ export function jointLinear(
 }
 
 /** Layer normalisation (Ba, Kiros and Hinton 2016) over the last axis. */
-export function layerNorm(net: LayerContext, name: string, x: Tensor, eps = 1e-5): Tensor {
+export function layerNorm(net: WithParameters, name: string, x: Tensor, eps = 1e-5): Tensor {
   const channels = x.shape.at(-1)!, rows = reshape(x, [sizeOf(x.shape) / channels, 1, channels]);
   const scale = vector(net, `${name}.weight`, channels, "ones");
   return reshape(groupNorm(rows, scale, vector(net, `${name}.bias`, channels), 1, eps), x.shape);

@@ -27,6 +27,8 @@ import "./inception.ts";
 import "./feature_classifier.ts";
 import "./denoising_diffusion_unet.ts";
 import "./guided_diffusion_unet.ts";
+import "./clip_text.ts";
+import "./bert_embedder.ts";
 import {
   fileShape,
   flatten,
@@ -265,8 +267,7 @@ export function parametersFrom(
     checkParameter(spec, tensor, what);
     return tensor;
   });
-  // Early files repeat the fixed frequencies under a second name.
-  rest.delete("time_proj.W");
+  for (const name of rest) if (IGNORED.test(name)) rest.delete(name);
   if (rest.size) {
     throw new InputError(
       `Cannot load ${what}: the network has no place for ${[...rest][0]}` +
@@ -281,6 +282,12 @@ export function parametersFrom(
     },
   };
 }
+
+/**
+ * What files hold beside parameters: early ones the fixed frequencies under a second name, those of
+ * text encoders the numbers of positions, and the logits of BERT.
+ */
+const IGNORED = /^time_proj\.W$|(^|\.)position_ids$|^to_logits\.(weight|bias)$/;
 
 /** The name that attention layers had in diffusers before version 0.15. */
 function formerName(name: string): string {

@@ -122,8 +122,34 @@ export interface FeatureParts extends ItemParts, Features {
   readonly classes: number;
 }
 
+/** What a text encoder makes of tokens. */
+export interface EncodedTokens {
+  /** What it says of each token, after the last normalisation, `[batch, n, width]`. */
+  readonly states: Tensor;
+  /** What it says of the whole text, `[batch, width]`, where it does. */
+  readonly pooled?: Tensor;
+  /** What goes into each layer, and what comes out of the last one, before that normalisation. */
+  readonly hidden: readonly Tensor[];
+}
+
+/** A network that reads texts. It knows nothing of items. */
+export interface TextEncoderParts {
+  /** What it does. */
+  readonly kind: "text encoder";
+  /** As many tokens as it takes at the most. */
+  readonly tokens: number;
+  /** Ids are below this; those that are not count as the nearest that is. */
+  readonly vocabulary: number;
+  /** Numbers that it says of a token. */
+  readonly width: number;
+  /** Of ids `i32` `[batch, n]`; a RangeError where they are more than `tokens`. */
+  readonly forward: (forward: Forward, ids: Tensor) => EncodedTokens;
+}
+
+/** What there is of a kind of network of items. */
+export type ItemNetworkParts = DenoisingParts | ClassifierParts | FeatureParts;
 /** What there is of a kind of network. */
-export type NetworkParts = DenoisingParts | ClassifierParts | FeatureParts;
+export type NetworkParts = ItemNetworkParts | TextEncoderParts;
 
 /** What all networks have. */
 export interface NetworkBase {
@@ -143,8 +169,12 @@ export type ClassifierNetwork = NetworkBase & ClassifierParts;
 export type FeatureNetwork = NetworkBase & FeatureParts;
 /** A network of noisy items. */
 export type NoisyItemsNetwork = DenoisingNetwork | ClassifierNetwork;
+/** A network of items of any kind. */
+export type ItemNetwork = NoisyItemsNetwork | FeatureNetwork;
+/** A text encoder's. */
+export type TextEncoderNetwork = NetworkBase & TextEncoderParts;
 /** A network of any kind. */
-export type Network = NoisyItemsNetwork | FeatureNetwork;
+export type Network = ItemNetwork | TextEncoderNetwork;
 
 /** A class of networks. */
 export interface NetworkClass<C = unknown> {
@@ -160,7 +190,7 @@ export interface NetworkClass<C = unknown> {
   readonly format: (config: C) => Fields;
   /** The network of a configuration. */
   readonly build: (config: C) => NetworkParts;
-  /** The fields that make the network one for items of this shape. */
+  /** The fields that make the network one for items of this shape; for texts there are none. */
   readonly resize: (item: Shape) => Fields;
 }
 
@@ -216,8 +246,12 @@ export function defineNetwork<C>(definition: NetworkClass<C>): NetworkMaker<C> {
   };
 }
 
-/** A forward pass over one item, for the parameters that it asks for. */
+/** A forward pass over one item or text, for the parameters that it asks for. */
 function askOnce(parts: NetworkParts, parameter: ParameterSource): void {
+  if (parts.kind === "text encoder") {
+    parts.forward({ parameter }, input("ids", [1, parts.tokens], "i32"));
+    return;
+  }
   const { itemShape, multiple = 1 } = parts;
   // A size that does not fit is for a forward pass to refuse.
   const item = itemShape.map((size, i) =>
@@ -258,13 +292,23 @@ function makerOf(className: unknown): NetworkMaker<unknown> {
   );
 }
 
+/** The class of a configuration, and its fields. */
+function readClass(fields: unknown): { className: unknown; rest: Fields } {
+  if (typeof fields !== "object" || fields === null || Array.isArray(fields)) {
+    throw new InputError("Bad network configuration: it is no object");
+  }
+  const { _class_name: own, ...rest } = fields as Fields, { architectures } = rest;
+  // What the configurations of transformers call it.
+  return { className: own ?? (Array.isArray(architectures) ? architectures[0] : undefined), rest };
+}
+
 /**
  * The network of a configuration.
  *
  * @param fields As in a `config.json` of diffusers; those that start with an underscore are ignored
  * but `_class_name`, a `UNet2DModel` where it is missing.
- * @throws {InputError} If the class is not known, or a field is unknown, out of range, or contradicts
- * another one.
+ * @throws {InputError} If the class is not known, or is one of text encoders, or a field is unknown,
+ * out of range, or contradicts another one.
  *
  * @example
  * ```ts
@@ -281,13 +325,44 @@ function makerOf(className: unknown): NetworkMaker<unknown> {
  * console.log(network.itemShape, network.layout.count);
  * ```
  */
-export function parseNetwork(fields: unknown): Network {
-  if (typeof fields !== "object" || fields === null || Array.isArray(fields)) {
-    throw new InputError("Bad network configuration: it is no object");
-  }
-  const { _class_name: className = DEFAULT_CLASS, ...rest } = fields as Fields;
-  const maker = makerOf(className);
-  return maker.create(maker.parse(rest));
+export function parseNetwork(fields: unknown): ItemNetwork {
+  const { className = DEFAULT_CLASS, rest } = readClass(fields), maker = makerOf(className);
+  const network = maker.create(maker.parse(rest));
+  if (network.kind !== "text encoder") return network;
+  throw new InputError(
+    `Cannot use a network of class ${className} here: it is a text encoder, which knows nothing of ` +
+      "items",
+  );
+}
+
+/**
+ * The text encoder of a configuration.
+ *
+ * @param fields As in a `config.json` of transformers, whose `architectures` tell the class, or with
+ * a `_class_name`.
+ * @throws {InputError} If the class is not known, or is none of text encoders, or a field is out of
+ * range or contradicts another one.
+ *
+ * @example The text encoder of Stable Diffusion 1
+ * ```ts
+ * import { parseTextEncoder } from "@x/ddpm";
+ *
+ * const { tokens, width, layout } = parseTextEncoder({
+ *   architectures: ["CLIPTextModel"],
+ *   hidden_size: 768,
+ *   intermediate_size: 3072,
+ *   num_attention_heads: 12,
+ * });
+ * console.log(tokens, width, layout.count); // 77, 768, 123060480
+ * ```
+ */
+export function parseTextEncoder(fields: unknown): TextEncoderNetwork {
+  const { className, rest } = readClass(fields), maker = makerOf(className);
+  const network = maker.create(maker.parse(rest));
+  if (network.kind === "text encoder") return network;
+  throw new InputError(
+    `Cannot read texts with a network of class ${className}: it is a ${network.kind}`,
+  );
 }
 
 /**
@@ -296,7 +371,7 @@ export function parseNetwork(fields: unknown): Network {
  * @throws {InputError} If it is of another kind.
  */
 export function noisyItemsNetwork(network: Network): NoisyItemsNetwork {
-  if (network.kind !== "feature extractor") return network;
+  if (network.kind === "denoiser" || network.kind === "classifier") return network;
   throw new InputError(
     `Cannot make a model of a network of class ${network.className}: it is a ${network.kind}, which ` +
       "knows nothing of noise",
@@ -314,7 +389,7 @@ export const formatNetwork = ({ className, config }: Network): Record<string, un
  *
  * @throws {InputError} If it cannot be one for them.
  */
-export function resizeNetwork<N extends Network>(network: N, item: Shape): N {
+export function resizeNetwork<N extends ItemNetwork>(network: N, item: Shape): N {
   const fields = { ...network.config, ...makerOf(network.className).resize(item) };
   // Networks of a class are of one kind.
   return parseNetwork({ _class_name: network.className, ...fields }) as N;
@@ -326,7 +401,7 @@ export function resizeNetwork<N extends Network>(network: N, item: Shape): N {
  * @param size All of its axes but the last.
  * @throws {InputError} If there are sizes missing, or they are none.
  */
-export function itemOf(network: Network, size?: readonly number[]): Shape {
+export function itemOf(network: ItemNetwork, size?: readonly number[]): Shape {
   const { itemShape } = network, own = itemShape.slice(0, -1);
   const sizes = size ?? own, channels = itemShape[itemShape.length - 1]!;
   if (sizes.some((n) => n === null)) {

@@ -7,14 +7,25 @@
  */
 
 import { z } from "zod";
-import { gather } from "../gpu/ops/gather.ts";
-import { add, gelu } from "../gpu/ops/map.ts";
+import { givenFields, parseWith } from "../config.ts";
+import { gelu } from "../gpu/ops/map.ts";
 import { mean } from "../gpu/ops/sum.ts";
 import { reshape } from "../gpu/ops/view.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { type LayerContext, layerNorm, linear } from "./layers.ts";
+import { layerNorm } from "./layers.ts";
+import {
+  defineNetwork,
+  type EncodedTokens,
+  type NetworkMaker,
+  registerNetwork,
+} from "./network.ts";
 import type { ParameterSource } from "./parameters.ts";
-import { tokenAttention } from "./transformer_layers.ts";
+import { embedTokens, transformerLayer } from "./text_layers.ts";
+
+/** The class of it in configurations, where it is a network by itself. */
+const TEXT_TRANSFORMER = "TextTransformer";
+/** Added to variances. */
+const EPSILON = 1e-5;
 
 const count = z.int().positive();
 
@@ -32,34 +43,50 @@ export const textTransformerSchema = z.strictObject({
 /** The architecture of a text transformer. */
 export type TextTransformerConfig = z.infer<typeof textTransformerSchema>;
 
-/** What a text encoder makes of a text. */
-export interface TextStates {
-  /** Of each token, `[batch, tokens, width]`. */
-  readonly states: Tensor;
-  /** Of the whole text, `[batch, width]`. */
-  readonly pooled: Tensor;
-}
-
-/** The states of tokens `i32` `[batch, max_length]`, and their mean. */
+/** The states of tokens `i32` `[batch, n]`, and their mean. */
 export function textTransformer(
   parameter: ParameterSource,
   { vocab_size, max_length, width, layers, heads }: TextTransformerConfig,
   tokens: Tensor,
-): TextStates {
-  const config = { actFn: "gelu" as const, normNumGroups: 1, normEps: 1e-5 };
-  const net: LayerContext = { parameter, config, nextStream: () => 0, projections: new Map() };
-  const table = (name: string, rows: number) =>
-    parameter({ name, shape: [rows, width], order: "plain", init: "normal", isTrained: true });
-  const positions = reshape(table("position_embedding.weight", max_length), [1, max_length, width]);
-  const [batch, length] = tokens.shape, ids = reshape(tokens, [batch * length]);
-  const embedded = gather(table("token_embedding.weight", vocab_size), ids);
-  let x = add(reshape(embedded, [batch, length, width]), positions);
+): EncodedTokens & { readonly pooled: Tensor } {
+  const net = { parameter };
+  const hidden = [embedTokens(net, tokens, width, {
+    tokens: { name: "token_embedding", rows: vocab_size },
+    places: { name: "position_embedding", rows: max_length },
+  })];
   for (let i = 0; i < layers; i++) {
-    const layer = `layers.${i}`, normed = layerNorm(net, `${layer}.norm1`, x);
-    x = add(x, tokenAttention(net, `${layer}.attn`, normed, heads));
-    const inner = linear(net, `${layer}.ff.0`, layerNorm(net, `${layer}.norm2`, x), 4 * width);
-    x = add(x, linear(net, `${layer}.ff.2`, gelu(inner), width));
+    const own = (part: string) => `layers.${i}.${part}`;
+    hidden.push(transformerLayer(net, hidden[i], {
+      names: [own("norm1"), own("norm2"), own("ff.0"), own("ff.2")],
+      attention: {
+        name: own("attn"),
+        parts: ["to_q", "to_k", "to_v", "to_out.0"],
+        ...{ heads, size: width / heads, hasBias: false, isCausal: false },
+      },
+      ...{ inner: 4 * width, activation: gelu, eps: EPSILON },
+    }));
   }
-  const states = layerNorm(net, "final_norm", x);
-  return { states, pooled: reshape(mean(states, [1]), [batch, width]) };
+  const states = layerNorm(net, "final_norm", hidden.at(-1)!, EPSILON);
+  return { states, pooled: reshape(mean(states, [1]), [tokens.shape[0], width]), hidden };
 }
+
+/** The class of networks that are nothing else. */
+export const textTransformerNetwork: NetworkMaker<TextTransformerConfig> = defineNetwork({
+  className: TEXT_TRANSFORMER,
+  parse: (fields) =>
+    parseWith(
+      textTransformerSchema,
+      givenFields(fields),
+      `configuration of a ${TEXT_TRANSFORMER}`,
+    ),
+  format: (config) => config,
+  resize: () => ({}),
+  build: (config) => ({
+    kind: "text encoder",
+    tokens: config.max_length,
+    vocabulary: config.vocab_size,
+    width: config.width,
+    forward: ({ parameter }, ids) => textTransformer(parameter, config, ids),
+  }),
+});
+registerNetwork(textTransformerNetwork);

@@ -1,0 +1,103 @@
+/**
+ * The text encoder of CLIP (Radford et al. 2021), which Stable Diffusion reads prompts with: the
+ * `CLIPTextModel` of transformers, with its names of fields and parameters.
+ *
+ * @module
+ */
+
+import { z } from "zod";
+import { givenFields, parseWith } from "../config.ts";
+import { gelu, toFloat } from "../gpu/ops/map.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+import { layerNorm } from "./layers.ts";
+import {
+  defineNetwork,
+  type EncodedTokens,
+  type Forward,
+  type NetworkMaker,
+  registerNetwork,
+} from "./network.ts";
+import {
+  embedTokens,
+  isToken,
+  quickGelu,
+  stateAtLargest,
+  transformerLayer,
+} from "./text_layers.ts";
+
+/** The class of it in configurations. */
+const CLIP_TEXT_MODEL = "CLIPTextModel";
+/** What `eos_token_id` was by mistake once; texts end with the greatest id then. */
+const FORMER_END = 2;
+
+const count = z.int().positive();
+// More than anybody has means a damaged file, which must not eat all memory.
+const width = count.max(65536), layers = count.max(200);
+
+/** The fields that say what is computed, with the values that transformers takes without them. */
+const schema = z.object({
+  vocab_size: count.max(2 ** 20).default(49408),
+  hidden_size: width.default(512),
+  intermediate_size: width.default(2048),
+  num_hidden_layers: layers.default(12),
+  num_attention_heads: count.default(8),
+  max_position_embeddings: width.default(77),
+  hidden_act: z.enum(["quick_gelu", "gelu"]).default("quick_gelu"),
+  layer_norm_eps: z.number().positive().default(1e-5),
+  eos_token_id: z.int().nonnegative().default(49407),
+  model_type: z.enum(["clip_text_model"]).default("clip_text_model"),
+}).refine((config) => config.hidden_size % config.num_attention_heads === 0, {
+  ...{ path: ["num_attention_heads"], message: "does not divide hidden_size" },
+});
+
+/** The configuration, as in files. */
+export type ClipTextConfig = Readonly<z.infer<typeof schema>>;
+
+const activations = { quick_gelu: quickGelu, gelu };
+
+function encode(config: ClipTextConfig, { parameter }: Forward, ids: Tensor): EncodedTokens {
+  const { hidden_size: width, num_attention_heads: heads, layer_norm_eps: eps } = config;
+  const net = { parameter }, embeddings = "text_model.embeddings";
+  const hidden = [embedTokens(net, ids, width, {
+    tokens: { name: `${embeddings}.token_embedding`, rows: config.vocab_size },
+    places: { name: `${embeddings}.position_embedding`, rows: config.max_position_embeddings },
+  })];
+  for (let i = 0; i < config.num_hidden_layers; i++) {
+    const name = `text_model.encoder.layers.${i}`, own = (part: string) => `${name}.${part}`;
+    hidden.push(transformerLayer(net, hidden[i], {
+      names: [own("layer_norm1"), own("layer_norm2"), own("mlp.fc1"), own("mlp.fc2")],
+      attention: {
+        name: own("self_attn"),
+        parts: ["q_proj", "k_proj", "v_proj", "out_proj"],
+        ...{ heads, size: width / heads, hasBias: true, isCausal: true },
+      },
+      ...{ inner: config.intermediate_size, activation: activations[config.hidden_act], eps },
+    }));
+  }
+  const states = layerNorm(net, "text_model.final_layer_norm", hidden.at(-1)!, eps);
+  const end = config.eos_token_id;
+  const scores = end === FORMER_END ? toFloat(ids) : isToken(ids, end);
+  return { states, pooled: stateAtLargest(scores, states), hidden };
+}
+
+/**
+ * The class of networks. The pooled vector is the state of the first token that ends the text; as in
+ * transformers, that of the first token of all where none does, and of the first one with the
+ * greatest id where `eos_token_id` is 2.
+ */
+export const clipTextModel: NetworkMaker<ClipTextConfig> = defineNetwork({
+  className: CLIP_TEXT_MODEL,
+  // What transformers writes of training, texts and projections says nothing of what is computed.
+  parse: (fields) =>
+    parseWith(schema, givenFields(fields), `configuration of a ${CLIP_TEXT_MODEL}`),
+  format: (config) => ({ architectures: [CLIP_TEXT_MODEL], ...config }),
+  resize: () => ({}),
+  build: (config) => ({
+    kind: "text encoder",
+    tokens: config.max_position_embeddings,
+    vocabulary: config.vocab_size,
+    width: config.hidden_size,
+    forward: (forward, ids) => encode(config, forward, ids),
+  }),
+});
+registerNetwork(clipTextModel);

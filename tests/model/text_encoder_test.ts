@@ -5,7 +5,8 @@ import type { Device } from "../../src/gpu/device.ts";
 import { grad } from "../../src/gpu/grad.ts";
 import { ReferenceDevice } from "../../src/gpu/reference.ts";
 import { makeGraph } from "../../src/gpu/graph.ts";
-import { add, mul } from "../../src/gpu/ops/map.ts";
+import { add, mul, sub } from "../../src/gpu/ops/map.ts";
+import { linear } from "../../src/gpu/ops/matmul.ts";
 import { mean } from "../../src/gpu/ops/sum.ts";
 import { constant, input, type Tensor } from "../../src/gpu/tensor.ts";
 import { WasmDevice } from "../../src/gpu/wasm/device.ts";
@@ -16,7 +17,12 @@ import {
   parseNetwork,
   parseTextEncoder,
 } from "../../src/model/network.ts";
-import { initializeParameters, type ParameterSource } from "../../src/model/parameters.ts";
+import {
+  initializeParameters,
+  type ParameterSource,
+  viewParameters,
+} from "../../src/model/parameters.ts";
+import { logSoftmax } from "../../src/model/classifier.ts";
 import { stateAtLargest } from "../../src/model/text_layers.ts";
 import type { FileTensor } from "../../src/formats/safetensors.ts";
 import { ByteTokenizer } from "../../src/text/byte_tokenizer.ts";
@@ -248,4 +254,26 @@ Deno.test("of equal scores the first one counts", async () => {
   program.buffers.states.write([1, 2, 3, 4, 5, 6]);
   program.run();
   assertEquals([...await program.buffers.y.read()], [2, 4]);
+});
+
+Deno.test("a TextTransformer learns to tell captions apart that differ in a letter", async () => {
+  const fields = { _class_name: "TextTransformer", width: 16, layers: 1, heads: 2, max_length: 8 };
+  const { layout, forward } = parseTextEncoder(fields), tokenizer = new ByteTokenizer({ length: 8 });
+  const captions = ["cat", "cut", "a cat", "", "tac", "cats"];
+  const ids = tokens(captions.map((text) => [...tokenizer.encode(text).ids]));
+  const parameters = input("parameters", [layout.size]), head = input("head", [6, 16]);
+  const { pooled } = forward({ parameter: viewParameters(layout, [parameters]) }, ids);
+  const logits = logSoftmax(linear(pooled!, head));
+  const target = constant(captions.flatMap((_, i) => captions.map((_, k) => Number(i === k))), [6, 6]);
+  const loss = mul(mean(mul(logits, target)), -6), updated = [parameters, head];
+  const gradients = grad(loss, updated);
+  const updates = updated.map((x, i): [Tensor, Tensor] => [x, sub(x, mul(gradients[i], 0.3))]);
+  using device = await WasmDevice.open();
+  using program = await device.compile(makeGraph({ loss }, updates));
+  program.buffers.parameters.write(initializeParameters(layout, 1));
+  program.run();
+  const [first] = await program.buffers.loss.read();
+  program.run(200);
+  const [last] = await program.buffers.loss.read();
+  assert(first > 1 && last < 0.1, `${first} ${last}`);
 });

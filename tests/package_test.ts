@@ -58,7 +58,7 @@ const below: Record<string, readonly string[]> = {
   gpu: ["ground"],
   data: ["ground", "formats", "gpu"],
   diffusion: ["ground", "gpu"],
-  model: ["ground", "formats", "gpu", "diffusion"],
+  model: ["ground", "text", "formats", "gpu", "diffusion"],
   sample: ["ground", "text", "formats", "gpu", "data", "diffusion", "model"],
   train: ["ground", "text", "formats", "gpu", "data", "diffusion", "model"],
   evaluate: ["ground", "formats", "gpu", "data", "diffusion", "model", "sample"],

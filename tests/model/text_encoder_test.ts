@@ -258,13 +258,17 @@ Deno.test("of equal scores the first one counts", async () => {
 
 Deno.test("a TextTransformer learns to tell captions apart that differ in a letter", async () => {
   const fields = { _class_name: "TextTransformer", width: 16, layers: 1, heads: 2, max_length: 8 };
-  const { layout, forward } = parseTextEncoder(fields), tokenizer = new ByteTokenizer({ length: 8 });
+  const { layout, forward } = parseTextEncoder(fields),
+    tokenizer = new ByteTokenizer({ length: 8 });
   const captions = ["cat", "cut", "a cat", "", "tac", "cats"];
   const ids = tokens(captions.map((text) => [...tokenizer.encode(text).ids]));
   const parameters = input("parameters", [layout.size]), head = input("head", [6, 16]);
   const { pooled } = forward({ parameter: viewParameters(layout, [parameters]) }, ids);
   const logits = logSoftmax(linear(pooled!, head));
-  const target = constant(captions.flatMap((_, i) => captions.map((_, k) => Number(i === k))), [6, 6]);
+  const target = constant(captions.flatMap((_, i) => captions.map((_, k) => Number(i === k))), [
+    6,
+    6,
+  ]);
   const loss = mul(mean(mul(logits, target)), -6), updated = [parameters, head];
   const gradients = grad(loss, updated);
   const updates = updated.map((x, i): [Tensor, Tensor] => [x, sub(x, mul(gradients[i], 0.3))]);

@@ -55,7 +55,8 @@ const REMEMBERED = 1 << 15, LONGEST = 64;
  * and decomposed accents remain as they are. References of HTML (`&amp;`, also twice) are resolved
  * if they are numbers or one of amp, lt, gt, quot, apos and nbsp. The fast tokenizer of transformers
  * differs in three things: it resolves none of them, composes accents, and writes a Greek sigma at
- * the end of a word as any other. Surrogates without their other half count as U+FFFD.
+ * the end of a word as any other. Surrogates without their other half count as U+FFFD, and
+ * `<|startoftext|>` and `<|endoftext|>` in a text are the tokens of that name.
  *
  * @example What a prompt becomes, and what is cut off
  * ```ts

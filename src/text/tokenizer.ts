@@ -8,7 +8,10 @@
 export interface TokenizedText {
   /** As many as the encoder has positions, those of padding included. */
   readonly ids: Int32Array<ArrayBuffer>;
-  /** What had no place, from the end of the text; empty where everything had. */
+  /**
+   * What had no place, from the end of the text; empty where everything had. Of CLIP it is in lower
+   * case, with single spaces.
+   */
   readonly cut: string;
 }
 

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { InputError } from "../../src/errors.ts";
 import { ClipTokenizer } from "../../src/text/clip_tokenizer.ts";
 import { fetchClipVocabulary, parseClipVocabulary } from "../../src/text/clip_vocabulary.ts";
@@ -147,4 +147,19 @@ Deno.test("damaged vocabularies are refused", () => {
   // Bytes that it lacks are what ends a text, as unknown words are in transformers.
   const tiny = parseClipVocabulary(`{${special},"a":2,"b</w>":3,"ab</w>":4}`, "a b</w>\r\n");
   assertEquals([...new ClipTokenizer(tiny, { length: 6 }).encode("ab zb").ids], [0, 4, 1, 3, 1, 1]);
+});
+
+Deno.test("the vocabulary may be unpacked on its way, and must be there", async () => {
+  const url = new URL("../../data/bpe_simple_vocab_16e6.txt.gz", import.meta.url);
+  const packed = new Blob([await Deno.readFile(url)]).stream();
+  const text = await new Response(packed.pipeThrough(new DecompressionStream("gzip"))).text();
+  const { fetch } = globalThis;
+  try {
+    globalThis.fetch = () => Promise.resolve(new Response(text));
+    assertEquals((await fetchClipVocabulary()).ids, vocabulary.ids);
+    globalThis.fetch = () => Promise.resolve(new Response("", { status: 404 }));
+    await assertRejects(() => fetchClipVocabulary(), TypeError, "the answer is 404");
+  } finally {
+    globalThis.fetch = fetch;
+  }
 });

@@ -61,7 +61,6 @@ export {
   defineNetwork,
   type DenoisingNetwork,
   type DenoisingParts,
-  type EncodedTokens,
   type FeatureNetwork,
   type FeatureParts,
   type Features,
@@ -82,12 +81,15 @@ export {
   type NoisyItemsNetwork,
   type NoisyItemsParts,
   parseNetwork,
-  parseTextEncoder,
   registerNetwork,
   type SegmentKind,
+} from "./src/model/network.ts";
+export {
+  type EncodedTokens,
+  parseTextEncoder,
   type TextEncoderNetwork,
   type TextEncoderParts,
-} from "./src/model/network.ts";
+} from "./src/model/text_encoder.ts";
 export {
   initializeModel,
   type LoadedModel,

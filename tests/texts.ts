@@ -17,7 +17,7 @@ import {
   type EncodedTokens,
   parseTextEncoder,
   type TextEncoderNetwork,
-} from "../src/model/network.ts";
+} from "../src/model/text_encoder.ts";
 import {
   flatten,
   parameterInputs,

@@ -11,13 +11,8 @@ import { givenFields, parseWith } from "../config.ts";
 import { gelu } from "../gpu/ops/map.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { layerNorm } from "./layers.ts";
-import {
-  defineNetwork,
-  type EncodedTokens,
-  type Forward,
-  type NetworkMaker,
-  registerNetwork,
-} from "./network.ts";
+import { defineNetwork, type Forward, type NetworkMaker, registerNetwork } from "./network.ts";
+import type { EncodedTokens } from "./text_encoder.ts";
 import { embedTokens, transformerLayer } from "./text_layers.ts";
 
 /** The class of it in configurations. */

@@ -10,13 +10,8 @@ import { givenFields, parseWith } from "../config.ts";
 import { gelu, toFloat } from "../gpu/ops/map.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { layerNorm } from "./layers.ts";
-import {
-  defineNetwork,
-  type EncodedTokens,
-  type Forward,
-  type NetworkMaker,
-  registerNetwork,
-} from "./network.ts";
+import { defineNetwork, type Forward, type NetworkMaker, registerNetwork } from "./network.ts";
+import type { EncodedTokens } from "./text_encoder.ts";
 import {
   embedTokens,
   isToken,

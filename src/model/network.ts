@@ -12,6 +12,7 @@ import type { RandomState } from "../gpu/ops/random.ts";
 import { input, type Tensor } from "../gpu/tensor.ts";
 import type { Conditions } from "../diffusion/denoiser.ts";
 import type { Shape } from "../shape.ts";
+import type { TextEncoderNetwork, TextEncoderParts } from "./text_encoder.ts";
 import { collectParameters, type ParameterLayout, type ParameterSource } from "./parameters.ts";
 
 /** Fields of a configuration as they are in files. */
@@ -122,30 +123,6 @@ export interface FeatureParts extends ItemParts, Features {
   readonly classes: number;
 }
 
-/** What a text encoder makes of tokens. */
-export interface EncodedTokens {
-  /** What it says of each token, after the last normalisation, `[batch, n, width]`. */
-  readonly states: Tensor;
-  /** What it says of the whole text, `[batch, width]`, where it does. */
-  readonly pooled?: Tensor;
-  /** What goes into each layer, and what comes out of the last one, before that normalisation. */
-  readonly hidden: readonly Tensor[];
-}
-
-/** A network that reads texts. It knows nothing of items. */
-export interface TextEncoderParts {
-  /** What it does. */
-  readonly kind: "text encoder";
-  /** As many tokens as it takes at the most. */
-  readonly tokens: number;
-  /** Ids are below this; those that are not count as the nearest that is. */
-  readonly vocabulary: number;
-  /** Numbers that it says of a token. */
-  readonly width: number;
-  /** Of ids `i32` `[batch, n]`; a RangeError where they are more than `tokens`. */
-  readonly forward: (forward: Forward, ids: Tensor) => EncodedTokens;
-}
-
 /** What there is of a kind of network of items. */
 export type ItemNetworkParts = DenoisingParts | ClassifierParts | FeatureParts;
 /** What there is of a kind of network. */
@@ -171,8 +148,6 @@ export type FeatureNetwork = NetworkBase & FeatureParts;
 export type NoisyItemsNetwork = DenoisingNetwork | ClassifierNetwork;
 /** A network of items of any kind. */
 export type ItemNetwork = NoisyItemsNetwork | FeatureNetwork;
-/** A text encoder's. */
-export type TextEncoderNetwork = NetworkBase & TextEncoderParts;
 /** A network of any kind. */
 export type Network = ItemNetwork | TextEncoderNetwork;
 
@@ -292,14 +267,21 @@ function makerOf(className: unknown): NetworkMaker<unknown> {
   );
 }
 
-/** The class of a configuration, and its fields. */
-function readClass(fields: unknown): { className: unknown; rest: Fields } {
+/**
+ * The network of a configuration, of any kind.
+ *
+ * @param defaultClass Where it names none: neither a `_class_name`, nor `architectures` as those of
+ * transformers do.
+ * @throws {InputError} As {@linkcode parseNetwork}.
+ */
+export function networkOf(fields: unknown, defaultClass?: string): Network {
   if (typeof fields !== "object" || fields === null || Array.isArray(fields)) {
     throw new InputError("Bad network configuration: it is no object");
   }
   const { _class_name: own, ...rest } = fields as Fields, { architectures } = rest;
-  // What the configurations of transformers call it.
-  return { className: own ?? (Array.isArray(architectures) ? architectures[0] : undefined), rest };
+  const named = Array.isArray(architectures) ? architectures[0] : undefined;
+  const maker = makerOf(own ?? named ?? defaultClass);
+  return maker.create(maker.parse(rest));
 }
 
 /**
@@ -326,42 +308,11 @@ function readClass(fields: unknown): { className: unknown; rest: Fields } {
  * ```
  */
 export function parseNetwork(fields: unknown): ItemNetwork {
-  const { className = DEFAULT_CLASS, rest } = readClass(fields), maker = makerOf(className);
-  const network = maker.create(maker.parse(rest));
+  const network = networkOf(fields, DEFAULT_CLASS);
   if (network.kind !== "text encoder") return network;
   throw new InputError(
-    `Cannot use a network of class ${className} here: it is a text encoder, which knows nothing of ` +
+    `Cannot use a network of class ${network.className} here: it is a text encoder, which knows nothing of ` +
       "items",
-  );
-}
-
-/**
- * The text encoder of a configuration.
- *
- * @param fields As in a `config.json` of transformers, whose `architectures` tell the class, or with
- * a `_class_name`.
- * @throws {InputError} If the class is not known, or is none of text encoders, or a field is out of
- * range or contradicts another one.
- *
- * @example The text encoder of Stable Diffusion 1
- * ```ts
- * import { parseTextEncoder } from "@x/ddpm";
- *
- * const { tokens, width, layout } = parseTextEncoder({
- *   architectures: ["CLIPTextModel"],
- *   hidden_size: 768,
- *   intermediate_size: 3072,
- *   num_attention_heads: 12,
- * });
- * console.log(tokens, width, layout.count); // 77, 768, 123060480
- * ```
- */
-export function parseTextEncoder(fields: unknown): TextEncoderNetwork {
-  const { className, rest } = readClass(fields), maker = makerOf(className);
-  const network = maker.create(maker.parse(rest));
-  if (network.kind === "text encoder") return network;
-  throw new InputError(
-    `Cannot read texts with a network of class ${className}: it is a ${network.kind}`,
   );
 }
 

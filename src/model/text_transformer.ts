@@ -13,13 +13,9 @@ import { mean } from "../gpu/ops/sum.ts";
 import { reshape } from "../gpu/ops/view.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { layerNorm } from "./layers.ts";
-import {
-  defineNetwork,
-  type EncodedTokens,
-  type NetworkMaker,
-  registerNetwork,
-} from "./network.ts";
+import { defineNetwork, type NetworkMaker, registerNetwork } from "./network.ts";
 import type { ParameterSource } from "./parameters.ts";
+import type { EncodedTokens } from "./text_encoder.ts";
 import { embedTokens, transformerLayer } from "./text_layers.ts";
 
 /** The class of it in configurations, where it is a network by itself. */

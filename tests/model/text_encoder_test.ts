@@ -11,12 +11,8 @@ import { mean } from "../../src/gpu/ops/sum.ts";
 import { constant, input, type Tensor } from "../../src/gpu/tensor.ts";
 import { WasmDevice } from "../../src/gpu/wasm/device.ts";
 import { initializeModel, parametersFrom } from "../../src/model/model.ts";
-import {
-  formatNetwork,
-  noisyItemsNetwork,
-  parseNetwork,
-  parseTextEncoder,
-} from "../../src/model/network.ts";
+import { formatNetwork, noisyItemsNetwork, parseNetwork } from "../../src/model/network.ts";
+import { parseTextEncoder } from "../../src/model/text_encoder.ts";
 import {
   initializeParameters,
   type ParameterSource,

@@ -8,7 +8,7 @@
 import { argument } from "../expression.ts";
 import { Scratch } from "../storage.ts";
 import { add, div, i32, mul, rem } from "./assembler.ts";
-import { bandRow, type BandShape, type BandSource, emitBand } from "./padded_rows.ts";
+import { bandRow, type BandShape, type BandSource, emitBand, isInMemory } from "./padded_rows.ts";
 import type { Epilogue } from "./epilogue.ts";
 import {
   emitPack,
@@ -86,7 +86,7 @@ export function lowerCorrelation(c: Correlation, { pair }: WasmTarget): [WasmKer
     build: (f, task, [from, to]) => emitPack(f, pack, width, from, task, add(to, mul(task, panel))),
   };
   // Where no zeros are needed and nothing is computed, images are read in place.
-  const isInPlace = source.expression === argument(0) && kernelHeight === 1 && c.top === 0 &&
+  const isInPlace = isInMemory(source, image.channels) && kernelHeight === 1 && c.top === 0 &&
     image.left === 0 && image.columns <= image.width;
   const run = kernelWidth * image.channels;
   const rowBytes = isInPlace ? source.strides[0][1] : bandRow(image);

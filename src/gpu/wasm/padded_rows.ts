@@ -73,6 +73,10 @@ export const fusedSource = ({ operands, expression }: Elementwise): BandSource =
   strides: operands.map(({ strides: [image, row, column] }) => [4 * image, 4 * row, 4 * column]),
 });
 
+/** Whether the pixels of a row are in memory, one behind the other: not where one is repeated. */
+export const isInMemory = ({ expression, strides }: BandSource, channels: number): boolean =>
+  expression === argument(0) && strides[0][2] === 4 * channels;
+
 /** Computes `count` pixels from operands that are all read along the channels. */
 function emitPixels(
   f: Body,
@@ -122,7 +126,7 @@ export function emitBand(
   // The columns of the image that the band shows, and those of zeros before them.
   const from = Math.max(0, -left), shown = Math.max(0, Math.min(width, columns - left) - from);
   const before = Math.min(columns, Math.max(0, left));
-  const isPlain = source.expression === argument(0);
+  const isPlain = isInMemory(source, channels);
   const row = f.integer(first), target = f.integer(band);
   const at = images.map(() => f.local("i32"));
   f.repeat(rows, () => {

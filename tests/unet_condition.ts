@@ -56,7 +56,7 @@ export function formulaValues(name: string, shape: readonly number[]): Float32Ar
 }
 
 /** The models in a folder, by their files. */
-async function* modelsIn(folder: string): AsyncGenerator<{ path: string; model: Model }> {
+export async function* modelsIn(folder: string): AsyncGenerator<{ path: string; model: Model }> {
   const config = await readJson(join(folder, "config.json"));
   const network = denoisingNetwork({ network: parseNetwork(config) });
   const names: string[] = [];

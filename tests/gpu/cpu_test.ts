@@ -9,6 +9,7 @@ import { gather } from "../../src/gpu/ops/gather.ts";
 import { matmul } from "../../src/gpu/ops/matmul.ts";
 import { quantile } from "../../src/gpu/ops/quantile.ts";
 import { softmax } from "../../src/gpu/ops/softmax.ts";
+import { broadcastTo } from "../../src/gpu/ops/view.ts";
 import { sum } from "../../src/gpu/ops/sum.ts";
 import { interpret } from "../../src/gpu/reference.ts";
 import { constant, input, type Tensor } from "../../src/gpu/tensor.ts";
@@ -19,7 +20,7 @@ import { initializeModel } from "../../src/model/model.ts";
 import { idxDataset } from "../../src/data/datasets/idx.ts";
 import { parseTraining } from "../../src/train/config.ts";
 import { Trainer } from "../../src/train/trainer.ts";
-import type { Shape } from "../../src/shape.ts";
+import { type Shape, sizeOf } from "../../src/shape.ts";
 import { assertClose } from "../close.ts";
 import { Random } from "../random.ts";
 
@@ -79,6 +80,29 @@ Deno.test("the CPU reads parts of tensors where they lie", async () => {
     for (const [name, values] of Object.entries(data)) program.buffers[name].write(values);
     program.run();
     assertClose(await program.buffers.y.read(), interpret(graph, data).y, 2e-5, name);
+  }
+});
+
+Deno.test("convolutions on the CPU read pixels that are repeated", async () => {
+  using device = await WasmDevice.open(2);
+  const random = new Random("repeated");
+  for (const size of [1, 3] as const) {
+    for (const shape of [[1, 1, 1, 16], [2, 9, 1, 16], [1, 1, 8, 16], [1, 9, 8, 16]]) {
+      const x = input("x", shape), w = input("w", [size, size, 16, 16]);
+      const y = conv2d(broadcastTo(x, [2, 9, 8, 16]), w, undefined, same(size));
+      using program = await device.compile(makeGraph({ y }));
+      const data = Object.fromEntries([x, w].map(({ shape }, i) => [
+        ["x", "w"][i],
+        Float64Array.from(
+          { length: sizeOf(shape) },
+          () => Math.fround(random.between(-1, 1)),
+        ),
+      ]));
+      for (const [name, values] of Object.entries(data)) program.buffers[name].write(values);
+      program.run();
+      const expected = interpret(makeGraph({ y }), data).y;
+      assertClose(await program.buffers.y.read(), expected, 2e-5, `${size}x${size} of ${shape}`);
+    }
   }
 });
 

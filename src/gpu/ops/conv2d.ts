@@ -14,7 +14,7 @@ import { lowerForward, lowerInputGrad, lowerWeightGrad } from "../wasm/conv2d.ts
 import { forwardVariant, inputGradVariant, weightGradVariant } from "../wgsl/conv2d.ts";
 import { forwardByWinograd, inputGradByWinograd, weightGradByWinograd } from "../wgsl/winograd.ts";
 import { sum } from "./sum.ts";
-import { broadcastTo, reshape } from "./view.ts";
+import { reshape } from "./view.ts";
 
 const flops = (s: ConvSizes) =>
   2 * s.batch * s.outHeight * s.outWidth * s.outChannels * s.kernelHeight * s.kernelWidth *
@@ -224,27 +224,14 @@ const cases = (
     return { name, ...build(x, w, [x[0], h, width, w[3]], window) };
   });
 
-/** Images of which pixels are the same, as where one pixel is enlarged. */
-const repeatedCases: Case[] = ([1, 3] as const).flatMap((size) =>
-  [[1, 1, 1, 8], [2, 5, 1, 8], [1, 1, 6, 8]].map((shape) => ({
-    name: `${size}x${size}, ${shape.slice(1, 3).join("x")} pixels, repeated`,
-    inputs: [{ shape }, { shape: [size, size, 8, 12] }],
-    build: (x: Tensor, w: Tensor) =>
-      conv2d(broadcastTo(x, [shape[0], 5, 6, 8]), w, undefined, same(size)),
-  }))
-);
-
 /** All operations of this file. */
 export const convOps: readonly Op[] = [
   {
     ...forwardOp,
-    cases: [
-      ...cases((x, w, _, window) => ({
-        inputs: [{ shape: x }, { shape: w }, { shape: [w[3]] }],
-        build: (x, w, bias) => conv2d(x, w, bias, window),
-      })),
-      ...repeatedCases,
-    ],
+    cases: cases((x, w, _, window) => ({
+      inputs: [{ shape: x }, { shape: w }, { shape: [w[3]] }],
+      build: (x, w, bias) => conv2d(x, w, bias, window),
+    })),
   },
   {
     ...inputGradOp,

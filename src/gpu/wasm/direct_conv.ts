@@ -5,7 +5,6 @@
  * @module
  */
 
-import { argument } from "../expression.ts";
 import { Scratch } from "../storage.ts";
 import { add, div, i32, mul, rem } from "./assembler.ts";
 import { bandRow, type BandShape, type BandSource, emitBand, isInMemory } from "./padded_rows.ts";

@@ -2,6 +2,7 @@ import { assertEquals, assertMatch } from "@std/assert";
 import { licenseOf } from "../../src/cli/commands/model_facts.ts";
 import { serializeModel } from "../../src/model/model.ts";
 import { shippedModels } from "../../src/model/pretrained.ts";
+import { copyFixture } from "../fixture.ts";
 import { Folder, tinyModel, tinyModelFile } from "./cli.ts";
 import { checkpoint, HubServer, sha256, WEIGHTS } from "./hub_server.ts";
 
@@ -105,4 +106,23 @@ Deno.test("the licence is that of the YAML that a card begins with", () => {
     ["", undefined],
   ];
   for (const [card, license] of cases) assertEquals(licenseOf(card), license, card);
+});
+
+Deno.test("info describes a UNet that is told texts, and sample says what it lacks", async () => {
+  await using folder = await Folder.make();
+  await copyFixture("unet-condition/inpaint-9ch", folder.at("unet"));
+  const facts = JSON.parse(await folder.succeed("info", "unet", ...device));
+  assertEquals([facts.network, facts.image], ["UNet2DConditionModel", "8x8, 4 channels"]);
+  assertEquals([facts.parameters, facts.cross_attention_dim, facts.in_channels], [53004, 24, 9]);
+  assertMatch(
+    facts["memory to train"],
+    /nothing for the network's condition encoder_hidden_states/,
+  );
+  await folder.refuse(
+    ["sample", "--model", "unet"],
+    /Cannot sample from unet: the UNet2DConditionModel needs a text.*whole pipeline/,
+  );
+  await copyFixture("unet-condition/depth-8heads", folder.at("ldm"));
+  const alone = JSON.parse(await folder.succeed("info", "ldm/ldm-fp16.ckpt", ...device));
+  assertEquals([alone.network, alone.attention_head_dim], ["UNet2DConditionModel", 8]);
 });

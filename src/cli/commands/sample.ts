@@ -245,10 +245,16 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
 /**
  * The shape of a model's images.
  *
- * @throws {InputError} If it makes none, or leaves their size open.
+ * @throws {InputError} If it makes none by itself, or leaves their size open.
  */
 export function shapeOf(model: Model, place: string): Shape {
-  const { itemShape } = denoisingNetwork(model);
+  const network = denoisingNetwork(model), { itemShape } = network;
+  if ("encoder_hidden_states" in network.conditions(itemShape.map((n) => n ?? 1))) {
+    throw new InputError(
+      `Cannot sample from ${place}: the ${network.className} needs a text, as an encoder of texts ` +
+        "gives it; only a whole pipeline, with text encoder and autoencoder, makes images",
+    );
+  }
   if (itemShape.every((n) => n !== null)) return itemShape;
   throw new InputError(`Cannot sample from ${place}: its configuration has no sample_size`);
 }

@@ -47,6 +47,23 @@ const isVaried = ({ none, below, hasNegative }: Condition) =>
  * console.log(pair.count, apart.count);
  * ```
  *
+ * @example A text, and another one to lead away from, as a text encoder gives them
+ * ```ts
+ * import { guided, initializeModel, openDevice, parseNetwork, Sampler } from "@x/ddpm";
+ *
+ * const network = parseNetwork({ _class_name: "UNet2DConditionModel", sample_size: 8,
+ *   block_out_channels: [8], norm_num_groups: 4, down_block_types: ["CrossAttnDownBlock2D"],
+ *   up_block_types: ["CrossAttnUpBlock2D"], cross_attention_dim: 16 });
+ * using device = await openDevice("cpu");
+ * using sampler = await Sampler.create(device, initializeModel(network, {}, 0),
+ *   { steps: 2, batchSize: 1, wrap: [guided({ scale: 7.5 })] });
+ * const text = new Float32Array(77 * 16).fill(1), negative = new Float32Array(77 * 16);
+ * const latents = await sampler.sample({
+ *   conditions: { encoder_hidden_states: text, negative_encoder_hidden_states: negative },
+ * });
+ * console.log(latents.shape); // [8, 8, 4]
+ * ```
+ *
  * @throws {InputError} If a setting is out of range; when it is applied, if the denoiser has no
  * condition that can be left out.
  */

@@ -111,13 +111,11 @@ Deno.test("the licence is that of the YAML that a card begins with", () => {
 Deno.test("info describes a UNet that is told texts, and sample says what it lacks", async () => {
   await using folder = await Folder.make();
   await copyFixture("unet-condition/inpaint-9ch", folder.at("unet"));
+  await folder.write("unet/scheduler_config.json", { _class_name: "DDIMScheduler" });
   const facts = JSON.parse(await folder.succeed("info", "unet", ...device));
   assertEquals([facts.network, facts.image], ["UNet2DConditionModel", "8x8, 4 channels"]);
   assertEquals([facts.parameters, facts.cross_attention_dim, facts.in_channels], [53004, 24, 9]);
-  assertMatch(
-    facts["memory to train"],
-    /nothing for the network's condition encoder_hidden_states/,
-  );
+  assertMatch(facts["memory to train"], /encoder_hidden_states is missing/);
   await folder.refuse(
     ["sample", "--model", "unet"],
     /Cannot sample from unet: the UNet2DConditionModel needs a text.*whole pipeline/,

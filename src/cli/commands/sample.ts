@@ -248,8 +248,8 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
  * @throws {InputError} If it makes none by itself, or leaves their size open.
  */
 export function shapeOf(model: Model, place: string): Shape {
-  const network = denoisingNetwork(model), { itemShape } = network;
-  if ("encoder_hidden_states" in network.conditions(itemShape.map((n) => n ?? 1))) {
+  const network = denoisingNetwork(model), { itemShape, multiple = 1 } = network;
+  if ("encoder_hidden_states" in network.conditions(itemShape.map((n) => n ?? multiple))) {
     throw new InputError(
       `Cannot sample from ${place}: the ${network.className} needs a text, as an encoder of texts ` +
         "gives it; only a whole pipeline, with text encoder and autoencoder, makes images",

@@ -14,7 +14,7 @@ import { lowerForward, lowerInputGrad, lowerWeightGrad } from "../wasm/conv2d.ts
 import { forwardVariant, inputGradVariant, weightGradVariant } from "../wgsl/conv2d.ts";
 import { forwardByWinograd, inputGradByWinograd, weightGradByWinograd } from "../wgsl/winograd.ts";
 import { sum } from "./sum.ts";
-import { reshape } from "./view.ts";
+import { reshape, slice } from "./view.ts";
 
 const flops = (s: ConvSizes) =>
   2 * s.batch * s.outHeight * s.outWidth * s.outChannels * s.kernelHeight * s.kernelWidth *
@@ -228,10 +228,20 @@ const cases = (
 export const convOps: readonly Op[] = [
   {
     ...forwardOp,
-    cases: cases((x, w, _, window) => ({
-      inputs: [{ shape: x }, { shape: w }, { shape: [w[3]] }],
-      build: (x, w, bias) => conv2d(x, w, bias, window),
-    })),
+    cases: [
+      ...cases((x, w, _, window) => ({
+        inputs: [{ shape: x }, { shape: w }, { shape: [w[3]] }],
+        build: (x, w, bias) => conv2d(x, w, bias, window),
+      })),
+      ...[1, 3].flatMap((size) =>
+        [4, 8].map((channels) => ({
+          name: `${size}x${size} of ${channels} of the channels`,
+          inputs: [{ shape: [2, 9, 12, 12] }, { shape: [size, size, channels, 8] }],
+          build: (x: Tensor, w: Tensor) =>
+            conv2d(slice(x, 3, 4, channels), w, undefined, same(size)),
+        }))
+      ),
+    ],
   },
   {
     ...inputGradOp,

@@ -67,6 +67,7 @@ export {
   type Unary,
 } from "./ops/map.ts";
 export { linear, matmul } from "./ops/matmul.ts";
+export { nearestRow } from "./ops/nearest.ts";
 export {
   dropout,
   randomInteger,

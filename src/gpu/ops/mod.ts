@@ -12,6 +12,7 @@ import { gatherOps } from "./gather.ts";
 import { groupNormOps } from "./group_norm.ts";
 import { mapOps } from "./map.ts";
 import { matmulOps } from "./matmul.ts";
+import { nearestOps } from "./nearest.ts";
 import { poolOps } from "./pool.ts";
 import { quantileOps } from "./quantile.ts";
 import { randomOps } from "./random.ts";
@@ -32,6 +33,7 @@ export const ops: readonly Op[] = [
   ...softmaxOps,
   ...attentionOps,
   ...gatherOps,
+  ...nearestOps,
   ...poolOps,
   ...quantileOps,
   ...randomOps,

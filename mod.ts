@@ -56,11 +56,15 @@ export type { WeightArray, WeightParts, WeightValues } from "./src/diffusion/wei
 export type { Estimates, LevelTensors } from "./src/diffusion/prediction.ts";
 export { denoiserOf } from "./src/model/denoiser.ts";
 export {
+  type AutoencoderNetwork,
+  autoencoderNetwork,
+  type AutoencoderParts,
   type ClassifierNetwork,
   type ClassifierParts,
   defineNetwork,
   type DenoisingNetwork,
   type DenoisingParts,
+  type Encoded,
   type FeatureNetwork,
   type FeatureParts,
   type Features,
@@ -81,6 +85,7 @@ export {
   type NoisyItemsNetwork,
   type NoisyItemsParts,
   parseNetwork,
+  type Quantized,
   registerNetwork,
   type SegmentKind,
 } from "./src/model/network.ts";
@@ -99,6 +104,7 @@ export {
   serializeModel,
   type WeightFileDType,
 } from "./src/model/model.ts";
+export { assembleNetwork, type Weighted } from "./src/model/weights.ts";
 export type {
   ParameterLayout,
   ParameterReader,
@@ -117,12 +123,20 @@ export {
   writeSafetensors,
 } from "./src/formats/safetensors.ts";
 export {
+  type FamilyAutoencoder,
   type FamilyModel,
   type FamilyOptions,
+  findAutoencoderFamily,
   findFamily,
+  readAutoencoderFamily,
   readFamily,
 } from "./src/model/families/mod.ts";
-export type { Family, FamilyMember, TensorMap } from "./src/model/families/family.ts";
+export type {
+  Family,
+  FamilyMember,
+  FamilyNetwork,
+  TensorMap,
+} from "./src/model/families/family.ts";
 export { readTensorFile, readTorch, type TorchFile } from "./src/formats/torch.ts";
 export { ByteTokenizer } from "./src/text/byte_tokenizer.ts";
 export {

@@ -30,6 +30,7 @@ import {
   readTensors,
   relativeNorm,
 } from "./comparison.ts";
+import { compareAutoencoder } from "./autoencoders.ts";
 import { compareText, compareTokens } from "./texts.ts";
 import { compareUNetCondition } from "./unet_condition.ts";
 import { channelsLast, goldenModels, predictGolden } from "./families.ts";
@@ -338,7 +339,7 @@ async function compareFamily(device: Device, folder: string): Promise<Comparison
 }
 
 /** Cases that take gigabytes and minutes, and are run only if they are named. */
-const LARGE = ["unet-condition/formula-sd15"];
+const LARGE = ["autoencoder/formula-sd15", "unet-condition/formula-sd15"];
 
 /**
  * Runs every case below a folder.
@@ -356,6 +357,7 @@ export async function* compareAll(
     ["ddpm-original", compareFamily],
     ["unet", compareUNet],
     ["unet-condition", compareUNetCondition],
+    ["autoencoder", compareAutoencoder],
     ["train", compareTraining],
     ["schedulers", compareSchedule],
     ["clip", compareText],

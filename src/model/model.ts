@@ -29,6 +29,8 @@ import "./denoising_diffusion_unet.ts";
 import "./guided_diffusion_unet.ts";
 import "./clip_text.ts";
 import "./bert_embedder.ts";
+import "./autoencoder_kl.ts";
+import "./vq_model.ts";
 import {
   fileShape,
   flatten,

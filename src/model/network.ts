@@ -123,8 +123,49 @@ export interface FeatureParts extends ItemParts, Features {
   readonly classes: number;
 }
 
+/** What an encoder makes of pictures. */
+export interface Encoded {
+  /** Latents `[batch, height, width, latentChannels]`, before any scaling and quantisation. */
+  readonly mean: Tensor;
+  /** Of autoencoders that make a normal distribution of each: the logarithm of its variance. */
+  readonly logVariance?: Tensor;
+}
+
+/** Latents by the entries of a codebook. */
+export interface Quantized {
+  /** The nearest entries `[batch, height, width, channels]`; gradients pass straight to the latents. */
+  readonly quantized: Tensor;
+  /** Their numbers, `i32` `[batch, height, width]`. */
+  readonly indices: Tensor;
+  /** What pulls latents and entries together, a scalar for training. */
+  readonly loss: Tensor;
+}
+
+/** A network that makes latents of pictures, and pictures of those. */
+export interface AutoencoderParts extends ItemParts {
+  /** What it does. */
+  readonly kind: "autoencoder";
+  /** How many times smaller latents are, along each side. */
+  readonly factor: number;
+  /** Channels of latents. */
+  readonly latentChannels: number;
+  /** Denoisers see latents z as (z - shiftFactor) · scalingFactor. */
+  readonly scalingFactor: number;
+  /** See `scalingFactor`. */
+  readonly shiftFactor: number;
+  /** The latents of pictures `[batch, height, width, channels]` in [-1, 1]. */
+  readonly encode: (forward: Forward, pictures: Tensor) => Encoded;
+  /**
+   * The pictures of latents `[batch, height, width, latentChannels]`. With a codebook, they are
+   * quantised first, unless they are said to be.
+   */
+  readonly decode: (forward: Forward, latents: Tensor, isQuantized?: boolean) => Tensor;
+  /** Of autoencoders with a codebook: the entries of latents. */
+  readonly quantize?: (forward: Forward, latents: Tensor) => Quantized;
+}
+
 /** What there is of a kind of network of items. */
-export type ItemNetworkParts = DenoisingParts | ClassifierParts | FeatureParts;
+export type ItemNetworkParts = DenoisingParts | ClassifierParts | FeatureParts | AutoencoderParts;
 /** What there is of a kind of network. */
 export type NetworkParts = ItemNetworkParts | TextEncoderParts;
 
@@ -144,10 +185,12 @@ export type DenoisingNetwork = NetworkBase & DenoisingParts;
 export type ClassifierNetwork = NetworkBase & ClassifierParts;
 /** One that sees features in clean items. */
 export type FeatureNetwork = NetworkBase & FeatureParts;
+/** One between pictures and latents. */
+export type AutoencoderNetwork = NetworkBase & AutoencoderParts;
 /** A network of noisy items. */
 export type NoisyItemsNetwork = DenoisingNetwork | ClassifierNetwork;
 /** A network of items of any kind. */
-export type ItemNetwork = NoisyItemsNetwork | FeatureNetwork;
+export type ItemNetwork = NoisyItemsNetwork | FeatureNetwork | AutoencoderNetwork;
 /** A network of any kind. */
 export type Network = ItemNetwork | TextEncoderNetwork;
 
@@ -237,6 +280,10 @@ function askOnce(parts: NetworkParts, parameter: ParameterSource): void {
     parts.forward({ parameter }, sample);
     return;
   }
+  if (parts.kind === "autoencoder") {
+    parts.decode({ parameter }, parts.encode({ parameter }, sample).mean);
+    return;
+  }
   const conditions = Object.entries(parts.conditions(item)).map(([name, { shape, dtype }]) =>
     [name, input(name, [1, ...shape], dtype)] as const
   );
@@ -323,9 +370,36 @@ export function parseNetwork(fields: unknown): ItemNetwork {
  */
 export function noisyItemsNetwork(network: Network): NoisyItemsNetwork {
   if (network.kind === "denoiser" || network.kind === "classifier") return network;
+  const article = /^[aeiou]/.test(network.kind) ? "an" : "a";
   throw new InputError(
-    `Cannot make a model of a network of class ${network.className}: it is a ${network.kind}, which ` +
-      "knows nothing of noise",
+    `Cannot make a model of a network of class ${network.className}: it is ${article} ` +
+      `${network.kind}, which knows nothing of noise`,
+  );
+}
+
+/**
+ * The network as one between pictures and latents.
+ *
+ * @throws {InputError} If it is of another kind.
+ *
+ * @example
+ * ```ts
+ * import { autoencoderNetwork, parseNetwork } from "@x/ddpm";
+ *
+ * const network = autoencoderNetwork(parseNetwork({
+ *   _class_name: "AutoencoderKL",
+ *   down_block_types: ["DownEncoderBlock2D", "DownEncoderBlock2D"],
+ *   up_block_types: ["UpDecoderBlock2D", "UpDecoderBlock2D"],
+ *   block_out_channels: [32, 64],
+ * }));
+ * console.log(network.factor, network.latentChannels); // 2 4
+ * ```
+ */
+export function autoencoderNetwork(network: Network): AutoencoderNetwork {
+  if (network.kind === "autoencoder") return network;
+  throw new InputError(
+    `Cannot use a network of class ${network.className} as an autoencoder: it is a ` +
+      `${network.kind}; AutoencoderKL and VQModel are autoencoders`,
   );
 }
 

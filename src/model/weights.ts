@@ -1,5 +1,5 @@
 /**
- * The weights of models as values of the inputs that networks read them from.
+ * Networks with their weights, and weights as values of the inputs that networks read them from.
  *
  * @module
  */
@@ -8,6 +8,9 @@ import type { WeightParts, WeightValues } from "../diffusion/weights.ts";
 import { InputError } from "../errors.ts";
 import { packHalves } from "../gpu/ops/widen.ts";
 import { encodeHalves } from "../formats/elements.ts";
+import type { FileTensor } from "../formats/safetensors.ts";
+import { parametersFrom } from "./model.ts";
+import type { Network } from "./network.ts";
 import {
   type ParameterLayout,
   type ParameterValues,
@@ -18,11 +21,40 @@ import {
   type WeightDType,
 } from "./parameters.ts";
 
-/** Parameters and their places, as every model and network of any kind has them. */
-interface Weighted {
-  readonly network: { readonly layout: ParameterLayout };
+/** A network of any kind with its parameters, as every model is one. */
+export interface Weighted<N extends { readonly layout: ParameterLayout } = Network> {
+  /** The architecture, and where each parameter lies in `parameters`. */
+  readonly network: N;
+  /** All parameters: flat, or to be read one by one. */
   readonly parameters: ParameterValues;
 }
+
+/**
+ * A network and the tensors of a file, under diffusers' names, present or past; their numbers are read
+ * when they are needed.
+ *
+ * @param what What the file is called, for messages.
+ * @throws {InputError} If a tensor is missing, superfluous or wrongly shaped.
+ *
+ * @example An autoencoder in a folder of diffusers
+ * ```ts
+ * import { assembleNetwork, autoencoderNetwork, parseNetwork, readTensorFile } from "@x/ddpm";
+ *
+ * async function load(config: unknown, file: Uint8Array<ArrayBuffer>) {
+ *   const { tensors } = await readTensorFile(file);
+ *   return assembleNetwork(autoencoderNetwork(parseNetwork(config)), tensors, "the autoencoder");
+ * }
+ * console.log(load.name);
+ * ```
+ */
+export const assembleNetwork = <N extends Network>(
+  network: N,
+  tensors: ReadonlyMap<string, FileTensor>,
+  what: string,
+): Weighted<N> => ({ network, parameters: parametersFrom(network.layout, tensors, what) });
+
+/** Parameters and their places. */
+type AnyWeighted = Weighted<{ readonly layout: ParameterLayout }>;
 
 /**
  * The weights of a model by the names of {@linkcode parameterInputs}.
@@ -30,7 +62,7 @@ interface Weighted {
  * @param name That of the first shard.
  */
 export function weightsOf(
-  model: Weighted,
+  model: AnyWeighted,
   name = "parameters",
   weightDType: WeightDType = "f32",
 ): Record<string, WeightValues> {
@@ -47,7 +79,7 @@ export function weightsOf(
 
 /** The values of a shard, one parameter or packed family after the other. */
 function* partsOf(
-  { network: { layout }, parameters }: Weighted,
+  { network: { layout }, parameters }: AnyWeighted,
   { dtype, families }: Shard,
   weightDType: WeightDType,
 ): ReturnType<WeightParts["parts"]> {

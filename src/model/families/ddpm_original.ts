@@ -19,7 +19,7 @@ import {
   type TensorMap,
 } from "./family.ts";
 
-/** Names there and in diffusers; levels of `up` count the other way there. */
+/** Names there and in diffusers, and in the autoencoders that have the same layers. */
 const names: NameTable = [
   [/^temb\.dense\.0\./, "time_embedding.linear_1."],
   [/^temb\.dense\.1\./, "time_embedding.linear_2."],
@@ -35,6 +35,12 @@ const names: NameTable = [
   [/(\.attentions\.\d+)\.proj_out\./, "$1.to_out.0."],
   [/\.temb_proj\./, ".time_emb_proj."],
   [/\.nin_shortcut\./, ".conv_shortcut."],
+];
+
+/** The table of names for a network of so many levels; those of `up` count the other way there. */
+export const originalNames = (levels: number): NameTable => [
+  ...names,
+  [/^up_blocks\.(\d+)/, (_, level) => `up_blocks.${levels - 1 - Number(level)}`],
 ];
 
 /** Arguments of the original's `Model`, and the groups that it has fixed. */
@@ -74,9 +80,6 @@ function read(tensors: TensorMap, config: unknown): FamilyMember {
       : {}),
   });
   const types = attends.map((has) => has ? "AttnDownBlock2D" : "DownBlock2D");
-  const upwards: NameTable = [
-    [/^up_blocks\.(\d+)/, (_, level) => `up_blocks.${levels - 1 - Number(level)}`],
-  ];
   return {
     network: {
       ...{ _class_name: "UNet2DModel", sample_size: resolution },
@@ -97,7 +100,7 @@ function read(tensors: TensorMap, config: unknown): FamilyMember {
       "are published; a config.json beside it can tell another resolution",
     ],
     scheduleSource: "the noise is that of Ho et al. 2020, as of all its models",
-    tensors: rename(tensors, [...names, ...upwards]),
+    tensors: rename(tensors, originalNames(levels)),
   };
 }
 

@@ -13,24 +13,28 @@ import type { Fields } from "../network.ts";
 /** TensorMap of a file, by name. */
 export type TensorMap = ReadonlyMap<string, FileTensor>;
 
-/** What a family makes of a file. */
-export interface FamilyMember {
+/** What a family of networks of any kind makes of a file. */
+export interface FamilyNetwork {
   /** The network, as in a `config.json`. */
   readonly network: Fields;
-  /** Its noise, as in a `scheduler_config.json`. */
-  readonly schedule: Fields;
   /** Its tensors, by the names that they have here. */
   readonly tensors: TensorMap;
   /** What was taken for granted beside the schedule, clauses. */
   readonly guesses: readonly string[];
-  /** Where the schedule is from, a clause. */
-  readonly scheduleSource: string;
   /** Which weights were taken, of several, a clause. */
   readonly weightSource?: string;
 }
 
-/** Files of one origin. */
-export interface Family {
+/** What a family of models makes of a file. */
+export interface FamilyMember extends FamilyNetwork {
+  /** Its noise, as in a `scheduler_config.json`. */
+  readonly schedule: Fields;
+  /** Where the schedule is from, a clause. */
+  readonly scheduleSource: string;
+}
+
+/** Files of one origin, of models if nothing else is said. */
+export interface Family<M extends FamilyNetwork = FamilyMember> {
   /** Where they come from. */
   readonly name: string;
   /** Whether tensors are of it. */
@@ -41,7 +45,7 @@ export interface Family {
    * @param config What is known beside the tensors, an object with the names of the original.
    * @throws {InputError} If a field of it is not known, or contradicts the tensors.
    */
-  readonly read: (tensors: TensorMap, config: unknown) => FamilyMember;
+  readonly read: (tensors: TensorMap, config: unknown) => M;
 }
 
 /** Former and present names: what matches of a name, and what becomes of it, in order. */

@@ -7,10 +7,12 @@
 import { InputError } from "../../errors.ts";
 import { parseSchedule, type ScheduleConfig } from "../../diffusion/schedule.ts";
 import { assembleModel, type Model } from "../model.ts";
-import { parseNetwork } from "../network.ts";
+import { type AutoencoderNetwork, autoencoderNetwork, parseNetwork } from "../network.ts";
+import { assembleNetwork, type Weighted } from "../weights.ts";
 import { ddpmOriginal } from "./ddpm_original.ts";
-import type { Family, TensorMap } from "./family.ts";
+import type { Family, FamilyNetwork, TensorMap } from "./family.ts";
 import { guidedDiffusion } from "./guided_diffusion.ts";
+import { ldmAutoencoder } from "./ldm_autoencoder.ts";
 import { ldmUnet } from "./ldm_unet.ts";
 import { lucidrains } from "./lucidrains.ts";
 
@@ -34,6 +36,24 @@ export const familyNames: readonly string[] = families.map(({ name }) => name);
  */
 export const findFamily = (tensors: TensorMap): Family | undefined =>
   families.find(({ recognizes }) => recognizes(tensors));
+
+/** Those whose files hold an autoencoder, be it beside other networks. */
+const autoencoders: readonly Family<FamilyNetwork>[] = [ldmAutoencoder];
+
+/**
+ * The family of autoencoders that tensors are of, or that some of them are of, if there is one.
+ *
+ * @example
+ * ```ts
+ * import { findAutoencoderFamily } from "@x/ddpm";
+ *
+ * const tensor = { dtype: "F32", shape: [1], bytes: new Uint8Array(4) };
+ * const names = ["encoder.down.0.block.0.conv1.weight", "decoder.conv_in.weight"];
+ * console.log(findAutoencoderFamily(new Map(names.map((name) => [name, tensor])))?.name);
+ * ```
+ */
+export const findAutoencoderFamily = (tensors: TensorMap): Family<FamilyNetwork> | undefined =>
+  autoencoders.find(({ recognizes }) => recognizes(tensors));
 
 /** What is known beside the tensors of a file. */
 export interface FamilyOptions {
@@ -74,24 +94,75 @@ export function readFamily(
   what: string,
   { config = {}, schedule }: FamilyOptions = {},
 ): FamilyModel {
-  try {
-    const member = family.read(tensors, config), { weightSource, scheduleSource } = member;
+  return explained(family, what, () => {
+    const member = family.read(tensors, config), { weightSource } = member;
     const network = parseNetwork(member.network);
     const noise = schedule ?? parseSchedule(member.schedule);
     const card = { family: family.name, ...(weightSource ? { weight_source: weightSource } : {}) };
     return {
       model: assembleModel(network, noise, member.tensors, what, { card }),
-      notes: [
-        `its tensors have the names of ${family.name}`,
-        ...(weightSource ? [weightSource] : []),
-        ...member.guesses,
-        ...(schedule ? [] : [scheduleSource]),
-      ],
+      notes: [...notesOf(family, member), ...(schedule ? [] : [member.scheduleSource])],
     };
+  });
+}
+
+/** An autoencoder of a family. */
+export interface FamilyAutoencoder {
+  /** The autoencoder. */
+  readonly autoencoder: Weighted<AutoencoderNetwork>;
+  /** What it was taken for, and what was taken for granted: clauses. */
+  readonly notes: readonly string[];
+}
+
+/**
+ * The autoencoder that the tensors of a family make up.
+ *
+ * @param what What they are called, for messages.
+ * @param config Arguments of the original's network, by its names: an object.
+ * @throws {InputError} If tensors are missing or superfluous, or contradict what is known beside them.
+ *
+ * @example The first stage of a latent diffusion model
+ * ```ts
+ * import { findAutoencoderFamily, readAutoencoderFamily, readTensorFile } from "@x/ddpm";
+ *
+ * async function load(file: Uint8Array<ArrayBuffer>) {
+ *   const { tensors } = await readTensorFile(file), family = findAutoencoderFamily(tensors);
+ *   return family && readAutoencoderFamily(family, tensors, "the file").autoencoder;
+ * }
+ * console.log(load.name);
+ * ```
+ */
+export function readAutoencoderFamily(
+  family: Family<FamilyNetwork>,
+  tensors: TensorMap,
+  what: string,
+  config: unknown = {},
+): FamilyAutoencoder {
+  return explained(family, what, () => {
+    const member = family.read(tensors, config);
+    const network = autoencoderNetwork(parseNetwork(member.network));
+    return {
+      autoencoder: assembleNetwork(network, member.tensors, what),
+      notes: notesOf(family, member),
+    };
+  });
+}
+
+/** What a file was taken for, and what was taken for granted. */
+const notesOf = ({ name }: Family<FamilyNetwork>, { weightSource, guesses }: FamilyNetwork) => [
+  `its tensors have the names of ${name}`,
+  ...(weightSource ? [weightSource] : []),
+  ...guesses,
+];
+
+/** Reads a file; what is wrong with it is told together with what it was taken for. */
+function explained<T>({ name }: Family<FamilyNetwork>, what: string, read: () => T): T {
+  try {
+    return read();
   } catch (error) {
     if (!(error instanceof InputError) || error.message.startsWith("Cannot load")) throw error;
     throw new InputError(
-      `Cannot load ${what}, whose tensors have the names of ${family.name}: ${error.message}; a ` +
+      `Cannot load ${what}, whose tensors have the names of ${name}: ${error.message}; a ` +
         "config.json beside it, or a file of its name and .json, can tell what they do not",
     );
   }

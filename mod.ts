@@ -104,7 +104,7 @@ export {
   serializeModel,
   type WeightFileDType,
 } from "./src/model/model.ts";
-export { assembleNetwork, type Weighted } from "./src/model/weights.ts";
+export { assembleNetwork, initializeNetwork, type Weighted } from "./src/model/weights.ts";
 export type {
   ParameterLayout,
   ParameterReader,
@@ -209,6 +209,13 @@ export { inpaint, type InpaintOptions } from "./src/sample/editing/inpaint.ts";
 export { regions } from "./src/sample/editing/regions.ts";
 export type { Resampling } from "./src/sample/editing/resample.ts";
 export { Sampler } from "./src/sample/sampler.ts";
+export {
+  Autoencoder,
+  type AutoencoderOptions,
+  type Codes,
+  type EncodeOptions,
+  type LatentOptions,
+} from "./src/sample/autoencoder.ts";
 export { type UpscaledRows, type UpscaleOptions, Upscaler } from "./src/sample/upscaler.ts";
 export {
   type EmaSchedule,

@@ -81,22 +81,32 @@ export async function goldenOf(folder: string): Promise<{ io: TensorMap; grads?:
   return { io: io!, ...(grads ? { grads } : {}) };
 }
 
+/** What they are given; latents of their own where there is no noise to draw them by. */
+interface Inputs {
+  readonly image: Tensor;
+  readonly noise?: Tensor;
+  readonly latent?: Tensor;
+}
+
 /** What autoencoders are compared by, and the loss of the golden gradients. */
 function outputsOf(network: AutoencoderNetwork, parameter: ReturnType<typeof viewParameters>, {
   image,
   noise,
-}: { image: Tensor; noise?: Tensor }, weights: Tensor | undefined): Record<string, Tensor> {
+  latent: own,
+}: Inputs, weights: Tensor | undefined): Record<string, Tensor> {
   const forward = { parameter }, { mean: latents, logVariance } = network.encode(forward, image);
   const outputs: Record<string, Tensor> = logVariance ? { mean: latents, logvar: logVariance } : {
     latents,
   };
   let decoded: Tensor, penalty: Tensor;
   if (logVariance) {
-    const latent = add(latents, mul(exp(mul(logVariance, 0.5)), noise!));
+    const latent = noise ? add(latents, mul(exp(mul(logVariance, 0.5)), noise)) : own!;
     decoded = network.decode(forward, latent);
     const each = sub(sub(add(square(latents), exp(logVariance)), 1), logVariance);
     const kl = mul(sum(each, [1, 2, 3]), 0.5);
-    Object.assign(outputs, { latent, kl, decoded_mean: network.decode(forward, latents) });
+    if (noise) {
+      Object.assign(outputs, { latent, kl, decoded_mean: network.decode(forward, latents) });
+    }
     penalty = mul(mean(kl), 0.01);
   } else {
     const { quantized, indices, loss } = network.quantize!(forward, latents);
@@ -115,12 +125,14 @@ export async function compareAutoencoder(device: Device, folder: string): Promis
   const autoencoder = await readAutoencoder(folder), { network } = autoencoder;
   const { io, grads } = await goldenOf(folder), { layout } = network;
   const given = Object.fromEntries(
-    ["image", "noise"].flatMap((name) => io.has(name) ? [[name, channelsLast(io.get(name)!)]] : []),
+    ["image", io.has("noise") ? "noise" : "latent"].flatMap((name) =>
+      io.has(name) ? [[name, channelsLast(io.get(name)!)]] : []
+    ),
   );
   const weights = grads && channelsLast(grads.get("weights")!);
   const inputs = Object.fromEntries(
     Object.entries(given).map(([name, { shape }]) => [name, input(name, shape)]),
-  ) as { image: Tensor; noise?: Tensor };
+  ) as unknown as Inputs;
   const shards = parameterInputs(layout), parameter = viewParameters(layout, shards);
   const outputs = outputsOf(
     network,

@@ -12,6 +12,7 @@ import type { FileTensor } from "../formats/safetensors.ts";
 import { parametersFrom } from "./model.ts";
 import type { Network } from "./network.ts";
 import {
+  initializeParameters,
   type ParameterLayout,
   type ParameterValues,
   readParameter,
@@ -52,6 +53,15 @@ export const assembleNetwork = <N extends Network>(
   tensors: ReadonlyMap<string, FileTensor>,
   what: string,
 ): Weighted<N> => ({ network, parameters: parametersFrom(network.layout, tensors, what) });
+
+/**
+ * A network of any kind with first values of its parameters, those that {@linkcode initializeModel}
+ * gives.
+ */
+export const initializeNetwork = <N extends Network>(network: N, seed: number): Weighted<N> => ({
+  network,
+  parameters: initializeParameters(network.layout, seed),
+});
 
 /** Parameters and their places. */
 type AnyWeighted = Weighted<{ readonly layout: ParameterLayout }>;

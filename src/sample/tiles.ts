@@ -56,6 +56,41 @@ export function layTiles(size: number, length: number, factor: number): Axis {
   return { length, size, starts, weights };
 }
 
+/** The share of a tile that the next one fades in over. */
+const BLEND = 1 / 4;
+
+/**
+ * Tiles that follow each other at three quarters of their length, the last one ending where the side
+ * does. Each fades in over its first quarter, linearly from nothing at its first pixel on, and covers
+ * what came before, as in the tiled decoding of diffusers.
+ *
+ * @param size Cells of the side.
+ * @param length Cells of a tile, at most `size`.
+ * @param factor Pixels of a cell.
+ */
+export function layBlended(size: number, length: number, factor: number): Axis {
+  const step = Math.max(1, Math.floor(length * (1 - BLEND))), fading = factor * (length - step);
+  const starts = [0];
+  for (let start = step; starts.at(-1)! + length < size; start += step) {
+    starts.push(Math.min(start, size - length));
+  }
+  const weights: Float32Array[] = [];
+  starts.forEach((start, i) => {
+    const own = Float32Array.from(
+      { length: factor * length },
+      (_, pixel) => i && pixel < fading ? pixel / fading : 1,
+    );
+    weights.forEach((before, j) => {
+      const shift = factor * (start - starts[j]);
+      own.forEach((share, pixel) => {
+        if (shift + pixel < before.length) before[shift + pixel] *= 1 - share;
+      });
+    });
+    weights.push(own);
+  });
+  return { length, size, starts, weights };
+}
+
 /** From 0 to 1 along half a wave, in the middle of `overlap` cells from the edge on. */
 function fade(distance: number, overlap: number): number {
   if (!overlap) return 1;

@@ -13,11 +13,12 @@ import { Trainer } from "../../train/trainer.ts";
 import { describeExcess } from "../../gpu/describe.ts";
 import { GpuDevice } from "../../gpu/wgsl/device.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
+import { FoundAutoencoder } from "../run/found_autoencoder.ts";
 import { locate } from "../run/load_model.ts";
 import { UnsupportedPipeline } from "../run/model_folder.ts";
 import { isState, openLocated } from "../run/open_model.ts";
 import { classesOf } from "./class_flags.ts";
-import { describeFiles, describePipeline, summarize } from "./model_facts.ts";
+import { describeAutoencoder, describeFiles, describePipeline, summarize } from "./model_facts.ts";
 import { samplerOfModel } from "./sampler_flags.ts";
 import { type Flag, type Flags, parseFlags } from "../terminal/flags.ts";
 import { print, Progress } from "../terminal/progress.ts";
@@ -54,6 +55,7 @@ async function describeModel(
   try {
     model = await openLocated(place, located);
   } catch (error) {
+    if (error instanceof FoundAutoencoder) return await describeAutoencoder(error, located);
     if (!(error instanceof UnsupportedPipeline) || located.kind !== "folder") throw error;
     return await describePipeline(error.pipeline, located.folder);
   }

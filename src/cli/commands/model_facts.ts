@@ -8,6 +8,8 @@ import { createHash } from "node:crypto";
 import { CHUNK } from "../../formats/bytes.ts";
 import { readTensorFile } from "../../formats/torch.ts";
 import type { Model } from "../../model/model.ts";
+import { formatBytes } from "../../units.ts";
+import type { FoundAutoencoder } from "../run/found_autoencoder.ts";
 import type { Located } from "../run/load_model.ts";
 import { AVERAGE, findWeights, type ModelFolder, readParts } from "../run/model_folder.ts";
 import type { Pipeline } from "../run/pipeline.ts";
@@ -70,6 +72,23 @@ export async function describePipeline(
     network: network ? name(network) : "none that is known",
     ...await describeCard(folder),
     missing: missing.map(name).join(", ") || "a network",
+  };
+}
+
+/** Facts about an autoencoder. */
+export async function describeAutoencoder(
+  { autoencoder: { network }, family }: FoundAutoencoder,
+  located: Located,
+): Promise<Facts> {
+  const { factor, latentChannels, itemShape, layout } = network;
+  return {
+    ...await describeFiles(located, false),
+    ...{ family, "moving average": "not told" },
+    ...{ network: network.className, kind: network.kind, parameters: layout.count },
+    image: `any size in multiples of ${factor}, ${itemShape.at(-1)} channels`,
+    latents: `${factor} times smaller, ${latentChannels} channels`,
+    weights: formatBytes(4 * layout.count),
+    ...network.config,
   };
 }
 

@@ -8,10 +8,17 @@
 import { basename } from "@std/path";
 import { InputError } from "../../errors.ts";
 import { readTensorFile } from "../../formats/torch.ts";
-import { familyNames, findFamily, readFamily } from "../../model/families/mod.ts";
+import {
+  familyNames,
+  findAutoencoderFamily,
+  findFamily,
+  readAutoencoderFamily,
+  readFamily,
+} from "../../model/families/mod.ts";
 import { holdsNetwork, type Model, readModel } from "../../model/model.ts";
 import { FileBytes, readJson } from "../terminal/files.ts";
 import { printError } from "../terminal/progress.ts";
+import { FoundAutoencoder } from "./found_autoencoder.ts";
 import { findSchedule, type ModelFolder } from "./model_folder.ts";
 
 /**
@@ -19,22 +26,28 @@ import { findSchedule, type ModelFolder } from "./model_folder.ts";
  * `config.json` beside it may tell the arguments of the original, and `scheduler_config.json` the noise.
  *
  * @param folder The folder that it is in.
- * @throws {InputError} If it is damaged, or of none of the projects.
+ * @throws {InputError} If it is damaged, or of none of the projects, or a
+ * {@linkcode FoundAutoencoder}.
  */
 export async function loadFile(path: string, folder: ModelFolder): Promise<Model> {
   const file = new FileBytes(path), { tensors, metadata } = await readTensorFile(file, path);
   if (holdsNetwork(metadata)) return readModel(file, path);
-  const family = findFamily(tensors);
-  if (!family) {
+  const family = findFamily(tensors), other = family ? undefined : findAutoencoderFamily(tensors);
+  if (!family && !other) {
     throw new InputError(
       `Cannot load ${path}: its header holds no network, and its tensors do not have the names of ` +
         `${familyNames.join(" or ")}; for a diffusers checkpoint give its folder`,
     );
   }
   const own = `${basename(path).replace(/\.\w+$/, "")}.json`;
-  const config = await folder.find(own) ?? await folder.find("config.json");
-  const found = readFamily(family, tensors, path, {
-    config: config === undefined ? {} : await readJson(config),
+  const place = await folder.find(own) ?? await folder.find("config.json");
+  const config = place === undefined ? {} : await readJson(place);
+  if (other) {
+    const { autoencoder } = readAutoencoderFamily(other, tensors, path, config);
+    throw new FoundAutoencoder(path, autoencoder, other.name);
+  }
+  const found = readFamily(family!, tensors, path, {
+    config,
     schedule: (await findSchedule(folder, ["", "scheduler"]))?.schedule,
   });
   for (const note of found.notes) printError(`${path}: ${note}`);

@@ -14,8 +14,10 @@ import { joinShards, readShardIndex, type ShardIndex } from "../../formats/shard
 import { readTensorFile } from "../../formats/torch.ts";
 import { assembleModel, type Model, readNotes } from "../../model/model.ts";
 import { parseNetwork } from "../../model/network.ts";
+import { assembleNetwork } from "../../model/weights.ts";
 import { FileBytes, kindOf, listFolder, mayRead, readJson } from "../terminal/files.ts";
 import { printError } from "../terminal/progress.ts";
+import { FoundAutoencoder } from "./found_autoencoder.ts";
 import { explainMissing, type Pipeline, readPipeline } from "./pipeline.ts";
 import { chooseWeights, parseWeightFile, STEM, type WeightFile } from "./weight_files.ts";
 
@@ -109,7 +111,8 @@ export async function findWeights(
  * Loads the model of a folder. What says how it is to be read comes first, weights last.
  *
  * @param file The file of weights, if one was named.
- * @throws {InputError} If there is none, it is damaged, or it is only a part of what paints.
+ * @throws {InputError} If there is none, it is damaged, or it is only a part of what paints, as a
+ * {@linkcode FoundAutoencoder} is.
  */
 export async function loadFolder(folder: ModelFolder, file?: string): Promise<Model> {
   const parts = await readParts(folder, file), { pipeline, where, weights } = parts;
@@ -120,6 +123,11 @@ export async function loadFolder(folder: ModelFolder, file?: string): Promise<Mo
     );
   }
   const network = parseNetwork(await readJson(config));
+  if (network.kind === "autoencoder") {
+    const { tensors } = await readWeights(folder, parts);
+    const found = assembleNetwork(network, tensors, folder.place);
+    throw new FoundAutoencoder(folder.place, found, "diffusers");
+  }
   const { schedule, scheduler, note } = await readSchedule(folder, pipeline?.scheduler);
   const { tensors, notes } = await readWeights(folder, parts);
   const model = assembleModel(network, schedule, tensors, folder.place, { ...notes, scheduler });

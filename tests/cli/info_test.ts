@@ -33,6 +33,30 @@ Deno.test("info describes the model that comes along", async () => {
   assertMatch(facts.steps, /^\d+$/);
 });
 
+Deno.test("info describes autoencoders, which are no models to sample from", async () => {
+  await using folder = await Folder.make();
+  for (const name of ["kl", "kl-old-names", "vq-ldm"]) {
+    await copyFixture(`autoencoder/${name}`, folder.at(name));
+  }
+  for (const place of ["kl", "kl-old-names", "vq-ldm/model.ckpt"]) {
+    const facts = JSON.parse(await folder.succeed("info", place, "--json"));
+    const { kind, latents, scaling_factor, network } = facts, isKl = place.startsWith("kl");
+    assertEquals(
+      [kind, latents, network],
+      [
+        "autoencoder",
+        `2 times smaller, ${isKl ? 4 : 3} channels`,
+        isKl ? "AutoencoderKL" : "VQModel",
+      ],
+    );
+    if (isKl) assertEquals(scaling_factor, 0.18215);
+    const wrong = /Cannot use .* as a model: it is an autoencoder .* give a network that denoises/;
+    await folder.refuse(["sample", "--model", place], wrong);
+  }
+  await Deno.remove(folder.at("kl/diffusion_pytorch_model.safetensors"));
+  await folder.refuse(["info", "kl"], /it holds neither model.safetensors nor diffusion_pytorch/);
+});
+
 Deno.test("models lists what comes with the package", async () => {
   await using folder = await Folder.make();
   const text = await folder.succeed("models"), lines = text.trim().split("\n");

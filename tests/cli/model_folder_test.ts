@@ -122,11 +122,11 @@ Deno.test("a pipeline with pieces that this program has not is refused by their 
   const cases: [object, RegExp][] = [
     [
       { _class_name: "LDMPipeline", unet, scheduler, vqvae: ["diffusers", "VQModel"] },
-      /it is a LDMPipeline, and this program has nothing for vqvae \(VQModel\); its networks are UN/,
+      /it is a LDMPipeline, and this program does not paint with vqvae \(VQModel\); its networks are UN/,
     ],
     [
       { _class_name: "SomethingPipeline", unet: ["diffusers", "UNet9DModel"], scheduler },
-      /SomethingPipeline, and this program has nothing for unet \(UNet9DModel\)/,
+      /SomethingPipeline, and this program does not paint with unet \(UNet9DModel\)/,
     ],
     [{ _class_name: "X", scheduler }, /it is a X, which names no network/],
     [{ _class_name: "X", "../unet": unet }, /"\.\.\/unet" is no name of a folder/],

@@ -35,6 +35,10 @@ const INDEX = "model_index.json", SCHEDULER = "scheduler";
 const indexSchema = z.record(z.string(), z.unknown());
 const pieceSchema = z.tuple([z.string().nullable(), z.string().nullable()]);
 
+/** Networks that paint nothing by themselves. */
+const helpers = ["AutoencoderKL", "VQModel"];
+const painters = () => networkClasses().filter((name) => !helpers.includes(name));
+
 /** Pieces that look at what was painted, and change nothing. */
 const spectators = ["safety_checker", "feature_extractor"];
 
@@ -56,7 +60,7 @@ export async function readPipeline(folder: ModelFolder): Promise<Pipeline | unde
     }
     pieces.push({ name, className: piece[1] });
   }
-  const own = pieces.filter(({ className }) => networkClasses().includes(className));
+  const own = pieces.filter(({ className }) => painters().includes(className));
   const network = own.find(({ name }) => name === "unet") ?? own[0];
   return {
     ...{ className: String(json._class_name ?? "pipeline"), network },
@@ -73,6 +77,6 @@ export function explainMissing({ className, network, missing }: Pipeline): strin
   const names = missing.map(({ name, className }) => `${name} (${className})`).join(", ");
   return `it is a ${className}, ` +
     (missing.length
-      ? `and this program has nothing for ${names}; its networks are ${networkClasses().join(", ")}`
+      ? `and this program does not paint with ${names}; its networks are ${painters().join(", ")}`
       : "which names no network");
 }

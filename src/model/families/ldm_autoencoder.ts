@@ -6,7 +6,7 @@
  */
 
 import { z } from "zod";
-import { givenFields, parseWith } from "../../config.ts";
+import { parseWith } from "../../config.ts";
 import { InputError } from "../../errors.ts";
 import { toFloat32 } from "../../formats/safetensors.ts";
 import type { Fields } from "../network.ts";
@@ -115,7 +115,11 @@ function read(tensors: TensorMap, config: unknown): FamilyNetwork {
   const network = inferNetwork(used), channels = network.block_out_channels as number[];
   const codes = inferCodes(used, network.latent_channels as number);
   const isVq = codes._class_name === "VQModel";
-  const told = givenFields({ ...ddconfig, embed_dim, n_embed });
+  const told = {
+    ...ddconfig,
+    ...(embed_dim === undefined ? {} : { embed_dim }),
+    ...(n_embed === undefined ? {} : { n_embed }),
+  };
   agree(told, {
     ...{ in_channels: network.in_channels, out_ch: network.out_channels, double_z: !isVq },
     ...{ z_channels: network.latent_channels, num_res_blocks: network.layers_per_block },

@@ -23,6 +23,7 @@ import {
   formatUNetConditionConfig,
   parseUNetConditionConfig,
   type UNetConditionConfig,
+  unetConditionSchema,
 } from "./unet_condition_config.ts";
 
 /** The architecture of a UNet with a text encoder. */
@@ -35,6 +36,11 @@ export interface TextUNetConfig {
 
 /** What the class of networks is called in files. */
 export const TEXT_UNET = "TextUNet2DModel";
+
+/** Of the fields as they are in files. */
+export const textUNetSchema = unetConditionSchema.extend({
+  text_encoder: textTransformerSchema.prefault({}),
+});
 
 /** Fields of the UNet that the text encoder decides. */
 const textFields = ({ width, max_length }: TextTransformerConfig) => ({

@@ -65,7 +65,7 @@ const each = <T extends z.ZodType>(type: T) => z.union([type, z.array(type).min(
 const kernel = z.union([z.literal(1), z.literal(3)]);
 
 /** Of the fields as they are in files. */
-const schema = z.strictObject({
+export const unetConditionSchema = z.strictObject({
   sample_size: z.union([count, z.tuple([count, count])]).nullable().default(null),
   in_channels: channels.default(4),
   out_channels: channels.default(4),
@@ -142,7 +142,7 @@ export function parseUNetConditionConfig(all: Fields): UNetConditionConfig {
   const known = Object.entries(given).filter(([key]) =>
     !Object.hasOwn(fixedFields, key) && !unusedFields.includes(key)
   );
-  const fields = parseWith(schema, Object.fromEntries(known), WHAT),
+  const fields = parseWith(unetConditionSchema, Object.fromEntries(known), WHAT),
     { length: levels } = fields
       .block_out_channels;
   /** Of every level. */

@@ -17,6 +17,7 @@ import {
 import { foreignUNetFields, unetSchema } from "../../model/unet_config.ts";
 import { FEATURE_CLASSIFIER, featureClassifierSchema } from "../../model/feature_classifier.ts";
 import { unetClassifierSchema } from "../../model/unet_classifier.ts";
+import { TEXT_UNET, textUNetSchema } from "../../model/text_unet.ts";
 import { SUPER_RESOLUTION, superResolutionSchema } from "../../model/super_resolution.ts";
 import {
   formatSchedule,
@@ -169,10 +170,14 @@ export function configSchema(): Record<string, unknown> {
   // Of the classes that the package brings; a UNet2DModel need not say so.
   const unet = unetSchema.extend({ _class_name: z.literal("UNet2DModel").optional() });
   const larger = superResolutionSchema.extend({ _class_name: z.literal(SUPER_RESOLUTION) });
+  const reader = textUNetSchema.extend({ _class_name: z.literal(TEXT_UNET) });
   const judge = unetClassifierSchema.extend({ _class_name: z.literal("UNet2DClassifier") });
   const look = featureClassifierSchema.extend({ _class_name: z.literal(FEATURE_CLASSIFIER) });
   const network = {
-    anyOf: [...[unet, larger, judge].map((s) => shared(s, foreignUNetFields)), shared(look, [])],
+    anyOf: [
+      ...[unet, larger, judge].map((s) => shared(s, foreignUNetFields)),
+      ...[reader, look].map((s) => shared(s, [])),
+    ],
   };
   return {
     $schema: "https://json-schema.org/draft/2020-12/schema",

@@ -39,3 +39,14 @@ export function inTurns(a: Samples, b: Samples): Samples {
   }
   return { count: 2 * a.count, shape: a.shape, data };
 }
+
+/** Captions of some items from all over a set, for a network that reads. */
+export function tokensOfSome(
+  { tokenize }: DenoisingNetwork,
+  { captions }: Dataset,
+  count: number,
+): number[] | undefined {
+  if (!tokenize || !captions) return undefined;
+  const some = Array.from({ length: count }, (_, k) => Math.floor(k * captions.length / count));
+  return some.flatMap((index) => [...tokenize(captions[index][0])]);
+}

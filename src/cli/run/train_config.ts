@@ -47,6 +47,8 @@ function withDefaults(given: RunFields, flags: TrainFlags): RunFields {
   const objective = flags.objective ?? given.training?.objective;
   const { network, scheduler = {}, training } = objective === "classifier"
     ? presets.classifier
+    : given.images?.captions
+    ? presets.emoji
     : presets.mnist;
   const { loss_weighting, snr_gamma, ...rest } = training!;
   // Weights go with the prediction that they were chosen for; bounds have their own.

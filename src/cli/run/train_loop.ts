@@ -33,7 +33,7 @@ import { formatLeft, formatRate, formatTime, type Progress } from "../terminal/p
 import { formatBytes } from "../../units.ts";
 import { formatRunConfig, type RunConfig } from "./run_config.ts";
 import type { RunFolder } from "./run_folder.ts";
-import { derivedConditions, firstItems, inTurns } from "./shown_samples.ts";
+import { derivedConditions, firstItems, inTurns, tokensOfSome } from "./shown_samples.ts";
 import { createSampler } from "../commands/samplers.ts";
 import { readChunks } from "./state_file.ts";
 import { packageName, version } from "../terminal/version.ts";
@@ -366,10 +366,14 @@ async function showSamples(
   progress.update(`step ${trainer.step}: drawing samples`);
   const network = denoisingNetwork(config);
   const originals = network.derived && await firstItems(data, SHOWN);
+  const tokens = tokensOfSome(network, data, SHOWN);
   const images = await sampler.sample({
     ...{ count: SHOWN, seed, signal },
     ...(labels ? { labels } : {}),
-    ...(originals ? { conditions: derivedConditions(network, originals) } : {}),
+    conditions: {
+      ...(originals ? derivedConditions(network, originals) : {}),
+      ...(tokens ? { tokens } : {}),
+    },
   });
   if (signal.aborted) return;
   const { steps } = sampler,

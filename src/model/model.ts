@@ -52,6 +52,7 @@ import {
   type FileTensor,
   type NamedTensor,
   readSafetensors,
+  type Safetensors,
   toFloat32,
 } from "../formats/safetensors.ts";
 import { formatSchedule, parseSchedule, type ScheduleConfig } from "../diffusion/schedule.ts";
@@ -159,8 +160,15 @@ export function parseModel(bytes: Uint8Array<ArrayBuffer>, what = "the model"): 
  * console.log((await sampler.sample()).count);
  * ```
  */
-export function readModel(file: Uint8Array<ArrayBuffer> | Bytes, what = "the model"): Model {
-  const { tensors, metadata } = readSafetensors(file, what);
+export const readModel = (file: Uint8Array<ArrayBuffer> | Bytes, what = "the model"): Model =>
+  modelFrom(readSafetensors(file, what), what);
+
+/**
+ * A model out of what its file holds.
+ *
+ * @throws {InputError} If there is no configuration among it, or the tensors do not fit that.
+ */
+export function modelFrom({ tensors, metadata }: Safetensors, what: string): Model {
   const {
     [FORMER_KEY]: former,
     [NETWORK_KEY]: latest,

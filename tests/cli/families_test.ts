@@ -24,6 +24,7 @@ Deno.test("a file of another project is described and sampled, and what is guess
   const facts = JSON.parse(stdout);
   assertEquals([facts.sample_size, facts.norm_eps, facts.numTrainTimesteps], [16, 1e-6, 1000]);
   assertMatch(facts.family, /pesser/);
+  assertEquals(facts["moving average"], "not told");
 
   const paint = async (model: string) => {
     await folder.succeed("sample", "--model", model, ...sample);
@@ -85,6 +86,12 @@ Deno.test("the average of a trainer's file is sampled, once the size of its pict
   const facts = JSON.parse(await folder.succeed("info", "model-1.pt", "--json", "--device", "cpu"));
   assertEquals([facts.network, facts.sample_size], ["DenoisingDiffusionUnet", 16]);
   assertEquals([facts.predictionType, facts.trainedBetas.length], ["v_prediction", 20]);
+  assertEquals(facts["moving average"], "the moving average of the weights was taken");
+  assertEquals(facts.weight_source, undefined);
+  // What was found out is kept.
+  await folder.succeed("export", "model-1.pt", "--out", "own", "--format", "safetensors");
+  const own = JSON.parse(await folder.succeed("info", "own", "--json", "--device", "cpu"));
+  assertEquals([own.family, own["moving average"]], [facts.family, facts["moving average"]]);
 });
 
 Deno.test("a denoiser and a classifier of guided-diffusion work together, each with flags of its own", async () => {

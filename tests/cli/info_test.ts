@@ -97,6 +97,11 @@ Deno.test("info tells where a model is from, what its files are, and what its ca
   await folder.write("m.safetensors", serializeModel(tinyModel(), "BF16"));
   const own = JSON.parse(await folder.succeed("info", "m.safetensors", ...device));
   assertEquals([own.family, own.dtype, own.license], ["ddpm", "BF16", undefined]);
+  assertEquals(own["moving average"], "not told");
+  const trained = { ...tinyModel(), card: { training: "{}" } };
+  await folder.write("trained.safetensors", serializeModel(trained));
+  const told = JSON.parse(await folder.succeed("info", "trained.safetensors", ...device));
+  assertEquals(told["moving average"], "yes");
   assertEquals(own.sha256, sha256(await Deno.readFile(folder.at("m.safetensors"))));
 });
 

@@ -60,8 +60,10 @@ async function describeModel(
     return await describePipeline(error.pipeline, located.folder);
   }
   const { network, schedule, card } = model, sampler = samplerOfModel(model);
+  // Where the weights are from is told as whether they are a moving average.
+  const { weight_source: _, ...rest } = card;
   return {
-    ...await describeFiles(located, isState(located)),
+    ...await describeFiles(located, isState(located), card),
     ...summarize(model),
     ...(sampler ? { sampler: sampler.method ?? `none like ${sampler.className}` } : {}),
     missing: "nothing",
@@ -70,7 +72,7 @@ async function describeModel(
     ...describeClasses(model),
     ...network.config,
     ...schedule,
-    ...card,
+    ...rest,
   };
 }
 

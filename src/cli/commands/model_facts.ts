@@ -33,11 +33,21 @@ export function summarize({ network, schedule, card }: Model): Facts {
   };
 }
 
-/** Facts about the files of a model that was found. */
-export async function describeFiles(located: Located, isState: boolean): Promise<Facts> {
+/** Whether weights are a moving average, as far as their card tells. */
+function averageIn({ weight_source: source, training }: Model["card"]): string | undefined {
+  // A training of this program saves nothing else.
+  return source ?? (training === undefined ? undefined : "yes");
+}
+
+/** Facts about the files of a model that was found, and that has this card. */
+export async function describeFiles(
+  located: Located,
+  isState: boolean,
+  card: Model["card"],
+): Promise<Facts> {
   if (located.kind === "shipped") return { family: "ddpm", "moving average": "yes" };
   if (located.kind === "file") {
-    const average = isState ? "yes, of a state" : "yes, if a training of this program saved it";
+    const average = isState ? "yes, of a state" : averageIn(card) ?? "not told";
     return {
       ...{ family: "ddpm", "moving average": average },
       ...await describeWeights([located.path]),
@@ -50,7 +60,7 @@ export async function describeFiles(located: Located, isState: boolean): Promise
     ? "yes"
     : variant === "non_ema"
     ? "no"
-    : "not told; pipelines have it if their training made one";
+    : averageIn(card) ?? "not told; pipelines have it if their training made one";
   return {
     family: "diffusers",
     ...(pipeline ? { pipeline: pipeline.className } : {}),

@@ -15,7 +15,7 @@ import {
   readAutoencoderFamily,
   readFamily,
 } from "../../model/families/mod.ts";
-import { holdsNetwork, type Model, readModel } from "../../model/model.ts";
+import { holdsNetwork, type Model, modelFrom } from "../../model/model.ts";
 import { FileBytes, readJson } from "../terminal/files.ts";
 import { printError } from "../terminal/progress.ts";
 import { FoundAutoencoder } from "./found_autoencoder.ts";
@@ -30,8 +30,8 @@ import { findSchedule, type ModelFolder } from "./model_folder.ts";
  * {@linkcode FoundAutoencoder}.
  */
 export async function loadFile(path: string, folder: ModelFolder): Promise<Model> {
-  const file = new FileBytes(path), { tensors, metadata } = await readTensorFile(file, path);
-  if (holdsNetwork(metadata)) return readModel(file, path);
+  const file = await readTensorFile(new FileBytes(path), path), { tensors, metadata } = file;
+  if (holdsNetwork(metadata)) return modelFrom(file, path);
   const family = findFamily(tensors), other = family ? undefined : findAutoencoderFamily(tensors);
   if (!family && !other) {
     throw new InputError(

@@ -13,6 +13,7 @@ import { readTensorFile } from "../src/formats/torch.ts";
 import { findFamily, readFamily } from "../src/model/families/mod.ts";
 import type { TensorMap } from "../src/model/families/family.ts";
 import type { Model } from "../src/model/model.ts";
+import { formulaTensors } from "./formula.ts";
 import { flatten, parameterInputs, viewParameters } from "../src/model/parameters.ts";
 
 /** Images of a file, `[batch, channels, height, width]`, with channels last. */
@@ -40,8 +41,8 @@ export interface Io {
 export function ioOf(tensors: TensorMap): Io {
   const first = (...names: string[]) => tensors.get(names.find((name) => tensors.has(name)) ?? "");
   return {
-    sample: first("x")!,
-    timestep: first("timesteps", "time", "t")!,
+    sample: first("x", "sample")!,
+    timestep: first("timesteps", "timestep", "time", "t")!,
     // The moving average is preferred.
     output: first("output_ema", "output")!,
     ...{ labels: first("y"), lowResolution: first("low_res") },
@@ -71,8 +72,8 @@ export async function predictGolden(device: Device, model: Model, io: Io) {
   };
 }
 
-/** Files of weights. */
-const WEIGHTS = /^model[-\w]*\.(pt|pth|ckpt|bin|safetensors)$/;
+/** Files of weights, and the shapes of those that a formula gives. */
+const WEIGHTS = /^model[-\w]*\.(pt|pth|ckpt|bin|safetensors)$/, FORMULA = "weights.json";
 
 /** The models in a folder, by their files, with what is known of their originals. */
 export async function* goldenModels(
@@ -80,12 +81,15 @@ export async function* goldenModels(
 ): AsyncGenerator<{ readonly path: string; readonly model: Model; readonly io: Io }> {
   const names: string[] = [];
   for await (const { name } of Deno.readDir(folder)) names.push(name);
-  const read = async (name: string) =>
+  const read = async (name: string): Promise<TensorMap> =>
     (await readTensorFile(await Deno.readFile(join(folder, name)), name)).tensors;
-  for (const name of names.filter((name) => WEIGHTS.test(name)).sort()) {
-    const tensors = await read(name), family = findFamily(tensors);
+  const json = async (name: string) => JSON.parse(await Deno.readTextFile(join(folder, name)));
+  for (const name of names.filter((name) => WEIGHTS.test(name) || name === FORMULA).sort()) {
+    const tensors = name === FORMULA
+      ? formulaTensors(Object.entries<number[]>((await json(name)).shapes))
+      : await read(name);
+    const family = findFamily(tensors), config = await json("config.json");
     if (!family) throw new Error(`${join(folder, name)} is of no family that is known`);
-    const config = JSON.parse(await Deno.readTextFile(join(folder, "config.json")));
     const { model } = readFamily(family, tensors, name, { config });
     yield { path: join(folder, name), model, io: ioOf(await read("io.safetensors")) };
   }

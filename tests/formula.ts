@@ -4,6 +4,11 @@
  * @module
  */
 
+import type { FileTensor } from "../src/formats/safetensors.ts";
+import type { Network } from "../src/model/network.ts";
+import { fileShape } from "../src/model/parameters.ts";
+import { sizeOf } from "../src/shape.ts";
+
 /** Numbers in [-1, 1): FNV-1a of the name, and the finaliser of murmur3. */
 export function hashed(name: string, count: number): Float32Array<ArrayBuffer> {
   let hash = 0x811c9dc5;
@@ -17,5 +22,34 @@ export function hashed(name: string, count: number): Float32Array<ArrayBuffer> {
     x = (x ^ x >>> 16) >>> 0;
     values[i] = (x >>> 8) / 2 ** 23 - 1;
   }
+  return values;
+}
+
+/** Tensors by their names and the shapes that they have in a file; the values of each when asked for. */
+export const formulaTensors = (
+  shapes: Iterable<readonly [name: string, shape: readonly number[]]>,
+): Map<string, FileTensor> =>
+  new Map(
+    Iterator.from(shapes).map(([name, shape]) => [name, {
+      ...{ dtype: "F32", shape },
+      get bytes() {
+        return new Uint8Array(formulaValues(name, shape).buffer);
+      },
+    }]),
+  );
+
+/** The weights of a network. */
+export const formulaWeights = ({ layout }: Network): Map<string, FileTensor> =>
+  formulaTensors(layout.specs.map((spec) => [spec.name, fileShape(spec)]));
+
+/** The values of a tensor by name, in the order of files. */
+function formulaValues(name: string, shape: readonly number[]): Float32Array<ArrayBuffer> {
+  const values = hashed(name, sizeOf(shape));
+  const [scale, shift] = shape.length > 1
+    ? [Math.fround(Math.sqrt(3 / sizeOf(shape.slice(1)))), 0]
+    : name.endsWith(".bias")
+    ? [1 / 8, 0]
+    : [1 / 4, 1];
+  for (let i = 0; i < values.length; i++) values[i] = values[i] * scale + shift;
   return values;
 }

@@ -33,11 +33,12 @@ import {
 import { compareAutoencoder } from "./autoencoders.ts";
 import { compareText, compareTokens } from "./texts.ts";
 import { compareUNetCondition } from "./unet_condition.ts";
-import { channelsLast, goldenModels, predictGolden } from "./families.ts";
+import { channelsLast, goldenModels, ioOf, predictGolden } from "./families.ts";
+import { formulaWeights } from "./formula.ts";
 import { parseNetwork } from "../src/model/network.ts";
 import { denoisingNetwork } from "../src/model/denoiser.ts";
 import { denoiserFrom, limited } from "../src/diffusion/denoiser.ts";
-import { parametersFrom } from "../src/model/model.ts";
+import { assembleModel, parametersFrom } from "../src/model/model.ts";
 import { flatten, viewParameters } from "../src/model/parameters.ts";
 import { type FileTensor, toFloat32 } from "../src/formats/safetensors.ts";
 import { type NoiseLevel, NoiseSchedule, parseSchedule } from "../src/diffusion/schedule.ts";
@@ -338,6 +339,16 @@ async function compareFamily(device: Device, folder: string): Promise<Comparison
   return comparisons;
 }
 
+/** A network of a published size, whose weights a formula gives. */
+async function comparePublished(device: Device, folder: string): Promise<Comparison[]> {
+  const network = parseNetwork(await readJson(join(folder, "config.json")));
+  const model = assembleModel(network, parseSchedule({}), formulaWeights(network), folder);
+  const io = ioOf(await readTensors(join(folder, "io.safetensors")));
+  return [
+    compare(folder, 1e-4, [{ name: "output", ...await predictGolden(device, model, io) }]),
+  ];
+}
+
 /** Cases that take gigabytes and minutes, and are run only if they are named. */
 const LARGE = ["autoencoder/formula-sd15", "unet-condition/formula-sd15"];
 
@@ -358,6 +369,7 @@ export async function* compareAll(
     ["unet", compareUNet],
     ["unet-condition", compareUNetCondition],
     ["autoencoder", compareAutoencoder],
+    ["published", comparePublished],
     ["train", compareTraining],
     ["schedulers", compareSchedule],
     ["clip", compareText],

@@ -22,6 +22,6 @@ for (const [kind, open] of Object.entries(devices)) {
       assert(error <= tolerance, `${name}: ${error} at ${worst} is more than ${tolerance}`);
       count++;
     }
-    assert(count >= 127, `only ${count} comparisons were made`);
+    assert(count >= 129, `only ${count} comparisons were made`);
   });
 }

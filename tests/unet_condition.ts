@@ -13,47 +13,20 @@ import { mul, square } from "../src/gpu/ops/map.ts";
 import { mean } from "../src/gpu/ops/sum.ts";
 import { slice } from "../src/gpu/ops/view.ts";
 import { constant, input, type Tensor } from "../src/gpu/tensor.ts";
-import { type FileTensor, toFloat32 } from "../src/formats/safetensors.ts";
+import { toFloat32 } from "../src/formats/safetensors.ts";
 import { readTensorFile } from "../src/formats/torch.ts";
-import { sizeOf } from "../src/shape.ts";
 import { denoisingNetwork } from "../src/model/denoiser.ts";
 import { findFamily, readFamily } from "../src/model/families/mod.ts";
 import type { TensorMap } from "../src/model/families/family.ts";
 import { assembleModel, type Model } from "../src/model/model.ts";
-import { type DenoisingNetwork, parseNetwork } from "../src/model/network.ts";
+import { parseNetwork } from "../src/model/network.ts";
 import { parseSchedule } from "../src/diffusion/schedule.ts";
 import { parameterInputs, viewParameters, type WeightDType } from "../src/model/parameters.ts";
 import { weightsOf } from "../src/model/weights.ts";
 import { weightBuffer, writeWeights } from "../src/diffusion/weights.ts";
 import { byName, compare, type Comparison, readJson, readTensors } from "./comparison.ts";
 import { channelsLast } from "./families.ts";
-import { hashed } from "./formula.ts";
-
-/** Weights by the formula of the case with the real sizes. */
-const formulaWeights = (network: DenoisingNetwork): TensorMap =>
-  new Map(network.layout.specs.map((spec) => {
-    const { name, shape, order } = spec;
-    const own = order === "conv" ? [shape[3], shape[2], shape[0], shape[1]] : shape;
-    const tensor: FileTensor = {
-      ...{ dtype: "F32", shape: own },
-      get bytes() {
-        return new Uint8Array(formulaValues(name, own).buffer);
-      },
-    };
-    return [name, tensor];
-  }));
-
-/** The values of a tensor by name, in the order of files. */
-export function formulaValues(name: string, shape: readonly number[]): Float32Array<ArrayBuffer> {
-  const values = hashed(name, sizeOf(shape));
-  const [scale, shift] = shape.length > 1
-    ? [Math.fround(Math.sqrt(3 / sizeOf(shape.slice(1)))), 0]
-    : name.endsWith(".bias")
-    ? [1 / 8, 0]
-    : [1 / 4, 1];
-  for (let i = 0; i < values.length; i++) values[i] = values[i] * scale + shift;
-  return values;
-}
+import { formulaWeights } from "./formula.ts";
 
 /** The models in a folder, by their files. */
 export async function* modelsIn(folder: string): AsyncGenerator<{ path: string; model: Model }> {

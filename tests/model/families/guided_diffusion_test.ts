@@ -14,7 +14,7 @@ import { factorOf } from "../../../src/sample/upscaler.ts";
 import { sizeOf } from "../../../src/shape.ts";
 import { assertClose } from "../../close.ts";
 import { openCpuAs } from "../../device.ts";
-import { hashed } from "../../formula.ts";
+import { formulaTensors } from "../../formula.ts";
 import { channelsLast, ioOf } from "../../families.ts";
 import { assertGolden, fixtureOf } from "./golden.ts";
 
@@ -51,15 +51,7 @@ for (const device of ["cpu", "gpu"] as const) {
 
 Deno.test("a network of the published 32 groups and 64 channels predicts what the original does", async () => {
   const folder = fixtureOf("adm/formula"), { shapes } = await folder.json("weights.json");
-  const tensors = new Map(
-    Object.entries<number[]>(shapes).map(([name, shape]) => {
-      const bound = Math.fround(Math.sqrt(3 / sizeOf(shape.slice(1))));
-      const values = hashed(name, sizeOf(shape)).map((v) =>
-        shape.length > 1 ? v * bound : name.endsWith(".weight") ? 1 + v / 4 : v / 8
-      );
-      return [name, { dtype: "F32", shape, bytes: new Uint8Array(values.buffer) }];
-    }),
-  );
+  const tensors = formulaTensors(Object.entries<number[]>(shapes));
   const { model } = readFamily(family, tensors, "x.pt", {
     config: await folder.json("config.json"),
   });

@@ -113,6 +113,7 @@ export type {
   ParameterValues,
   WeightDType,
 } from "./src/model/parameters.ts";
+export { Scratch } from "./src/formats/bytes.ts";
 export {
   type FileDType,
   type FileTensor,

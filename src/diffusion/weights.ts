@@ -13,7 +13,10 @@ export interface WeightParts {
   readonly dtype: DType;
   /** Elements of the input. */
   readonly length: number;
-  /** The parts, and the element at which each starts; between them are zeros. */
+  /**
+   * The parts, and the element at which each starts; between them are zeros. A part may be there only
+   * until the next one is.
+   */
   parts(): Iterable<readonly [offset: number, values: WeightArray]>;
 }
 

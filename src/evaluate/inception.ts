@@ -209,8 +209,8 @@ function readInceptionWeights(
 
 /** The parameters, but zeros for the bias of logits. */
 const withoutBias = ({ specs }: ParameterLayout, parameters: ParameterReader): ParameterReader => ({
-  read(index) {
-    const values = parameters.read(index);
+  read(index, scratch) {
+    const values = parameters.read(index, scratch);
     return specs[index].name === "fc.bias" ? values.fill(0) : values;
   },
 });

@@ -13,8 +13,42 @@ export interface Bytes {
   readonly length: number;
   /** Whether reading them costs nothing. */
   readonly isInMemory: boolean;
-  /** A part of them, shorter if they end before. */
-  read(from: number, to: number): Uint8Array<ArrayBuffer>;
+  /** A part of them, shorter if they end before; what has to be read may be put into `into`. */
+  read(from: number, to: number, into?: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer>;
+}
+
+/**
+ * Memory that is used again and again, in numbered slots that grow as they have to: what was in a slot
+ * is lost when it is asked for again. With it, large things are read one after the other without
+ * leaving as much memory behind as all of them take.
+ *
+ * @example
+ * ```ts
+ * import { initializeModel, parseNetwork, readModel, Scratch, serializeModel } from "@x/ddpm";
+ *
+ * const network = parseNetwork({ block_out_channels: [8], norm_num_groups: 4,
+ *   down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
+ * const { parameters } = readModel(serializeModel(initializeModel(network, {}, 0)));
+ * if ("read" in parameters) {
+ *   const scratch = new Scratch();
+ *   for (const i of network.layout.specs.keys()) console.log(parameters.read(i, scratch).length);
+ * }
+ * ```
+ */
+export class Scratch {
+  readonly #slots: ArrayBuffer[] = [];
+
+  /** So many bytes of a slot. */
+  bytes(slot: number, size: number): Uint8Array<ArrayBuffer> {
+    const slots = this.#slots;
+    if (!(slots[slot]?.byteLength >= size)) slots[slot] = new ArrayBuffer(size);
+    return new Uint8Array(slots[slot], 0, size);
+  }
+
+  /** A slot as so many numbers. */
+  floats(slot: number, length: number): Float32Array<ArrayBuffer> {
+    return new Float32Array(this.bytes(slot, 4 * length).buffer, 0, length);
+  }
 }
 
 /** Bytes in memory. */

@@ -41,34 +41,33 @@ function viewAs<T>(Type: TypedArrayType<T>, bytes: Uint8Array<ArrayBuffer>): T {
   return new Type(buffer, byteOffset, bytes.length / size);
 }
 
-/** Elements as 32-bit floats, in an array of their own. */
+/** Elements as 32-bit floats, in an array of their own or in that which is given. */
 export function decodeElements(
   dtype: FileDType,
   bytes: Uint8Array<ArrayBuffer>,
+  values: Float32Array<ArrayBuffer> = new Float32Array(bytes.length / elementSize(dtype)),
 ): Float32Array<ArrayBuffer> {
   switch (dtype) {
-    case "F32":
-      return new Float32Array(bytes.slice().buffer);
     case "BF16": {
       // The upper halves of 32-bit floats.
-      const halves = viewAs(Uint16Array, bytes), bits = new Uint32Array(halves.length);
+      const halves = viewAs(Uint16Array, bytes), { buffer, byteOffset } = values;
+      const bits = new Uint32Array(buffer, byteOffset, values.length);
       for (let i = 0; i < bits.length; i++) bits[i] = halves[i] << 16;
-      return new Float32Array(bits.buffer);
+      return values;
     }
     case "F8_E5M2": {
       // The upper halves of 16-bit floats.
       const bits = new Uint16Array(bytes.length);
       for (let i = 0; i < bits.length; i++) bits[i] = bytes[i] << 8;
-      return new Float32Array(new Float16Array(bits.buffer));
-    }
-    case "F8_E4M3": {
-      const values = new Float32Array(bytes.length);
-      for (let i = 0; i < values.length; i++) values[i] = float8[bytes[i]];
+      values.set(new Float16Array(bits.buffer));
       return values;
     }
+    case "F8_E4M3":
+      for (let i = 0; i < values.length; i++) values[i] = float8[bytes[i]];
+      return values;
     case "U64":
     case "I64": {
-      const values = new Float32Array(bytes.length / 8), low = viewAs(Uint32Array, bytes);
+      const low = viewAs(Uint32Array, bytes);
       const high = dtype === "I64" ? viewAs(Int32Array, bytes) : low;
       for (let i = 0; i < values.length; i++) {
         values[i] = high[2 * i + 1] * 2 ** 32 + low[2 * i];
@@ -76,7 +75,8 @@ export function decodeElements(
       return values;
     }
     default:
-      return new Float32Array(viewAs<ArrayLike<number>>(arrays[dtype], bytes));
+      values.set(viewAs<ArrayLike<number>>(arrays[dtype], bytes));
+      return values;
   }
 }
 

@@ -7,7 +7,7 @@
 
 import { InputError } from "../errors.ts";
 import { formatShape, sizeOf } from "../shape.ts";
-import { asBytes, type Bytes, viewOf } from "./bytes.ts";
+import { asBytes, type Bytes, type Scratch, viewOf } from "./bytes.ts";
 import { formatBytePair, formatBytes } from "../units.ts";
 import {
   decodeElements,
@@ -27,13 +27,12 @@ export interface FileTensor {
   readonly shape: readonly number[];
   /** Its part of the file, little-endian; of a file on a disk, read whenever it is asked for. */
   readonly bytes: Uint8Array<ArrayBuffer>;
+  /** A part of its bytes, which may be put into `into` if they have to be read. */
+  read?(from: number, to: number, into?: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer>;
 }
 
 /** A tensor in a file that is still there. */
-export interface StoredTensor extends FileTensor {
-  /** A part of its bytes. */
-  read(from: number, to: number): Uint8Array<ArrayBuffer>;
-}
+export type StoredTensor = FileTensor & Required<Pick<FileTensor, "read">>;
 
 /** The contents of a safetensors file. */
 export interface Safetensors {
@@ -118,8 +117,8 @@ export function readSafetensors(
       throw bad(`${name} of ${dtype} ${formatShape(shape)} needs ${needed}, not ${there}`);
     }
     ranges.push([from, to, name]);
-    const read = (first: number, last: number) => {
-      const part = bytes.read(start + from + first, start + from + last);
+    const read = (first: number, last: number, into?: Uint8Array<ArrayBuffer>) => {
+      const part = bytes.read(start + from + first, start + from + last, into);
       if (part.length === last - first) return part;
       throw bad(`${name} is no longer all there`);
     };
@@ -172,16 +171,24 @@ function findDuplicateKey(json: string): string | undefined {
  * A tensor's numbers as 32-bit floats, in an array of their own.
  *
  * @param what What it is called, for messages.
+ * @param scratch Memory to use for the bytes, slot 0, and for the numbers, slot 1.
  * @throws {InputError} If its elements are of a type that cannot be read.
  */
 export function toFloat32(
-  { dtype, bytes }: FileTensor,
+  tensor: FileTensor,
   what = "a tensor",
+  scratch?: Scratch,
 ): Float32Array<ArrayBuffer> {
-  if (isFileDType(dtype)) return decodeElements(dtype, bytes);
-  throw new InputError(
-    `Cannot read ${what}: its elements are of type ${dtype}, not one of ${fileDTypes.join(", ")}`,
-  );
+  const { dtype, shape } = tensor;
+  if (!isFileDType(dtype)) {
+    throw new InputError(
+      `Cannot read ${what}: its elements are of type ${dtype}, not one of ${fileDTypes.join(", ")}`,
+    );
+  }
+  if (!scratch) return decodeElements(dtype, tensor.bytes);
+  const count = sizeOf(shape), size = count * elementSize(dtype);
+  const bytes = tensor.read?.(0, size, scratch.bytes(0, size)) ?? tensor.bytes;
+  return decodeElements(dtype, bytes, scratch.floats(1, count));
 }
 
 /** A tensor to write. */

@@ -209,21 +209,22 @@ function storedTensor(
   gone: () => InputError,
 ): StoredTensor {
   const size = elementSize(dtype), length = size * sizeOf(shape), begin = start + first;
-  const take = (from: number, to: number) => {
-    const bytes = file.read(from, to);
+  const take = (from: number, to: number, into?: Uint8Array<ArrayBuffer>) => {
+    const bytes = file.read(from, to, into);
     if (bytes.length < to - from) throw gone();
     return bytes;
   };
   const dense = denseStrides(shape);
   const isDense = shape.every((n, axis) => n === 1 || strides[axis] === dense[axis]);
-  const read = isDense
-    ? (from: number, to: number) => take(begin + from, begin + to)
-    : (from: number, to: number) => {
+  const read: StoredTensor["read"] = isDense
+    ? (from, to, into) => take(begin + from, begin + to, into)
+    : (from, to) => {
       const span = shape.reduce((at, n, axis) => at + (n - 1) * strides[axis], 1);
       return gather(take(begin, begin + span * size), shape, strides, size).subarray(from, to);
     };
   return {
-    ...{ dtype, shape, read: (from, to) => length ? read(from, to) : new Uint8Array() },
+    ...{ dtype, shape },
+    read: (from, to, into) => length ? read(from, to, into) : new Uint8Array(),
     get bytes() {
       return this.read(0, length);
     },

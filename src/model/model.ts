@@ -43,7 +43,7 @@ import {
   readParameter,
   toFileOrder,
 } from "./parameters.ts";
-import type { Bytes } from "../formats/bytes.ts";
+import { type Bytes, Scratch } from "../formats/bytes.ts";
 import { encodeHalves, floatDTypes, isAllFinite } from "../formats/elements.ts";
 import {
   collect,
@@ -285,9 +285,12 @@ export function parametersFrom(
     );
   }
   return {
-    read(index) {
-      const spec = layout.specs[index], values = toFloat32(found[index]);
-      if (isAllFinite(values)) return fromFileOrder(spec, values);
+    read(index, scratch) {
+      const spec = layout.specs[index], values = toFloat32(found[index], spec.name, scratch);
+      // The bytes are no longer needed.
+      if (isAllFinite(values)) {
+        return fromFileOrder(spec, values, scratch?.floats(0, values.length));
+      }
       throw new InputError(`Cannot load ${what}: ${spec.name} holds numbers that are not finite`);
     },
   };
@@ -337,10 +340,11 @@ export function nameTensors(
   parameters: ParameterValues,
   dtype: WeightFileDType = "F32",
 ): NamedTensor[] {
+  const scratch = new Scratch();
   const tensors = layout.specs.map((spec, i): NamedTensor => ({
     ...{ name: spec.name, shape: fileShape(spec), dtype: "F32" },
     get values() {
-      return toFileOrder(spec, readParameter(layout, parameters, i));
+      return toFileOrder(spec, readParameter(layout, parameters, i, scratch));
     },
   }));
   return dtype === "F32" ? tensors : tensors.map((tensor) => halve(tensor, dtype));

@@ -10,6 +10,7 @@ import { philox, seedWords, toNormals, toUniform } from "../gpu/philox.ts";
 import { type Shape, sizeOf } from "../shape.ts";
 import { concat, viewOf } from "../gpu/ops/concat.ts";
 import { after, reshape, slice, sliceOp, stopGradient } from "../gpu/ops/view.ts";
+import { Scratch } from "../formats/bytes.ts";
 import { type HalfType, widen, wordsOf } from "../gpu/ops/widen.ts";
 import { type DType, input, type Tensor } from "../gpu/tensor.ts";
 
@@ -63,21 +64,23 @@ export interface ParameterReader {
   /**
    * The numbers of a parameter, given its index in the layout.
    *
+   * @param scratch Where they may be put, to be there until the next ones are.
    * @throws {InputError} If they cannot be read, or are not finite.
    */
-  read(index: number): Float32Array<ArrayBuffer>;
+  read(index: number, scratch?: Scratch): Float32Array<ArrayBuffer>;
 }
 
 /** All parameters: as a flat array, or to be read. */
 export type ParameterValues = Float32Array<ArrayBuffer> | ParameterReader;
 
-/** The numbers of a parameter. */
+/** The numbers of a parameter; with `scratch` they may be there only until the next ones are. */
 export function readParameter(
   { specs, offsets }: ParameterLayout,
   values: ParameterValues,
   index: number,
+  scratch?: Scratch,
 ): Float32Array<ArrayBuffer> {
-  if (!(values instanceof Float32Array)) return values.read(index);
+  if (!(values instanceof Float32Array)) return values.read(index, scratch);
   return values.subarray(offsets[index], offsets[index] + sizeOf(specs[index].shape));
 }
 
@@ -87,8 +90,8 @@ export function flatten(
   values: ParameterValues,
 ): Float32Array<ArrayBuffer> {
   if (values instanceof Float32Array) return values;
-  const flat = new Float32Array(layout.size);
-  layout.offsets.forEach((offset, i) => flat.set(values.read(i), offset));
+  const flat = new Float32Array(layout.size), scratch = new Scratch();
+  layout.offsets.forEach((offset, i) => flat.set(values.read(i, scratch), offset));
   return flat;
 }
 
@@ -287,14 +290,14 @@ export function fileShape({ shape, order }: ParameterSpec): Shape {
   return order === "conv" ? [shape[3], shape[2], shape[0], shape[1]] : shape;
 }
 
-/** Values in the order of files as values in the order used here. */
+/** Values in the order of files as values in the order used here, which may be put into `out`. */
 export function fromFileOrder(
   { shape, order }: ParameterSpec,
   values: Float32Array<ArrayBuffer>,
+  out: Float32Array<ArrayBuffer> = new Float32Array(values.length),
 ): Float32Array<ArrayBuffer> {
   if (order !== "conv") return values;
   const [input, output] = shape.slice(-2), taps = sizeOf(shape.slice(0, -2));
-  const out = new Float32Array(values.length);
   for (let o = 0, from = 0; o < output; o++) {
     for (let i = 0; i < input; i++) {
       for (let t = 0; t < taps; t++) out[(t * input + i) * output + o] = values[from++];

@@ -5,6 +5,7 @@
  */
 
 import type { WeightParts, WeightValues } from "../diffusion/weights.ts";
+import { Scratch } from "../formats/bytes.ts";
 import { InputError } from "../errors.ts";
 import { packHalves } from "../gpu/ops/widen.ts";
 import { encodeHalves } from "../formats/elements.ts";
@@ -93,12 +94,14 @@ function* partsOf(
   { dtype, families }: Shard,
   weightDType: WeightDType,
 ): ReturnType<WeightParts["parts"]> {
-  const { specs } = layout, fileDType = weightDType === "f16" ? "F16" : "BF16";
+  const { specs } = layout,
+    scratch = new Scratch(),
+    fileDType = weightDType === "f16" ? "F16" : "BF16";
   for (const { members, length, offset } of families) {
     const bits = new Uint16Array(dtype === "i32" ? length : 0);
     let at = 0;
     for (const i of members) {
-      const values = readParameter(layout, parameters, i);
+      const values = readParameter(layout, parameters, i, scratch);
       if (dtype === "f32") yield [offset + at, values];
       else {
         const halves = encodeHalves(fileDType, values);

@@ -12,7 +12,7 @@ import { encodeModel, type LoadedModel, readModel, serializeModel } from "../../
 import { readParameter, shardsOf } from "../../src/model/parameters.ts";
 import { parseTraining } from "../../src/train/config.ts";
 import { Trainer } from "../../src/train/trainer.ts";
-import type { Bytes } from "../../src/formats/bytes.ts";
+import { type Bytes, Scratch } from "../../src/formats/bytes.ts";
 import { Sampler } from "../../src/sample/sampler.ts";
 import type { SamplerOptions } from "../../src/sample/options.ts";
 import { sizeOf } from "../../src/shape.ts";
@@ -84,9 +84,10 @@ for (const [kind, open] of Object.entries(devices)) {
 class CountedBytes implements Bytes {
   readonly isInMemory = false;
   readonly #bytes: Uint8Array<ArrayBuffer>;
-  /** Bytes in all, and the most at once. */
+  /** Bytes in all, the most at once, and how often they were put into memory of their own. */
   total = 0;
   most = 0;
+  fresh = 0;
 
   constructor(bytes: Uint8Array<ArrayBuffer>) {
     this.#bytes = bytes;
@@ -94,10 +95,13 @@ class CountedBytes implements Bytes {
   get length() {
     return this.#bytes.length;
   }
-  read(from: number, to: number) {
+  read(from: number, to: number, into?: Uint8Array<ArrayBuffer>) {
     this.total += to - from;
     this.most = Math.max(this.most, to - from);
-    return this.#bytes.slice(from, to);
+    if (!into) this.fresh++;
+    const bytes = into ?? new Uint8Array(to - from);
+    bytes.set(this.#bytes.subarray(from, to));
+    return bytes.subarray(0, to - from);
   }
 }
 
@@ -109,11 +113,11 @@ Deno.test("a model is read tensor by tensor, when it is used and not before", as
   const open = () => {
     const file = new CountedBytes(data), lazy = readModel(file);
     assertEquals(file.total, header, "its header");
-    file.most = file.total = 0;
+    file.most = file.total = file.fresh = 0;
     return { file, lazy };
   };
-  const checkOnce = ({ total, most }: CountedBytes) =>
-    assertEquals([total, most], [4 * layout.count, largest]);
+  const checkOnce = ({ total, most, fresh }: CountedBytes) =>
+    assertEquals([total, most, fresh], [4 * layout.count, largest, 0]);
   const { lazy: { parameters, ...described } } = open();
   assertEquals({ ...described, network: described.network.config }, {
     ...{ network: model.network.config, schedule: model.schedule, card: model.card },
@@ -141,6 +145,25 @@ Deno.test("a model is read tensor by tensor, when it is used and not before", as
       const at = layout.offsets[i], end = at + sizeOf(shape);
       assertEquals(flat.subarray(at, end), model.parameters.subarray(at, end));
     });
+  }
+});
+
+Deno.test("memory that is used again for one parameter after the other changes none", () => {
+  const { layout } = model.network;
+  for (const dtype of ["F32", "F16", "BF16"] as const) {
+    const data = serializeModel(model, dtype), file = new CountedBytes(data);
+    const { parameters } = readModel(file), expected = readModel(data).parameters;
+    const scratch = new Scratch();
+    file.fresh = 0;
+    // From large to small and back.
+    for (const i of [...layout.specs.keys(), ...[...layout.specs.keys()].reverse()]) {
+      const values = readParameter(layout, parameters, i, scratch);
+      assertEquals(values, readParameter(layout, expected, i), layout.specs[i].name);
+    }
+    assertEquals(file.fresh, 0);
+    const kept = readParameter(layout, parameters, 0), copy = kept.slice();
+    readParameter(layout, parameters, 1);
+    assertEquals(kept, copy, "without it, what was read remains");
   }
 });
 

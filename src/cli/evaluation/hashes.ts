@@ -6,6 +6,7 @@
 
 import { createHash } from "node:crypto";
 import { formatSchedule } from "../../diffusion/schedule.ts";
+import { Scratch } from "../../formats/bytes.ts";
 import type { Model } from "../../model/model.ts";
 import { formatNetwork } from "../../model/network.ts";
 import { readParameter } from "../../model/parameters.ts";
@@ -14,8 +15,9 @@ import { readParameter } from "../../model/parameters.ts";
 export function hashModel({ network, schedule, parameters }: Model): string {
   const hash = createHash("sha256");
   hash.update(JSON.stringify([formatNetwork(network), formatSchedule(schedule)]));
+  const scratch = new Scratch();
   network.layout.specs.forEach(({ name }, i) => {
-    const values = readParameter(network.layout, parameters, i);
+    const values = readParameter(network.layout, parameters, i, scratch);
     hash.update(`${name}\n`);
     hash.update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
   });

@@ -48,8 +48,9 @@ export class FileBytes implements Bytes, Disposable {
     }
   }
 
-  read(from: number, to: number): Uint8Array<ArrayBuffer> {
-    const size = Math.max(0, Math.min(to, this.length) - from), bytes = new Uint8Array(size);
+  read(from: number, to: number, into?: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+    const size = Math.max(0, Math.min(to, this.length) - from);
+    const bytes = into?.subarray(0, size) ?? new Uint8Array(size);
     let at = 0;
     try {
       this.#file.seekSync(from, Deno.SeekMode.Start);

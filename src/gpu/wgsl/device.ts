@@ -33,7 +33,7 @@ const LIMITS = [
 ] as const;
 
 /** Bytes that may be written without a submit. */
-const MAX_WRITTEN = 2 ** 26;
+const MAX_WRITTEN = 2 ** 24;
 
 /** The feature of adapters whose kernels know 16-bit floats. */
 const HALVES = "shader-f16" satisfies GPUFeatureName;

@@ -5,6 +5,8 @@
  */
 
 import { crc32 } from "node:zlib";
+import { inMemory } from "../src/formats/bytes.ts";
+import { extract, readZip } from "../src/formats/zip.ts";
 
 const folder = new URL("./fixtures/pictures/", import.meta.url);
 
@@ -57,6 +59,8 @@ export interface Packed {
   /** In a tar, the kind of the entry; `2` makes a symbolic link of one in a zip as well. */
   readonly kind?: string;
   readonly target?: string | Uint8Array;
+  /** What the data of one in a zip are when they are inflated. */
+  readonly inflated?: Uint8Array;
 }
 
 const bytesOf = (text: string | Uint8Array) =>
@@ -112,6 +116,18 @@ export function makeTar(
   return join(...parts, new Uint8Array(1024));
 }
 
+/** A zip archive with its files deflated. */
+export async function deflateZip(archive: Uint8Array<ArrayBuffer>) {
+  const files: Packed[] = [];
+  for (const entry of await readZip(inMemory(archive), "the archive")) {
+    const inflated = await extract(inMemory(archive), entry, "the archive");
+    const stream = new Blob([inflated]).stream().pipeThrough(new CompressionStream("deflate-raw"));
+    const data = new Uint8Array(await new Response(stream).arrayBuffer());
+    files.push({ name: entry.name, data, inflated });
+  }
+  return makeZip(files);
+}
+
 /** A zip archive of stored files, as Unix makes them. */
 export function makeZip(
   files: Readonly<Record<string, Uint8Array>> | readonly Packed[],
@@ -119,14 +135,15 @@ export function makeZip(
 ): Uint8Array<ArrayBuffer> {
   const parts: Uint8Array[] = [], directory: Uint8Array[] = [];
   let offset = 0;
-  for (const { name, target, data = bytesOf(target ?? ""), kind } of listOf(files)) {
-    const named = bytesOf(name), mode = kind === "2" ? 0xa1ff : 0x81a4;
+  for (const { name, target, data = bytesOf(target ?? ""), kind, inflated } of listOf(files)) {
+    const named = bytesOf(name), mode = kind === "2" ? 0xa1ff : 0x81a4, whole = inflated ?? data;
     const common = fields(
       26,
       [0, 2, 20],
-      [10, 4, crc32(data)],
+      [4, 2, inflated ? 8 : 0],
+      [10, 4, crc32(whole)],
       [14, 4, data.length],
-      [18, 4, data.length],
+      [18, 4, whole.length],
       [22, 2, named.length],
     );
     const local = join(bytesOf("PK\x03\x04"), common, named, data);

@@ -15,7 +15,7 @@ import { PickledArray } from "./pickled_arrays.ts";
 import { readPickle } from "./pickle.ts";
 import { readSafetensors, type StoredTensor } from "./safetensors.ts";
 import { type TorchStorage, torchSurroundings, TorchTensor } from "./torch_tensors.ts";
-import { extract, readZip, storedAt } from "./zip.ts";
+import { extract, isDeflated, readZip, storedAt } from "./zip.ts";
 
 /** What a file of PyTorch holds. */
 export interface TorchFile {
@@ -27,6 +27,8 @@ export interface TorchFile {
 
 /** Longer pickles than this do not belong to models: the numbers of tensors are not in them. */
 const MOST_PICKLE = 2 ** 27;
+/** More than this out of a file of so many bytes is taken for a trap: weights hardly compress. */
+const MOST_UNPACKED = (length: number): number => 16 * length + 2 ** 26;
 /** What the older format starts with, and the version that is read. */
 const MAGIC = 0x1950a86a20f9469cfc6cn, VERSION = 1001;
 
@@ -96,19 +98,34 @@ async function readArchive(bytes: Bytes, what: string): Promise<TorchFile> {
   if (order && new TextDecoder().decode(await extract(bytes, order, what)).trim() !== "little") {
     throw bad("its numbers have their highest byte first");
   }
+  const surroundings = torchSurroundings();
   const { value } = readPickle(
     inMemory(await extract(bytes, pickle, what)),
     what,
-    torchSurroundings(),
+    surroundings,
   );
+  // PyTorch compresses nothing, but reads what other programs compressed.
+  const unpacked = new Map<string, Bytes>(), most = MOST_UNPACKED(bytes.length);
+  let total = 0;
+  for (const { key } of surroundings.storages.values()) {
+    const entry = entries.get(`${top}data/${key}`);
+    if (!entry || !isDeflated(entry)) continue;
+    if ((total += entry.size) > most) {
+      throw bad(
+        `it unpacks to more than ${formatBytes(most)}, but has ${formatBytes(bytes.length)}`,
+      );
+    }
+    unpacked.set(key, inMemory(await extract(bytes, entry, what)));
+  }
   return collect(value, what, ({ key, dtype, count }) => {
     const entry = entries.get(`${top}data/${key}`), size = count * elementSize(dtype);
     if (!entry) throw bad(`it lacks ${top}data/${key}`);
     if (entry.size !== size) {
       throw bad(`${entry.name} has ${formatBytes(entry.size)}, not ${formatBytes(size)}`);
     }
-    return storedAt(bytes, entry, what);
-  }, bytes);
+    const file = unpacked.get(key);
+    return file ? { file, start: 0 } : { file: bytes, start: storedAt(bytes, entry, what) };
+  });
 }
 
 /** A file of a version before 1.6, or a pickle of arrays. */
@@ -125,7 +142,7 @@ function readPickles(bytes: Bytes, what: string): TorchFile {
   if (first !== MAGIC) {
     return collect(first, what, () => {
       throw bad("the numbers of its tensors are not in it");
-    }, bytes);
+    });
   }
   const version = next(), system = next();
   if (version !== VERSION) throw bad(`its version is ${version}, not ${VERSION}`);
@@ -151,23 +168,28 @@ function readPickles(bytes: Bytes, what: string): TorchFile {
   return collect(value, what, ({ key }) => {
     const start = starts.get(key);
     if (start === undefined) throw bad(`it lacks the storage ${key}`);
-    return start;
-  }, bytes);
+    return { file: bytes, start };
+  });
 }
 
 /** Levels of objects within each other, objects in all, and characters of the keys to one. */
 const MOST_LEVELS = 64, MOST_OBJECTS = 2 ** 18, MOST_KEYS = 512;
 
+/** Where the numbers of a storage are. */
+interface Place {
+  readonly file: Bytes;
+  readonly start: number;
+}
+
 /** Tensors, numbers and texts by the keys that lead to them. */
 function collect(
   value: unknown,
   what: string,
-  startOf: (storage: TorchStorage) => number,
-  bytes: Bytes,
+  placeOf: (storage: TorchStorage) => Place,
 ): TorchFile {
   const bad = (why: string) => new InputError(`Cannot read ${what} as a file of PyTorch: ${why}`);
   const tensors = new Map<string, StoredTensor>(), metadata = new Map<string, string>();
-  const starts = new Map<TorchStorage, number>();
+  const places = new Map<TorchStorage, Place>();
   let objects = 0;
   const visit = (value: unknown, path: string, level: number): void => {
     if (level > MOST_LEVELS) throw bad(`it has more than ${MOST_LEVELS} levels`);
@@ -180,9 +202,9 @@ function collect(
     const inner = (key: string, value: unknown) =>
       visit(value, path ? `${path}.${key}` : key, level + 1);
     if (value instanceof TorchTensor) {
-      const { storage } = value, start = starts.get(storage) ?? startOf(storage);
-      starts.set(storage, start);
-      keep(storedTensor(value, start, bytes, () => bad(`${path} is no longer all there`)));
+      const { storage } = value, place = places.get(storage) ?? placeOf(storage);
+      places.set(storage, place);
+      keep(storedTensor(value, place, () => bad(`${path} is no longer all there`)));
     } else if (value instanceof PickledArray) keep(arrayTensor(value));
     else if (value instanceof Map) {
       // What is called by a class or the like is no part of a model.
@@ -201,11 +223,10 @@ function collect(
   return { tensors, metadata: Object.fromEntries(metadata) };
 }
 
-/** A tensor whose storage starts at a byte of the file. */
+/** A tensor whose storage is at a place. */
 function storedTensor(
   { dtype, shape, strides, start: first }: TorchTensor,
-  start: number,
-  file: Bytes,
+  { file, start }: Place,
   gone: () => InputError,
 ): StoredTensor {
   const size = elementSize(dtype), length = size * sizeOf(shape), begin = start + first;

@@ -149,6 +149,9 @@ function dataStart(bytes: Bytes, offset: number, bad: (why: string) => InputErro
   return offset + 30 + view.getUint16(26, true) + view.getUint16(28, true);
 }
 
+/** Whether a file of a zip archive has to be unpacked. */
+export const isDeflated = ({ packed }: ArchiveEntry): boolean => packed?.method === DEFLATED;
+
 /**
  * Where the bytes of a file are in a zip archive, for files that are stored as they are.
  *

@@ -12,9 +12,9 @@ import { readSafetensors, toFloat32, writeSafetensors } from "../../src/formats/
 import { readTensorFile, readTorch } from "../../src/formats/torch.ts";
 import { readZip } from "../../src/formats/zip.ts";
 import { mutate } from "../mutate.ts";
-import { makeZip } from "../pictures.ts";
+import { deflateZip, makeZip } from "../pictures.ts";
 import { Random } from "../random.ts";
-import { torchArchive } from "../torch.ts";
+import { pickledTensor, torchArchive } from "../torch.ts";
 
 const COUNT = Number(Deno.args[0] ?? 1500);
 
@@ -209,29 +209,56 @@ Deno.test("a file of PyTorch that is truncated anywhere is refused", async () =>
   }
 });
 
-Deno.test("a storage that was compressed in the archive is refused by its name", async () => {
-  const entries = await readZip(inMemory(modern), "x");
-  const at = entries.find(({ name }) => name === "modern/data/0")!;
-  const file = modern.slice(), directory = modern.indexOf(0x50, at.offset + 60);
-  assert(directory > 0);
-  // The method of packing, in the directory.
-  const view = new DataView(file.buffer);
-  for (let i = 0; i + 46 < file.length; i++) {
-    if (view.getUint32(i, true) === 0x02014b50 && view.getUint32(i + 42, true) === at.offset) {
-      view.setUint16(i + 10, 8, true);
-    }
+/** The archive with all of its files compressed. */
+const deflated = await deflateZip(modern);
+
+Deno.test("storages that were compressed in the archive are read, as PyTorch does", async () => {
+  assert(deflated.length < 0.8 * modern.length);
+  const { tensors } = await readTorch(deflated, "x.pt");
+  assertSame(tensors, readSafetensors(await read("torch/expected.safetensors")).tensors);
+});
+
+/** The place of a field in the directory's entry of a file. */
+async function fieldOf(archive: Uint8Array<ArrayBuffer>, name: string, field: number) {
+  const { offset } = (await readZip(inMemory(archive), "x")).find((entry) => entry.name === name)!;
+  const view = new DataView(archive.buffer);
+  for (let i = 0; i + 46 < archive.length; i++) {
+    const isEntry = view.getUint32(i, true) === 0x02014b50;
+    if (isEntry && view.getUint32(i + 42, true) === offset) return { view, at: i + field };
   }
-  await assertRejects(
-    () => readTorch(file, "x.pt"),
-    InputError,
-    "modern/data/0 in x.pt: it is not stored",
-  );
+  throw new Error(`${name} is not there`);
+}
+
+Deno.test("a storage that is packed otherwise, or is not what it says, is refused by its name", async () => {
+  const cases: [field: number, value: number, why: string][] = [
+    [10, 12, "modern/data/0 in x.pt: it is not stored as it is, but compressed or encrypted"],
+    [8, 1, "modern/data/0 in x.pt: it is encrypted"],
+    // Its size as it would be unpacked.
+    [24, 1 << 20, "modern/data/0 in x.pt: it has 60 bytes, not 1.05 MB"],
+    [24, 12, "modern/data/0 in x.pt: it unpacks to more than 12 bytes"],
+  ];
+  for (const [field, value, why] of cases) {
+    const file = deflated.slice(), { view, at } = await fieldOf(file, "modern/data/0", field);
+    if (field === 24) view.setUint32(at, value, true);
+    else view.setUint16(at, value, true);
+    const { message } = await assertRejects(() => readTorch(file, "x.pt"), InputError);
+    assert(message.includes(why), message);
+  }
+});
+
+Deno.test("an archive of which little unpacks to much is refused before it is unpacked", async () => {
+  const count = 2 ** 26, pickle = `}S'x'\n${pickledTensor("0", [count], count)}s.`;
+  const bomb = await deflateZip(torchArchive(pickle, { "archive/data/0": new Uint8Array(1000) }));
+  const { view, at } = await fieldOf(bomb, "archive/data/0", 24);
+  view.setUint32(at, 4 * count, true);
+  const { message } = await assertRejects(() => readTorch(bomb, "x.pt"), InputError);
+  assertMatch(message, /x\.pt.*it unpacks to more than 67\.\d MB, but has \d+ bytes/);
 });
 
 Deno.test(`${COUNT} damaged files end in tensors or in an error that names them`, async () => {
   const random = new Random("damaged tensors"), before = Deno.memoryUsage().rss;
   const pickles = await Promise.all([0, 2, 4, 5].map((p) => read(`torch/arrays-${p}.pkl`)));
-  const files = [modern, legacy, ...pickles, modern, legacy];
+  const files = [modern, legacy, ...pickles, modern, legacy, deflated];
   let good = 0, largest = 0, slowest = 0;
   for (let i = 0; i < COUNT; i++) {
     const bytes = mutate(files[i % files.length], random), began = performance.now();

@@ -4,6 +4,9 @@
  * @module
  */
 
+/** Longer messages have a value out of a bad file in them. */
+const LONGEST = 1400;
+
 /**
  * Bad input: one sentence that says what it is, and where possible what would be right.
  *
@@ -22,8 +25,16 @@ export class InputError extends Error {
   /** `InputError`. */
   override readonly name = "InputError";
 
-  /** Line breaks and other control characters, which may come from a bad file, become spaces. */
+  /**
+   * Line breaks and other control characters, which may come from a bad file, become spaces. Of what is
+   * too long the beginning and the end are kept.
+   */
   constructor(message: string, options?: ErrorOptions) {
-    super(message.replace(/\p{Cc}+/gu, " "), options);
+    const line = message.replace(/\p{Cc}+/gu, " "), { length } = line;
+    const half = LONGEST / 2;
+    super(
+      length > LONGEST ? `${line.slice(0, half)} … ${line.slice(length - half)}` : line,
+      options,
+    );
   }
 }

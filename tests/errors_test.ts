@@ -7,3 +7,11 @@ Deno.test("the message of an InputError is one line without control characters",
   assertEquals(error.cause, 5);
   assertEquals(String(error), "InputError: two lines and  [31mred");
 });
+
+Deno.test("of a message with a value that fills pages, the beginning and the end are left", () => {
+  const { message } = new InputError(`Bad field: ${"x".repeat(1e6)} is not 5`);
+  assertEquals([message.length, message.slice(0, 12)], [1403, "Bad field: x"]);
+  assertEquals(message.slice(-10), "x is not 5");
+  const long = "y".repeat(1400);
+  assertEquals(new InputError(long).message, long);
+});

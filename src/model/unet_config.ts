@@ -70,8 +70,9 @@ export interface UNetConfig {
 
 const anyFields = z.record(z.string(), z.unknown());
 const count = z.int().positive();
-// More channels and layers than anybody has mean a damaged file, which must not eat all memory.
+// More channels, layers and levels than anybody has mean a damaged file, which must not eat all memory.
 const channels = count.max(65536), layers = count.max(100);
+const perLevel = <T extends z.ZodType>(of: T) => z.array(of).min(1).max(16);
 
 /** Of the fields as they are in files. */
 export const unetSchema = z.strictObject({
@@ -82,19 +83,19 @@ export const unetSchema = z.strictObject({
   time_embedding_type: z.enum(["positional", "fourier"]).default("positional"),
   freq_shift: z.number().default(0),
   flip_sin_to_cos: z.boolean().default(true),
-  down_block_types: z.array(z.enum(["DownBlock2D", "AttnDownBlock2D"])).min(1).default([
+  down_block_types: perLevel(z.enum(["DownBlock2D", "AttnDownBlock2D"])).default([
     "DownBlock2D",
     "AttnDownBlock2D",
     "AttnDownBlock2D",
     "AttnDownBlock2D",
   ]),
-  up_block_types: z.array(z.enum(["UpBlock2D", "AttnUpBlock2D"])).min(1).default([
+  up_block_types: perLevel(z.enum(["UpBlock2D", "AttnUpBlock2D"])).default([
     "AttnUpBlock2D",
     "AttnUpBlock2D",
     "AttnUpBlock2D",
     "UpBlock2D",
   ]),
-  block_out_channels: z.array(channels).min(1).default([224, 448, 672, 896]),
+  block_out_channels: perLevel(channels).default([224, 448, 672, 896]),
   layers_per_block: layers.default(2),
   mid_block_scale_factor: z.number().positive().default(1),
   downsample_padding: z.int().min(0).max(1).default(1),

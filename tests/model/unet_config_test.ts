@@ -120,6 +120,7 @@ const refusals: readonly [unknown, string][] = [
   [{ sample_size: [28] }, "sample_size"],
   [{ layers_per_block: 0 }, "layers_per_block"],
   [{ layers_per_block: 1e9 }, "layers_per_block"],
+  [{ block_out_channels: new Array(17).fill(32) }, "block_out_channels"],
   [{ block_out_channels: [1e8] }, "block_out_channels.0"],
   [{ dropout: 1 }, "dropout"],
   [{ dropout: -0.1 }, "dropout"],

@@ -13,8 +13,8 @@ import { type EncodedFile, encodeSafetensors } from "../formats/safetensors.ts";
 import { formatNotes, type Model, nameTensors, type WeightFileDType } from "./model.ts";
 import { formatNetwork } from "./network.ts";
 
-/** The first version of diffusers that knows every class and field that is written here. */
-const VERSION = "0.27.0";
+/** A version of diffusers that knows every class and field that is written here. */
+const VERSION = "0.35.1";
 
 /** A folder to write. */
 export interface DiffusersFolder {
@@ -87,10 +87,8 @@ const betasOf = (config: ScheduleConfig): number[] => [
 function formatScheduler({ className, fields, config }: Scheduler) {
   const standard = parseSchedule({ _class_name: className });
   const own = Object.fromEntries(
-    fields.filter((field) =>
-      // It is newer than the others, and readers warn of what they do not know.
-      field !== "rescaleBetasZeroSnr" || config[field]
-    ).map((field) => [field, config[field]]),
+    fields.filter((field) => !recent.includes(field) || config[field] !== standard[field])
+      .map((field) => [field, config[field]]),
   );
   const isEdm = config.predictionType === "edm";
   const json = {
@@ -103,6 +101,11 @@ function formatScheduler({ className, fields, config }: Scheduler) {
   );
   return { json, lost: Object.keys(toSnakeCase(Object.fromEntries(lost.map((key) => [key, 0])))) };
 }
+
+/** Fields that are newer than their classes: readers warn of what they do not know. */
+const recent: readonly (keyof ScheduleConfig)[] = [
+  ...["rescaleBetasZeroSnr", "sigmaSchedule", "finalSigmasType"] as const,
+];
 
 /** Fields that say nothing where the schedule is of another kind, or that its class implies. */
 const ofOtherKinds: readonly (keyof ScheduleConfig)[] = [

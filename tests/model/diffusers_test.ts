@@ -78,6 +78,13 @@ const schedules: readonly [object, string, string?][] = [
   ],
   [{ set_alpha_to_one: false }, "DDPMScheduler", "set_alpha_to_one"],
   [{ _class_name: "EDMEulerScheduler", sigma_data: 1, rho: 5 }, "EDMEulerScheduler"],
+  [
+    {
+      _class_name: "EDMDPMSolverMultistepScheduler",
+      ...{ sigma_schedule: "exponential", final_sigmas_type: "sigma_min" },
+    },
+    "EDMEulerScheduler",
+  ],
   [{ _class_name: "EDMEulerScheduler", clip_sample: true }, "EDMEulerScheduler", "clip_sample"],
   [{ _class_name: "FlowMatchEulerDiscreteScheduler", shift: 3 }, "FlowMatchEulerDiscreteScheduler"],
 ];
@@ -104,6 +111,20 @@ Deno.test("a schedule has only the fields that its class in diffusers has, and r
       what,
     );
   }
+});
+
+Deno.test("fields that are newer than their class are written only where they say something", () => {
+  const fieldsOf = (fields: object) => {
+    const { json } = write(withSchedule({ _class_name: "EDMEulerScheduler", ...fields }));
+    return Object.keys(json("scheduler/scheduler_config.json")!);
+  };
+  const first = [
+    ...["_class_name", "_diffusers_version", "sigma_min", "sigma_max", "sigma_data"],
+    ...["num_train_timesteps", "prediction_type", "rho"],
+  ];
+  assertEquals(fieldsOf({}).sort(), first.toSorted());
+  const more = fieldsOf({ sigma_schedule: "exponential", final_sigmas_type: "sigma_min" });
+  assertEquals(more.sort(), [...first, "sigma_schedule", "final_sigmas_type"].sort());
 });
 
 Deno.test("a network has only the fields that its class in diffusers has", () => {

@@ -90,6 +90,8 @@ async function readArchive(bytes: Bytes, what: string): Promise<TorchFile> {
   const all = await readZip(bytes, what),
     entries = new Map(all.map((entry) => [entry.name, entry]));
   if (entries.size < all.length) throw bad("two of its files have the same name");
+  const outside = all.find(({ name }) => /^[/\\]|^\w:|(^|[/\\])\.\.([/\\]|$)/.test(name));
+  if (outside) throw bad(`it has a file ${outside.name.slice(0, 100)}, outside of its folder`);
   const pickle = [...entries.values()].find(({ name }) => /^([^/]{1,200}\/)?data\.pkl$/.test(name));
   if (!pickle) throw bad("it is a zip archive without data.pkl");
   if (pickle.size > MOST_PICKLE) throw bad(`a data.pkl of ${formatBytes(pickle.size)} is too long`);

@@ -118,7 +118,7 @@ function damageJson(value: unknown, random: Random): unknown {
         if (holder !== root && !Array.isArray(holder)) delete holder[key];
         break;
       default:
-        holder[key] = strange[random.below(strange.length)];
+        holder[key] = structuredClone(strange[random.below(strange.length)]);
     }
   }
   return root.value;

@@ -125,6 +125,14 @@ Deno.test("types that have no storages of their own are read, and parts of stora
 });
 
 const wrong: Record<string, [Uint8Array<ArrayBuffer>, string]> = {
+  "a path that leads out": [
+    torchArchive("N.", { "archive/../../data/0": new Uint8Array(3) }),
+    "a file archive/../../data/0, outside of its folder",
+  ],
+  "an absolute path": [
+    torchArchive("N.", { "/etc/passwd": new Uint8Array(3) }),
+    "a file /etc/passwd, outside of its folder",
+  ],
   "another zip": [makeZip({ "a.txt": new Uint8Array(3) }), "a zip archive without data.pkl"],
   "a storage that is missing": [
     torchArchive(`${tensor(0, "I4\n", "I1\n")}.`),

@@ -92,7 +92,7 @@ export async function describeAutoencoder(
 ): Promise<Facts> {
   const { factor, latentChannels, itemShape, layout } = network;
   return {
-    ...await describeFiles(located, false),
+    ...await describeFiles(located, false, {}),
     ...{ family, "moving average": "not told" },
     ...{ network: network.className, kind: network.kind, parameters: layout.count },
     image: `any size in multiples of ${factor}, ${itemShape.at(-1)} channels`,

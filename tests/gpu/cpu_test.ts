@@ -298,3 +298,29 @@ Deno.test("threads work beyond the first two gibibytes", async () => {
     Array.from({ length: 3000 }, (_, i) => (i % 5) ** 2),
   );
 });
+
+Deno.test("constants are prepared where there is room for it, and else when they are needed", async () => {
+  const side = 1024, bytes = 4 * side ** 2;
+  const [x, ...weights] = ["x", "w0", "w1", "w2"].map((name, i) =>
+    input(name, [i ? side : 1, side])
+  );
+  const graph = makeGraph({ y: weights.reduce((y, w) => matmul(y, w), x) });
+  const options = { constant: ["w0", "w1", "w2"] };
+  using device = await WasmDevice.open(2);
+  const whole = device.plan(graph, options);
+  assert(whole.temporary >= 3 * bytes, `${whole.temporary} bytes`);
+  // Leaves room for the weights and what is made of one of them at a time.
+  using _others = device.buffer((device.available - whole.bytes + bytes) / 4);
+  const { temporary, excess } = device.plan(graph, options);
+  assertEquals([excess, temporary < 2 * bytes], [undefined, true]);
+  using program = await device.compile(graph, options);
+  program.buffers.x.write(Float32Array.from({ length: side }, (_, i) => i));
+  for (const { name } of weights.map((w) => w.attributes as { name: string })) {
+    // Moves all numbers by one place.
+    const next = Float32Array.from({ length: side ** 2 }, (_, i) => i % (side + 1) === 1 ? 1 : 0);
+    program.buffers[name].write(next);
+  }
+  program.run();
+  const expected = Float32Array.from({ length: side }, (_, i) => Math.max(0, i - 3));
+  assertEquals(await program.buffers.y.read(), expected);
+});

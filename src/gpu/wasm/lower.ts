@@ -15,7 +15,7 @@ import { planOffsets } from "../compile/memory_plan.ts";
 import { sizeOf } from "../../shape.ts";
 import { formatBytes } from "../../units.ts";
 import { simplify } from "../compile/simplify.ts";
-import type { Stage } from "../compile/stage.ts";
+import type { Placements, Stage } from "../compile/stage.ts";
 import { type Storage, storageBytes } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import type { WasmDevice } from "./device.ts";
@@ -56,14 +56,31 @@ export function lowerProgram(device: WasmDevice, given: Graph, options: CompileO
   }));
   const inOrder = stages.flatMap(({ kernels }) => kernels);
   const constants = constantInputs(graph, options);
+  const parts = { graph, stages, constants };
   const preparations = findPreparations(inOrder, constants, ({ pointers }) => pointers);
+  const planned = layOut(device, parts, fused.placements, preparations, options);
+  // What is prepared stays: where there is no room for that, it is made whenever it is needed.
+  return planned.memory.excess && preparations.length
+    ? layOut(device, parts, fused.placements, [], options)
+    : planned;
+}
+
+/** Gives everything its place in memory. */
+function layOut(
+  device: WasmDevice,
+  parts: Pick<Lowered, "graph" | "stages" | "constants">,
+  placements: Placements,
+  preparations: readonly WasmKernel[],
+  options: CompileOptions,
+): Lowered {
   const isPreparation = new Set(preparations);
-  const others = inOrder.filter((kernel) => !isPreparation.has(kernel));
+  const others = parts.stages.flatMap(({ kernels }) => kernels)
+    .filter((kernel) => !isPreparation.has(kernel));
   const kernels = [...preparations, ...others];
   const touched = kernels.map(({ pointers }) => pointers.map(({ storage }) => storage));
   // An odd number of lines apart, so that large tensors do not share the sets of a cache.
   const size = (storage: Storage) => Math.ceil(storageBytes(storage) / 64) * 64 + 64;
-  const layout = new Layout(graph, fused.placements, touched, size, preparations.length);
+  const layout = new Layout(parts.graph, placements, touched, size, preparations.length);
   const temporary = planOffsets(layout.lifetimes);
   // A cache line apart, so that threads do not disturb each other.
   const scratch = Math.ceil(Math.max(0, ...kernels.map((k) => k.scratch)) / 64) * 64 + 64;
@@ -83,9 +100,7 @@ export function lowerProgram(device: WasmDevice, given: Graph, options: CompileO
     ...{ bytes, temporary: temporary.size, unshared: layout.unshared },
     ...(excess ? { excess } : {}),
   };
-  return {
-    ...{ graph, layout, stages, preparations, others, constants, temporary, scratch, memory },
-  };
+  return { ...parts, layout, preparations, others, temporary, scratch, memory };
 }
 
 /** The largest tensor of a program in words. */

@@ -176,6 +176,8 @@ export const frequencyStride = (tiles: number, channels: number) => 4 * tiles * 
 /**
  * Cuts tiles from an image and transforms them into [frequency][tile][channel]; the rows of tiles
  * that the last block does not have become zeros.
+ *
+ * @param stride Bytes between frequencies, if there are more tiles than those of a block.
  */
 export function emitTransform(
   f: Body,
@@ -187,9 +189,10 @@ export function emitTransform(
   band: Local,
   target: Local,
   tiles: number,
+  stride: number = frequencyStride(tiles, tile.band.channels),
 ): void {
   const { band: shape, source, top, size } = tile, { channels } = shape;
-  const row = bandRow(shape), pixel = 4 * channels, stride = frequencyStride(tiles, channels);
+  const row = bandRow(shape), pixel = 4 * channels;
   const images = x.map((start, k) => f.integer(add(start, mul(place.image, source.strides[k][0]))));
   const out = f.integer(target), at = f.local("i32"), end = f.local("i32"), start = f.local("i32");
   f.repeat(place.images, () => {

@@ -28,6 +28,7 @@ import {
   sourceOf,
   tileKey,
 } from "./tiles.ts";
+import { correlateByChannels, hasHeavyWeights } from "./winograd_by_channels.ts";
 import { filterStride, transformBack, transformWeights } from "./winograd_weights.ts";
 import { emitZeros } from "./padded_rows.ts";
 import { Epilogue, type EpilogueCode } from "./epilogue.ts";
@@ -60,8 +61,8 @@ export function suitsWinograd(s: ConvSizes, { pair }: WasmTarget): boolean {
     s.batch * Math.ceil(s.outHeight / M) * Math.ceil(s.outWidth / M) >= MIN_TILES;
 }
 
-/** A convolution whose weights are transformed already. */
-interface Correlation {
+/** A convolution as kernels see it, beside its weights. */
+export interface Correlation {
   readonly label: string;
   readonly batch: number;
   readonly height: number;
@@ -139,24 +140,30 @@ function correlate(c: Correlation, weights: Scratch, { pair }: WasmTarget): Wasm
         f.increase(mq, mStride);
       });
 
-      const at = { y, m, dump, mStride, first, span, ...(biasAt ? { biasAt } : {}) };
+      const at = {
+        ...{ y, m: f.integer(add(m, first)), dump, mStride, mPixel: pixel, first, span },
+        ...(biasAt ? { biasAt } : {}),
+      };
       emitOutput(f, c, blocks, place, finish, at);
     },
   };
 }
 
 /** Transforms products back, adds the bias, and stores the pixels that exist. */
-function emitOutput(
+export function emitOutput(
   f: Body,
   { outHeight, outWidth, outChannels, epilogue }: Correlation,
   { tilesX }: Blocks,
   place: Place,
   finish: EpilogueCode,
-  { y, m, dump, mStride, first, span, biasAt }: {
+  { y, m, dump, mStride, mPixel, first, span, biasAt }: {
     y: Local;
+    /** Where the products of the first channel are that is made. */
     m: Local;
     dump: Local;
+    /** Bytes between frequencies of products, and between tiles. */
     mStride: number;
+    mPixel: number;
     /** Bytes from a pixel's start to the channels that are made, and how many bytes those are. */
     first: Local;
     span: number;
@@ -166,7 +173,7 @@ function emitOutput(
   const pixel = 4 * outChannels, rowBytes = outWidth * pixel;
   const isRagged = outHeight % M > 0 || outWidth % M > 0;
   const image = f.integer(add(y, mul(place.image, outHeight * rowBytes)));
-  const from = f.integer(add(m, first)), at = f.local("i32"), end = f.local("i32");
+  const from = f.integer(m), at = f.local("i32"), end = f.local("i32");
   const top = f.local("i32"), left = f.local("i32"), channel = f.local("i32");
   const places = Array.from({ length: isRagged ? M * M : 0 }, () => f.local("i32"));
   // What an epilogue reads beside a pixel beyond the edge is read beside the tile's first pixel.
@@ -207,7 +214,7 @@ function emitOutput(
           });
           f.increase(channel, 16);
         });
-        f.increase(from, pixel - span);
+        f.increase(from, mPixel - span);
       });
       f.increase(top, M);
     });
@@ -223,21 +230,18 @@ export function forwardByWinograd(
   fused: Fused,
 ): WasmKernel[] {
   const [x, w, bias] = node.inputs;
+  const correlation: Correlation = {
+    label: "conv2d",
+    ...{ batch: s.batch, height: s.height, width: s.width, channels: s.channels },
+    ...{ outHeight: s.outHeight, outWidth: s.outWidth, outChannels: s.outChannels },
+    padding: [s.padding[0], s.padding[2]],
+    ...{ input: fused.input, x: pointToInput(x, fused.input) },
+    ...(bias ? { bias: pointTo(bias) } : {}),
+    epilogue: new Epilogue(node, fused),
+  };
+  if (hasHeavyWeights(s)) return correlateByChannels(correlation, pointTo(w), target);
   const { kernel, weights } = transformWeights(w, s.channels, s.outChannels, false, target);
-  const main = correlate(
-    {
-      label: "conv2d",
-      ...{ batch: s.batch, height: s.height, width: s.width, channels: s.channels },
-      ...{ outHeight: s.outHeight, outWidth: s.outWidth, outChannels: s.outChannels },
-      padding: [s.padding[0], s.padding[2]],
-      ...{ input: fused.input, x: pointToInput(x, fused.input) },
-      ...(bias ? { bias: pointTo(bias) } : {}),
-      epilogue: new Epilogue(node, fused),
-    },
-    weights,
-    target,
-  );
-  return [kernel, main];
+  return [kernel, correlate(correlation, weights, target)];
 }
 
 /** dx from dy and w: a convolution with the weights turned round. */

@@ -7,9 +7,11 @@
 import { attention } from "../src/gpu/ops/attention.ts";
 import { conv2d, same } from "../src/gpu/ops/conv2d.ts";
 import { groupNorm } from "../src/gpu/ops/group_norm.ts";
-import { map, mul, silu, sub } from "../src/gpu/ops/map.ts";
-import { matmul } from "../src/gpu/ops/matmul.ts";
+import { layerNorm } from "../src/gpu/ops/layer_norm.ts";
+import { copy as copyOf, gelu, map, mul, silu, sub } from "../src/gpu/ops/map.ts";
+import { linear, matmul, splitHeads } from "../src/gpu/ops/matmul.ts";
 import { sum } from "../src/gpu/ops/sum.ts";
+import { permute, reshape, slice } from "../src/gpu/ops/view.ts";
 import type { Device, Precision, Program } from "../src/gpu/device.ts";
 import { grad } from "../src/gpu/grad.ts";
 import { type Graph, makeGraph, nodesOf } from "../src/gpu/graph.ts";
@@ -27,6 +29,7 @@ import "../src/model/unet.ts";
 import { parseTraining } from "../src/train/config.ts";
 import { LossScale } from "../src/train/loss_scale.ts";
 import { trainingStep } from "../src/train/step.ts";
+import { latentBlock, latentUNet } from "./latent_block.ts";
 import { copy, fma } from "./probes.ts";
 
 /** Something to repeat: started by `run`, waited for by the device. */
@@ -143,6 +146,33 @@ const builders: readonly [pattern: RegExp, build: Builder][] = [
     const qkv = attentionInputs(n);
     return makeGraph(gradients(attention(...qkv), qkv));
   }],
+  // Heads of so many channels, over queries and keys.
+  [/^heads_(\d+)_(\d+)_(\d+)_(\d+)_(\d+)$/, ([batch, heads, queries, keys, size]) => {
+    const [q, k, v] = [queries, keys, keys].map((length, i) =>
+      splitHeads(input("qkv"[i], [batch, length, heads * size]), heads)
+    );
+    const y = permute(attention(q, k, v), [0, 2, 1, 3]);
+    return makeGraph({ y: copyOf(reshape(y, [batch, queries, heads * size])) });
+  }],
+  [/^linear_(\d+)_(\d+)_(\d+)$/, ([rows, channels, out]) => {
+    const [w, bias] = [input("w", [out, channels]), input("bias", [out])];
+    return makeGraph({ y: linear(input("x", [rows, channels]), w, bias) });
+  }],
+  [/^ln_(\d+)_(\d+)$/, ([rows, channels]) => {
+    const [scale, shift] = [input("scale", [channels]), input("shift", [channels])];
+    return makeGraph({ y: layerNorm(input("x", [rows, channels]), scale, shift, 1e-5) });
+  }],
+  [/^geglu_(\d+)_(\d+)$/, ([rows, channels]) => {
+    const x = input("x", [rows, 2 * channels]);
+    const [value, gate] = [slice(x, 1, 0, channels), slice(x, 1, channels, channels)];
+    return makeGraph({ y: mul(value, gelu(gate)) });
+  }],
+  // Of Stable Diffusion: `f32` or `f16` weights.
+  [
+    /^latent_block_(f32|f16)_(\d+)_(\d+)_(\d+)$/,
+    (sizes, type) => latentBlock(sizes, type === "f16"),
+  ],
+  [/^latent_unet_(f32|f16)_(\d+)_(\d+)$/, (sizes, type) => latentUNet(sizes, type === "f16")],
   [/^sample_(small|cifar)_b(\d+)(?:_f16)?$/, sampling],
   [/^train_(small|cifar)_b(\d+)(?:_f16)?$/, training],
 ];
@@ -156,6 +186,12 @@ export const suites = {
       ...["conv_16_64_32_64", "convdx_16_64_32_64", "convdw_16_64_32_64", "conv_64_256_4_256"],
       ...["convfb_32_32_28_32", "convfb_16_64_32_64", "gnsilu_16_128_32", "gnsilu_fb_16_128_32"],
       ...["attn_16_256_128", "attn_fb_16_256_128"],
+      // Of Stable Diffusion 1.5 at 512 x 512, two latents at a time, and of its decoder.
+      ...["conv_2_320_64_320", "conv_2_1280_16_1280", "conv_2_1280_8_1280", "conv_1_512_64_512"],
+      ...["conv_1_128_512_128", "heads_2_8_4096_4096_40", "heads_2_8_4096_77_40"],
+      ...["heads_1_1_4096_4096_512", "linear_8192_320_320", "linear_8192_320_2560"],
+      ...["linear_512_1280_1280", "linear_2_1280_1280", "ln_8192_320", "geglu_8192_1280"],
+      ...["gnsilu_2_320_64"],
     ],
     steps: [
       ...["train_small_b32", "sample_small_b32", "sample_cifar_b1", "train_cifar_b4"],

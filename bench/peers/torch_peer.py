@@ -191,6 +191,36 @@ def attention(backward, b, n, c):
     return without_gradient(attend, *inputs), flops
 
 
+def heads(b, h, queries, keys, size):
+    q, k, v = randn(b, queries, h * size), randn(b, keys, h * size), randn(b, keys, h * size)
+    split = lambda x: x.view(b, -1, h, size).transpose(1, 2).reshape(b * h, -1, size)
+
+    def f(q, k, v):
+        y = attend(split(q), split(k), split(v))
+        return y.view(b, h, queries, size).transpose(1, 2).reshape(b, queries, h * size)
+
+    return without_gradient(f, q, k, v), 4 * b * h * queries * keys * size
+
+
+def linear(rows, channels, out):
+    x, w, bias = randn(rows, channels), randn(out, channels), randn(out)
+    return without_gradient(F.linear, x, w, bias), 2 * rows * channels * out
+
+
+def layer_norm(rows, channels):
+    x, scale, shift = randn(rows, channels), randn(channels), randn(channels)
+    f = lambda x, scale, shift: F.layer_norm(x, (channels,), scale, shift)
+    return without_gradient(f, x, scale, shift), 0
+
+
+def geglu(rows, channels):
+    def f(x):
+        value, gate = x.chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+    return without_gradient(f, randn(rows, 2 * channels)), 0
+
+
 def network(mode, name, batch):
     configuration = NETWORKS[name]
     model = UNet(*configuration).to(device, memory_format=layout)
@@ -239,6 +269,9 @@ def workload():
         return group_norm("fb" in words, *numbers)
     if words[0] == "attn":
         return attention("fb" in words, *numbers)
+    others = {"heads": heads, "linear": linear, "ln": layer_norm, "geglu": geglu}
+    if words[0] in others:
+        return others[words[0]](*numbers)
     return None, 0
 
 

@@ -41,6 +41,7 @@ export { concat } from "./ops/concat.ts";
 export { conv2d, same } from "./ops/conv2d.ts";
 export { gather } from "./ops/gather.ts";
 export { groupNorm } from "./ops/group_norm.ts";
+export { layerNorm } from "./ops/layer_norm.ts";
 export {
   add,
   type Binary,

@@ -8,6 +8,7 @@
 import type { Window } from "../gpu/convolution.ts";
 import { conv2d, same } from "../gpu/ops/conv2d.ts";
 import { groupNorm } from "../gpu/ops/group_norm.ts";
+import { layerNorm as layerNormOp } from "../gpu/ops/layer_norm.ts";
 import { add, gelu, mish, mul, relu, silu } from "../gpu/ops/map.ts";
 import { linear as linearOp, splitHeads } from "../gpu/ops/matmul.ts";
 import { dropout, type RandomState } from "../gpu/ops/random.ts";
@@ -17,7 +18,7 @@ import { partOf, permute, reshape, slice } from "../gpu/ops/view.ts";
 import * as e from "../gpu/expression.ts";
 import { map } from "../gpu/ops/map.ts";
 import { constant, type Tensor } from "../gpu/tensor.ts";
-import { sizeOf } from "../shape.ts";
+
 import type { ActivationName, UNetConfig } from "./unet_config.ts";
 import { type ParameterSource, type ParameterSpec, wholeOf } from "./parameters.ts";
 
@@ -126,11 +127,10 @@ export function jointLinear(
   return parts.map((_, i) => slice(all, axis, i * size, size));
 }
 
-/** Layer normalisation (Ba, Kiros and Hinton 2016) over the last axis. */
+/** Layer normalisation over the last axis. */
 export function layerNorm(net: WithParameters, name: string, x: Tensor, eps = 1e-5): Tensor {
-  const channels = x.shape.at(-1)!, rows = reshape(x, [sizeOf(x.shape) / channels, 1, channels]);
-  const scale = vector(net, `${name}.weight`, channels, "ones");
-  return reshape(groupNorm(rows, scale, vector(net, `${name}.bias`, channels), 1, eps), x.shape);
+  const channels = x.shape.at(-1)!, scale = vector(net, `${name}.weight`, channels, "ones");
+  return layerNormOp(x, scale, vector(net, `${name}.bias`, channels), eps);
 }
 
 /** Group normalisation. */

@@ -77,6 +77,6 @@ const rebuild = (node: Tensor, inputs: readonly Tensor[]): Tensor =>
 function isReadable(node: Tensor, x: Tensor, reads: (x: Tensor) => boolean): boolean {
   const { op } = node;
   if (op.view) return op.view(node, resolve(x)) !== undefined;
-  if (!op.variants && !op.loops) return true;
+  if (!op.variants && !op.loops && !op.wasm) return true;
   return op.acceptsView?.(resolve(x), x.shape) ?? reads(x);
 }

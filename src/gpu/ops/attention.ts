@@ -141,6 +141,7 @@ const attentionOp: Op<None> = {
     const { inputs } = node, fused = apply(fusedOp, inputs, {}), [q, k, v] = inputs;
     return computes(fused) ? partsOf(fused).y : matmul(probabilities(q, k), v);
   },
+  acceptsView: () => true,
   wasm: lowerAttention,
   wasmPays: attentionPays,
   cases: [

@@ -10,6 +10,7 @@ import { concatOp, packOp } from "./concat.ts";
 import { convOps } from "./conv2d.ts";
 import { gatherOps } from "./gather.ts";
 import { groupNormOps } from "./group_norm.ts";
+import { layerNormOps } from "./layer_norm.ts";
 import { mapOps } from "./map.ts";
 import { matmulOps } from "./matmul.ts";
 import { nearestOps } from "./nearest.ts";
@@ -30,6 +31,7 @@ export const ops: readonly Op[] = [
   ...matmulOps,
   ...convOps,
   ...groupNormOps,
+  ...layerNormOps,
   ...softmaxOps,
   ...attentionOps,
   ...gatherOps,

@@ -39,7 +39,7 @@ import {
 import { pointAt, pointFrom, pointTo, type WasmKernel, type WasmTarget } from "./kernel.ts";
 import { batchOffset } from "./matmul.ts";
 import { emitZeros } from "./padded_rows.ts";
-import { vectorFunctions } from "./vector.ts";
+import { horizontal, vectorFunctions } from "./vector.ts";
 
 /** Queries of a block at most, and keys of a tile: their scores fit the first cache. */
 const QUERIES = 64, KEYS = 128;
@@ -225,13 +225,6 @@ function emitBlock(
   emitResult(f, sizes, places, at);
 }
 
-/** One number of the lanes of a vector. */
-const lanes = (v: Local, combine: (a: Operand, b: Operand) => Operand): Operand =>
-  combine(
-    combine(f32x4.lane(v, 0), f32x4.lane(v, 1)),
-    combine(f32x4.lane(v, 2), f32x4.lane(v, 3)),
-  );
-
 /** Makes exponentials of `count` scores of each query, and scales what there was before. */
 function emitSoftmax(
   f: Body,
@@ -275,7 +268,11 @@ function emitSoftmax(
       })
     );
     f.set(top, f32x4.max(top, second));
-    f.set(top, f32x4.splat(lanes(top, f32.max)));
+    const largest = [1, 2, 3].reduce<Operand>(
+      (most, lane) => f32.max(most, f32x4.lane(top, lane)),
+      f32x4.lane(top, 0),
+    );
+    f.set(top, f32x4.splat(largest));
     f.store(state, 0, top);
     f.set(added, f.constant(0));
     f.set(other, f.constant(0));
@@ -313,7 +310,7 @@ function emitResult(
   const whole = Math.floor(width / 4) * 16, rest = width % 4;
   f.repeat(rows, () => {
     f.set(sum, load(state, total - most));
-    f.set(share, f32x4.div(f.constant(1), f32x4.splat(lanes(sum, f32.add))));
+    f.set(share, f32x4.div(f.constant(1), horizontal(sum)));
     const move = (address: Operand, count: number) =>
       storeColumns(f, add(to, address), 0, f32x4.mul(load(add(from, address)), share), count);
     f.set(i, 0);

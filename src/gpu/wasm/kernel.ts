@@ -9,7 +9,7 @@ import type { Elementwise } from "../compile/loop.ts";
 import type { Tensor } from "../tensor.ts";
 import { resolve } from "../view.ts";
 import type { Scratch, Storage } from "../storage.ts";
-import type { Body, Local, ValueType } from "./assembler.ts";
+import { add, type Body, i32, type Local, mul, type ValueType } from "./assembler.ts";
 
 /** A pointer that a kernel is called with. */
 export interface Pointer {
@@ -65,3 +65,16 @@ export const pointAt = (storage: Storage): Pointer => ({ storage, offset: 0, wri
 
 /** A pointer to scratch memory between kernels, to read. */
 export const pointFrom = (storage: Scratch): Pointer => ({ storage, offset: 0, write: false });
+
+/** Runs `body` for a task's part of `count` units. */
+export function eachUnit(
+  f: Body,
+  task: Local,
+  count: number,
+  each: number,
+  body: (unit: Local) => void,
+): void {
+  const unit = f.integer(mul(task, each)), end = f.integer(add(unit, each));
+  if (count % each) f.if(i32.gt(end, count), () => f.set(end, count));
+  f.loop(unit, end, 1, () => body(unit));
+}

@@ -24,15 +24,8 @@ import {
   rem,
   v128,
 } from "./assembler.ts";
-import { pointAt, pointTo, type WasmKernel } from "./kernel.ts";
+import { eachUnit, pointAt, pointTo, type WasmKernel } from "./kernel.ts";
 import { vectorFunctions } from "./vector.ts";
-
-/** Runs `body` for a task's part of `count` units. */
-function eachUnit(f: Body, task: Local, count: number, each: number, body: (unit: Local) => void) {
-  const unit = f.integer(mul(task, each)), end = f.integer(add(unit, each));
-  if (count % each) f.if(i32.gt(end, count), () => f.set(end, count));
-  f.loop(unit, end, 1, () => body(unit));
-}
 
 /** A row at a time: maximum, exponentials and their sum, quotient. */
 export function lowerSoftmax(node: Tensor<{ readonly scale: number }>): WasmKernel[] {

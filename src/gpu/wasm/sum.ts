@@ -11,7 +11,6 @@ import {
   add,
   type Body,
   div,
-  f32,
   f32x4,
   i32,
   type Local,
@@ -34,7 +33,7 @@ import {
   walk,
   write,
 } from "./loop_codegen.ts";
-import { emitExpressions } from "./vector.ts";
+import { emitExpressions, horizontal } from "./vector.ts";
 
 /** Elements that are summed in a row before the sum is put aside. */
 const MAX_SUM = 4096;
@@ -102,7 +101,7 @@ export function lowerSum(loop: Loop<Storage>): WasmKernel[] {
           });
           results.forEach((_, r) => {
             for (let v = 0; v < vectors; v++) {
-              const value = isAlong ? horizontal(f, sums[r][v]) : sums[r][v];
+              const value = isAlong ? horizontal(sums[r][v]) : sums[r][v];
               write(f, ports[count + r], isVector && !isAlong, starts[count + r], 16 * v, value);
             }
           });
@@ -215,15 +214,6 @@ function sumColumns(f: Body, c: Columns): void {
     moveBy(longest, 1);
   });
 }
-
-/** The sum of the four lanes, in the first. */
-const horizontal = (_: Body, v: Operand): Operand =>
-  f32x4.splat(
-    f32.add(
-      f32.add(f32x4.lane(v, 0), f32x4.lane(v, 1)),
-      f32.add(f32x4.lane(v, 2), f32x4.lane(v, 3)),
-    ),
-  );
 
 /** The first lane of one vector, and the others of another. */
 const firstLane = (f: Body, first: Local, others: Local): Operand => {

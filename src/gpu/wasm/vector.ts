@@ -6,7 +6,7 @@
 
 import { erfQuotient } from "../erf.ts";
 import { type Expression, inOrder, type Primitive, wordOf } from "../expression.ts";
-import { type Body, type Code, f32x4, i32x4, Local, type Operand, v128 } from "./assembler.ts";
+import { type Body, type Code, f32, f32x4, i32x4, Local, type Operand, v128 } from "./assembler.ts";
 
 /** A polynomial with these coefficients, the constant one first. */
 function polynomial(f: Body, x: Operand, coefficients: readonly number[]): Operand {
@@ -116,6 +116,15 @@ function half(f: Body, word: Operand): Code {
   const sign = i32x4.shl(v128.and(h, f.constant(0x8000, "integer")), 16);
   return v128.or(magnitude, sign);
 }
+
+/** The sum of the lanes of a vector, in all lanes. */
+export const horizontal = (v: Operand): Operand =>
+  f32x4.splat(
+    f32.add(
+      f32.add(f32x4.lane(v, 0), f32x4.lane(v, 1)),
+      f32.add(f32x4.lane(v, 2), f32x4.lane(v, 3)),
+    ),
+  );
 
 type Emitter = (f: Body, a: Operand, b: Operand, c: Operand) => Code;
 

@@ -6,13 +6,13 @@ import { groupNorm } from "../../src/gpu/ops/group_norm.ts";
 import { add, gelu, mul, silu } from "../../src/gpu/ops/map.ts";
 import { viewOf } from "../../src/gpu/ops/concat.ts";
 import { gather } from "../../src/gpu/ops/gather.ts";
-import { matmul } from "../../src/gpu/ops/matmul.ts";
+import { linear, matmul } from "../../src/gpu/ops/matmul.ts";
 import { quantile } from "../../src/gpu/ops/quantile.ts";
 import { softmax } from "../../src/gpu/ops/softmax.ts";
 import { broadcastTo } from "../../src/gpu/ops/view.ts";
 import { sum } from "../../src/gpu/ops/sum.ts";
 import { interpret } from "../../src/gpu/reference.ts";
-import { constant, input, type Tensor } from "../../src/gpu/tensor.ts";
+import { constant, type HostArray, input, type Tensor } from "../../src/gpu/tensor.ts";
 import { Module } from "../../src/gpu/wasm/assembler.ts";
 import { WasmDevice } from "../../src/gpu/wasm/device.ts";
 import { parseNetwork } from "../../src/model/network.ts";
@@ -22,6 +22,7 @@ import { parseTraining } from "../../src/train/config.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import { type Shape, sizeOf } from "../../src/shape.ts";
 import { assertClose } from "../close.ts";
+import { openCpuAs } from "../device.ts";
 import { Random } from "../random.ts";
 
 /** Weights after some steps of a small training. */
@@ -323,4 +324,52 @@ Deno.test("constants are prepared where there is room for it, and else when they
   program.run();
   const expected = Float32Array.from({ length: side }, (_, i) => Math.max(0, i - 3));
   assertEquals(await program.buffers.y.read(), expected);
+});
+
+Deno.test("products on the CPU make of their results what follows, on the way", async () => {
+  const random = new Random("dense layers");
+  for (const pair of [1, 2] as const) {
+    for (const [batch, rows, size, out] of [[2, 7, 12, 9], [1, 100, 8, 32], [3, 5, 16, 1]]) {
+      using device = await openCpuAs(2, { pair });
+      const x = input("x", [batch, rows, size]), residual = input("residual", [batch, rows, out]);
+      const y = linear(x, input("w", [out, size]), input("bias", [out]));
+      const graph = makeGraph({ y: add(residual, gelu(y)) });
+      using program = await device.compile(graph);
+      const data = Object.fromEntries(
+        Object.entries(program.buffers).filter(([name]) => name !== "y").map(([name, buffer]) => {
+          const values = Float32Array.from({ length: buffer.length }, () => random.between(-1, 1));
+          buffer.write(values);
+          return [name, values];
+        }),
+      );
+      program.run();
+      assertClose(await program.buffers.y.read(), interpret(graph, data).y, 1e-5);
+      assertEquals(program.describe().stages.length, 1);
+    }
+  }
+});
+
+Deno.test("convolutions with more weights than pixels transform them where they need them", async () => {
+  const random = new Random("weights"), [channels, out] = [208, 224];
+  const image = input("x", [2, 7, 8, channels]), time = input("time", [2, 1, 1, out]);
+  const y = conv2d(silu(image), input("w", [3, 3, channels, out]), input("bias", [out]), same(3));
+  const graph = makeGraph({ y: add(add(y, time), input("residual", [2, 7, 8, out])) });
+  const data: Record<string, Float32Array<ArrayBuffer>> = {};
+  let expected: HostArray | undefined;
+  for (const pair of [1, 2] as const) {
+    using device = await openCpuAs(2, { pair });
+    using program = await device.compile(graph);
+    for (const [name, buffer] of Object.entries(program.buffers)) {
+      if (name === "y") continue;
+      buffer.write(
+        data[name] ??= Float32Array.from({ length: buffer.length }, () => random.between(-1, 1)),
+      );
+    }
+    program.run();
+    assertClose(await program.buffers.y.read(), expected ??= interpret(graph, data).y, 2e-5);
+    // The weights of the 36 frequencies would be four times the kernel.
+    const { memory, stages } = program.describe();
+    assert(memory.temporary < 4 * 9 * channels * out, `${memory.temporary} bytes`);
+    assertEquals(stages.length, 1);
+  }
 });

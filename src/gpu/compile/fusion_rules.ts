@@ -23,8 +23,11 @@ import { isDenseView, resolve } from "../view.ts";
 export interface Fusing {
   /** In the prologue, on the first input. */
   readonly input: boolean;
-  /** In the epilogue, on the result. */
-  readonly output: boolean;
+  /**
+   * In the epilogue, on the result. If only by rows, operands are laid out like the result, perhaps in
+   * another shape, or are one row for all of its rows.
+   */
+  readonly output: boolean | "rows";
 }
 
 /** What kernels of a target can fuse. */
@@ -33,7 +36,7 @@ export interface Absorbing {
   readonly fuses: (node: Tensor) => Fusing | undefined;
   /**
    * Whether they read operands by arbitrary strides and through reshapes; otherwise operands must be
-   * laid out like the result, or hold one number per image and channel.
+   * laid out like the result, or hold one number per image and channel, or as {@linkcode Fusing} says.
    */
   readonly findsAnything: boolean;
   /** How many storages a kernel may bind. */
@@ -79,14 +82,15 @@ export function absorbsOutput(
   uses: Uses,
   target: Absorbing,
 ): boolean {
-  const isAlike = target.findsAnything
+  const kind = target.fuses(source)?.output, isFree = target.findsAnything || kind === "rows";
+  const isAlike = isFree
     ? sizeOf(source.shape) === sizeOf(node.shape) && source.shape.at(-1) === node.shape.at(-1)
     : source.shape.length === 4 && sameShape(source.shape, node.shape);
   // What is read both before and after is bound twice.
   const storages = accesses([node], uses, node).size + accesses(source.inputs, uses).size;
-  return target.fuses(source)?.output === true && node.dtype === "f32" &&
-    !uses.roots.has(source) && isAlike && leadsOnlyTo(source, node, uses) &&
-    isPixelwise(node, source, node.shape, uses, target) && storages <= target.maxStorages;
+  return Boolean(kind) && node.dtype === "f32" && !uses.roots.has(source) && isAlike &&
+    leadsOnlyTo(source, node, uses) && storages <= target.maxStorages &&
+    isPixelwise(node, source, node.shape, uses, target.findsAnything ? "anything" : kind);
 }
 
 /** Whether a tensor is used by another one only. */
@@ -102,20 +106,24 @@ function isPixelwise(
   result: Tensor,
   domain: Shape,
   uses: Uses,
-  target: Absorbing,
+  readable: Fusing["output"] | "anything" | undefined,
 ): boolean {
   const dense = denseStrides(domain);
   return node.inputs.every((x) => {
     if (scalarConstant(x) !== undefined) return true;
-    if (uses.isInlined(x)) return isPixelwise(x, result, domain, uses, target);
+    if (uses.isInlined(x)) return isPixelwise(x, result, domain, uses, readable);
     const { source, strides: own, offset } = resolve(x);
     const strides = broadcastStrides(x.shape, own, domain);
     const isAlike = strides.every((s, i) => s === dense[i] || domain[i] === 1);
     if (source === result) {
-      return target.findsAnything ? isAlike && offset === 0 : x === result;
+      return readable === true ? x === result : isAlike && offset === 0;
     }
     if (x.dtype !== "f32") return false;
-    if (target.findsAnything) return strides.at(-1)! <= 1;
+    if (readable === "anything") return strides.at(-1)! <= 1;
+    if (readable === "rows") {
+      const last = domain.length - 1;
+      return isAlike || strides.every((s, i) => domain[i] === 1 || s === (i === last ? 1 : 0));
+    }
     return sameShape(strides, dense) || (strides[1] === 0 && strides[2] === 0 && strides[3] === 1);
   });
 }

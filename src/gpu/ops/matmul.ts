@@ -54,6 +54,7 @@ const matmulOp: Op<Record<never, never>> = {
   variants: [{ name: "tile", fuses: { input: false, output: true }, lower: lowerMatmul }],
   halves: { reads: true, writes: true },
   wasm: lowerOnCpu,
+  fuses: { input: false, output: "rows" },
   cases: [
     { name: "odd sizes", inputs: [{ shape: [3, 7] }, { shape: [7, 5] }], build: matmul },
     { name: "one row", inputs: [{ shape: [1, 12] }, { shape: [12, 8] }], build: matmul },

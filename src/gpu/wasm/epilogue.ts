@@ -1,6 +1,6 @@
 /**
- * Epilogues: what is made of a convolution's result while it is in registers. Operands lie either
- * like the result, or are one number an image and channel.
+ * Epilogues: what is made of a convolution's or product's result while it is in registers. Operands lie
+ * either like the result, or are one number an image and channel.
  *
  * @module
  */
@@ -26,7 +26,8 @@ export class Epilogue {
   readonly #imageStrides: readonly (number | undefined)[];
 
   constructor(node: Tensor, { output }: Fused) {
-    const dense = denseStrides(node.shape), operands = output?.operands ?? [];
+    const domain = output?.domain ?? node.shape, dense = denseStrides(domain);
+    const operands = output?.operands ?? [];
     this.#output = output;
     this.target = output?.storage ?? node;
     this.pointers = operands.map(({ storage, offset }) => ({
@@ -35,7 +36,7 @@ export class Epilogue {
       write: false,
     }));
     const fit = (strides: readonly number[]) =>
-      strides.every((s, i) => s === dense[i] || node.shape[i] === 1);
+      strides.every((s, i) => s === dense[i] || domain[i] === 1);
     this.#imageStrides = operands.map(({ strides }) => fit(strides) ? undefined : 4 * strides[0]);
     this.key = JSON.stringify([output?.expression.id, this.#imageStrides]);
   }

@@ -4,11 +4,13 @@
  * @module
  */
 
+import type { Fused } from "../compile/loop.ts";
 import { sizeOf } from "../../shape.ts";
 import { Scratch } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { resolve } from "../view.ts";
 import { add, type Body, div, i32, type Local, mul, type Operand, rem } from "./assembler.ts";
+import { Epilogue } from "./epilogue.ts";
 import {
   emitPack,
   emitRows,
@@ -45,7 +47,7 @@ export function batchOffset(
 }
 
 /** The kernels of a product of the last two axes. */
-export function lowerMatmul(node: Tensor, { pair }: WasmTarget): WasmKernel[] {
+export function lowerMatmul(node: Tensor, { pair }: WasmTarget, fused: Fused): WasmKernel[] {
   const [x, w] = node.inputs, [m, n] = node.shape.slice(-2), k = x.shape.at(-1)!;
   const batchShape = node.shape.slice(0, -2), batches = sizeOf(batchShape);
   const a = resolve(x), b = resolve(w), width = panelWidth(pair), panels = Math.ceil(n / width);
@@ -72,13 +74,19 @@ export function lowerMatmul(node: Tensor, { pair }: WasmTarget): WasmKernel[] {
   const perPanel = rows * width * k;
   const group = Math.min(panels, Math.max(1, Math.ceil(TASK_WORK / perPanel)));
   const groups = Math.ceil(panels / group), ragged = n % width, cRow = 4 * n;
+  const epilogue = new Epilogue(node, fused);
   const product: WasmKernel = {
     label: "matmul",
-    key: `matmul ${JSON.stringify([m, n, k, batchShape, a.strides, width])}`,
-    pointers: [pointTo(x), pointFrom(packed), pointAt(node)],
+    key: `matmul ${JSON.stringify([m, n, k, batchShape, a.strides, width])} ${epilogue.key}`,
+    pointers: [
+      ...[pointTo(x), pointFrom(packed), pointAt(epilogue.target)],
+      ...epilogue.pointers,
+    ],
     tasks: batches * blocks * groups,
     scratch: 0,
-    build(f, task, [from, by, to]) {
+    build(f, task, [from, by, to, ...others]) {
+      const finish = epilogue.begin(f, to, others);
+      finish.enterImage(0);
       const registers = tileRegisters(f, TILE_ROWS, width / 4);
       const batch = f.integer(div(task, blocks * groups)),
         place = f.integer(rem(task, blocks * groups));
@@ -89,15 +97,21 @@ export function lowerMatmul(node: Tensor, { pair }: WasmTarget): WasmKernel[] {
       const aStart = f.integer(add(start, mul(block, rows * aRow)));
       const cStart = f.integer(add(add(to, mul(batch, m * n * 4)), mul(block, rows * cRow)));
       const aAt = f.local("i32"), bAt = f.local("i32"), cAt = f.local("i32");
+      const column = f.local("i32");
       f.loop(p, end, 1, () => {
         f.set(aAt, aStart);
         f.set(bAt, add(by, mul(add(mul(batch, panels), p), panel)));
-        f.set(cAt, add(cStart, mul(p, 4 * width)));
+        f.set(column, mul(p, 4 * width));
+        f.set(cAt, add(cStart, column));
         const run = (count: number, columns: number) =>
           emitRows(
             f,
             count,
-            { vectors: width / 4, aRow, aK, bK: 4 * width, cRow, columns },
+            {
+              ...{ vectors: width / 4, aRow, aK, bK: 4 * width, cRow, columns },
+              finish: (sum, offset, j) =>
+                finish.apply(sum, cAt, offset, { address: column, offset: 16 * j }),
+            },
             registers,
             {
               ...{ a: aAt, b: bAt, c: cAt, k },

@@ -107,6 +107,9 @@ Deno.test("attention is products where scores are few, and on software adapters"
   using software = await openGpuAs({ subgroup: 8 });
   const found = [await stagesOf(real, 16), await stagesOf(real, 17), await stagesOf(software, 17)];
   assertEquals(found, [0, 3, 0]);
+  // But where nothing else is possible.
+  using small = await openGpuAs({ subgroup: 8, maxBindingElements: 64 * 64 });
+  assertEquals(await stagesOf(small, 65), 3);
 });
 
 Deno.test("by products, gradients of attention compute no probabilities again", () => {

@@ -17,6 +17,8 @@ import type { Kernel, Variant, WgslTarget } from "./kernel.ts";
 import { type AttentionSizes, attentionSizes } from "../attention_sizes.ts";
 import { AttentionKernel, type Side } from "./attention_tiles.ts";
 
+/** Scores that are too many to be kept anywhere. */
+const MOST_SCORES = 2 ** 26;
 /** As many vectors of a row of the results a lane can own: more would not fit its registers. */
 const MAX_GROUPS = 8;
 
@@ -165,14 +167,16 @@ function lowerKeyGrads(node: Tensor, target: WgslTarget): Kernel[] {
 
 /**
  * It pays where the scores would be more numbers than everything that goes in and comes out; where
- * they are fewer, products by their own tiles compute less. Nothing that goes through workgroup
- * memory is for CPUs that pose as GPUs.
+ * they are fewer, products by their own tiles compute less. What goes through workgroup memory is for
+ * CPUs that pose as GPUs only where a matrix of scores would take too much memory.
  */
 const variant = (lower: (node: Tensor, target: WgslTarget) => Kernel[]): Variant => ({
   name: "fused",
   when({ inputs }, target) {
-    const { size, width } = attentionSizes(inputs);
-    return Math.max(size, width) <= MAX_GROUPS * 64 && !tileNames(target).includes("subgroup");
+    const { batch, queries, keys, size, width } = attentionSizes(inputs);
+    const most = Math.min(MOST_SCORES, target.maxBindingElements);
+    return Math.max(size, width) <= MAX_GROUPS * 64 &&
+      (!tileNames(target).includes("subgroup") || batch * queries * keys > most);
   },
   pays({ inputs }) {
     const { queries, keys, size, width } = attentionSizes(inputs);

@@ -5,23 +5,20 @@
  */
 
 import * as e from "../expression.ts";
-import { grad } from "../grad.ts";
 import type { Op } from "../op.ts";
 import { formatShape } from "../../shape.ts";
 import { apply, type Tensor } from "../tensor.ts";
 import { lowerLayerNorm } from "../wasm/layer_norm.ts";
-import { map, mul, square, sub } from "./map.ts";
-import { mean, sum } from "./sum.ts";
+import { add, map, mul, square, sub } from "./map.ts";
+import { mean, sumTo } from "./sum.ts";
 import { permute } from "./view.ts";
 
-/** The same by sums and elementwise operations. */
-function plainNorm([x, scale, shift]: readonly Tensor[], eps: number): Tensor {
+/** Rows with mean 0 and variance 1, and their reciprocal deviations. */
+function standardise(x: Tensor, eps: number): { normal: Tensor; reciprocal: Tensor } {
   const last = [x.shape.length - 1], centered = sub(x, mean(x, last));
-  return map(
-    [centered, mean(square(centered), last), scale, shift],
-    (x, variance, scale, shift) =>
-      e.add(e.mul(e.div(x, e.sqrt(e.add(variance, eps))), scale), shift),
-  );
+  const variance = mean(square(centered), last);
+  const reciprocal = map([variance], (v) => e.div(1, e.sqrt(e.add(v, eps))));
+  return { normal: mul(centered, reciprocal), reciprocal };
 }
 
 const layerNormOp: Op<{ readonly eps: number }> = {
@@ -49,14 +46,20 @@ const layerNormOp: Op<{ readonly eps: number }> = {
       }
     }
   },
-  expand: (node, computes) =>
-    computes(node) ? undefined : plainNorm(node.inputs, node.attributes.eps),
-  gradient({ inputs, attributes: { eps } }, g, needed) {
-    const tensors = [...new Set(inputs)];
-    const gradients = grad(sum(mul(plainNorm(inputs, eps), g)), tensors);
-    return inputs.map((x, i) =>
-      needed[i] && inputs.indexOf(x) === i ? gradients[tensors.indexOf(x)] : undefined
-    );
+  expand(node, computes) {
+    const [x, scale, shift] = node.inputs;
+    if (computes(node)) return undefined;
+    return add(mul(standardise(x, node.attributes.eps).normal, scale), shift);
+  },
+  gradient({ inputs: [x, scale, shift], attributes: { eps } }, g, needed) {
+    const { normal, reciprocal } = standardise(x, eps), last = [x.shape.length - 1];
+    const along = mul(g, scale), product = mul(along, normal);
+    const rest = sub(sub(along, mean(along, last)), mul(normal, mean(product, last)));
+    return [
+      needed[0] ? mul(rest, reciprocal) : undefined,
+      needed[1] ? sumTo(mul(g, normal), scale.shape) : undefined,
+      needed[2] ? sumTo(g, shift.shape) : undefined,
+    ];
   },
   wasm: lowerLayerNorm,
   wasmPays: () => true,

@@ -237,7 +237,9 @@ export type {
   StateReader,
   TrainingState,
 } from "./src/train/state.ts";
-if (import.meta.main) {
-  const { main } = await import("./src/cli.ts");
-  Deno.exitCode = await main(Deno.args);
+// Only where this file is the program, not where it is a part of a bundle that is. Deno follows the
+// import beforehand; bundlers leave alone what is told to them, or has options that are no literal.
+if (import.meta.main && import.meta.url.endsWith("/mod.ts")) {
+  const options = {};
+  await import(/* webpackIgnore: true */ /* @vite-ignore */ "./src/cli/start.ts", options);
 }

@@ -1,5 +1,5 @@
-import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { dirname, fromFileUrl, join, relative, resolve, toFileUrl } from "@std/path";
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { dirname, fromFileUrl, join, relative, resolve } from "@std/path";
 import * as library from "../mod.ts";
 import manifest from "../deno.json" with { type: "json" };
 import { Registry } from "./registry.ts";
@@ -136,17 +136,12 @@ Deno.test("the library calls nothing of Deno's, and no source has a type any", a
 Deno.test("the library is one file for the browser", async () => {
   await using folder = await temporaryFolder();
   const entry = join(folder.path, "library.ts"), bundle = join(folder.path, "library.js");
-  // mod.ts without its last statement, which starts the command line.
-  const source = await Deno.readTextFile(join(root, "mod.ts"));
-  const [exports, main] = source.split(/^if \(import\.meta\.main\)/m);
-  assertStringIncludes(main, "src/cli.ts");
-  const sources = toFileUrl(join(root, "src")).href;
-  await Deno.writeTextFile(entry, exports.replaceAll('"./src/', `"${sources}/`));
+  await Deno.writeTextFile(entry, `export * from "${new URL("../mod.ts", import.meta.url)}";`);
   const config = ["--config", join(root, "deno.json")];
-  await deno(["bundle", ...config, "--platform", "browser", "-o", bundle, entry]);
+  await deno(["bundle", ...config, "--platform", "browser", "--minify", "-o", bundle, entry]);
 
   const text = await Deno.readTextFile(bundle);
-  assert(!text.includes("Deno."), text.match(/.*Deno\..*/)?.[0]);
+  assertEquals(text.match(/.{0,80}\bDeno\..{0,80}/)?.[0], undefined);
   await Deno.writeTextFile(
     join(folder.path, "page.js"),
     `delete globalThis.Deno;
@@ -154,13 +149,20 @@ Deno.test("the library is one file for the browser", async () => {
     const { initializeModel, makeGrid, openDevice, parseNetwork, Sampler } = library;
     const network = parseNetwork({ sample_size: 8, block_out_channels: [8], norm_num_groups: 4,
       down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
-    const device = await openDevice("cpu");
+    const notices = [], onNotice = (notice) => notices.push(notice);
+    const device = await openDevice("cpu", { threads: 2, onNotice });
     const sampler = await Sampler.create(device, initializeModel(network, {}, 0), { steps: 1 });
     const { width } = makeGrid(await sampler.sample({ count: 1 }));
-    console.log(JSON.stringify({ width, names: Object.keys(library) }));`,
+    const names = Object.keys(library), { name } = device;
+    device[Symbol.dispose]();
+    console.log(JSON.stringify({ width, names, notices, name }));`,
   );
-  const { width, names } = JSON.parse(await deno(["run", "-A", join(folder.path, "page.js")]));
+  const { width, names, notices, name } = JSON.parse(
+    await deno(["run", "-A", join(folder.path, "page.js")]),
+  );
   assertEquals(width, 10);
+  // Threads need no file of their own, and minifying leaves their program whole.
+  assertEquals([name, notices], ["CPU, 2 threads (WebAssembly)", []]);
   assertEquals(names.sort(), Object.keys(library).sort());
 });
 

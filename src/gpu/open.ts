@@ -12,16 +12,16 @@ import type { Tuning } from "./wgsl/tuner.ts";
 /** `gpu` for WebGPU, `cpu` for WebAssembly, `auto` for a GPU if there is a real one. */
 export type DeviceKind = "auto" | "gpu" | "cpu";
 
-/** Debian's packages that make a WebGPU adapter of the CPU, for messages. */
-export const SOFTWARE_ADAPTER_PACKAGES = "libvulkan1 mesa-vulkan-drivers";
-
 /** Settings of {@linkcode openDevice}. */
 export interface OpenOptions {
   /** Threads of the CPU device. @default {as many as there are cores} */
   readonly threads?: number;
   /** Has a real GPU choose its kernels by measuring, instead of by rules. */
   readonly tuning?: Tuning;
-  /** Is told, in a sentence, why `auto` did not take a GPU. */
+  /**
+   * Is told, in a sentence, why `auto` did not take a GPU, and why the CPU computes on fewer threads
+   * than were wanted.
+   */
   readonly onNotice?: (notice: string) => void;
 }
 
@@ -30,7 +30,8 @@ export interface OpenOptions {
  *
  * @param kind Which; or a WebGPU device that was requested elsewhere, which is destroyed with it.
  * @default {"auto"}
- * @throws {DeviceError} If `gpu` is asked for and there is no adapter.
+ * @throws {DeviceError} If `gpu` is asked for and there is no adapter; if the CPU is to compute and
+ * there is no WebAssembly, or a content security policy forbids it.
  *
  * @example Whatever is best
  * ```ts
@@ -56,18 +57,14 @@ export async function openDevice(
   { threads, tuning, onNotice }: OpenOptions = {},
 ): Promise<Device> {
   if (typeof kind !== "string") return new GpuDevice(kind, tuning);
-  if (kind === "cpu") return await WasmDevice.open(threads);
+  if (kind === "cpu") return await WasmDevice.open(threads, onNotice);
   const gpu = await GpuDevice.request(tuning);
   if (gpu && (kind === "gpu" || !gpu.isSoftware)) return gpu;
-  if (kind === "gpu") {
-    throw new DeviceError(
-      `There is no WebGPU adapter; on Debian, ${SOFTWARE_ADAPTER_PACKAGES} make one of the CPU`,
-    );
-  }
-  const cpu = await WasmDevice.open(threads);
+  if (kind === "gpu") throw new DeviceError("There is no WebGPU adapter");
+  const cpu = await WasmDevice.open(threads, onNotice);
   const reason = gpu
     ? `the only WebGPU adapter is a CPU too (${gpu.name})`
-    : `there is no WebGPU adapter (on Debian, ${SOFTWARE_ADAPTER_PACKAGES} give a software one)`;
+    : "there is no WebGPU adapter";
   gpu?.[Symbol.dispose]();
   onNotice?.(`${reason}; computing on the ${cpu.name}`);
   return cpu;

@@ -207,7 +207,7 @@ async function* play(
   using program = await device.compile(graph, {
     ...{ label: "measuring the likelihood", constant: Object.keys(weights) },
   });
-  const { buffers } = program, pace = new Pace();
+  const { buffers } = program, pace = new Pace(device);
   for (const [name, values] of Object.entries(weights)) writeWeights(values, buffers[name]);
   buffers.seed.write(seedWords(seed));
   for (let first = 0, done = 0; first < count; first += batch) {

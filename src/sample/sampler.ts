@@ -216,7 +216,7 @@ export class Sampler implements Disposable {
       const next = active.findIndex((a, i) => i > from && a !== active[from]);
       return (next < 0 ? active.length : next) - from;
     };
-    const pace = new Pace(), run: Run = {};
+    const pace = new Pace(device), run: Run = {};
     using _run = { [Symbol.dispose]: () => this.#leave(run) };
     for (let b = 0; b < batches; b++) {
       const at = b * batchSize, here = Math.min(batchSize, count - at);

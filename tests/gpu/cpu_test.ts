@@ -50,6 +50,57 @@ Deno.test("the CPU device gives the same weights, bit for bit, whatever the numb
   assert(one.every((byte, i) => byte === two[i] && byte === five[i]));
 });
 
+/** Opens a device while something of the platform is another; returns its threads, and what is told. */
+async function openWithout(name: "Worker" | "SharedArrayBuffer" | "WebAssembly", value: unknown) {
+  const own = Object.getOwnPropertyDescriptor(globalThis, name)!, notices: string[] = [];
+  Object.defineProperty(globalThis, name, { ...own, value });
+  try {
+    using device = await WasmDevice.open(3, (notice) => notices.push(notice));
+    return { threads: device.threads, notices };
+  } finally {
+    Object.defineProperty(globalThis, name, own);
+  }
+}
+
+Deno.test("the CPU device says why it has fewer threads than were wanted", async () => {
+  const alone = await openWithout("SharedArrayBuffer", undefined);
+  assertEquals(alone.notices, ["one thread instead of 3: there is no SharedArrayBuffer"]);
+  const without = await openWithout("Worker", undefined);
+  assertEquals(without.notices, ["one thread instead of 3: there are no Workers here"]);
+  const forbidden = await openWithout(
+    "Worker",
+    class {
+      constructor() {
+        throw new Error("no");
+      }
+    },
+  );
+  assertEquals(forbidden.notices, [
+    "one thread instead of 3: threads cannot be started (no); a content security policy must allow " +
+    "worker-src blob:",
+  ]);
+  assertEquals([alone.threads, without.threads, forbidden.threads], [1, 1, 1]);
+  const quiet: string[] = [];
+  using device = await WasmDevice.open(2, (notice) => quiet.push(notice));
+  assertEquals([device.threads, quiet], [2, []]);
+});
+
+Deno.test("the CPU device says what a policy must allow that forbids WebAssembly", async () => {
+  const refuses = {
+    Module: class {
+      constructor() {
+        throw new Error("unsafe");
+      }
+    },
+  };
+  await assertRejects(
+    () => openWithout("WebAssembly", refuses),
+    DeviceError,
+    "must allow script-src 'wasm-unsafe-eval'",
+  );
+  await assertRejects(() => openWithout("WebAssembly", undefined), DeviceError, "no WebAssembly");
+});
+
 Deno.test("the CPU reads parts of tensors where they lie", async () => {
   using device = await WasmDevice.open(2);
   const random = new Random("parts"), flat = input("flat", [5000]);

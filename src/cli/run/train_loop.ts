@@ -263,7 +263,7 @@ async function trainUntil(run: Run): Promise<number> {
       throw error;
     }
   };
-  const pace = new Pace();
+  const pace = new Pace(device);
   while (trainer.step < last && !signal.aborted) {
     const next = (every: number) => every - trainer.step % every;
     const left = Math.min(last - trainer.step, next(logEvery), next(saveEvery));

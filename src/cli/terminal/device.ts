@@ -4,12 +4,10 @@
  * @module
  */
 
-import { fromFileUrl } from "@std/path";
 import { InputError } from "../../errors.ts";
-import type { Device, Precision } from "../../gpu/device.ts";
+import { type Device, DeviceError, type Precision } from "../../gpu/device.ts";
 import { type DeviceKind, openDevice } from "../../gpu/open.ts";
 import { mayUse } from "./environment.ts";
-import { mayRead } from "./files.ts";
 import type { Flag, Flags } from "./flags.ts";
 import type { Progress } from "./progress.ts";
 import { keepTuning, tuningFile } from "./tuning.ts";
@@ -67,11 +65,15 @@ export function checkDeviceFlags(
   }
 }
 
-/** Where the programs of threads are. */
-const SOURCE = new URL("../..", import.meta.url);
+/** Debian's packages that make a WebGPU adapter of the CPU. */
+const PACKAGES = "libvulkan1 mesa-vulkan-drivers";
 
-/** Whether Deno may start threads: of a clone it reads their programs anew. */
-const mayStartThreads = () => SOURCE.protocol !== "file:" || mayRead(fromFileUrl(SOURCE));
+/** A message, with what to do about it. */
+const advise = (message: string) =>
+  message.replace(
+    "no WebGPU adapter",
+    `no WebGPU adapter (on Debian, ${PACKAGES} give a software one)`,
+  );
 
 /** Opens the device; prints a note if `auto` did not find a GPU. */
 export async function openForCommand(
@@ -83,16 +85,16 @@ export async function openForCommand(
   if (Deno.build.os === "linux" && mayUse(folder) && !Deno.env.get(folder)) {
     Deno.env.set(folder, "/tmp");
   }
-  const isBound = threads === undefined && device !== "gpu" && !mayStartThreads();
-  const count = isBound ? 1 : threads;
   const file = byRules || device === "cpu" ? undefined : tuningFile();
-  const opened = await openDevice((device ?? "auto") as DeviceKind, {
-    ...(count === undefined ? {} : { threads: count }),
+  const options = {
+    ...(threads === undefined ? {} : { threads }),
     ...(file ? { tuning: await keepTuning(file) } : {}),
-    onNotice: (notice) => progress.say(`note: ${notice}`),
-  });
-  if (isBound && opened.kind === "cpu") {
-    progress.say(`note: one thread; more need --allow-read=${fromFileUrl(SOURCE)}`);
+    onNotice: (notice: string) => progress.say(`note: ${advise(notice)}`),
+  };
+  try {
+    return await openDevice((device ?? "auto") as DeviceKind, options);
+  } catch (error) {
+    if (!(error instanceof DeviceError)) throw error;
+    throw new DeviceError(advise(error.message), { cause: error });
   }
-  return opened;
 }

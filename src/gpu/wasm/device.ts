@@ -19,7 +19,13 @@ import { detectPair } from "./simd_width.ts";
 import type { MemoryPlan } from "../describe.ts";
 import { lowerProgram } from "./lower.ts";
 import { compileProgram } from "./program.ts";
-import { CONTROL_BYTES, Player } from "./threads.ts";
+import {
+  CONTROL_BYTES,
+  makePlayer,
+  type Player,
+  threadProgram,
+  type ThreadSetup,
+} from "./threads.ts";
 import { formatBytes } from "../../units.ts";
 
 const PAGE = 65536;
@@ -56,29 +62,42 @@ export class WasmDevice implements Device {
     this.target = { pair: detectPair() };
     const threads = `${this.threads} ${this.threads === 1 ? "thread" : "threads"}`;
     this.name = `CPU, ${threads} (WebAssembly${this.target.pair === 2 ? ", wide" : ""})`;
-    this.player = new Player({ memory, threads: this.threads, index: 0 });
+    this.player = makePlayer({ memory, threads: this.threads, index: 0 });
     this.#workers = workers;
   }
 
   /**
    * Opens the device.
    *
-   * @param threads How many, by default as many as there are cores; one where the platform does not
-   * share memory between threads (in browsers, pages that are not cross-origin isolated), or where
-   * they cannot be started (a bundle in one file has no `worker.ts` beside it).
+   * @param threads How many, by default as many as there are cores.
+   * @param onNotice Is told why there is one thread where more were wanted: memory cannot be shared,
+   * or a policy forbids workers.
+   * @throws {DeviceError} If there is no WebAssembly, or a policy forbids it.
    */
-  static async open(threads: number = navigator.hardwareConcurrency): Promise<WasmDevice> {
-    const isShared = typeof SharedArrayBuffer !== "undefined";
+  static async open(
+    threads: number = globalThis.navigator?.hardwareConcurrency ?? 1,
+    onNotice?: (notice: string) => void,
+  ): Promise<WasmDevice> {
+    checkWebAssembly();
+    const isShared = typeof SharedArrayBuffer !== "undefined",
+      wanted = Math.max(1, Math.floor(threads));
     const initial = Math.ceil(CONTROL_BYTES / PAGE);
     const memory = new WebAssembly.Memory({ initial, maximum: MAX_PAGES, shared: isShared });
-    const count = isShared ? Math.max(1, Math.floor(threads)) : 1;
-    const started = await Promise.allSettled(
-      Array.from({ length: count - 1 }, (_, i) => startWorker(memory, count, i + 1)),
-    );
-    const workers = started.filter((s) => s.status === "fulfilled").map((s) => s.value);
-    if (workers.length === started.length) return new WasmDevice(memory, workers);
-    for (const worker of workers) worker.terminate();
-    return new WasmDevice(memory, []);
+    const count = isShared ? wanted : 1, url = count > 1 ? urlOfThreads() : "";
+    try {
+      const started = await Promise.allSettled(
+        Array.from({ length: count - 1 }, (_, i) => startWorker(url, memory, count, i + 1)),
+      );
+      const workers = started.filter((s) => s.status === "fulfilled").map((s) => s.value);
+      const failure = started.find((s) => s.status === "rejected");
+      if (wanted > 1 && !isShared) onNotice?.(`one thread instead of ${wanted}: ${NOT_SHARED}`);
+      if (!failure) return new WasmDevice(memory, workers);
+      for (const worker of workers) worker.terminate();
+      onNotice?.(`one thread instead of ${wanted}: ${(failure.reason as Error).message}`);
+      return new WasmDevice(memory, []);
+    } finally {
+      if (url) URL.revokeObjectURL(url);
+    }
   }
 
   /**
@@ -169,17 +188,60 @@ export class WasmDevice implements Device {
   }
 }
 
-function startWorker(memory: WebAssembly.Memory, threads: number, index: number): Promise<Worker> {
-  const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
-  return new Promise((resolve, reject) => {
-    worker.addEventListener("message", () => resolve(worker), { once: true });
-    worker.addEventListener("error", (event) => {
-      event.preventDefault();
-      worker.terminate();
-      reject(new DeviceError(`Cannot start a thread: ${event.message}`));
-    });
-    worker.postMessage({ memory, threads, index });
+/** Why memory cannot be shared between threads. */
+const NOT_SHARED = "document" in globalThis || "WorkerGlobalScope" in globalThis
+  ? "the page is not cross-origin isolated, which takes the headers Cross-Origin-Opener-Policy: " +
+    "same-origin and Cross-Origin-Embedder-Policy: require-corp"
+  : "there is no SharedArrayBuffer";
+
+/** The least module there is. */
+const EMPTY_MODULE = new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0]);
+
+/** @throws {DeviceError} If there is no WebAssembly, or a policy forbids it. */
+function checkWebAssembly(): void {
+  try {
+    new WebAssembly.Module(EMPTY_MODULE);
+  } catch (error) {
+    const why = typeof WebAssembly === "undefined"
+      ? "there is no WebAssembly"
+      : "WebAssembly is forbidden; in a page, its content security policy must allow script-src " +
+        "'wasm-unsafe-eval'";
+    throw new DeviceError(`Cannot compute on the CPU: ${why}`, { cause: error });
+  }
+}
+
+/** The address of the program of threads, which is in no file of its own: bundles are one file. */
+const urlOfThreads = () =>
+  URL.createObjectURL(new Blob([threadProgram()], { type: "text/javascript" }));
+
+async function startWorker(
+  url: string,
+  memory: WebAssembly.Memory,
+  threads: number,
+  index: number,
+): Promise<Worker> {
+  const refuse = (why: string) =>
+    new DeviceError(
+      `threads cannot be started${why ? ` (${why})` : ""}; a content security policy must allow ` +
+        "worker-src blob:",
+    );
+  if (typeof Worker === "undefined") throw new DeviceError("there are no Workers here");
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  let worker: Worker;
+  try {
+    worker = new Worker(url, { type: "module" });
+  } catch (error) {
+    throw refuse((error as Error).message);
+  }
+  worker.addEventListener("message", () => resolve(), { once: true });
+  worker.addEventListener("error", (event) => {
+    event.preventDefault();
+    worker.terminate();
+    reject(refuse(event.message ?? ""));
   });
+  worker.postMessage({ memory, threads, index } satisfies ThreadSetup);
+  await promise;
+  return worker;
 }
 
 /** A buffer in the device's memory. */

@@ -98,8 +98,10 @@ export class GpuDevice implements Device {
    * @param tuning For real GPUs; the rules were made by measuring on software adapters.
    */
   static async request(tuning?: Tuning): Promise<GpuDevice | undefined> {
-    // deno-lint-ignore no-undef -- `gpu` is missing in browsers without WebGPU.
-    const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
+    // `gpu` is missing in browsers without WebGPU, and all of it in Node 20.
+    const adapter = await globalThis.navigator?.gpu?.requestAdapter({
+      powerPreference: "high-performance",
+    });
     if (!adapter) return undefined;
     const used = isSoftware(adapter.info) ? undefined : tuning;
     const requiredLimits = Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]]));

@@ -1,0 +1,9 @@
+/**
+ * Starts the command line.
+ *
+ * @module
+ */
+
+import { main } from "../cli.ts";
+
+Deno.exitCode = await main(Deno.args);

@@ -132,6 +132,7 @@ export {
   readAutoencoderFamily,
   readFamily,
 } from "./src/model/families/mod.ts";
+export { readModelFile } from "./src/model/model_file.ts";
 export type {
   Family,
   FamilyMember,

@@ -61,6 +61,7 @@ const below: Record<string, readonly string[]> = {
   model: ["ground", "text", "formats", "gpu", "diffusion"],
   sample: ["ground", "text", "formats", "gpu", "data", "diffusion", "model"],
   train: ["ground", "text", "formats", "gpu", "data", "diffusion", "model"],
+  worker: ["ground", "text", "formats", "gpu", "data", "diffusion", "model", "sample", "train"],
   evaluate: ["ground", "formats", "gpu", "data", "diffusion", "model", "sample"],
   cli: [
     ...["ground", "text", "formats", "gpu", "data", "diffusion", "model", "sample", "train"],

@@ -1,0 +1,88 @@
+/**
+ * What is said between a page and the Worker that computes for it.
+ *
+ * @module
+ */
+
+import type { DeviceKind } from "../gpu/open.ts";
+import type { ShippedModel } from "../model/pretrained.ts";
+import type { InpaintOptions } from "../sample/editing/inpaint.ts";
+import type { GuidanceOptions } from "../sample/guidance/extrapolate.ts";
+import type { SamplerOptions, StreamOptions } from "../sample/options.ts";
+import type { Shape } from "../shape.ts";
+
+/**
+ * A model to be read in a Worker: one that comes with the package, an address, or a file; or files, of
+ * which those called `.json` tell what weights of another project do not.
+ */
+export type ModelSource = ShippedModel | URL | Blob | readonly File[];
+
+/** A source as it is sent: addresses are texts. */
+export type SentSource = Exclude<ModelSource, URL> | { readonly href: string };
+
+/** Settings of a sampler in a Worker: all that are no functions. */
+export interface WorkerSamplerOptions
+  extends Omit<SamplerOptions, "wrap" | "noise" | "parameters"> {
+  /** Guides by classes, see `guided()`. */
+  readonly guidance?: GuidanceOptions;
+  /** Takes the conditions `known` and `mask`, see `inpaint()`. */
+  readonly inpaint?: InpaintOptions;
+}
+
+/** Settings of a run in a Worker. */
+export interface WorkerStreamOptions extends Omit<StreamOptions, "signal" | "onProgress"> {
+  /** Starts from noise on the way from that of the seed to that of another one. */
+  readonly walk?: {
+    readonly seed: number;
+    /** From 0 to 1. */
+    readonly share: number;
+  };
+}
+
+/** What is known of a model. */
+export interface ModelFacts {
+  /** Of an item; sides are `null` where the model takes any. */
+  readonly shape: readonly (number | null)[];
+  /** How many numbers it has learnt. */
+  readonly parameters: number;
+  /** Names of its classes, numbers where they have none. */
+  readonly classes?: readonly string[] | undefined;
+  /** The class that stands for none of them, if it knows that. */
+  readonly none?: number | undefined;
+  /** What is known of its making. */
+  readonly card: Readonly<Record<string, string>>;
+  /** What was taken for granted when it was read. */
+  readonly notes: readonly string[];
+}
+
+/** A device to be opened in a Worker. */
+export interface OpenCall {
+  readonly kind: DeviceKind;
+  readonly threads: number | undefined;
+}
+
+/** A sampler to be made of a model, both by number. */
+export interface SamplerCall {
+  readonly model: number;
+  readonly options: WorkerSamplerOptions;
+}
+
+/** A run of a sampler. */
+export interface SampleCall {
+  readonly sampler: number;
+  readonly options: WorkerStreamOptions;
+}
+
+/** A device that was opened. */
+export interface OpenedDevice {
+  readonly kind: "gpu" | "cpu";
+  readonly name: string;
+}
+
+/** A sampler that was made. */
+export interface OpenedSampler {
+  readonly id: number;
+  readonly itemShape: Shape;
+  readonly steps: number;
+  readonly evaluations: number;
+}

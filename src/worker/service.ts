@@ -1,0 +1,165 @@
+/**
+ * What a Worker does for a page: keeps a device, models and samplers, by number.
+ *
+ * @module
+ */
+
+import { type Device, DeviceError } from "../gpu/device.ts";
+import { openDevice } from "../gpu/open.ts";
+import { inMemory } from "../formats/bytes.ts";
+import { InputError } from "../errors.ts";
+import { conditionsOf } from "../model/denoiser.ts";
+import type { FamilyModel } from "../model/families/mod.ts";
+import { readModelFile } from "../model/model_file.ts";
+import { fetchModel } from "../model/pretrained.ts";
+import { parseSchedule } from "../diffusion/schedule.ts";
+import { inpaint } from "../sample/editing/inpaint.ts";
+import { guided } from "../sample/guidance/guided.ts";
+import { startNoise, vary } from "../sample/interpolate.ts";
+import type { Samples } from "../sample/options.ts";
+import { Sampler } from "../sample/sampler.ts";
+import { sizeOf } from "../shape.ts";
+import type { Call, Service } from "./channel.ts";
+import type {
+  ModelFacts,
+  OpenCall,
+  OpenedDevice,
+  OpenedSampler,
+  SampleCall,
+  SamplerCall,
+  SentSource,
+  WorkerStreamOptions,
+} from "./protocol.ts";
+
+/** Things by number. */
+class Table<T> {
+  readonly #things = new Map<number, T>();
+  #next = 0;
+
+  add(thing: T): number {
+    this.#things.set(this.#next, thing);
+    return this.#next++;
+  }
+
+  get(id: number): T {
+    const thing = this.#things.get(id);
+    if (thing === undefined) throw new DeviceError("It was disposed of");
+    return thing;
+  }
+
+  take(id: number): T | undefined {
+    const thing = this.#things.get(id);
+    this.#things.delete(id);
+    return thing;
+  }
+}
+
+/** A service with a device of its own. */
+export function makeService(): Service {
+  let device: Device | undefined;
+  const models = new Table<FamilyModel>(), samplers = new Table<Sampler>();
+  const opened = () => {
+    if (!device) throw new DeviceError("No device was opened");
+    return device;
+  };
+  return {
+    async open({ kind, threads }: OpenCall, { report }: Call): Promise<OpenedDevice> {
+      device = await openDevice(kind, {
+        ...(threads === undefined ? {} : { threads }),
+        onNotice: (notice) => void report(notice),
+      });
+      return { kind: device.kind, name: device.name };
+    },
+    async load(source: SentSource): Promise<ModelFacts & { readonly id: number }> {
+      const found = await read(source);
+      return { id: models.add(found), ...describe(found) };
+    },
+    unload(id: number): void {
+      models.take(id);
+    },
+    async compile({ model, options }: SamplerCall): Promise<OpenedSampler> {
+      const { guidance, inpaint: painting, ...rest } = options;
+      const sampler = await Sampler.create(opened(), models.get(model).model, {
+        ...rest,
+        wrap: [...(guidance ? [guided(guidance)] : []), ...(painting ? [inpaint(painting)] : [])],
+      });
+      const { itemShape, steps, evaluations } = sampler;
+      return { id: samplers.add(sampler), itemShape, steps, evaluations };
+    },
+    async stream({ sampler: id, options }: SampleCall, { signal, report }: Call): Promise<Samples> {
+      const sampler = samplers.get(id);
+      const stream = sampler.stream({ ...startOf(sampler, options), signal });
+      for (;;) {
+        const { done, value } = await stream.next();
+        if (done) return value;
+        await report(value);
+      }
+    },
+    async sample({ sampler: id, options }: SampleCall, { signal, report }: Call): Promise<Samples> {
+      const sampler = samplers.get(id);
+      return await sampler.sample({
+        ...{ ...startOf(sampler, options), signal },
+        onProgress: (done, total) => void report([done, total]),
+      });
+    },
+    dispose(id: number): void {
+      samplers.take(id)?.[Symbol.dispose]();
+    },
+  };
+}
+
+/** Reads a model. */
+async function read(source: SentSource): Promise<FamilyModel> {
+  if (typeof source === "string") return { model: await fetchModel(source), notes: [] };
+  if ("href" in source) return { model: await fetchModel(new URL(source.href)), notes: [] };
+  const files = Array.isArray(source) ? source as readonly File[] : [source as File];
+  const isConfig = ({ name = "" }: File) => name.endsWith(".json");
+  const [weights, ...more] = files.filter((file) => !isConfig(file));
+  if (!weights || more.length) {
+    throw new InputError(
+      `A model is one file of weights, not ${weights ? more.length + 1 : "none"}`,
+    );
+  }
+  const what = weights.name ?? "the model";
+  const json = async (pick: (name: string) => boolean): Promise<unknown> => {
+    const file = files.find((file) => isConfig(file) && pick(file.name));
+    if (!file) return undefined;
+    try {
+      return JSON.parse(await file.text());
+    } catch (error) {
+      throw new InputError(`Cannot read ${file.name}: ${(error as Error).message}`);
+    }
+  };
+  const bytes = new Uint8Array(await weights.arrayBuffer());
+  return await readModelFile(inMemory(bytes), what, async () => {
+    const schedule = await json((name) => name.startsWith("scheduler"));
+    return {
+      config: await json((name) => !name.startsWith("scheduler")) ?? {},
+      ...(schedule === undefined ? {} : { schedule: parseSchedule(schedule) }),
+    };
+  });
+}
+
+/** What is known of a model. */
+function describe({ model, notes }: FamilyModel): ModelFacts {
+  const { network, card } = model, shape = network.itemShape;
+  const { below, none } = conditionsOf(model, shape.map((n) => n ?? 1)).labels ?? {};
+  const count = none ?? below;
+  const classes = count === undefined
+    ? undefined
+    : Array.from({ length: count }, (_, i) => model.classes?.[i] ?? String(i));
+  return { shape, parameters: network.layout.count, classes, none, card, notes };
+}
+
+/** The settings of a run, with the noise of a walk. */
+function startOf({ itemShape }: Sampler, { walk, ...options }: WorkerStreamOptions) {
+  if (!walk) return options;
+  const { count = 1, first = 0, seed = 0 } = options, size = sizeOf(itemShape);
+  const data = new Float32Array(count * size);
+  for (let k = 0; k < count; k++) {
+    const noise = startNoise(itemShape, { seed, first: first + k });
+    const place = { seed: walk.seed, first: first + k };
+    data.set(vary(noise, walk.share, place).data, k * size);
+  }
+  return { ...options, start: { count, shape: itemShape, data } };
+}

@@ -168,7 +168,8 @@ export {
   polyexponentialSigmas,
   vpSigmas,
 } from "./src/diffusion/sigmas.ts";
-export { fetchModel, type ShippedModel } from "./src/model/pretrained.ts";
+export { fetchModel } from "./src/model/pretrained.ts";
+export type { ShippedModel } from "./src/model/shipped.ts";
 export {
   type Bound,
   type Density,

@@ -11,7 +11,8 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
-import { fetchModel, type ShippedModel, shippedModels } from "../src/model/pretrained.ts";
+import { fetchModel } from "../src/model/pretrained.ts";
+import { type ShippedModel, shippedModels } from "../src/model/shipped.ts";
 
 const flags = parseArgs(Deno.args, { string: ["count", "threads"] });
 const count = Number(flags.count ?? 2048);

@@ -18,7 +18,8 @@
  * @module
  */
 
-export { fetchFeatures, type ShippedFeatures } from "../model/pretrained.ts";
+export { fetchFeatures } from "../model/pretrained.ts";
+export type { ShippedFeatures } from "../model/shipped.ts";
 export { classifierFeatures, type ClassifierFeaturesOptions } from "./classifier_features.ts";
 export type { Extracted, FeatureExtractor } from "./feature_extractor.ts";
 export { frechetDistance } from "./frechet_distance.ts";

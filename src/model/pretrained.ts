@@ -5,22 +5,7 @@
  */
 
 import { type Model, readModel } from "./model.ts";
-
-/** The name of a model that comes with the package; `data/README.md` has a card for each. */
-export type ShippedModel = "mnist" | "mnist-unconditional" | "fashion-mnist";
-
-/** All of them. */
-export const shippedModels: readonly ShippedModel[] = [
-  "mnist",
-  "mnist-unconditional",
-  "fashion-mnist",
-];
-
-/** The name of a data set whose features a classifier that comes with the package tells. */
-export type ShippedFeatures = "mnist" | "fashion-mnist";
-
-/** All of them. */
-export const shippedFeatures: readonly ShippedFeatures[] = ["mnist", "fashion-mnist"];
+import type { ShippedFeatures, ShippedModel } from "./shipped.ts";
 
 /**
  * Loads a classifier that comes with the package, for `classifierFeatures()`.

@@ -5,7 +5,7 @@
  */
 
 import type { DeviceKind } from "../gpu/open.ts";
-import type { ShippedModel } from "../model/pretrained.ts";
+import type { ShippedModel } from "../model/shipped.ts";
 import type { InpaintOptions } from "../sample/editing/inpaint.ts";
 import type { GuidanceOptions } from "../sample/guidance/extrapolate.ts";
 import type { SamplerOptions, StreamOptions } from "../sample/options.ts";

@@ -1,7 +1,7 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { licenseOf } from "../../src/cli/commands/model_facts.ts";
 import { serializeModel } from "../../src/model/model.ts";
-import { shippedModels } from "../../src/model/pretrained.ts";
+import { shippedModels } from "../../src/model/shipped.ts";
 import { copyFixture } from "../fixture.ts";
 import { Folder, tinyModel, tinyModelFile } from "./cli.ts";
 import { checkpoint, HubServer, sha256, WEIGHTS } from "./hub_server.ts";

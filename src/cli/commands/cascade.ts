@@ -9,7 +9,7 @@ import { InputError } from "../../errors.ts";
 import type { Device } from "../../gpu/device.ts";
 import { NoiseSchedule } from "../../diffusion/schedule.ts";
 import type { Model } from "../../model/model.ts";
-import { shippedModels } from "../../model/pretrained.ts";
+import { shippedModels } from "../../model/shipped.ts";
 import type { SamplerOptions, Samples } from "../../sample/options.ts";
 import { defaultMethod, methods } from "../../sample/solvers/mod.ts";
 import { makeUpdateTable } from "../../sample/timesteps.ts";

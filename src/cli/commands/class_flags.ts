@@ -8,7 +8,7 @@ import { InputError } from "../../errors.ts";
 import { philox, seedWords, toInteger } from "../../gpu/philox.ts";
 import { conditionsOf } from "../../model/denoiser.ts";
 import type { Model } from "../../model/model.ts";
-import type { ShippedModel } from "../../model/pretrained.ts";
+import type { ShippedModel } from "../../model/shipped.ts";
 import type { Shape } from "../../shape.ts";
 import { type Flag, type Flags, suggest } from "../terminal/flags.ts";
 

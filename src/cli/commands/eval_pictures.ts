@@ -7,7 +7,7 @@
 import { InputError } from "../../errors.ts";
 import type { Device } from "../../gpu/device.ts";
 import { encodeStatistics } from "../../evaluate/statistics_file.ts";
-import { shippedFeatures } from "../../model/pretrained.ts";
+import { shippedFeatures } from "../../model/shipped.ts";
 import { heldBack } from "../data/data.ts";
 import { type Bits, BITS_COUNT, BITS_STEPS, measureBits } from "../evaluation/bits.ts";
 import { describe, resultsOf } from "../evaluation/describe.ts";

@@ -6,7 +6,8 @@
 
 import cards from "../../../data/models.json" with { type: "json" };
 import { InputError } from "../../errors.ts";
-import { fetchModel, shippedModels } from "../../model/pretrained.ts";
+import { fetchModel } from "../../model/pretrained.ts";
+import { shippedModels } from "../../model/shipped.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { columns, print } from "../terminal/progress.ts";
 

@@ -10,7 +10,7 @@ import { denoisingNetwork } from "../../model/denoiser.ts";
 import type { Model } from "../../model/model.ts";
 import type { Shape } from "../../shape.ts";
 import { NoiseSchedule } from "../../diffusion/schedule.ts";
-import { shippedModels } from "../../model/pretrained.ts";
+import { shippedModels } from "../../model/shipped.ts";
 import { defaultMethod, type MethodName, methods } from "../../sample/solvers/mod.ts";
 import { makeUpdateTable } from "../../sample/timesteps.ts";
 import {

@@ -8,7 +8,8 @@
 import { basename, dirname } from "@std/path";
 import { InputError } from "../../errors.ts";
 import type { Model } from "../../model/model.ts";
-import { fetchModel, type ShippedModel, shippedModels } from "../../model/pretrained.ts";
+import { fetchModel } from "../../model/pretrained.ts";
+import { type ShippedModel, shippedModels } from "../../model/shipped.ts";
 import { openHub } from "../hub/hub_folder.ts";
 import { isHubPlace } from "../hub/place.ts";
 import { kindOf, refuseStdin } from "../terminal/files.ts";

@@ -88,7 +88,7 @@ function play({ memory, threads, index }: ThreadSetup, counters: number, bytes: 
 
   /** Kernels as they come out of a module: task, pointers, scratch. */
   const programs = new Map<number, ((...args: number[]) => void)[]>();
-  const controlOf = () => new Int32Array(memory.buffer, 0, bytes / 4);
+  const controlOf = (): Int32Array<ArrayBufferLike> => new Int32Array(memory.buffer, 0, bytes / 4);
   let control = controlOf();
 
   /** Waits until a word is no longer `value`: looks for a while, then sleeps. */

@@ -1,0 +1,56 @@
+/**
+ * What the page needs of whatever computes: a Worker of its own, or a server.
+ *
+ * @module
+ */
+
+import type { MethodName } from "../sample/solvers/mod.ts";
+import type { Samples } from "../sample/options.ts";
+import type { ModelFacts } from "../worker/protocol.ts";
+
+/** What is to be made; all of it is plain data. */
+export interface Job {
+  /** A name among those of {@linkcode Engine.models}. */
+  readonly model: string;
+  readonly method: MethodName;
+  readonly steps: number;
+  readonly seed: number;
+  readonly count: number;
+  /** A class for each, for models that have classes. */
+  readonly labels?: readonly number[];
+  /** Scale of guidance; 1 is none. */
+  readonly guidance: number;
+  /** Begins with this image, of which `strength` says how much changes. */
+  readonly init?: Samples;
+  readonly strength?: number;
+  /** With `init`: 1 where it is painted anew, `[height, width]`. */
+  readonly mask?: Float32Array;
+  /** Starts on the way to another seed's noise. */
+  readonly walk?: { readonly seed: number; readonly share: number };
+}
+
+/** How far a job is. */
+export interface Step {
+  readonly step: number;
+  readonly steps: number;
+  /** What the network takes x_0 for. */
+  readonly sample: Samples;
+  /** x_t, where the engine tells it. */
+  readonly noisy?: Samples;
+}
+
+/** Something that computes. */
+export interface Engine {
+  /** The models that it has, by name. */
+  readonly models: readonly string[];
+  /** Gets a model ready, if it is not yet. */
+  open(model: string): Promise<ModelFacts>;
+  /** Takes a model of the user's; returns the name that it has from now on. */
+  add(files: readonly File[]): Promise<string>;
+  /** Does a job, and tells each step; ends with the images, fewer if it was aborted. */
+  run(job: Job, signal: AbortSignal): AsyncGenerator<Step, Samples>;
+  /** What computes, in words. */
+  about(): Promise<string>;
+  /** Ends everything; the next call begins anew. */
+  reset(): void;
+}

@@ -1,0 +1,150 @@
+/**
+ * The page: a form, pictures that come out of noise, and what one can do with them.
+ *
+ * @module
+ */
+
+import type { DeviceKind } from "../gpu/open.ts";
+import { shippedModels } from "../model/shipped.ts";
+import type { Job } from "./engine.ts";
+import { Gallery } from "./gallery.ts";
+import { listenForFiles } from "./files.ts";
+import { Player } from "./player.ts";
+import { addDrawing } from "./drawing.ts";
+import { addWalk } from "./walk.ts";
+import { element, fill, Settings } from "./settings.ts";
+import { explain, say, warn } from "./status.ts";
+import { WorkerEngine } from "./worker_engine.ts";
+
+const asked = new URLSearchParams(location.search);
+const kind = element<HTMLSelectElement>("kind"), list = element<HTMLSelectElement>("model");
+const cancel = element<HTMLButtonElement>("cancel"),
+  progress = element<HTMLProgressElement>("progress");
+for (const id of ["model", "seed", "count", "steps", "method", "guidance", "kind"]) {
+  const value = asked.get(id);
+  if (value !== null) element<HTMLInputElement>(id).value = value;
+}
+
+const notices: string[] = [];
+const makeEngine = () =>
+  new WorkerEngine({
+    ...{ device: kind.value as DeviceKind, threads: Number(asked.get("threads") ?? 0) },
+    program: element("program").textContent!,
+    models: Object.fromEntries(
+      shippedModels.map((name) => [name, new URL(`${name}.safetensors`, location.href)]),
+    ),
+    onNotice: (notice) => notices.push(notice),
+  });
+let engine = makeEngine();
+const settings = new Settings(), player = new Player();
+fill(list, engine.models, asked.get("model") ?? undefined);
+
+/** Does something with the engine; what goes wrong is told, and the next try begins anew. */
+async function attempt(work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+    const notes = notices.length ? ` (${notices.join("; ")})` : "";
+    element("device").textContent = `${await engine.about()}${notes}`;
+  } catch (error) {
+    if (warn(explain(error)) === "reset") engine.reset();
+    notices.length = 0;
+  }
+}
+
+let stop: AbortController | undefined;
+const gallery = new Gallery((job, samples) => {
+  settings.restore(settings.describe(job));
+  player.show([], samples, job);
+});
+
+/** Gets the chosen model ready. */
+async function open(): Promise<void> {
+  settings.facts = await engine.open(settings.model);
+}
+
+async function generate(): Promise<void> {
+  if (!settings.check()) return;
+  stop?.abort();
+  const own = stop = new AbortController();
+  cancel.disabled = false;
+  await attempt(async () => {
+    say("Getting the model ready …");
+    await open();
+    const job = settings.read(), began = performance.now();
+    say("Generating …");
+    player.begin(job);
+    const run = engine.run(job, own.signal);
+    for (;;) {
+      const { done, value } = await run.next();
+      if (own !== stop) return;
+      if (done) {
+        if (own.signal.aborted) return say("Cancelled.");
+        player.end(value);
+        gallery.add(job, value);
+        return say(
+          `${value.count} pictures in ${((performance.now() - began) / 1000).toFixed(1)} s.`,
+        );
+      }
+      player.add(value);
+      progress.value = value.step / value.steps;
+    }
+  });
+  if (own !== stop) return;
+  cancel.disabled = true;
+  progress.value = 0;
+}
+
+element("settings").addEventListener("submit", (event) => {
+  event.preventDefault();
+  generate();
+});
+element("again").addEventListener("click", () => {
+  element<HTMLInputElement>("seed").value = String(Math.floor(Math.random() * 1e6));
+  generate();
+});
+cancel.addEventListener("click", () => stop?.abort());
+list.addEventListener("change", () => attempt(open));
+kind.addEventListener("change", () => {
+  engine.reset();
+  const files = engine.files;
+  engine = makeEngine();
+  notices.length = 0;
+  attempt(async () => {
+    for (const file of files.values()) await engine.add(file);
+    await open();
+  });
+});
+
+/** What drawing and walking need of the page. */
+const studio = {
+  settings,
+  /** The last picture. */
+  last: () => player.first,
+  shape: async () => {
+    const { shape } = await engine.open(settings.model);
+    return shape.map((n) => n ?? 32);
+  },
+  run: (job: Job, signal: AbortSignal) => engine.run(job, signal),
+  attempt,
+  keep: gallery.add.bind(gallery),
+};
+/** What drawing and walking need of the page. */
+export type Studio = typeof studio;
+addWalk(studio);
+const pad = addDrawing(studio);
+element("save").addEventListener("click", () => attempt(() => player.save(settings)));
+listenForFiles({
+  async takeModel(files) {
+    await attempt(async () => {
+      say(`Reading ${files.map(({ name }) => name).join(", ")} …`);
+      const name = await engine.add(files);
+      fill(list, engine.models, name);
+      await open();
+      const { notes } = await engine.open(name);
+      say([`${name} is ready.`, ...notes].join(" "));
+    });
+  },
+  takeTexts: (texts) => settings.restore(texts) && (generate(), true),
+  takePicture: (picture) => pad.load(picture),
+});
+generate();

@@ -1,0 +1,102 @@
+/**
+ * The last run, step by step.
+ *
+ * @module
+ */
+
+import type { Samples } from "../sample/options.ts";
+import type { Job, Step } from "./engine.ts";
+import { drawSamples, pick } from "./pictures.ts";
+import { withTexts } from "./png_texts.ts";
+import { element, type Settings } from "./settings.ts";
+
+/** Numbers that are kept of a run, at most. */
+const MOST = 2 ** 25;
+/** Pixels of a saved picture's side, about. */
+const SAVED_SIDE = 512;
+
+/** Shows a run, and keeps its steps. */
+export class Player {
+  readonly #grid = element<HTMLCanvasElement>("grid");
+  readonly #scrub = element<HTMLInputElement>("scrub");
+  #steps: Step[] = [];
+  #job: Job | undefined;
+  #last: Samples | undefined;
+
+  constructor() {
+    this.#scrub.addEventListener("input", () => this.#show());
+    for (const radio of document.getElementsByName("shown")) {
+      radio.addEventListener("change", () => this.#show());
+    }
+  }
+
+  /** The first picture of what was made last. */
+  get first(): Samples | undefined {
+    return this.#last && pick(this.#last, 0);
+  }
+
+  begin(job: Job): void {
+    this.#steps = [];
+    this.#job = job;
+    this.#scrub.disabled = true;
+    element<HTMLButtonElement>("save").disabled = true;
+  }
+
+  add(step: Step): void {
+    const size = 2 * step.sample.data.length;
+    if ((this.#steps.length + 1) * size > MOST) this.#steps.shift();
+    // Several batches come one after the other; steps of the last one are kept.
+    if (step.step === 1) this.#steps = [];
+    this.#steps.push(step);
+    this.#scrub.max = this.#scrub.value = String(this.#steps.length);
+    this.#show();
+  }
+
+  end(samples: Samples): void {
+    this.show(this.#steps, samples, this.#job!);
+  }
+
+  /** Shows what was made. */
+  show(steps: Step[], samples: Samples, job: Job): void {
+    this.#steps = steps;
+    this.#job = job;
+    this.#last = samples;
+    this.#scrub.max = this.#scrub.value = String(Math.max(1, steps.length));
+    this.#scrub.disabled = steps.length < 2;
+    element<HTMLButtonElement>("save").disabled = false;
+    this.#show();
+    const { model, seed, count } = job;
+    this.#grid.setAttribute("aria-label", `${count} pictures by ${model}, seed ${seed}`);
+  }
+
+  #show(): void {
+    const at = Number(this.#scrub.value), step = this.#steps[at - 1];
+    const isNoisy = element<HTMLFormElement>("stage").querySelector<HTMLInputElement>(
+      "[value=noisy]",
+    )!.checked;
+    const isLast = at >= this.#steps.length && this.#last && !this.#scrub.disabled;
+    const shown = isLast || !step ? this.#last : isNoisy ? step.noisy ?? step.sample : step.sample;
+    element("step-text").textContent = step ? `${step.step} of ${step.steps}` : "";
+    if (shown) drawSamples(this.#grid, shown, columnsOf(shown.count));
+  }
+
+  /** Saves what is shown, with its settings. */
+  async save(settings: Settings): Promise<void> {
+    const canvas = document.createElement("canvas"), { width, height } = this.#grid;
+    const scale = Math.max(1, Math.floor(SAVED_SIDE / Math.max(width, height)));
+    Object.assign(canvas, { width: width * scale, height: height * scale });
+    const context = canvas.getContext("2d")!;
+    context.imageSmoothingEnabled = false;
+    context.drawImage(this.#grid, 0, 0, canvas.width, canvas.height);
+    const png = await new Promise<Blob | null>((resolve) => canvas.toBlob(resolve));
+    const job = this.#job!, link = document.createElement("a");
+    link.href = URL.createObjectURL(await withTexts(png!, settings.describe(job)));
+    link.download = `${job.model}-${job.seed}.png`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  }
+}
+
+/** Rows are longer than columns. */
+export const columnsOf = (count: number): number =>
+  Math.min(count, Math.ceil(Math.sqrt(2 * count)));

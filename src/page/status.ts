@@ -1,0 +1,53 @@
+/**
+ * What the page says.
+ *
+ * @module
+ */
+
+import { DeviceError, LimitError } from "../gpu/device.ts";
+import { InputError } from "../errors.ts";
+import { element } from "./settings.ts";
+
+/** Says how things are. */
+export function say(text: string): void {
+  const status = element("status");
+  status.classList.remove("error");
+  status.textContent = text;
+}
+
+/** What went wrong, and what to do about it. */
+export interface Failure {
+  readonly text: string;
+  /** Whether the device can be used on. */
+  readonly outcome: "go on" | "reset";
+}
+
+/** An error in words. */
+export function explain(error: unknown): Failure {
+  const { message } = error instanceof Error ? error : new Error(String(error));
+  if (error instanceof InputError) return { text: `${message}.`, outcome: "go on" };
+  if (error instanceof LimitError || isOutOfMemory(message)) {
+    const text =
+      `${message}. That is too much memory: ask for fewer pictures, or take a smaller model.`;
+    return { text, outcome: error instanceof LimitError ? "go on" : "reset" };
+  }
+  if (error instanceof DeviceError) {
+    return { text: `${message}. The next try opens a new device.`, outcome: "reset" };
+  }
+  if (location.protocol === "file:") {
+    const text =
+      "A page that is opened as a file may load no models: drop one here, or serve the folder.";
+    return { text, outcome: "go on" };
+  }
+  return { text: `${message}.`, outcome: "go on" };
+}
+
+const isOutOfMemory = (message: string) =>
+  /out of memory|allocation failed|could not allocate/i.test(message);
+
+/** Says what went wrong. */
+export function warn({ text, outcome }: Failure): Failure["outcome"] {
+  say(text);
+  element("status").classList.add("error");
+  return outcome;
+}

@@ -1,0 +1,36 @@
+/**
+ * `deno task page`: bundles the page of `src/page` into one file, `data/page.html`.
+ *
+ * @module
+ */
+
+import { fromFileUrl, join } from "@std/path";
+
+const root = fromFileUrl(new URL("..", import.meta.url));
+/** Where the page is. */
+export const PAGE: string = join(root, "data", "page.html");
+
+/** A program as the text of one module. */
+async function bundle(entry: string): Promise<string> {
+  const args = ["bundle", "--platform", "browser", "--minify", entry];
+  const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    ...{ args, cwd: root, env: { NO_COLOR: "1" } },
+  }).output();
+  if (!success) throw new Error(`Cannot bundle ${entry}: ${new TextDecoder().decode(stderr)}`);
+  // What would end the script, or begin a comment in it, is written otherwise.
+  return new TextDecoder().decode(stdout).trim()
+    .replace(/<(?=\/script|!--)/gi, "\\x3c");
+}
+
+/** The page, all in one. */
+export async function buildPage(): Promise<string> {
+  const read = (name: string) => Deno.readTextFile(join(root, "src", "page", name));
+  const [frame, style, main, worker] = await Promise.all([
+    ...[read("index.html"), read("style.css")],
+    ...[bundle("src/page/main.ts"), bundle("src/worker/serve.ts")],
+  ]);
+  const parts: Record<string, string> = { STYLE: style, MAIN: main, WORKER: worker };
+  return frame.replace(/\/\* (STYLE|MAIN|WORKER) \*\//g, (_, name) => parts[name]);
+}
+
+if (import.meta.main) await Deno.writeTextFile(PAGE, await buildPage());

@@ -62,6 +62,7 @@ const below: Record<string, readonly string[]> = {
   sample: ["ground", "text", "formats", "gpu", "data", "diffusion", "model"],
   train: ["ground", "text", "formats", "gpu", "data", "diffusion", "model"],
   worker: ["ground", "text", "formats", "gpu", "data", "diffusion", "model", "sample", "train"],
+  page: ["ground", "formats", "gpu", "model", "sample", "worker"],
   evaluate: ["ground", "formats", "gpu", "data", "diffusion", "model", "sample"],
   cli: [
     ...["ground", "text", "formats", "gpu", "data", "diffusion", "model", "sample", "train"],
@@ -69,7 +70,7 @@ const below: Record<string, readonly string[]> = {
   ],
 };
 
-Deno.test("imports go one way: text, formats, gpu, data, diffusion, model, train and sample, evaluate, cli", async () => {
+Deno.test("imports go one way: text, formats, gpu, data, diffusion, model, train and sample, worker, evaluate, cli", async () => {
   for (const [path, source] of await readSources("src")) {
     const part = partOf(path);
     assert(below[part], `${path} is in no known folder`);

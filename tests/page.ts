@@ -10,17 +10,18 @@ const root = fromFileUrl(new URL("..", import.meta.url));
 /** Where the page is. */
 export const PAGE: string = join(root, "data", "page.html");
 
-/** A program as the text of one module. */
-async function bundle(entry: string): Promise<string> {
+/** A program of the package as the text of one module. */
+export async function bundle(entry: string): Promise<string> {
   const args = ["bundle", "--platform", "browser", "--minify", entry];
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     ...{ args, cwd: root, env: { NO_COLOR: "1" } },
   }).output();
   if (!success) throw new Error(`Cannot bundle ${entry}: ${new TextDecoder().decode(stderr)}`);
-  // What would end the script, or begin a comment in it, is written otherwise.
-  return new TextDecoder().decode(stdout).trim()
-    .replace(/<(?=\/script|!--)/gi, "\\x3c");
+  return new TextDecoder().decode(stdout).trim();
 }
+
+/** A program within a page: what would end it, or begin a comment, is written otherwise. */
+const inline = (text: string) => text.replace(/<(?=\/script|!--)/gi, "\\x3c");
 
 /** The page, all in one. */
 export async function buildPage(): Promise<string> {
@@ -29,7 +30,11 @@ export async function buildPage(): Promise<string> {
     ...[read("index.html"), read("style.css")],
     ...[bundle("src/page/main.ts"), bundle("src/worker/serve.ts")],
   ]);
-  const parts: Record<string, string> = { STYLE: style, MAIN: main, WORKER: worker };
+  const parts: Record<string, string> = {
+    STYLE: style,
+    MAIN: inline(main),
+    WORKER: inline(worker),
+  };
   return frame.replace(/\/\* (STYLE|MAIN|WORKER) \*\//g, (_, name) => parts[name]);
 }
 

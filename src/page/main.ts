@@ -33,7 +33,8 @@ const makeEngine = () =>
     models: Object.fromEntries(
       shippedModels.map((name) => [name, new URL(`${name}.safetensors`, location.href)]),
     ),
-    onNotice: (notice) => notices.push(notice),
+    // What computes instead is told anyway.
+    onNotice: (notice) => notices.push(notice.split("; computing")[0]),
   });
 let engine = makeEngine();
 const settings = new Settings(), player = new Player();

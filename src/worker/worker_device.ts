@@ -52,9 +52,10 @@ export async function openWorker(
   const caller = new Caller(worker);
   worker.addEventListener("error", (event) => {
     event.preventDefault();
-    caller.fail(
-      new DeviceError(`The Worker failed: ${event.message || "it could not be started"}`),
-    );
+    const why = event.message ||
+      "it could not be started; a content security policy must allow it, " +
+        "by worker-src blob: if it is a Blob";
+    caller.fail(new DeviceError(`The Worker failed: ${why}`));
   });
   try {
     const onReport = (notice: string) => onNotice?.(notice);

@@ -7,7 +7,10 @@
 import { extname, fromFileUrl, join } from "@std/path";
 
 const folder = fromFileUrl(new URL("../../data", import.meta.url));
-const types: Readonly<Record<string, string>> = { ".html": "text/html; charset=utf-8" };
+const types: Readonly<Record<string, string>> = {
+  ".html": "text/html; charset=utf-8",
+  ".js": "text/javascript",
+};
 
 /** Headers that isolate a page from other origins, so that its threads may share memory. */
 export const isolated: Readonly<Record<string, string>> = {

@@ -31,8 +31,8 @@ async function readSources(folder: string): Promise<Map<string, string>> {
   const sources = new Map<string, string>();
   for await (const { name, isDirectory } of Deno.readDir(join(root, folder))) {
     const path = `${folder}/${name}`;
-    if (!isDirectory) sources.set(path, await Deno.readTextFile(join(root, path)));
-    else for (const entry of await readSources(path)) sources.set(...entry);
+    if (isDirectory) { for (const entry of await readSources(path)) sources.set(...entry); }
+    else if (name.endsWith(".ts")) sources.set(path, await Deno.readTextFile(join(root, path)));
   }
   return sources;
 }
@@ -41,7 +41,7 @@ const withoutComments = (source: string) => source.replace(/\/\*[^]*?\*\/|^\s*\/
 
 /** What a source file imports. */
 const importsOf = (source: string): string[] =>
-  [...withoutComments(source).matchAll(/\b(?:from|import)\s*\(?\s*"([^"]+)"/g)].map((m) => m[1]);
+  [...withoutComments(source).matchAll(/\b(?:from|import)\s*\(?\s*"([^",]+)"/g)].map((m) => m[1]);
 
 /** The part of the house that a file of `src` belongs to. */
 function partOf(path: string): string {

@@ -13,7 +13,7 @@ import { drawSamples } from "./pictures.ts";
 import { element } from "./settings.ts";
 
 /** Few steps, so that it keeps up. */
-const QUICK = { method: "dpmpp_2m_sde", steps: 12, count: 1 } as const;
+const QUICK = { method: "dpmpp_2m_sde", steps: 10, count: 1, guidance: 1 } as const;
 
 /** Brings the pad to life. */
 export function addDrawing({ settings, shape, run, attempt, last, keep }: Studio): Pad {

@@ -22,8 +22,7 @@ import type {
 /** Settings of {@linkcode openWorker}. */
 export interface WorkerOptions {
   /**
-   * A Worker whose module imports `@x/ddpm/worker/serve`, for bundlers that do not find it by
-   * themselves. It ends with the device.
+   * A Worker whose module imports `@x/ddpm/worker/serve`, which bundles need. It ends with the device.
    */
   readonly worker?: Worker;
   /** Threads of the CPU device. @default {as many as there are cores} */
@@ -67,7 +66,15 @@ export async function openWorker(
   }
 }
 
-const startWorker = () => new Worker(new URL("./serve.ts", import.meta.url), { type: "module" });
+/** The Worker of this file's neighbour; in a bundle there is none. */
+function startWorker(): Worker {
+  const { url } = import.meta, program = url.replace(/worker_device(?=\.[jt]s$)/, "serve");
+  if (program !== url) return new Worker(program, { type: "module" });
+  throw new DeviceError(
+    "Cannot start a Worker: a bundle does not tell where its program is; give a worker, of a module " +
+      "that imports @x/ddpm/worker/serve",
+  );
+}
 
 /** A device in a Worker. */
 export class WorkerDevice implements Disposable {

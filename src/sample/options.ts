@@ -102,6 +102,17 @@ export interface SampleOptions {
    * @default {0.6}
    */
   readonly strength?: number;
+  /**
+   * How many of the steps to leave out, in place of `strength`; `init` has its share in what the others
+   * begin with even if it is none.
+   */
+  readonly skip?: number;
+  /**
+   * Whether to do with `init` and `plms` what diffusers' pipelines do: their list of timesteps has the
+   * second one twice, and they cut the list, so that where the two are cut off, what the network sees is
+   * one timestep noisier than it is told. @default {false}
+   */
+  readonly cutsTimesteps?: boolean;
   /** `count` items to start from instead of noise: noise of your own, or images to invert. */
   readonly start?: Samples;
   /** Stops between evaluations of the network; what is done so far is returned. */

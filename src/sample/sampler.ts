@@ -6,7 +6,7 @@
 
 import type { Denoiser } from "../diffusion/denoiser.ts";
 import { InputError } from "../errors.ts";
-import type { ProgramDescription } from "../gpu/describe.ts";
+import type { Excess, ProgramDescription } from "../gpu/describe.ts";
 import type { Device, Program, TensorBuffer } from "../gpu/device.ts";
 import { seedWords } from "../gpu/philox.ts";
 import { Pace } from "../gpu/step_pacer.ts";
@@ -23,7 +23,12 @@ import {
   type SamplingStep,
   type StreamOptions,
 } from "./options.ts";
-import { activeOf, compileSampling, type SamplingPrograms } from "./sampling_programs.ts";
+import {
+  activeOf,
+  compileSampling,
+  planSampling,
+  type SamplingPrograms,
+} from "./sampling_programs.ts";
 import type { UpdateTable } from "./solver.ts";
 import { encodeTable } from "./step.ts";
 import { tableOf } from "./timesteps.ts";
@@ -100,6 +105,18 @@ export class Sampler implements Disposable {
     options: SamplerOptions = {},
   ): Promise<Sampler> {
     return new Sampler(await compileSampling(device, model, options));
+  }
+
+  /**
+   * The bytes of the device that a sampler would take, weights included; nothing is allocated.
+   * `excess` says why they cannot be had, if so.
+   */
+  static plan(
+    device: Device,
+    model: Model | Denoiser,
+    options: SamplerOptions = {},
+  ): { readonly bytes: number; readonly excess?: Excess } {
+    return planSampling(device, model, options);
   }
 
   /** The shape of what it makes. */
@@ -302,19 +319,24 @@ export class Sampler implements Disposable {
   }
 
   /** What a run starts from, and its evaluations. */
-  #begin({ start, init, strength = DEFAULT_STRENGTH }: SampleOptions, count: number): Beginning {
-    const { table, method, denoiser, walk, options } = this.#parts;
+  #begin(given: SampleOptions, count: number): Beginning {
+    const { start, init, strength = DEFAULT_STRENGTH, cutsTimesteps = false } = given;
+    const { table, method, denoiser: { schedule, itemShape }, walk, options } = this.#parts;
     if (start) return { table, from: start, level: [1, 0] };
     if (!init) return { table, from: undefined, level: [0, 1] };
-    checkInit(init, strength, count, denoiser.itemShape);
+    checkInit(init, strength, count, itemShape);
     if (method.isInverse) {
       throw new InputError(`Cannot begin with an image by ${method.name}: it goes to noise`);
     }
-    const taken = Math.min(walk.length, Math.round(strength * walk.length));
-    const steps = walk.slice(walk.length - taken);
-    if (!taken) return { table: [], from: init, level: [1, 0] };
-    const part = tableOf(method, denoiser.schedule, steps, options), [{ from }] = steps;
-    const level = strength === 1 ? [0, 1] as const : [from.alpha, from.sigma] as const;
+    const skip = given.skip ?? walk.length - Math.round(strength * walk.length);
+    checkInteger(skip, 0, "the number of steps that are left out");
+    const steps = walk.slice(skip);
+    if (!steps.length) return { table: [], from: init, level: [1, 0] };
+    const cut = cutsTimesteps ? method.planCut?.(walk, schedule, skip) : undefined;
+    const part = cut ?? tableOf(method, schedule, steps, options);
+    const from = cut ? cut[0].at : steps[0].from,
+      isPure = given.skip === undefined && strength === 1;
+    const level = isPure ? [0, 1] as const : [from.alpha, from.sigma] as const;
     return { table: part, from: init, level };
   }
 

@@ -6,15 +6,16 @@
  */
 
 import { type Denoiser, type DenoiserWrapper, limited, wrapped } from "../diffusion/denoiser.ts";
-import { weightBuffer, writeWeights } from "../diffusion/weights.ts";
+import { writeWeights } from "../diffusion/weights.ts";
 import { InputError } from "../errors.ts";
+import type { Excess } from "../gpu/describe.ts";
 import type { Device, Program, TensorBuffer } from "../gpu/device.ts";
 import { add, mul, select } from "../gpu/expression.ts";
 import { type Graph, makeGraph, nodesOf } from "../gpu/graph.ts";
 import { map } from "../gpu/ops/map.ts";
 import { randomNormal, type RandomState } from "../gpu/ops/random.ts";
 import { broadcastTo, slice } from "../gpu/ops/view.ts";
-import { constant, input, inputName, type Tensor } from "../gpu/tensor.ts";
+import { constant, type DType, input, inputName, type Tensor } from "../gpu/tensor.ts";
 import { denoiserOf } from "../model/denoiser.ts";
 import type { Model } from "../model/model.ts";
 import { type Shape, sizeOf } from "../shape.ts";
@@ -57,19 +58,36 @@ export const activeOf = (
   { at }: UpdateTable[number],
 ): string => wrappers.map(({ isActive }) => isActive?.(at) ?? true ? "1" : "0").join("");
 
-/**
- * Compiles what a sampler consists of, and writes the weights.
- *
- * @throws {InputError} If the settings do not fit the model.
- * @throws {DeviceError} If it does not fit the device.
- */
-export async function compileSampling(
-  device: Device,
-  model: Model | Denoiser,
-  options: SamplerOptions,
-): Promise<SamplingPrograms> {
-  const { batchSize = 16, precision = "f32", wrap: wrappers = [] } = options;
-  const { noise: draw = randomNormal } = options;
+/** A buffer that programs share. */
+interface Shared {
+  readonly length: number;
+  readonly dtype: DType;
+}
+
+/** What a sampler is to compile. */
+interface SamplingGraphs {
+  readonly parts: Pick<
+    SamplingPrograms,
+    | "method"
+    | "denoiser"
+    | "wrappers"
+    | "walk"
+    | "options"
+    | "table"
+    | "layout"
+    | "batchSize"
+    | "states"
+  >;
+  readonly start: Graph;
+  /** A graph for each set of wrappers that are active together. */
+  readonly steps: ReadonlyMap<string, Graph>;
+  /** Buffers by name, those of weights first. */
+  readonly shared: ReadonlyMap<string, Shared>;
+}
+
+/** @throws {InputError} If the settings do not fit the model. */
+function samplingGraphs(model: Model | Denoiser, options: SamplerOptions): SamplingGraphs {
+  const { batchSize = 16, wrap: wrappers = [], noise: draw = randomNormal } = options;
   const method = methodOf(options.method);
   checkInteger(batchSize, 1, "the batch size");
   const base = baseOf(model, options);
@@ -103,53 +121,106 @@ export async function compileSampling(
     ...Object.fromEntries(memories.map((name) => [name, shape])),
     ...{ sample: shape, health: [1] },
   };
+  const floats = Object.entries({ ...states, x: x.shape, table: rows.shape, startLevel: [2] });
+  const shared: [string, Shared][] = [
+    ...Object.entries(denoiser.weights).map(([name, values]): [string, Shared] => [
+      name,
+      { length: values.length, dtype: "dtype" in values ? values.dtype : "f32" },
+    ]),
+    ...floats.map(([name, shape]): [string, Shared] => [
+      name,
+      { length: sizeOf(shape), dtype: "f32" },
+    ]),
+    ...conditionBuffers(conditions, batchSize).map((buffer): [string, Shared] => [
+      buffer.name,
+      buffer,
+    ]),
+    ...Object.entries({ seed: 2, index: 1, first: 1 }).map(([name, length]): [string, Shared] => [
+      name,
+      { length, dtype: "i32" },
+    ]),
+  ];
+  const actives = new Set(table.map((row) => activeOf(wrappers, row)));
+  return {
+    parts: {
+      ...{ method, denoiser, wrappers, walk, options, table, layout, batchSize },
+      states: ["x", ...Object.keys(states)],
+    },
+    start: startGraph(shape, states, draw(shape, random, START_STREAM, values)),
+    steps: new Map([...actives].map((active) => [active, stepGraph(active)])),
+    shared: new Map(shared),
+  };
+}
 
+/** The names of a graph's inputs. */
+const inputsOf = (graph: Graph): ReadonlySet<string> =>
+  new Set(nodesOf(graph).map(inputName).filter((name) => name !== undefined));
+
+/**
+ * Compiles what a sampler consists of, and writes the weights.
+ *
+ * @throws {InputError} If the settings do not fit the model.
+ * @throws {DeviceError} If it does not fit the device.
+ */
+export async function compileSampling(
+  device: Device,
+  model: Model | Denoiser,
+  options: SamplerOptions,
+): Promise<SamplingPrograms> {
+  const { parts, shared, ...graphs } = samplingGraphs(model, options);
+  const { denoiser: { weights } } = parts, { precision = "f32" } = options;
   const owned: Disposable[] = [], buffers: Record<string, TensorBuffer> = {};
   const own = <T extends Disposable>(resource: T): T => {
     owned.push(resource);
     return resource;
   };
   const compile = async (graph: Graph, label: string): Promise<Program> => {
-    const names = new Set(nodesOf(graph).map(inputName));
+    const names = inputsOf(graph);
     const used = Object.entries(buffers).filter(([name]) => names.has(name));
     return own(
       await device.compile(graph, {
         ...{ label, buffers: Object.fromEntries(used), precision },
-        constant: Object.keys(denoiser.weights).filter((name) => names.has(name)),
+        constant: Object.keys(weights).filter((name) => names.has(name)),
       }),
     );
   };
   try {
-    for (const [name, values] of Object.entries(denoiser.weights)) {
-      const given = options.parameters?.[name];
-      if (given) buffers[name] = given;
-      else writeWeights(values, buffers[name] = own(weightBuffer(device, values)));
+    for (const [name, { length, dtype }] of shared) {
+      const given = Object.hasOwn(weights, name) ? options.parameters?.[name] : undefined;
+      buffers[name] = given ?? own(device.buffer(length, dtype));
+      if (!given && Object.hasOwn(weights, name)) writeWeights(weights[name], buffers[name]);
     }
-    for (const [name, shape] of Object.entries({ ...states, x: x.shape, table: rows.shape })) {
-      buffers[name] = own(device.buffer(sizeOf(shape)));
-    }
-    for (const { name, length, dtype } of conditionBuffers(conditions, batchSize)) {
-      buffers[name] = own(device.buffer(length, dtype));
-    }
-    for (const [name, length] of [["seed", 2], ["index", 1], ["first", 1]] as const) {
-      buffers[name] = own(device.buffer(length, "i32"));
-    }
-    buffers.startLevel = own(device.buffer(2));
-    const noise = draw(shape, random, START_STREAM, values);
-    const start = await compile(startGraph(shape, states, noise), "the start of sampling");
+    const start = await compile(graphs.start, "the start of sampling");
     const steps = new Map<string, Program>();
-    for (const active of new Set(table.map((row) => activeOf(wrappers, row)))) {
-      steps.set(active, await compile(stepGraph(active), "a sampling step"));
+    for (const [active, graph] of graphs.steps) {
+      steps.set(active, await compile(graph, "a sampling step"));
     }
-    return {
-      ...{ device, method, denoiser, wrappers, walk, options, table, layout, batchSize },
-      ...{ start, steps },
-      ...{ buffers, states: ["x", ...Object.keys(states)], owned },
-    };
+    return { ...parts, device, start, steps, buffers, owned };
   } catch (error) {
     for (const resource of owned.toReversed()) resource[Symbol.dispose]();
     throw error;
   }
+}
+
+/** The memory that a sampler would take, weights included. */
+export function planSampling(
+  device: Device,
+  model: Model | Denoiser,
+  options: SamplerOptions,
+): { readonly bytes: number; readonly excess?: Excess } {
+  const { parts: { denoiser }, shared, start, steps } = samplingGraphs(model, options);
+  const { precision = "f32" } = options;
+  const bytesOf = (names: Iterable<string>) =>
+    [...names].reduce((n, name) => n + 4 * (shared.get(name)?.length ?? 0), 0);
+  let bytes = bytesOf(shared.keys()), excess: Excess | undefined;
+  for (const graph of [start, ...steps.values()]) {
+    const names = inputsOf(graph);
+    const constant = Object.keys(denoiser.weights).filter((name) => names.has(name));
+    const plan = device.plan(graph, { precision, constant });
+    bytes += plan.bytes - bytesOf(names);
+    excess ??= plan.excess;
+  }
+  return { bytes, ...(excess ? { excess } : {}) };
 }
 
 /**

@@ -77,12 +77,21 @@ export interface Solver {
   readonly isInverse?: boolean;
   /** The evaluations of these steps. */
   plan(steps: readonly Step[], schedule: NoiseSchedule, options: MethodOptions): UpdateTable;
+  /**
+   * The evaluations that are left of a whole run where diffusers' pipelines leave out the first steps,
+   * if they are others than those of the rest.
+   */
+  readonly planCut?: (
+    steps: readonly Step[],
+    schedule: NoiseSchedule,
+    skipped: number,
+  ) => UpdateTable;
   /** Its options where none are given. */
   readonly defaults?: Pick<MethodOptions, "sigmas" | "spacing"> & { readonly steps?: number };
 }
 
 /** What is known of a method beside its steps. */
-export type Traits = Omit<Solver, "name" | "summary" | "plan">;
+export type Traits = Omit<Solver, "name" | "summary" | "plan" | "planCut">;
 
 /** A sum of weighted sums. */
 export function combine(...parts: readonly (readonly [number, Weights])[]): Weights {

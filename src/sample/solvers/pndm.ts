@@ -15,7 +15,9 @@ import {
   indexOf,
   remember,
   type Solver,
+  type Step,
   type Traits,
+  type UpdateTable,
   type Weights,
 } from "../solver.ts";
 
@@ -87,40 +89,65 @@ function rungeKutta(
   });
 }
 
-function makeUpdateTable(startsByRungeKutta: boolean, isUneven = false): Solver["plan"] {
+/** What a timestep lies from the next one, also where the first steps are left out. */
+const strideOf = ([{ from, to }]: readonly Step[], schedule: NoiseSchedule): number =>
+  to.sigma ? indexOf(from, schedule) - indexOf(to, schedule) : schedule.config.numTrainTimesteps;
+
+/** Adams and Bashforth's step from a timestep, where so many estimates are remembered. */
+function adams(
+  t: number,
+  { stride, known, schedule }: {
+    readonly stride: number;
+    readonly known: number;
+    readonly schedule: NoiseSchedule;
+  },
+): Evaluation {
+  const level = (t: number) => endOf(levelAt(t, schedule), schedule), from = level(t);
+  const { estimate, epsilon } = mixed(from, schedule), weights = ADAMS[Math.min(known, 3)];
+  const mixture = combine(
+    ...weights.map((w, j) => [w, j ? { [`last${j}`]: 1 } : estimate] as const),
+  );
+  const x = jump(from, level(t - stride), "x", epsilon(mixture, from, "x"));
+  return { at: from, next: { x, ...remember("last", 3, estimate) } };
+}
+
+function rungeKuttaFirst(isUneven: boolean): Solver["plan"] {
   return (steps, schedule) => {
     const timesteps = steps.map(({ from }) => indexOf(from, schedule)), n = timesteps.length;
-    const stride = Math.floor(schedule.config.numTrainTimesteps / n);
-    const level = (t: number) => endOf(levelAt(t, schedule), schedule);
-    const adams = (t: number, known: number): Evaluation => {
-      const from = level(t), { estimate, epsilon } = mixed(from, schedule);
-      const weights = ADAMS[Math.min(known, 3)];
-      const mixture = combine(
-        ...weights.map((w, j) => [w, j ? { [`last${j}`]: 1 } : estimate] as const),
-      );
-      const x = jump(from, level(t - stride), "x", epsilon(mixture, from, "x"));
-      return { at: from, next: { x, ...remember("last", 3, estimate) } };
-    };
-    if (startsByRungeKutta) {
-      if (n < 4) throw new InputError(`Cannot sample by pndm in ${n} steps: it takes 4 at least`);
-      const start = rungeKutta(timesteps, stride, schedule, isUneven);
-      return [...start, ...timesteps.slice(3).map((t) => adams(t, 3))];
-    }
-    const [first, second] = timesteps, there = adams(first, 0);
-    if (second === undefined) return [there];
-    // The mean of the slopes at both ends of the first step.
-    const from = level(second + stride), { estimate, epsilon } = mixed(level(second), schedule);
-    const mean = combine([1 / 2, estimate], [1 / 2, { last1: 1 }]);
-    const back: Evaluation = {
-      at: level(second),
-      next: { x: jump(from, level(second), "start", epsilon(mean, from, "start")) },
-    };
-    return [
-      { ...there, next: { ...there.next, start: { x: 1 } }, endsStep: false },
-      back,
-      ...timesteps.slice(1).map((t, i) => adams(t, i + 1)),
-    ];
+    if (n < 4) throw new InputError(`Cannot sample by pndm in ${n} steps: it takes 4 at least`);
+    const stride = strideOf(steps, schedule);
+    const start = rungeKutta(timesteps, stride, schedule, isUneven);
+    return [...start, ...timesteps.slice(3).map((t) => adams(t, { stride, known: 3, schedule }))];
   };
+}
+
+/**
+ * The evaluations from one on, by the timesteps of a whole run, of which the second is twice. Whatever
+ * the second evaluation is told, it redoes the first step, with the mean of the slopes at both ends,
+ * and does not go on.
+ */
+function thereAndBack(
+  steps: readonly Step[],
+  schedule: NoiseSchedule,
+  skipped: number,
+): UpdateTable {
+  const [first, second, ...rest] = steps.map(({ from }) => indexOf(from, schedule));
+  const all = second === undefined ? [first] : [first, second, second, ...rest];
+  const stride = strideOf(steps, schedule);
+  const level = (t: number) => endOf(levelAt(t, schedule), schedule);
+  return all.slice(skipped).map((t, i, { length }): Evaluation => {
+    if (i !== 1) {
+      const step = adams(t, { stride, known: Math.max(i - 1, 0), schedule });
+      const isRedone = i === 0 && length > 1;
+      return isRedone
+        ? { ...step, next: { ...step.next, start: { x: 1 } }, endsStep: false }
+        : step;
+    }
+    const from = level(t + stride), { estimate, epsilon } = mixed(level(t), schedule);
+    const mean = combine([1 / 2, estimate], [1 / 2, { last1: 1 }]);
+    const x = jump(from, level(t), "start", epsilon(mean, from, "start"));
+    return { at: level(t), next: { x } };
+  });
 }
 
 const traits: Traits = {
@@ -133,7 +160,7 @@ export const makePndm = (isUneven: boolean): Solver => ({
   name: "pndm",
   summary: "pseudo multistep method after three Runge-Kutta steps, Liu et al. 2022",
   ...traits,
-  plan: makeUpdateTable(true, isUneven),
+  plan: rungeKuttaFirst(isUneven),
 });
 
 /** With three steps of Runge and Kutta's kind at first, of four evaluations each. */
@@ -144,5 +171,6 @@ export const plms: Solver = {
   name: "plms",
   summary: "pseudo multistep method, as latent diffusion starts it",
   ...traits,
-  plan: makeUpdateTable(false),
+  plan: (steps, schedule) => thereAndBack(steps, schedule, 0),
+  planCut: thereAndBack,
 };

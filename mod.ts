@@ -140,19 +140,16 @@ export type {
   TensorMap,
 } from "./src/model/families/family.ts";
 export { readTensorFile, readTorch, type TorchFile } from "./src/formats/torch.ts";
+export type { TextToImageModel } from "./src/model/text_to_image.ts";
 export { ByteTokenizer } from "./src/text/byte_tokenizer.ts";
-export {
-  ClipTokenizer,
-  type ClipTokenizerOptions,
-  type WeightedTokens,
-} from "./src/text/clip_tokenizer.ts";
+export { ClipTokenizer, type ClipTokenizerOptions } from "./src/text/clip_tokenizer.ts";
 export {
   type ClipVocabulary,
   fetchClipVocabulary,
   parseClipVocabulary,
 } from "./src/text/clip_vocabulary.ts";
 export { parsePromptWeights, type WeightedText } from "./src/text/prompt_weights.ts";
-export type { TokenizedText, Tokenizer } from "./src/text/tokenizer.ts";
+export type { TokenizedText, Tokenizer, WeightedTokens } from "./src/text/tokenizer.ts";
 export {
   type NoiseLevel,
   NoiseSchedule,
@@ -219,6 +216,15 @@ export {
   type EncodeOptions,
   type LatentOptions,
 } from "./src/sample/autoencoder.ts";
+export { TextToImage } from "./src/sample/text_to_image.ts";
+export type {
+  Generated,
+  GenerateOptions,
+  GenerationPreview,
+  GenerationStage,
+  TextToImageOptions,
+  TextToImagePlan,
+} from "./src/sample/text_to_image_options.ts";
 export { type UpscaledRows, type UpscaleOptions, Upscaler } from "./src/sample/upscaler.ts";
 export {
   type EmaSchedule,

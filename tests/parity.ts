@@ -31,6 +31,7 @@ import {
   relativeNorm,
 } from "./comparison.ts";
 import { compareAutoencoder } from "./autoencoders.ts";
+import { comparePipeline } from "./pipelines.ts";
 import { compareText, compareTokens } from "./texts.ts";
 import { compareUNetCondition } from "./unet_condition.ts";
 import { channelsLast, goldenModels, ioOf, predictGolden } from "./families.ts";
@@ -374,6 +375,7 @@ export async function* compareAll(
     ["schedulers", compareSchedule],
     ["clip", compareText],
     ["tokenizer", compareTokens],
+    ["pipelines", comparePipeline],
   ] as const;
   for (const [kind, run] of kinds) {
     const entries: string[] = [];

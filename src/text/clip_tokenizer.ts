@@ -8,13 +8,7 @@ import { InputError } from "../errors.ts";
 import { BytePairs } from "./byte_pairs.ts";
 import { byteCharacters, type ClipVocabulary, END, START, WORD_END } from "./clip_vocabulary.ts";
 import { parsePromptWeights, type WeightedText } from "./prompt_weights.ts";
-import type { TokenizedText, Tokenizer } from "./tokenizer.ts";
-
-/** A prompt with weights as a text encoder takes it. */
-export interface WeightedTokens extends TokenizedText {
-  /** One for each token; 1 for those before and after the prompt. */
-  readonly weights: Float32Array<ArrayBuffer>;
-}
+import type { TokenizedText, Tokenizer, WeightedTokens } from "./tokenizer.ts";
 
 /** Settings of a {@linkcode ClipTokenizer}. */
 export interface ClipTokenizerOptions {

@@ -15,6 +15,12 @@ export interface TokenizedText {
   readonly cut: string;
 }
 
+/** A prompt with weights as a text encoder takes it. */
+export interface WeightedTokens extends TokenizedText {
+  /** One for each token; 1 for those before and after the prompt. */
+  readonly weights: Float32Array<ArrayBuffer>;
+}
+
 /** Turns texts into tokens. */
 export interface Tokenizer {
   /** How many tokens it makes of every text. */
@@ -23,4 +29,6 @@ export interface Tokenizer {
   readonly vocabulary: number;
   /** The tokens of a text. */
   encode(text: string): TokenizedText;
+  /** The tokens of a prompt with weights, if it takes such: those of `parsePromptWeights()`. */
+  encodeWeighted?(prompt: string): WeightedTokens;
 }

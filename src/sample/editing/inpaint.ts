@@ -11,6 +11,7 @@ import { map } from "../../gpu/ops/map.ts";
 import { randomNormal } from "../../gpu/ops/random.ts";
 import { constant } from "../../gpu/tensor.ts";
 import { START_STREAM } from "../interpolate.ts";
+import type { SamplerOptions } from "../options.ts";
 
 /** The stream of random numbers of fresh noise on what is known. */
 const STREAM = 40;
@@ -23,6 +24,8 @@ export interface InpaintOptions {
    * probability flow makes sense. @default {"fresh"}
    */
   readonly noise?: "fresh" | "fixed";
+  /** How standard normals are drawn: as the sampler does it. @default {randomNormal} */
+  readonly draw?: NonNullable<SamplerOptions["noise"]>;
 }
 
 /**
@@ -46,7 +49,8 @@ export interface InpaintOptions {
  * ```
  */
 export const inpaint =
-  ({ noise: kind = "fresh" }: InpaintOptions = {}): DenoiserWrapper => (denoiser): Denoiser => {
+  ({ noise: kind = "fresh", draw = randomNormal }: InpaintOptions = {}): DenoiserWrapper =>
+  (denoiser): Denoiser => {
     const { itemShape } = denoiser, sides = itemShape.slice(0, -1);
     const start = constant(new Int32Array(1));
     return {
@@ -60,8 +64,8 @@ export const inpaint =
         const { x, level, random, conditions: { known, mask, ...conditions } } = query;
         const { alpha, sigma } = level;
         const noise = kind === "fresh"
-          ? randomNormal(x.shape, random, STREAM)
-          : randomNormal(x.shape, { ...random, step: start }, START_STREAM);
+          ? draw(x.shape, random, STREAM, query.conditions)
+          : draw(x.shape, { ...random, step: start }, START_STREAM, query.conditions);
         const shown = map([x, known, noise, mask, alpha, sigma], (x, known, z, m, a, s) => {
           const noisy = e.add(e.mul(a, known), e.mul(s, z));
           return e.add(e.mul(e.sub(1, m), noisy), e.mul(m, x));

@@ -222,6 +222,7 @@ export type {
   GenerateOptions,
   GenerationPreview,
   GenerationStage,
+  StagePlan,
   TextToImageOptions,
   TextToImagePlan,
 } from "./src/sample/text_to_image_options.ts";

@@ -32,6 +32,7 @@ export const commands: Commands = {
       "sample --count 4 --out x.gif": "an animation of the denoising",
       "sample --model runs/digits --sampler ddim --steps 50": "another model and sampler",
       "sample --init digit.png --strength 0.5": "image to image",
+      'sample --model sd --prompt "a red heart" --size 512x512': "text to image",
       "sample --out - | display -": "a PNG through a pipe",
     },
     run: sampleCommand,

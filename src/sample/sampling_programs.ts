@@ -253,7 +253,8 @@ function baseOf(model: Model | Denoiser, { size, weightDType }: SamplerOptions):
   );
 }
 
-function methodOf(name: MethodName = defaultMethod): Solver {
+/** @throws {InputError} If there is no such method. */
+export function methodOf(name: MethodName = defaultMethod): Solver {
   if (Object.hasOwn(methods, name)) return methods[name];
   throw new InputError(
     `Cannot sample by ${name}: the methods are ${Object.keys(methods).join(", ")}`,

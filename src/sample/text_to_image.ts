@@ -22,7 +22,7 @@ import {
 } from "./latent_pictures.ts";
 import type { SampleOptions, Samples } from "./options.ts";
 import { Sampler } from "./sampler.ts";
-import { defaultMethod, methods } from "./solvers/mod.ts";
+import { type MethodName, methods } from "./solvers/mod.ts";
 import {
   check,
   checkCall,
@@ -35,7 +35,6 @@ import { planTexts, readTexts } from "./text_states.ts";
 import type {
   Generated,
   GenerateOptions,
-  GenerationStage,
   TextToImageOptions,
   TextToImagePlan,
 } from "./text_to_image_options.ts";
@@ -74,7 +73,7 @@ interface Beginning {
  *
  * using device = await openDevice("cpu");
  * const options = { size: [16, 24], steps: 3 } as const;
- * console.log(TextToImage.plan(device, model, options).bytes); // before anything is allocated
+ * console.log(TextToImage.plan(device, model, options).denoise.bytes); // before any is allocated
  * const painter = await TextToImage.create(device, model, options);
  * const { images } = await painter.generate({ prompts: ["a red heart"], seed: 1, count: 2 });
  * console.log(images.shape); // [16, 24, 3]
@@ -121,23 +120,12 @@ export class TextToImage {
     const { autoencoder, denoiser, tokenizer, textEncoder } = model;
     const half = (only: "encode" | "decode") =>
       Autoencoder.plan(device, autoencoder.network, { ...latentOptions(options), size, only });
-    const wrap = [...sampler.wrap ?? [], ...(fillsHoles ? [] : [inpaint()])];
-    const plans = {
+    const wrap = [...sampler.wrap, ...(fillsHoles ? [] : [inpaint()])];
+    return {
       text: planTexts(device, textEncoder.network, tokenizer.length, options.weightDType),
       encode: half("encode"),
-      denoise: Sampler.plan(device, denoiser, {
-        ...{ ...sampler, wrap, size: latentShape.slice(0, -1) },
-      }),
+      denoise: Sampler.plan(device, denoiser, { ...sampler, wrap, size: latentShape.slice(0, -1) }),
       decode: half("decode"),
-    };
-    const stages = Object.entries(plans) as [GenerationStage, typeof plans.text][];
-    const failed = stages.find(([, { excess }]) => excess);
-    return {
-      stages: Object.fromEntries(
-        stages.map(([stage, { bytes }]) => [stage, bytes]),
-      ) as Record<GenerationStage, number>,
-      bytes: Math.max(...stages.map(([, { bytes }]) => bytes)),
-      ...(failed ? { excess: { ...failed[1].excess!, stage: failed[0] } } : {}),
     };
   }
 
@@ -150,6 +138,16 @@ export class TextToImage {
   /** The shape of latents, `[height, width, channels]`. */
   get latentShape(): Shape {
     return this.#checked.latentShape;
+  }
+
+  /** The sampling method. */
+  get method(): MethodName {
+    return this.#checked.sampler.method;
+  }
+
+  /** Steps of a whole run. */
+  get steps(): number {
+    return this.#checked.steps;
   }
 
   /**
@@ -192,7 +190,7 @@ export class TextToImage {
     const tokenize = (text: string) => tokenizer.encodeWeighted?.(text) ?? tokenizer.encode(text);
     const wanted = {
       encoder_hidden_states: prompts,
-      ...(sampler.wrap?.length
+      ...(sampler.wrap.length
         ? { negative_encoder_hidden_states: typeof negative === "string" ? [negative] : negative }
         : {}),
     };
@@ -261,7 +259,7 @@ export class TextToImage {
   ): Promise<Samples> {
     const { seed = 0, first = 0, start, signal, onProgress, onPreview, every = 1 } = options;
     const { model, latentShape, sampler: settings } = this.#checked;
-    const { noise: draw, method = defaultMethod } = settings;
+    const { noise: draw, method } = settings;
     // A history of estimates makes sense with the same noise only.
     const kind = methods[method].isStochastic ? "fresh" : "fixed";
     const blend: DenoiserWrapper[] = known
@@ -270,7 +268,7 @@ export class TextToImage {
     using sampler = await Sampler.create(this.#device, model.denoiser, {
       ...{ ...settings, size: latentShape.slice(0, -1) },
       batchSize: Math.min(settings.batchSize, count),
-      wrap: [...settings.wrap ?? [], ...blend],
+      wrap: [...settings.wrap, ...blend],
     });
     const { steps } = sampler;
     const given: SampleOptions = {

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { NoiseSchedule } from "../diffusion/schedule.ts";
 import { InputError } from "../errors.ts";
 import { denoisingNetwork } from "../model/denoiser.ts";
 import { itemOf } from "../model/network.ts";
@@ -13,6 +14,9 @@ import { formatShape, sameShape, type Shape } from "../shape.ts";
 import { guided } from "./guidance/guided.ts";
 import { checkInteger, type SamplerOptions } from "./options.ts";
 import type { GenerateOptions, TextToImageOptions } from "./text_to_image_options.ts";
+import { makeUpdateTable } from "./timesteps.ts";
+import { methodOf } from "./sampling_programs.ts";
+import { defaultMethod } from "./solvers/mod.ts";
 import { usualSampler } from "./usual_sampler.ts";
 
 /** The share of the steps where nobody says what. */
@@ -29,7 +33,11 @@ export interface Checked {
   readonly latentShape: Shape;
   /** Whether the denoiser is shown a mask. */
   readonly fillsHoles: boolean;
-  readonly sampler: SamplerOptions & { readonly batchSize: number };
+  /** Steps of a whole run. */
+  readonly steps: number;
+  readonly sampler:
+    & SamplerOptions
+    & Required<Pick<SamplerOptions, "method" | "batchSize" | "wrap">>;
 }
 
 /**
@@ -73,20 +81,21 @@ export function check(model: TextToImageModel, options: TextToImageOptions): Che
         `encoder takes ${tokens} below ${vocabulary}, the denoiser ${length}`,
     );
   }
-  const { guidance = GUIDANCE, rescale = 0, batchSize = 1, tile: _, size: _size, ...rest } =
-    options;
+  const { guidance = GUIDANCE, interval, rescale, tile: _, size: _size, ...rest } = options;
   const usual = options.method || !denoiser.scheduler
     ? undefined
     : usualSampler(denoiser.scheduler);
+  const method = options.method ?? usual?.method ?? defaultMethod;
+  const walk = { ...usual?.options, ...rest };
+  const schedule = new NoiseSchedule(denoiser.schedule);
+  const table = makeUpdateTable(methodOf(method), schedule, rest.steps, walk);
+  const guide = { ...(interval ? { interval } : {}), ...(rescale ? { rescale } : {}) };
   return {
     ...{ model, options, size: [size[0], size[1]], latentShape, fillsHoles: hole !== undefined },
+    steps: table.filter(({ endsStep = true }) => endsStep).length,
     sampler: {
-      ...{
-        ...(usual?.method ? { ...usual.options, method: usual.method } : {}),
-        ...rest,
-        batchSize,
-      },
-      wrap: guidance === 1 ? [] : [guided({ scale: guidance, rescale })],
+      ...{ ...walk, method, batchSize: rest.batchSize ?? 1 },
+      wrap: guidance === 1 ? [] : [guided({ scale: guidance, ...guide })],
     },
   };
 }

@@ -5,6 +5,7 @@
  */
 
 import type { Excess } from "../gpu/describe.ts";
+import type { GuidanceOptions } from "./guidance/extrapolate.ts";
 import type {
   MethodOptions,
   SampleOptions,
@@ -17,6 +18,7 @@ import type {
 export interface TextToImageOptions
   extends
     MethodOptions,
+    Pick<GuidanceOptions, "interval" | "rescale">,
     Pick<SamplerOptions, "method" | "steps" | "noise" | "precision" | "weightDType"> {
   /**
    * Height and width of pictures, multiples of the autoencoder's factor, 8 in Stable Diffusion. By
@@ -27,8 +29,6 @@ export interface TextToImageOptions
   readonly batchSize?: number;
   /** The scale of guidance away from the negative text; 1 is none, which costs half. @default {7.5} */
   readonly guidance?: number;
-  /** The share of the guided prediction's standard deviation that is brought back. @default {0} */
-  readonly rescale?: number;
   /** The longest side that is encoded and decoded in one piece, as of `AutoencoderOptions`. */
   readonly tile?: number;
 }
@@ -94,12 +94,13 @@ export interface Generated {
   readonly latents: Samples;
 }
 
-/** The memory of the device that a pipeline takes, one stage after the other. */
-export interface TextToImagePlan {
-  /** Bytes of each stage, weights included; `encode` is for what begins with a picture. */
-  readonly stages: Readonly<Record<GenerationStage, number>>;
-  /** The most that is taken at any time. */
+/** The memory of the device that a stage takes, and gives back. */
+export interface StagePlan {
+  /** Weights included. */
   readonly bytes: number;
-  /** Why it cannot be had, if it cannot, and by which stage. */
-  readonly excess?: Excess & { readonly stage: GenerationStage };
+  /** Why it cannot be had, if it cannot. */
+  readonly excess?: Excess;
 }
+
+/** What every stage takes; `encode` is for what begins with a picture. */
+export type TextToImagePlan = Readonly<Record<GenerationStage, StagePlan>>;

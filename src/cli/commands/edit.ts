@@ -110,19 +110,8 @@ export async function readEdit(
   method: MethodName | undefined,
   progress: Progress,
 ): Promise<Edit> {
-  checkFlags(flags);
-  for (const name of ["init", "mask", "region"] as const) {
-    refuseStdin(flags[name] ?? "", "an image");
-  }
-  const { init: path, region } = flags, provenance: Record<string, string | number> = {};
-  for (const [name, value] of Object.entries(flags)) {
-    if (name in editFlags && value !== undefined) provenance[name] = value as string | number;
-  }
-  const margins = flags.outpaint === undefined ? undefined : readMargins(flags.outpaint, shape);
-  const picture = path === undefined
-    ? undefined
-    : await readCanvas(path, shape, margins, progress, flags.mask === "alpha");
-  const mask = await maskOf(flags, picture, shape, margins, progress);
+  const { picture, mask, provenance } = await readInit(flags, shape, progress), { region } = flags;
+  refuseStdin(region ?? "", "an image");
   const painted = region === undefined ? undefined : await readMask(region, shape, progress);
   if (painted && !painted.values.some((v) => v)) {
     throw new InputError(
@@ -157,6 +146,34 @@ export async function readEdit(
     provenance,
     finish: (images) => mask && picture ? keep(images, picture, mask) : images,
   };
+}
+
+/** A picture to begin with, and where to paint in it. */
+export interface Init {
+  readonly picture: Samples | undefined;
+  /** 1 where pixels are painted, `[height, width]`. */
+  readonly mask: Float32Array | undefined;
+  /** The flags of edits, as metadata for the files. */
+  readonly provenance: Readonly<Record<string, string | number>>;
+}
+
+/**
+ * Reads the image of --init, and of --mask or --outpaint where to paint in it.
+ *
+ * @throws As {@linkcode readEdit}.
+ */
+export async function readInit(flags: EditFlags, shape: Shape, progress: Progress): Promise<Init> {
+  checkFlags(flags);
+  for (const name of ["init", "mask"] as const) refuseStdin(flags[name] ?? "", "an image");
+  const { init: path } = flags, provenance: Record<string, string | number> = {};
+  for (const [name, value] of Object.entries(flags)) {
+    if (name in editFlags && value !== undefined) provenance[name] = value as string | number;
+  }
+  const margins = flags.outpaint === undefined ? undefined : readMargins(flags.outpaint, shape);
+  const picture = path === undefined
+    ? undefined
+    : await readCanvas(path, shape, margins, progress, flags.mask === "alpha");
+  return { picture, mask: await maskOf(flags, picture, shape, margins, progress), provenance };
 }
 
 /** @throws {InputError} If flags contradict each other. */

@@ -114,7 +114,12 @@ export function imageFields(flags: Flags<typeof imageFlags>): Record<string, unk
   return fields;
 }
 
-function parseSize(text: string): [height: number, width: number] {
+/**
+ * Height and width of a --size.
+ *
+ * @throws {InputError} If it is none.
+ */
+export function parseSize(text: string): [height: number, width: number] {
   const match = text.match(/^(\d{1,4})(?:x(\d{1,4}))?$/);
   const [width, height] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])];
   if (!match || !width || !height || Math.max(width, height) > 4096) {

@@ -22,6 +22,7 @@ import {
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED, Interruption } from "../run/interruption.ts";
 import { openModel } from "../run/open_model.ts";
+import { loadTextToImage } from "../run/text_to_image.ts";
 import { checkDrawable, checkOutput, writeImages } from "../media/picture_files.ts";
 import { DEFAULT_NOISE_LEVEL, enlarge, enlargedShape, loadStages, splitModels } from "./cascade.ts";
 import { noiseLevelFlag } from "./upscaling.ts";
@@ -31,6 +32,7 @@ import { editFlags, readEdit } from "./edit.ts";
 import { guidanceFlags, planGuidance } from "./guidance_flags.ts";
 import { planPromptGuidance, planPrompts, promptFlags, readPrompts } from "./prompt_flags.ts";
 import { createSampler, invert } from "./samplers.ts";
+import { latentFlags, paintTexts } from "./text_to_image.ts";
 import { vary } from "../../sample/interpolate.ts";
 import { classifierFlags, planClassifier } from "./classifier_flags.ts";
 import {
@@ -91,6 +93,7 @@ export const sampleFlags = {
     default: DEFAULT_NOISE_LEVEL,
     help: "noise added to images before the next model of a cascade enlarges them",
   },
+  ...latentFlags,
   precision: precisionFlag,
   preview: {
     kind: "switch",
@@ -114,7 +117,14 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   );
   const { seed = 0, out = "samples.png", model: place = defaultModel(flags, edits) } = flags;
   const prompts = await readPrompts(flags), output = await checkOutput(out);
-  const places = await splitModels(place), loaded = await openModel(places[0]);
+  const places = await splitModels(place);
+  const painter = places.length === 1 ? await loadTextToImage(place) : undefined;
+  if (painter) return await paintTexts(painter, place, flags, prompts, output);
+  const idle = Object.keys(latentFlags).find((name) =>
+    flags[name as keyof typeof latentFlags] !== undefined
+  );
+  if (idle) throw new InputError(`--${idle} is for models that paint texts by way of latents`);
+  const loaded = await openModel(places[0]);
   const shape = shapeOf(loaded, places[0]);
   using progress = new Progress();
   const edit = await readEdit(flags, shape, flags.sampler as MethodName | undefined, progress);

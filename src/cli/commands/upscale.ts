@@ -25,6 +25,7 @@ import { textsOf } from "../media/picture_files.ts";
 import { writePng } from "../media/png_stream.ts";
 import { INTERRUPTED, Interruption } from "../run/interruption.ts";
 import { loadModel } from "../run/load_model.ts";
+import { freeMemory } from "../run/memory.ts";
 import {
   checkDeviceFlags,
   deviceFlags,
@@ -228,16 +229,6 @@ export function checkMemory(
  * of it is written as it comes.
  */
 const bytesOfPixel = (channels: number) => 4 + 4 + channels + 4 * channels;
-
-/** Bytes of memory that are free; `undefined` where Deno was not allowed to see. */
-function freeMemory(): number | undefined {
-  try {
-    return Deno.systemMemoryInfo().available;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotCapable) return undefined;
-    throw error;
-  }
-}
 
 /** How many tiles the largest of the pictures is, or more: those that overlap are not counted. */
 const tilesOf = (sizes: readonly ImageHeader[], [height, width]: readonly number[]) =>

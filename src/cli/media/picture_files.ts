@@ -167,10 +167,15 @@ export function drawGrid(images: Samples, columns?: number): Picture {
   return makeGrid(images, Math.max(1, Math.floor(enough)), 1, columns);
 }
 
-/** Encodes a PNG, with metadata in text chunks. */
+/**
+ * Encodes a PNG, with metadata in text chunks.
+ *
+ * @param parameters What other programs read of it, in a chunk of this name.
+ */
 export async function encodePng(
   { width, height, rgba }: Picture,
   provenance: Provenance,
+  parameters?: string,
 ): Promise<Uint8Array> {
   // Pictures are opaque everywhere.
   const rgb = new Uint8Array(3 * width * height), parts: Uint8Array<ArrayBuffer>[] = [];
@@ -181,7 +186,8 @@ export async function encodePng(
       return Promise.resolve(bytes.length);
     },
   };
-  const header = { width, height, channels: 3, texts: textsOf(provenance) } as const;
+  const texts = { ...textsOf(provenance), ...(parameters === undefined ? {} : { parameters }) };
+  const header = { width, height, channels: 3, texts } as const;
   await writePng(sink, header, ReadableStream.from([rgb]));
   return concat(parts);
 }
@@ -223,6 +229,8 @@ export interface Arrangement {
   readonly columns?: number | undefined;
   /** The name of each image's class. */
   readonly classes?: readonly string[] | undefined;
+  /** What other programs are told of an image; of many in one file, of the first. */
+  readonly parametersOf?: ((image: number) => string) | undefined;
 }
 
 /** Writes images to an output; returns a description of what was written. */
@@ -231,19 +239,21 @@ export async function writeImages(
   images: Samples,
   frames: readonly Samples[],
   about: Provenance,
-  { columns, classes }: Arrangement = {},
+  { columns, classes, parametersOf }: Arrangement = {},
 ): Promise<string> {
   const provenance = classes ? { ...about, class: nameClasses(classes) } : about;
   const draw = (images: Samples) => drawGrid(images, columns);
   const place = isStream ? "standard output" : path;
   switch (kind) {
     case "grid":
-      await writeOutput(path, await encodePng(draw(images), provenance));
+      await writeOutput(path, await encodePng(draw(images), provenance, parametersOf?.(0)));
       return place;
     case "animation": {
       const pictures = [...frames, images].map(draw);
       if (extension === ".apng") {
-        const frames = await Promise.all(pictures.map((p) => encodePng(p, provenance)));
+        const frames = await Promise.all(
+          pictures.map((p) => encodePng(p, provenance, parametersOf?.(0))),
+        );
         await writeOutput(path, animatePng(frames, durationsOf(frames.length)));
       } else await writeOutput(path, await encodeGif(pictures));
       return place;
@@ -268,7 +278,7 @@ export async function writeImages(
         const png = await encodePng(makePicture(images, i), {
           ...{ ...about, image: i },
           ...(classes ? { class: classes[i] } : {}),
-        });
+        }, parametersOf?.(i));
         await writeWhole(join(path, nameOf(i, images.count)), png);
       }
       // After an interruption there are fewer than was checked.

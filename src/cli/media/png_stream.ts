@@ -16,7 +16,7 @@ export interface PngHeader {
   readonly height: number;
   /** 1 for grey, 3 for red, green and blue. */
   readonly channels: 1 | 3;
-  /** Latin-1 texts that it carries along, by their names. */
+  /** Texts that it carries along, by their names. */
   readonly texts: Readonly<Record<string, string>>;
 }
 
@@ -28,6 +28,7 @@ const COLOR = { 1: 0, 3: 2 } as const;
 /** Kinds of filters, which guess a byte by those on the left, above, and above on the left. */
 const FILTERS = 5;
 
+const isLatin1 = (text: string) => /^[\0-\xff]*$/.test(text);
 const latin1 = (text: string) => Uint8Array.from(text, (c) => c.charCodeAt(0));
 
 /**
@@ -48,7 +49,10 @@ export async function writePng(
   header.setUint8(9, COLOR[channels]);
   await writeAll(file, SIGNATURE);
   await write("IHDR", new Uint8Array(header.buffer));
-  for (const [name, text] of Object.entries(texts)) await write("tEXt", latin1(`${name}\0${text}`));
+  for (const [name, text] of Object.entries(texts)) {
+    if (isLatin1(text)) await write("tEXt", latin1(`${name}\0${text}`));
+    else await write("iTXt", concat([latin1(`${name}\0\0\0\0\0`), new TextEncoder().encode(text)]));
+  }
   const packed = ReadableStream.from(inBlocks(filtered(rows, width * channels, channels)))
     .pipeThrough(new CompressionStream("deflate"));
   for await (const data of inBlocks(packed)) await write("IDAT", data);

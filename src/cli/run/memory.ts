@@ -43,3 +43,13 @@ export function describeMemory(
   return (isInProcess ? "" : `${formatBytes(steps)} on the device, `) +
     `${formatBytes(all)} in the process: ${parts.join(", ")}`;
 }
+
+/** Bytes of memory that are free; `undefined` where Deno was not allowed to see. */
+export function freeMemory(): number | undefined {
+  try {
+    return Deno.systemMemoryInfo().available;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotCapable) return undefined;
+    throw error;
+  }
+}

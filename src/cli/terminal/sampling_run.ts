@@ -15,7 +15,7 @@ import { Preview, protocolOf } from "../media/preview.ts";
 import { formatLeft, type Progress, writeTerminal } from "./progress.ts";
 
 /** The most frames of an animation, or updates of a preview. */
-const MAX_FRAMES = 60;
+export const MAX_FRAMES = 60;
 
 /** @throws {InputError} If standard error is not a terminal. */
 export function checkPreview(isWanted = false): void {

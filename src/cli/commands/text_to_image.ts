@@ -1,0 +1,254 @@
+/**
+ * `ddpm sample` with a model that paints texts by way of latents.
+ *
+ * @module
+ */
+
+import { InputError } from "../../errors.ts";
+import { describeExcess } from "../../gpu/describe.ts";
+import type { Device, Precision } from "../../gpu/device.ts";
+import { GpuDevice } from "../../gpu/wgsl/device.ts";
+import { denoisingNetwork } from "../../model/denoiser.ts";
+import type { WeightDType } from "../../model/parameters.ts";
+import type { TextToImageModel } from "../../model/text_to_image.ts";
+import type { MethodName } from "../../sample/solvers/mod.ts";
+import { TextToImage } from "../../sample/text_to_image.ts";
+import type {
+  GenerationPreview,
+  GenerationStage,
+  TextToImageOptions,
+} from "../../sample/text_to_image_options.ts";
+import { formatBytes } from "../../units.ts";
+import { formatParameters } from "../media/parameters.ts";
+import { checkDrawable, type Output, writeImages } from "../media/picture_files.ts";
+import { INTERRUPTED, Interruption } from "../run/interruption.ts";
+import { freeMemory } from "../run/memory.ts";
+import { openForCommand } from "../terminal/device.ts";
+import type { Flag, Flags } from "../terminal/flags.ts";
+import { formatLeft, print, printError, Progress } from "../terminal/progress.ts";
+import { MAX_FRAMES } from "../terminal/sampling_run.ts";
+import { Watching } from "../terminal/watching.ts";
+import { readInit } from "./edit.ts";
+import { readGuidance } from "./guidance_flags.ts";
+import { parseSize } from "./image_options.ts";
+import type { Prompts } from "./prompt_flags.ts";
+import type { sampleFlags } from "./sample.ts";
+import { describeOptions, readOptions, samplerOfModel } from "./sampler_flags.ts";
+
+/** The scale of guidance where nobody says. */
+const USUAL_SCALE = 7.5;
+
+/** What only these models understand. */
+export const latentFlags = {
+  size: {
+    kind: "text",
+    value: "N|WxH",
+    help: "of models that paint by way of latents, the size of images; default their own",
+  },
+  tile: {
+    kind: "integer",
+    min: 8,
+    max: 65536,
+    help:
+      "of such models, decode in tiles of so many pixels a side, which takes less memory; colors may differ slightly",
+  },
+  weights: {
+    kind: "text",
+    choices: ["f32", "f16", "bf16"] satisfies WeightDType[],
+    value: "NAME",
+    default: "f32",
+    help: "of such models, how weights lie in memory: f16 and bf16 take half of it",
+  },
+} as const satisfies Record<string, Flag>;
+
+type SampleFlags = Flags<typeof sampleFlags>;
+
+/** What they do not understand. */
+const FOREIGN = [
+  ...["class", "negative-class", "other-class", "region", "variation", "guide", "resample"],
+  ...["jump", "noise-level", "classifier", "classifier-scale"],
+] as const;
+
+/** What stages do, in words. */
+const WORK: Readonly<Record<GenerationStage, string>> = {
+  ...{ text: "reading texts", encode: "encoding", denoise: "step", decode: "decoding" },
+};
+
+/**
+ * Paints images of texts.
+ *
+ * @param place What the model is called.
+ */
+export async function paintTexts(
+  model: TextToImageModel,
+  place: string,
+  flags: SampleFlags,
+  prompts: Prompts | undefined,
+  output: Output,
+): Promise<number> {
+  const given = Object.entries(flags).filter(([, value]) => value !== undefined);
+  const foreign = given.find(([name]) => (FOREIGN as readonly string[]).includes(name));
+  if (foreign) throw new InputError(`--${foreign[0]} is not for ${place}, which paints texts`);
+  if (!prompts) throw new InputError(`${place} paints texts: say with --prompt what to paint`);
+  const { texts, negative } = prompts, { count = texts.length, seed = 0 } = flags;
+  if (count < texts.length) {
+    throw new InputError(`There are ${texts.length} prompts: --count ${count} leaves some out`);
+  }
+  const { options, size, guidance } = readSettings(model, place, flags);
+  const shape = [...size, model.autoencoder.network.itemShape[2]!] as const;
+  await checkDrawable(output, { count, shape });
+  using progress = new Progress();
+  const { picture, mask, provenance } = await readInit(flags, shape, progress);
+  checkHoles(model, place, mask);
+
+  using device = await openForCommand(flags, progress);
+  checkMemory(device, model, { place, options, isBegun: picture !== undefined });
+  const painter = await TextToImage.create(device, model, options);
+  const usual = flags.sampler ? undefined : samplerOfModel(model.denoiser);
+  if (usual) progress.say(usual.notice);
+  progress.update(`compiling for ${device.name}`);
+  const began = performance.now(),
+    watching = new Watching(output.kind, flags.preview ?? false, progress);
+  using interruption = new Interruption(progress, "writing what is done");
+  let stage: GenerationStage | undefined, since = began;
+  const { images } = await painter.generate({
+    ...{ prompts: texts, negative, count, seed, signal: interruption.signal },
+    ...(picture ? { init: picture } : {}),
+    ...(mask ? { mask } : {}),
+    ...(flags.strength === undefined ? {} : { strength: flags.strength }),
+    ...(watching.isNeeded
+      ? {
+        every: Math.ceil(painter.steps / MAX_FRAMES),
+        onPreview: (preview: GenerationPreview) => watching.show(preview),
+      }
+      : {}),
+    onCut: (prompt, cut) =>
+      progress.say(
+        `${JSON.stringify(shorten(prompt))} is too long: what is cut is ${JSON.stringify(cut)}`,
+      ),
+    onProgress(now, done, total) {
+      if (now !== stage) [stage, since] = [now, performance.now()];
+      const left = formatLeft(done, total, (performance.now() - since) / 1000);
+      const text = `${WORK[now]} ${done} of ${total}${left}`;
+      // A log gets a line for each batch.
+      const isLogged = now === "denoise" && done % painter.steps === 0 && done < total;
+      if (isLogged && !Deno.stderr.isTerminal()) progress.say(text);
+      else progress.update(text);
+    },
+  });
+  const isStopped = interruption.signal.aborted;
+  if (!images.count) {
+    progress.say("nothing is written: no image is finished");
+    return INTERRUPTED;
+  }
+  const { method, steps } = painter;
+  const written = await writeImages(output, images, watching.framesOf(images), {
+    ...{ model: place, seed, steps, sampler: method },
+    ...describeOptions({ ...usual?.options, ...readOptions(flags) }),
+    prompt: texts.join(" | "),
+    ...(negative ? { negative } : {}),
+    ...guidance.facts,
+    ...(flags.weights === undefined ? {} : { weights: flags.weights }),
+    ...(flags.tile === undefined ? {} : { tile: flags.tile }),
+    ...provenance,
+    ...(isStopped ? { interrupted: "yes" } : {}),
+  }, {
+    parametersOf: (image) =>
+      formatParameters({
+        ...{ prompt: texts[image % texts.length], negative, steps, method, seed, image },
+        ...{ guidance: guidance.options.scale!, size, model: place },
+        sigmas: options.sigmas ?? usual?.options.sigmas,
+        strength: picture ? flags.strength ?? (mask ? 1 : 0.6) : undefined,
+      }),
+  });
+  progress.clear();
+  const seconds = ((performance.now() - began) / 1000).toFixed(1);
+  const made = images.count < count ? `${images.count} of ${count}` : `${count}`;
+  const tell = output.isStream ? printError : print;
+  tell(
+    `${written}: ${made} ${count === 1 ? "image" : "images"} in ${seconds} s` +
+      (isStopped ? ", interrupted" : ""),
+  );
+  return isStopped ? INTERRUPTED : 0;
+}
+
+const shorten = (text: string) => text.length > 40 ? `${text.slice(0, 40)}…` : text;
+
+/** What flags say of the pipeline. */
+function readSettings(model: TextToImageModel, place: string, flags: SampleFlags) {
+  const { factor } = model.autoencoder.network, guidance = readGuidance(flags, USUAL_SCALE);
+  const { itemShape } = denoisingNetwork(model.denoiser);
+  const usual = itemShape.slice(0, 2).map((n) => (n ?? 0) * factor) as [number, number];
+  const size = flags.size === undefined ? usual : parseSize(flags.size);
+  if (!size.every((n) => n)) {
+    throw new InputError(`${place} does not say how large its images are: give a --size`);
+  }
+  for (const [name, sides] of [["size", size], ["tile", [flags.tile ?? factor]]] as const) {
+    if (!sides.some((n) => n % factor)) continue;
+    const near = sides.map((n) => Math.max(1, Math.round(n / factor)) * factor).toReversed();
+    throw new InputError(
+      `--${name} ${flags[name]}: sides must be multiples of ${factor}, as ${near.join("x")}`,
+    );
+  }
+  const { scale, ...rest } = guidance.options, { sampler, steps, tile, weights, precision } = flags;
+  const options: TextToImageOptions = {
+    ...{ ...readOptions(flags), size, guidance: scale!, ...rest },
+    ...(sampler === undefined ? {} : { method: sampler as MethodName }),
+    ...(steps === undefined ? {} : { steps }),
+    ...(tile === undefined ? {} : { tile }),
+    ...(weights === undefined ? {} : { weightDType: weights as WeightDType }),
+    ...(precision === undefined ? {} : { precision: precision as Precision }),
+  };
+  return { options, size, guidance };
+}
+
+/** @throws {InputError} If the model fills holes, and there are none. */
+function checkHoles(
+  { denoiser }: TextToImageModel,
+  place: string,
+  mask: Float32Array | undefined,
+): void {
+  const network = denoisingNetwork(denoiser);
+  const { masked_image: hole } = network.conditions(network.itemShape.map((n) => n ?? 1));
+  if (!hole || mask) return;
+  throw new InputError(
+    `${place} fills holes in images: its UNet is shown a mask and an image beside noise, 9 channels ` +
+      "in all; give --init IMAGE and --mask IMAGE",
+  );
+}
+
+/**
+ * @param isBegun Whether there is a picture to begin with, which is encoded.
+ * @throws {InputError} If a stage takes more memory than is free, or than the device has.
+ */
+function checkMemory(
+  device: Device,
+  model: TextToImageModel,
+  { place, options, isBegun }: {
+    readonly place: string;
+    readonly options: TextToImageOptions;
+    readonly isBegun: boolean;
+  },
+): void {
+  const plan = Object.entries(TextToImage.plan(device, model, options));
+  const isInProcess = !(device instanceof GpuDevice) || device.isSoftware;
+  const free = (isInProcess ? freeMemory() : undefined) ?? Infinity;
+  const worst = plan.find(([stage, { bytes, excess }]) =>
+    (isBegun || stage !== "encode") && (excess || bytes > free)
+  );
+  if (!worst) return;
+  const [stage, { bytes, excess }] = worst;
+  const isHalf = options.weightDType && options.weightDType !== "f32";
+  const advice = [
+    ...(isHalf ? [] : ["--weights f16"]),
+    ...(stage === "encode" || stage === "decode" ? ["--tile 256"] : []),
+    "a smaller --size",
+  ];
+  throw new InputError(
+    `Cannot paint with ${place} at ${options.size!.toReversed().join("x")}: to ${stage}, ` +
+      (excess
+        ? describeExcess(excess, device.name)
+        : `it takes ${formatBytes(bytes)} of memory, and ${formatBytes(free)} are free`) +
+      `; less is taken with ${advice.join(" or ")}`,
+  );
+}

@@ -1,0 +1,53 @@
+/**
+ * What made an image, as AUTOMATIC1111's web UI writes it into PNG files, and other tools read it.
+ *
+ * @module
+ */
+
+import { packageName, version } from "../terminal/version.ts";
+
+/** What made an image. */
+export interface Parameters {
+  readonly prompt: string;
+  readonly negative: string;
+  readonly steps: number;
+  /** The name of the method here. */
+  readonly method: string;
+  readonly sigmas?: string | undefined;
+  readonly guidance: number;
+  readonly seed: number;
+  /** Which image of the seed it is. */
+  readonly image: number;
+  readonly size: readonly [height: number, width: number];
+  readonly model: string;
+  readonly strength?: number | undefined;
+}
+
+/** What methods are called there. */
+const NAMES: Readonly<Record<string, string>> = {
+  ...{ euler: "Euler", euler_ancestral: "Euler a", heun: "Heun", lms: "LMS", ddim: "DDIM" },
+  ...{ dpm_2: "DPM2", dpm_2_ancestral: "DPM2 a", dpmpp_2m: "DPM++ 2M", plms: "PLMS" },
+  ...{ dpmpp_2m_sde: "DPM++ 2M SDE", unipc: "UniPC", lcm: "LCM" },
+};
+
+/** The text of the chunk `parameters`. */
+export function formatParameters(about: Parameters): string {
+  const { prompt, negative, size: [height, width], strength, sigmas } = about;
+  const spacing = sigmas ? ` ${sigmas[0].toUpperCase()}${sigmas.slice(1)}` : "";
+  const facts = {
+    Steps: about.steps,
+    Sampler: `${NAMES[about.method] ?? about.method}${spacing}`,
+    "CFG scale": about.guidance,
+    Seed: about.seed,
+    Size: `${width}x${height}`,
+    Model: quote(about.model),
+    ...(strength === undefined ? {} : { "Denoising strength": strength }),
+    ...(about.image ? { "Image of the seed": about.image } : {}),
+    Version: `${packageName} ${version}`,
+  };
+  const lines = Object.entries(facts).map(([name, value]) => `${name}: ${value}`).join(", ");
+  return [prompt, ...(negative ? [`Negative prompt: ${negative}`] : []), lines].join("\n");
+}
+
+/** A value with a comma or a colon in quotes. */
+const quote = (text: string) => /[,:\n"]/.test(text) ? JSON.stringify(text) : text;

@@ -5,9 +5,7 @@
  */
 
 import { InputError } from "../../errors.ts";
-import { describeExcess } from "../../gpu/describe.ts";
-import type { Device, Precision } from "../../gpu/device.ts";
-import { GpuDevice } from "../../gpu/wgsl/device.ts";
+import type { Precision } from "../../gpu/device.ts";
 import { denoisingNetwork } from "../../model/denoiser.ts";
 import type { WeightDType } from "../../model/parameters.ts";
 import type { TextToImageModel } from "../../model/text_to_image.ts";
@@ -18,11 +16,9 @@ import type {
   GenerationStage,
   TextToImageOptions,
 } from "../../sample/text_to_image_options.ts";
-import { formatBytes } from "../../units.ts";
 import { formatParameters } from "../media/parameters.ts";
 import { checkDrawable, type Output, writeImages } from "../media/picture_files.ts";
 import { INTERRUPTED, Interruption } from "../run/interruption.ts";
-import { freeMemory } from "../run/memory.ts";
 import { openForCommand } from "../terminal/device.ts";
 import type { Flag, Flags } from "../terminal/flags.ts";
 import { formatLeft, print, printError, Progress } from "../terminal/progress.ts";
@@ -33,6 +29,7 @@ import { readGuidance } from "./guidance_flags.ts";
 import { parseSize } from "./image_options.ts";
 import type { Prompts } from "./prompt_flags.ts";
 import type { sampleFlags } from "./sample.ts";
+import { fitMemory } from "./text_memory.ts";
 import { describeOptions, readOptions, samplerOfModel } from "./sampler_flags.ts";
 
 /** The scale of guidance where nobody says. */
@@ -56,8 +53,8 @@ export const latentFlags = {
     kind: "text",
     choices: ["f32", "f16", "bf16"] satisfies WeightDType[],
     value: "NAME",
-    default: "f32",
-    help: "of such models, how weights lie in memory: f16 and bf16 take half of it",
+    help:
+      "of such models, how weights lie in memory: f16 and bf16 take half of it; default f32, or f16 where that does not fit",
   },
 } as const satisfies Record<string, Flag>;
 
@@ -102,8 +99,10 @@ export async function paintTexts(
   checkHoles(model, place, mask);
 
   using device = await openForCommand(flags, progress);
-  checkMemory(device, model, { place, options, isBegun: picture !== undefined });
-  const painter = await TextToImage.create(device, model, options);
+  const fitting = fitMemory(device, model, options, { place, isBegun: picture !== undefined });
+  const { weightDType } = fitting.options;
+  if (fitting.notice) progress.say(fitting.notice);
+  const painter = await TextToImage.create(device, model, fitting.options);
   const usual = flags.sampler ? undefined : samplerOfModel(model.denoiser);
   if (usual) progress.say(usual.notice);
   progress.update(`compiling for ${device.name}`);
@@ -148,7 +147,7 @@ export async function paintTexts(
     prompt: texts.join(" | "),
     ...(negative ? { negative } : {}),
     ...guidance.facts,
-    ...(flags.weights === undefined ? {} : { weights: flags.weights }),
+    ...(weightDType === undefined ? {} : { weights: weightDType }),
     ...(flags.tile === undefined ? {} : { tile: flags.tile }),
     ...provenance,
     ...(isStopped ? { interrupted: "yes" } : {}),
@@ -214,41 +213,5 @@ function checkHoles(
   throw new InputError(
     `${place} fills holes in images: its UNet is shown a mask and an image beside noise, 9 channels ` +
       "in all; give --init IMAGE and --mask IMAGE",
-  );
-}
-
-/**
- * @param isBegun Whether there is a picture to begin with, which is encoded.
- * @throws {InputError} If a stage takes more memory than is free, or than the device has.
- */
-function checkMemory(
-  device: Device,
-  model: TextToImageModel,
-  { place, options, isBegun }: {
-    readonly place: string;
-    readonly options: TextToImageOptions;
-    readonly isBegun: boolean;
-  },
-): void {
-  const plan = Object.entries(TextToImage.plan(device, model, options));
-  const isInProcess = !(device instanceof GpuDevice) || device.isSoftware;
-  const free = (isInProcess ? freeMemory() : undefined) ?? Infinity;
-  const worst = plan.find(([stage, { bytes, excess }]) =>
-    (isBegun || stage !== "encode") && (excess || bytes > free)
-  );
-  if (!worst) return;
-  const [stage, { bytes, excess }] = worst;
-  const isHalf = options.weightDType && options.weightDType !== "f32";
-  const advice = [
-    ...(isHalf ? [] : ["--weights f16"]),
-    ...(stage === "encode" || stage === "decode" ? ["--tile 256"] : []),
-    "a smaller --size",
-  ];
-  throw new InputError(
-    `Cannot paint with ${place} at ${options.size!.toReversed().join("x")}: to ${stage}, ` +
-      (excess
-        ? describeExcess(excess, device.name)
-        : `it takes ${formatBytes(bytes)} of memory, and ${formatBytes(free)} are free`) +
-      `; less is taken with ${advice.join(" or ")}`,
   );
 }

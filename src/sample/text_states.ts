@@ -60,26 +60,33 @@ export async function readTexts(
   },
 ): Promise<Float32Array<ArrayBuffer>[]> {
   const weights = Object.entries(weightsOf(encoder, "parameters", weightDType));
-  using owned = new DisposableStack();
-  const buffers: Record<string, TensorBuffer> = {};
-  for (const [name, values] of weights) {
-    writeWeights(values, buffers[name] = owned.use(weightBuffer(device, values)));
+  const owned: Disposable[] = [], buffers: Record<string, TensorBuffer> = {};
+  const own = <T extends Disposable>(resource: T): T => {
+    owned.push(resource);
+    return resource;
+  };
+  try {
+    for (const [name, values] of weights) {
+      writeWeights(values, buffers[name] = own(weightBuffer(device, values)));
+    }
+    const program = own(
+      await device.compile(textGraph(encoder.network, length, weightDType), {
+        ...{ label: "to read texts", buffers, constant: Object.keys(buffers) },
+      }),
+    );
+    const read: Float32Array<ArrayBuffer>[] = [];
+    for (const { ids, weights } of texts) {
+      if (signal?.aborted) break;
+      program.buffers.ids.write(ids);
+      program.run();
+      const states = Float32Array.from(await program.buffers.states.read());
+      read.push(weights ? weigh(states, weights) : states);
+      onProgress?.(read.length, texts.length);
+    }
+    return read;
+  } finally {
+    for (const resource of owned.toReversed()) resource[Symbol.dispose]();
   }
-  const program = owned.use(
-    await device.compile(textGraph(encoder.network, length, weightDType), {
-      ...{ label: "to read texts", buffers, constant: Object.keys(buffers) },
-    }),
-  );
-  const read: Float32Array<ArrayBuffer>[] = [];
-  for (const { ids, weights } of texts) {
-    if (signal?.aborted) break;
-    program.buffers.ids.write(ids);
-    program.run();
-    const states = Float32Array.from(await program.buffers.states.read());
-    read.push(weights ? weigh(states, weights) : states);
-    onProgress?.(read.length, texts.length);
-  }
-  return read;
 }
 
 /**

@@ -283,28 +283,29 @@ export class TextToImage {
     };
     const finish = (latents: Samples) => known && mask ? keepKnown(latents, known, mask) : latents;
     if (!onPreview) return finish(await sampler.sample(given));
-    using owned = new DisposableStack();
-    const look = await this.#previewer(owned);
+    using previewer = await this.#previewer();
     const stream = sampler.stream({ ...given, every });
     for (;;) {
       const { done, value } = await stream.next();
       if (done) return finish(value);
-      await onPreview({ ...value, pictures: await look(value.sample) });
+      await onPreview({ ...value, pictures: await previewer.look(value.sample) });
     }
   }
 
   /** What shows latents: a linear map where one is known, otherwise the decoder. */
-  async #previewer(owned: DisposableStack): Promise<(latents: Samples) => Promise<Samples>> {
+  async #previewer(): Promise<Disposable & { look(latents: Samples): Promise<Samples> }> {
     const { model, size, options } = this.#checked;
     if (hasKnownColors(model.autoencoder.network)) {
-      return (latents) => Promise.resolve(latentColors(latents));
+      const look = (latents: Samples) => Promise.resolve(latentColors(latents));
+      return { look, [Symbol.dispose]: () => {} };
     }
-    const decoder = owned.use(
-      await Autoencoder.create(this.#device, model.autoencoder, {
-        ...{ ...latentOptions(options), size, only: "decode" },
-      }),
-    );
-    return (latents) => decoder.decode(latents);
+    const decoder = await Autoencoder.create(this.#device, model.autoencoder, {
+      ...{ ...latentOptions(options), size, only: "decode" },
+    });
+    return {
+      look: (latents) => decoder.decode(latents),
+      [Symbol.dispose]: () => decoder[Symbol.dispose](),
+    };
   }
 
   /** Decodes latents one by one; those that are done where the signal stops it. */

@@ -104,6 +104,7 @@ export {
   serializeModel,
   type WeightFileDType,
 } from "./src/model/model.ts";
+export type { TextToImageModel } from "./src/model/text_to_image.ts";
 export { assembleNetwork, initializeNetwork, type Weighted } from "./src/model/weights.ts";
 export type {
   ParameterLayout,
@@ -140,7 +141,6 @@ export type {
   TensorMap,
 } from "./src/model/families/family.ts";
 export { readTensorFile, readTorch, type TorchFile } from "./src/formats/torch.ts";
-export type { TextToImageModel } from "./src/model/text_to_image.ts";
 export { ByteTokenizer } from "./src/text/byte_tokenizer.ts";
 export { ClipTokenizer, type ClipTokenizerOptions } from "./src/text/clip_tokenizer.ts";
 export {

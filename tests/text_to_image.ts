@@ -11,6 +11,7 @@ import type { TextToImageModel } from "../src/model/text_to_image.ts";
 import { initializeNetwork, type Weighted } from "../src/model/weights.ts";
 import { writeSafetensors } from "../src/formats/safetensors.ts";
 import { ByteTokenizer } from "../src/text/byte_tokenizer.ts";
+import { fetchClipVocabulary } from "../src/text/clip_vocabulary.ts";
 import type { Folder } from "./cli/cli.ts";
 
 /** Initial weights alone make networks that predict zeros. */
@@ -66,7 +67,7 @@ export function tinyTextToImage(
   };
 }
 
-/** Writes a model as a pipeline of diffusers. */
+/** Writes a model as a pipeline of diffusers, with the tokenizer of CLIP. */
 export async function writePipeline(
   folder: Folder,
   name: string,
@@ -81,12 +82,18 @@ export async function writePipeline(
     const bytes = writeSafetensors([...nameTensors(network.layout, parameters)], {});
     await folder.write(`${name}/${piece}/${file}.safetensors`, bytes);
   }
+  const { ids, merges } = await fetchClipVocabulary();
+  await Deno.mkdir(folder.at(`${name}/tokenizer`));
+  await folder.write(`${name}/tokenizer/vocab.json`, Object.fromEntries(ids));
+  const lines = merges.map(([left, right]) => `${left} ${right}`).join("\n");
+  await folder.write(`${name}/tokenizer/merges.txt`, `#version: 0.2\n${lines}\n`);
   await Deno.mkdir(folder.at(`${name}/scheduler`));
   await folder.write(`${name}/scheduler/scheduler_config.json`, denoiser.scheduler!);
   await folder.write(`${name}/model_index.json`, {
     _class_name: "StableDiffusionPipeline",
     ...{ unet: ["diffusers", "UNet2DConditionModel"], vae: ["diffusers", "AutoencoderKL"] },
     text_encoder: ["transformers", "CLIPTextModel"],
+    tokenizer: ["transformers", "CLIPTokenizer"],
     scheduler: ["diffusers", denoiser.scheduler!._class_name],
   });
 }

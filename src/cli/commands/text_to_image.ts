@@ -129,8 +129,8 @@ export async function paintTexts(
       if (now !== stage) [stage, since] = [now, performance.now()];
       const left = formatLeft(done, total, (performance.now() - since) / 1000);
       const text = `${WORK[now]} ${done} of ${total}${left}`;
-      // A log gets a line for each batch.
-      const isLogged = now === "denoise" && done % painter.steps === 0 && done < total;
+      // A log gets a line for each image.
+      const isLogged = now === "denoise" && done && done % (total / count) === 0 && done < total;
       if (isLogged && !Deno.stderr.isTerminal()) progress.say(text);
       else progress.update(text);
     },

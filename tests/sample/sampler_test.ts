@@ -1,7 +1,8 @@
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { InputError } from "../../src/errors.ts";
-import { DeviceError } from "../../src/gpu/device.ts";
+import { type Device, DeviceError } from "../../src/gpu/device.ts";
 import { ReferenceDevice } from "../../src/gpu/reference.ts";
+import { WasmDevice } from "../../src/gpu/wasm/device.ts";
 import { initializeModel } from "../../src/model/model.ts";
 import { NoiseSchedule } from "../../src/diffusion/schedule.ts";
 import type { SamplerOptions, Samples } from "../../src/sample/options.ts";
@@ -456,4 +457,34 @@ Deno.test("a sampler tells what it takes, and a device that is closed is an erro
   assert(one.flops > 0 && four.memory > one.memory);
   device[Symbol.dispose]();
   await assertRejects(() => one.sample(), DeviceError, "closed");
+});
+
+Deno.test("weights are kept transformed only where that fits, and plans say so", async () => {
+  using device = await WasmDevice.open();
+  const compiled: number[] = [];
+  /** A device that has no memory for transformed weights. */
+  const small: Device = {
+    ...{ kind: device.kind, name: device.name },
+    buffer: (length, dtype) => device.buffer(length, dtype),
+    compile(graph, options) {
+      compiled.push(options?.constant?.length ?? 0);
+      return device.compile(graph, options);
+    },
+    plan(graph, options) {
+      const plan = device.plan(graph, options);
+      const excess = { what: "it", wanted: 2, limit: 1, unit: "bytes", scope: "" } as const;
+      return options?.constant?.length ? { ...plan, bytes: plan.bytes + 1000, excess } : plan;
+    },
+    idle: () => device.idle(),
+    [Symbol.dispose]: () => {},
+  };
+  const options = { steps: 2, batchSize: 1 };
+  using sampler = await Sampler.create(small, tiny, options);
+  assertEquals(compiled, [0, 0]);
+  assertEquals(Sampler.plan(small, tiny, options).excess, undefined);
+  using roomy = await Sampler.create(device, tiny, options);
+  assertClose((await sampler.sample()).data, (await roomy.sample()).data, 1e-4);
+  const { bytes } = Sampler.plan(device, tiny, options), weights = 4 * tiny.parameters.length;
+  const states = bytes - weights - roomy.memory;
+  assert(0 < states && states < 0.2 * bytes, `${bytes} and ${roomy.memory}`);
 });

@@ -105,6 +105,7 @@ export {
   type WeightFileDType,
 } from "./src/model/model.ts";
 export type { TextToImageModel } from "./src/model/text_to_image.ts";
+export type { FamilyPipeline } from "./src/model/families/stable_diffusion.ts";
 export { assembleNetwork, initializeNetwork, type Weighted } from "./src/model/weights.ts";
 export type {
   ParameterLayout,
@@ -127,17 +128,22 @@ export {
 export {
   type FamilyAutoencoder,
   type FamilyModel,
-  type FamilyOptions,
   findAutoencoderFamily,
   findFamily,
   readAutoencoderFamily,
   readFamily,
 } from "./src/model/families/mod.ts";
 export { readModelFile } from "./src/model/model_file.ts";
+export {
+  type FamilyPieces,
+  findPipelineFamily,
+  readPipelineFamily,
+} from "./src/model/families/pipelines.ts";
 export type {
   Family,
   FamilyMember,
   FamilyNetwork,
+  FamilyOptions,
   TensorMap,
 } from "./src/model/families/family.ts";
 export { readTensorFile, readTorch, type TorchFile } from "./src/formats/torch.ts";

@@ -10,11 +10,11 @@ import { readTensorFile } from "../formats/torch.ts";
 import {
   type FamilyModel,
   familyNames,
-  type FamilyOptions,
   findAutoencoderFamily,
   findFamily,
   readFamily,
 } from "./families/mod.ts";
+import type { FamilyOptions } from "./families/family.ts";
 import { holdsNetwork, modelFrom } from "./model.ts";
 
 /**

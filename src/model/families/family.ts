@@ -6,6 +6,7 @@
  * @module
  */
 
+import type { ScheduleConfig } from "../../diffusion/schedule.ts";
 import { InputError } from "../../errors.ts";
 import type { FileTensor } from "../../formats/safetensors.ts";
 import type { Fields } from "../network.ts";
@@ -34,7 +35,7 @@ export interface FamilyMember extends FamilyNetwork {
 }
 
 /** Files of one origin, of models if nothing else is said. */
-export interface Family<M extends FamilyNetwork = FamilyMember> {
+export interface Family<M = FamilyMember> {
   /** Where they come from. */
   readonly name: string;
   /** Whether tensors are of it. */
@@ -125,6 +126,39 @@ export function agree(given: Fields, told: Fields): void {
     throw new InputError(
       `its configuration says ${field} ${JSON.stringify(value)}, but its tensors are of ` +
         JSON.stringify(told[field]),
+    );
+  }
+}
+
+/** What is known beside the tensors of a file. */
+export interface FamilyOptions {
+  /** Arguments of the original's network, by its names: an object. */
+  readonly config?: unknown;
+  /** Its noise schedule, if it is not the usual one of the family. */
+  readonly schedule?: ScheduleConfig | undefined;
+}
+
+/** What a file was taken for, and what was taken for granted of its networks. */
+export const notesOf = (
+  { name }: Pick<Family, "name">,
+  ...networks: readonly FamilyNetwork[]
+): string[] => [
+  `its tensors have the names of ${name}`,
+  ...networks.flatMap(({ weightSource, guesses }) => [
+    ...(weightSource ? [weightSource] : []),
+    ...guesses,
+  ]),
+];
+
+/** Reads a file; what is wrong with it is told together with what it was taken for. */
+export function explained<T>({ name }: Pick<Family, "name">, what: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof InputError) || error.message.startsWith("Cannot load")) throw error;
+    throw new InputError(
+      `Cannot load ${what}, whose tensors have the names of ${name}: ${error.message}; a ` +
+        "config.json beside it, or a file of its name and .json, can tell what they do not",
     );
   }
 }

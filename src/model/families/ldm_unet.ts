@@ -60,6 +60,7 @@ const USUAL_GROUPS = 32;
 export const ldmSchedule: Fields = {
   ...{ num_train_timesteps: 1000, beta_schedule: "scaled_linear", beta_start: 0.00085 },
   ...{ beta_end: 0.012, prediction_type: "epsilon", clip_sample: false, steps_offset: 1 },
+  set_alpha_to_one: false,
 };
 
 /** A network in a file. */

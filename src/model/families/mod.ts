@@ -4,13 +4,19 @@
  * @module
  */
 
-import { InputError } from "../../errors.ts";
-import { parseSchedule, type ScheduleConfig } from "../../diffusion/schedule.ts";
+import { parseSchedule } from "../../diffusion/schedule.ts";
 import { assembleModel, type Model } from "../model.ts";
 import { type AutoencoderNetwork, autoencoderNetwork, parseNetwork } from "../network.ts";
 import { assembleNetwork, type Weighted } from "../weights.ts";
 import { ddpmOriginal } from "./ddpm_original.ts";
-import type { Family, FamilyNetwork, TensorMap } from "./family.ts";
+import {
+  explained,
+  type Family,
+  type FamilyNetwork,
+  type FamilyOptions,
+  notesOf,
+  type TensorMap,
+} from "./family.ts";
 import { guidedDiffusion } from "./guided_diffusion.ts";
 import { ldmAutoencoder } from "./ldm_autoencoder.ts";
 import { ldmUnet } from "./ldm_unet.ts";
@@ -54,14 +60,6 @@ const autoencoders: readonly Family<FamilyNetwork>[] = [ldmAutoencoder];
  */
 export const findAutoencoderFamily = (tensors: TensorMap): Family<FamilyNetwork> | undefined =>
   autoencoders.find(({ recognizes }) => recognizes(tensors));
-
-/** What is known beside the tensors of a file. */
-export interface FamilyOptions {
-  /** Arguments of the original's network, by its names: an object. */
-  readonly config?: unknown;
-  /** Its noise schedule, if it is not the usual one of the family. */
-  readonly schedule?: ScheduleConfig | undefined;
-}
 
 /** A model of a family. */
 export interface FamilyModel {
@@ -146,24 +144,4 @@ export function readAutoencoderFamily(
       notes: notesOf(family, member),
     };
   });
-}
-
-/** What a file was taken for, and what was taken for granted. */
-const notesOf = ({ name }: Family<FamilyNetwork>, { weightSource, guesses }: FamilyNetwork) => [
-  `its tensors have the names of ${name}`,
-  ...(weightSource ? [weightSource] : []),
-  ...guesses,
-];
-
-/** Reads a file; what is wrong with it is told together with what it was taken for. */
-function explained<T>({ name }: Family<FamilyNetwork>, what: string, read: () => T): T {
-  try {
-    return read();
-  } catch (error) {
-    if (!(error instanceof InputError) || error.message.startsWith("Cannot load")) throw error;
-    throw new InputError(
-      `Cannot load ${what}, whose tensors have the names of ${name}: ${error.message}; a ` +
-        "config.json beside it, or a file of its name and .json, can tell what they do not",
-    );
-  }
 }

@@ -8,8 +8,16 @@
 import { assert } from "@std/assert";
 import { InputError } from "../../../src/errors.ts";
 import { readTensorFile } from "../../../src/formats/torch.ts";
-import { findFamily, readFamily } from "../../../src/model/families/mod.ts";
-import { flatten } from "../../../src/model/parameters.ts";
+import type { TensorMap } from "../../../src/model/families/family.ts";
+import {
+  findAutoencoderFamily,
+  findFamily,
+  readAutoencoderFamily,
+  readFamily,
+} from "../../../src/model/families/mod.ts";
+import { findPipelineFamily, readPipelineFamily } from "../../../src/model/families/pipelines.ts";
+import { flatten, type ParameterLayout } from "../../../src/model/parameters.ts";
+import type { Weighted } from "../../../src/model/weights.ts";
 import { mutate } from "../../mutate.ts";
 import { Random } from "../../random.ts";
 
@@ -27,7 +35,26 @@ const files = await Promise.all([
   read("lucidrains/v2", "model-1.pt"),
   read("adm/uncond-updown", "model.pt"),
   read("adm/classifier", "model.pt"),
+  read("pipelines/single-file", "model.safetensors"),
+  read("autoencoder/vq-ldm", "model.ckpt"),
 ]);
+
+/** The networks that tensors make up, of whatever family; none if they are of no family. */
+function networksOf(
+  tensors: TensorMap,
+  config: unknown,
+): readonly Weighted<{ readonly layout: ParameterLayout }>[] {
+  const family = findFamily(tensors), pipeline = findPipelineFamily(tensors);
+  if (family) return [readFamily(family, tensors, "x.pt", { config }).model];
+  if (pipeline) {
+    const pieces = readPipelineFamily(pipeline, tensors, "x.pt", { config });
+    return [pieces.denoiser, pieces.autoencoder, pieces.textEncoder].filter((piece) =>
+      piece !== undefined
+    );
+  }
+  const other = findAutoencoderFamily(tensors);
+  return other ? [readAutoencoderFamily(other, tensors, "x.pt", config).autoencoder] : [];
+}
 
 Deno.test(`${COUNT} damaged files end in models, in files of nobody, or in an error that names them`, async () => {
   const random = new Random("damaged families");
@@ -43,13 +70,9 @@ Deno.test(`${COUNT} damaged files end in models, in files of nobody, or in an er
     file.set(kept, isZip ? 0 : changed.length);
     file.set(changed, isZip ? kept.length : 0);
     try {
-      const { tensors } = await readTensorFile(file, "x.pt"), family = findFamily(tensors);
-      if (!family) told.nobody++;
-      else {
-        const { model } = readFamily(family, tensors, "x.pt", { config });
-        flatten(model.network.layout, model.parameters);
-        told.model++;
-      }
+      const { tensors } = await readTensorFile(file, "x.pt"), found = networksOf(tensors, config);
+      for (const { network, parameters } of found) flatten(network.layout, parameters);
+      told[found.length ? "model" : "nobody"]++;
     } catch (error) {
       assert(error instanceof InputError, (error as Error).stack);
       assert(error.message.includes("x.pt") && error.message.length < 1500, error.message);

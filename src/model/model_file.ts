@@ -15,6 +15,7 @@ import {
   readFamily,
 } from "./families/mod.ts";
 import type { FamilyOptions } from "./families/family.ts";
+import { findPipelineFamily } from "./families/pipelines.ts";
 import { holdsNetwork, modelFrom } from "./model.ts";
 
 /**
@@ -44,6 +45,12 @@ export async function readModelFile(
   if (holdsNetwork(metadata)) return { model: modelFrom(read, what), notes: [] };
   const family = findFamily(tensors);
   if (family) return readFamily(family, tensors, what, await beside());
+  const pipeline = findPipelineFamily(tensors);
+  if (pipeline) {
+    throw new InputError(
+      `Cannot load ${what} as a model of one network: it holds a pipeline of ${pipeline.name}`,
+    );
+  }
   const other = findAutoencoderFamily(tensors);
   if (other) throw new InputError(`Cannot load ${what}: it is an autoencoder of ${other.name}`);
   throw new InputError(

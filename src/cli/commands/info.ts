@@ -14,11 +14,19 @@ import { describeExcess } from "../../gpu/describe.ts";
 import { GpuDevice } from "../../gpu/wgsl/device.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
 import { FoundAutoencoder } from "../run/found_autoencoder.ts";
-import { locate } from "../run/load_model.ts";
+import { FoundTextToImage } from "../run/found_text_to_image.ts";
+import { locate, type Located } from "../run/load_model.ts";
 import { UnsupportedPipeline } from "../run/model_folder.ts";
 import { isState, openLocated } from "../run/open_model.ts";
+import { openTextToImage } from "../run/text_to_image.ts";
 import { classesOf } from "./class_flags.ts";
-import { describeAutoencoder, describeFiles, describePipeline, summarize } from "./model_facts.ts";
+import {
+  describeAutoencoder,
+  describeFiles,
+  describePipeline,
+  describeTextToImage,
+  summarize,
+} from "./model_facts.ts";
 import { samplerOfModel } from "./sampler_flags.ts";
 import { type Flag, type Flags, parseFlags } from "../terminal/flags.ts";
 import { print, Progress } from "../terminal/progress.ts";
@@ -56,8 +64,7 @@ async function describeModel(
     model = await openLocated(place, located);
   } catch (error) {
     if (error instanceof FoundAutoencoder) return await describeAutoencoder(error, located);
-    if (!(error instanceof UnsupportedPipeline) || located.kind !== "folder") throw error;
-    return await describePipeline(error.pipeline, located.folder);
+    return await describeOther(error, located);
   }
   const { network, schedule, card } = model, sampler = samplerOfModel(model);
   // Where the weights are from is told as whether they are a moving average.
@@ -74,6 +81,18 @@ async function describeModel(
     ...schedule,
     ...rest,
   };
+}
+
+/** Describes what is no model of one network. */
+async function describeOther(error: unknown, located: Located): Promise<Record<string, unknown>> {
+  if (error instanceof UnsupportedPipeline) return await describePipeline(error, located);
+  if (!(error instanceof FoundTextToImage)) throw error;
+  try {
+    return await describeTextToImage((await openTextToImage(located))!, located);
+  } catch (error) {
+    if (error instanceof UnsupportedPipeline) return await describePipeline(error, located);
+    throw error;
+  }
 }
 
 /** Names and "none", which `--class` takes. */

@@ -11,8 +11,15 @@ import type { Model } from "../../model/model.ts";
 import { formatBytes } from "../../units.ts";
 import type { FoundAutoencoder } from "../run/found_autoencoder.ts";
 import type { Located } from "../run/load_model.ts";
-import { AVERAGE, findWeights, type ModelFolder, readParts } from "../run/model_folder.ts";
-import type { Pipeline } from "../run/pipeline.ts";
+import {
+  AVERAGE,
+  type ModelFolder,
+  readParts,
+  type UnsupportedPipeline,
+} from "../run/model_folder.ts";
+import { findWeights } from "../run/piece_weights.ts";
+import { lackOf, nameOf } from "../run/pipeline.ts";
+import type { LoadedTextToImage } from "../run/text_to_image.ts";
 import { FileBytes, readFile } from "../terminal/files.ts";
 
 /** Facts by name. */
@@ -73,15 +80,46 @@ export async function describeFiles(
 
 /** Facts about a pipeline that cannot be run. */
 export async function describePipeline(
-  { className, network, missing }: Pipeline,
-  folder: ModelFolder,
+  { pipeline: { className, network, missing, text }, pieces }: UnsupportedPipeline,
+  located: Located,
 ): Promise<Facts> {
-  const name = (piece: { name: string; className: string }) => `${piece.name} (${piece.className})`;
   return {
-    ...{ family: "diffusers", pipeline: className },
-    network: network ? name(network) : "none that is known",
-    ...await describeCard(folder),
-    missing: missing.map(name).join(", ") || "a network",
+    ...(located.kind === "file"
+      ? { family: className }
+      : { family: "diffusers", pipeline: className }),
+    ...(Object.keys(pieces).length
+      ? pieces
+      : { network: network ? nameOf(network) : "none that is known" }),
+    ...(located.kind === "shipped" ? {} : await describeCard(located.folder)),
+    missing: [...missing, ...lackOf(text)].join(", ") || "a network",
+  };
+}
+
+/** Facts about what paints texts. */
+export async function describeTextToImage(
+  { model: { denoiser, autoencoder, textEncoder, tokenizer }, ...files }: LoadedTextToImage,
+  located: Located,
+): Promise<Facts> {
+  const { factor, latentChannels, itemShape } = autoencoder.network;
+  const { image: _, network: _network, parameters: _count, ...noise } = summarize(denoiser);
+  const [height, width] = denoiser.network.itemShape.map((size) => size && size * factor);
+  const all = [denoiser, autoencoder, textEncoder];
+  const parameters = all.reduce((n, { network }) => n + network.layout.count, 0);
+  return {
+    family: files.family,
+    ...(files.pipeline ? { pipeline: files.pipeline } : {}),
+    ...files.pieces,
+    tokenizer: `${tokenizer.vocabulary} tokens, ${tokenizer.length} a text`,
+    image: `${width && height ? `${width}x${height}` : "any size in multiples of " + factor}, ` +
+      `${itemShape.at(-1)} channels`,
+    latents: `${factor} times smaller, ${latentChannels} channels, times ` +
+      autoencoder.network.scalingFactor,
+    ...noise,
+    ...denoiser.card,
+    ...await describeWeights(files.paths),
+    ...(located.kind === "shipped" ? {} : await describeCard(located.folder)),
+    missing: "nothing",
+    ...{ parameters, weights: formatBytes(4 * parameters) },
   };
 }
 

@@ -5,7 +5,6 @@
  * @module
  */
 
-import { basename } from "@std/path";
 import { InputError } from "../../errors.ts";
 import { readTensorFile } from "../../formats/torch.ts";
 import {
@@ -15,11 +14,14 @@ import {
   readAutoencoderFamily,
   readFamily,
 } from "../../model/families/mod.ts";
+import { findPipelineFamily } from "../../model/families/pipelines.ts";
 import { holdsNetwork, type Model, modelFrom } from "../../model/model.ts";
-import { FileBytes, readJson } from "../terminal/files.ts";
+import { FileBytes } from "../terminal/files.ts";
 import { printError } from "../terminal/progress.ts";
 import { FoundAutoencoder } from "./found_autoencoder.ts";
-import { findSchedule, type ModelFolder } from "./model_folder.ts";
+import { FoundTextToImage } from "./found_text_to_image.ts";
+import { findSchedule, type ModelFolder, readOriginalConfig } from "./model_folder.ts";
+import { readPipelineFile } from "./pipeline_file.ts";
 
 /**
  * Loads a model in one file. Of what the tensors of other projects do not tell, `NAME.json` or
@@ -27,11 +29,16 @@ import { findSchedule, type ModelFolder } from "./model_folder.ts";
  *
  * @param folder The folder that it is in.
  * @throws {InputError} If it is damaged, or of none of the projects, or a
- * {@linkcode FoundAutoencoder}.
+ * {@linkcode FoundAutoencoder} or {@linkcode FoundTextToImage}.
  */
 export async function loadFile(path: string, folder: ModelFolder): Promise<Model> {
   const file = await readTensorFile(new FileBytes(path), path), { tensors, metadata } = file;
   if (holdsNetwork(metadata)) return modelFrom(file, path);
+  const pipeline = findPipelineFamily(tensors);
+  if (pipeline) {
+    await readPipelineFile(pipeline, tensors, path, folder);
+    throw new FoundTextToImage(path, `file with the names of ${pipeline.name}`);
+  }
   const family = findFamily(tensors), other = family ? undefined : findAutoencoderFamily(tensors);
   if (!family && !other) {
     throw new InputError(
@@ -39,9 +46,7 @@ export async function loadFile(path: string, folder: ModelFolder): Promise<Model
         `${familyNames.join(" or ")}; for a diffusers checkpoint give its folder`,
     );
   }
-  const own = `${basename(path).replace(/\.\w+$/, "")}.json`;
-  const place = await folder.find(own) ?? await folder.find("config.json");
-  const config = place === undefined ? {} : await readJson(place);
+  const config = await readOriginalConfig(path, folder);
   if (other) {
     const { autoencoder } = readAutoencoderFamily(other, tensors, path, config);
     throw new FoundAutoencoder(path, autoencoder, other.name);

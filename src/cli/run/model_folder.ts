@@ -4,22 +4,26 @@
  * @module
  */
 
-import { join, resolve } from "@std/path";
+import { basename, join, resolve } from "@std/path";
 import { z } from "zod";
 import { parseWith } from "../../config.ts";
 import { parseSchedule } from "../../diffusion/schedule.ts";
 import { InputError } from "../../errors.ts";
-import type { StoredTensor } from "../../formats/safetensors.ts";
-import { joinShards, readShardIndex, type ShardIndex } from "../../formats/shards.ts";
-import { readTensorFile } from "../../formats/torch.ts";
-import { assembleModel, type Model, readNotes } from "../../model/model.ts";
+import { assembleModel, type Model } from "../../model/model.ts";
 import { parseNetwork } from "../../model/network.ts";
 import { assembleNetwork } from "../../model/weights.ts";
-import { FileBytes, kindOf, listFolder, mayRead, readJson } from "../terminal/files.ts";
+import { kindOf, listFolder, mayRead, readJson } from "../terminal/files.ts";
 import { printError } from "../terminal/progress.ts";
 import { FoundAutoencoder } from "./found_autoencoder.ts";
+import { FoundTextToImage } from "./found_text_to_image.ts";
 import { explainMissing, type Pipeline, readPipeline } from "./pipeline.ts";
-import { chooseWeights, parseWeightFile, STEM, type WeightFile } from "./weight_files.ts";
+import {
+  findPiece,
+  inFolder,
+  type PieceWeights,
+  readWeights,
+  tellVariant,
+} from "./piece_weights.ts";
 
 /** A folder on the disk, or one whose files come when they are asked for. */
 export interface ModelFolder {
@@ -43,27 +47,26 @@ export const localFolder = (place: string): ModelFolder => ({
   },
 });
 
-/** The path of a file in a folder of a model, which has slashes on every system. */
-const inFolder = (folder: string, name: string) => folder ? `${folder}/${name}` : name;
-
 /** What a folder holds. */
-export interface FolderParts {
+export interface FolderParts extends PieceWeights {
   /** What its `model_index.json` says. */
   readonly pipeline: Pipeline | undefined;
-  /** The folder in it that the network is in; "" for itself. */
-  readonly where: string;
-  readonly weights: WeightFile;
-  /** The file that tells which tensor is in which of several files, and what it says. */
-  readonly index?: { readonly path: string; readonly shards: ShardIndex };
 }
 
 /** A pipeline with pieces that this program has not. */
 export class UnsupportedPipeline extends InputError {
   readonly pipeline: Pipeline;
+  /** What is known of those that it has, in words, by their names. */
+  readonly pieces: Readonly<Record<string, string>>;
 
-  constructor(place: string, pipeline: Pipeline, why: string) {
+  constructor(
+    place: string,
+    pipeline: Pipeline,
+    why: string,
+    pieces: Readonly<Record<string, string>> = {},
+  ) {
     super(`Cannot load ${place}: ${why}`);
-    this.pipeline = pipeline;
+    [this.pipeline, this.pieces] = [pipeline, pieces];
   }
 }
 
@@ -71,40 +74,19 @@ export class UnsupportedPipeline extends InputError {
  * Looks at what a folder consists of, without its weights.
  *
  * @param file The file of weights, if one was named.
- * @throws {InputError} If there is no model in it, or it is only a part of what paints.
+ * @throws {InputError} If there is no model in it, or it is only a part of what paints, or more, as a
+ * {@linkcode FoundTextToImage} is.
  */
 export async function readParts(folder: ModelFolder, file?: string): Promise<FolderParts> {
-  const { place } = folder, bad = (why: string) => new InputError(`Cannot load ${place}: ${why}`);
+  const { place } = folder;
   const pipeline = file === undefined ? await readPipeline(folder) : undefined;
   const why = pipeline && explainMissing(pipeline);
   if (why) throw new UnsupportedPipeline(place, pipeline, why);
+  if (pipeline?.text) {
+    throw new FoundTextToImage(place, pipeline.className, `${place}/${pipeline.network!.name}`);
+  }
   const where = file === undefined ? await findNetwork(folder, pipeline) : "";
-  const there = await folder.list(where);
-  const weights = file === undefined ? chooseWeights(there) : parseWeightFile(file);
-  if (!weights) {
-    const names = ["safetensors", "bin"].map((format) => `${STEM}.${format}`).join(" nor ");
-    throw bad(`it holds neither model.safetensors nor ${names}`);
-  }
-  if (weights.kind === "shard") throw bad(`${file} is one of several files; give their folder`);
-  if (weights.kind === "whole") return { pipeline, where, weights };
-  const path = (await folder.find(inFolder(where, weights.name)))!;
-  const shards = readShardIndex(await readJson(path), path);
-  const lost = [...shards.keys()].filter((name) => !there.includes(name));
-  if (!lost.length) return { pipeline, where, weights, index: { path, shards } };
-  throw bad(`of the ${shards.size} files of its weights there is no ${lost.join(", ")}`);
-}
-
-/** Where the files of weights are on the disk, by their names. */
-export async function findWeights(
-  folder: ModelFolder,
-  { where, weights, index }: FolderParts,
-): Promise<Map<string, string>> {
-  const found = new Map<string, string>();
-  for (const name of index ? index.shards.keys() : [weights.name]) {
-    const path = await folder.find(inFolder(where, name));
-    if (path !== undefined) found.set(name, path);
-  }
-  return found;
+  return { pipeline, ...await findPiece(folder, where, { file }) };
 }
 
 /**
@@ -131,28 +113,10 @@ export async function loadFolder(folder: ModelFolder, file?: string): Promise<Mo
   const { schedule, scheduler, note } = await readSchedule(folder, pipeline?.scheduler);
   const { tensors, notes } = await readWeights(folder, parts);
   const model = assembleModel(network, schedule, tensors, folder.place, { ...notes, scheduler });
-  if (weights.variant && file === undefined) {
-    printError(`the weights are the variant ${weights.variant}: ${inFolder(where, weights.name)}`);
-  }
+  if (file === undefined) tellVariant(parts);
   if (where === AVERAGE) printError(`the weights are the moving average, in ${AVERAGE}`);
   if (note) printError(note);
   return model;
-}
-
-/** The tensors of a file of weights, or of all that its index names, and what it says beside them. */
-async function readWeights(folder: ModelFolder, parts: FolderParts) {
-  const shards = new Map<string, ReadonlyMap<string, StoredTensor>>();
-  for (const [name, path] of await findWeights(folder, parts)) {
-    const { tensors, metadata } = await readTensorFile(new FileBytes(path), path);
-    if (!parts.index) {
-      // What is beside tensors in files of PyTorch are no texts about them.
-      const isOurs = parts.weights.format === "safetensors";
-      return { tensors, notes: isOurs ? readNotes(metadata, path) : {} };
-    }
-    shards.set(name, tensors);
-  }
-  const { shards: index, path } = parts.index!;
-  return { tensors: joinShards(index, shards, path), notes: {} };
 }
 
 /** Where scripts of training put the moving average of weights, beside the weights. */
@@ -192,7 +156,7 @@ export async function findSchedule(
  * The noise schedule of a folder in the layout of diffusers. Scripts of training write it once, beside
  * the folders of their checkpoints; where it is not the folder's own, that is said.
  */
-async function readSchedule(
+export async function readSchedule(
   folder: ModelFolder,
   className?: string,
 ): Promise<Pick<Model, "schedule" | "scheduler"> & { readonly note?: string }> {
@@ -207,4 +171,11 @@ async function readSchedule(
       `${guess.numTrainTimesteps} timesteps of ${guess.betaSchedule} betas and a network that ` +
       `predicts ${guess.predictionType}`,
   };
+}
+
+/** What is known of a file of another project beside it: an object, empty if it is nothing. */
+export async function readOriginalConfig(path: string, folder: ModelFolder): Promise<unknown> {
+  const own = `${basename(path).replace(/\.\w+$/, "")}.json`;
+  const place = await folder.find(own) ?? await folder.find("config.json");
+  return place === undefined ? {} : await readJson(place);
 }

@@ -25,8 +25,18 @@ export interface Pipeline {
   readonly network: Piece | undefined;
   /** The class of its scheduler, whatever that one's own file says. */
   readonly scheduler?: string | undefined;
-  /** Pieces that cannot be run here, and without which it would paint something else. */
-  readonly missing: readonly Piece[];
+  /** What it paints texts with, if its network reads them: `undefined` where it is left out. */
+  readonly text?: {
+    readonly encoder: Piece | undefined;
+    readonly autoencoder: Piece | undefined;
+    readonly tokenizer: Piece | undefined;
+  };
+  /** Pieces that look at what was painted, and that it has. */
+  readonly spectators: readonly Piece[];
+  /**
+   * Pieces that cannot be run here, and without which it would paint something else: name and class.
+   */
+  readonly missing: readonly string[];
 }
 
 /** The file that tells, and the piece that is no network. */
@@ -35,8 +45,11 @@ const INDEX = "model_index.json", SCHEDULER = "scheduler";
 const indexSchema = z.record(z.string(), z.unknown());
 const pieceSchema = z.tuple([z.string().nullable(), z.string().nullable()]);
 
-/** Networks that paint nothing by themselves. */
-const helpers = ["AutoencoderKL", "VQModel"];
+/** Networks that paint nothing by themselves, and those that read texts. */
+const autoencoders = ["AutoencoderKL", "VQModel"], readers = ["UNet2DConditionModel"];
+/** What reads texts for them, and makes tokens of these. */
+const textEncoders = ["CLIPTextModel"], tokenizers = ["CLIPTokenizer", "CLIPTokenizerFast"];
+const helpers = [...autoencoders, ...textEncoders, "BERTEmbedder"];
 const painters = () => networkClasses().filter((name) => !helpers.includes(name));
 
 /** Pieces that look at what was painted, and change nothing. */
@@ -62,21 +75,51 @@ export async function readPipeline(folder: ModelFolder): Promise<Pipeline | unde
   }
   const own = pieces.filter(({ className }) => painters().includes(className));
   const network = own.find(({ name }) => name === "unet") ?? own[0];
+  const first = (classes: readonly string[]) =>
+    pieces.find(({ className }) => classes.includes(className));
+  const text = network && readers.includes(network.className)
+    ? {
+      encoder: first(textEncoders),
+      ...{ autoencoder: first(autoencoders), tokenizer: first(tokenizers) },
+    }
+    : undefined;
+  const isSpectator = ({ name }: Piece) => spectators.includes(name);
+  const used = [network, ...Object.values(text ?? {})];
   return {
     ...{ className: String(json._class_name ?? "pipeline"), network },
     scheduler: pieces.find(({ name }) => name === SCHEDULER)?.className,
+    ...(text ? { text } : {}),
+    spectators: pieces.filter(isSpectator),
     missing: pieces.filter((piece) =>
-      piece !== network && piece.name !== SCHEDULER && !spectators.includes(piece.name)
-    ),
+      !used.includes(piece) && piece.name !== SCHEDULER && !isSpectator(piece)
+    ).map(nameOf),
   };
 }
 
+/** A piece in words. */
+export const nameOf = ({ name, className }: Piece): string => `${name} (${className})`;
+
 /** Why a pipeline cannot be run; `undefined` if it can. */
-export function explainMissing({ className, network, missing }: Pipeline): string | undefined {
-  if (network && !missing.length) return undefined;
-  const names = missing.map(({ name, className }) => `${name} (${className})`).join(", ");
+export function explainMissing(
+  { className, network, missing, text }: Pipeline,
+): string | undefined {
+  const lost = lackOf(text);
+  if (network && !missing.length && !lost.length) return undefined;
+  const unknown = `and this program does not paint with ${missing.join(", ")}; its networks are ` +
+    painters().join(", ");
   return `it is a ${className}, ` +
     (missing.length
-      ? `and this program does not paint with ${names}; its networks are ${painters().join(", ")}`
+      ? unknown
+      : lost.length
+      ? `and lacks ${lost.join(" and ")}`
       : "which names no network");
 }
+
+/** The pieces that one which paints texts lacks, in words; the vocabulary of CLIP comes along. */
+export const lackOf = (text: Pipeline["text"]): string[] =>
+  text
+    ? [
+      ...(text.encoder ? [] : [`a text_encoder (${textEncoders.join(" or ")})`]),
+      ...(text.autoencoder ? [] : [`a vae (${autoencoders.join(" or ")})`]),
+    ]
+    : [];

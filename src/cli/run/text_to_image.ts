@@ -1,55 +1,157 @@
 /**
- * Loading what paints texts.
+ * Loading what paints texts: pipelines of diffusers, and single files of Stable Diffusion.
  *
  * @module
  */
 
-import { join } from "@std/path";
-import { parseSchedule } from "../../diffusion/schedule.ts";
+import { InputError } from "../../errors.ts";
+import { denoisingNetwork } from "../../model/denoiser.ts";
+import { dtypesOf, findPipelineFamily } from "../../model/families/pipelines.ts";
 import { readTensorFile } from "../../formats/torch.ts";
-import { assembleModel } from "../../model/model.ts";
+import { assembleModel, holdsNetwork } from "../../model/model.ts";
 import { autoencoderNetwork, parseNetwork } from "../../model/network.ts";
 import { parseTextEncoder } from "../../model/text_encoder.ts";
 import type { TextToImageModel } from "../../model/text_to_image.ts";
 import { assembleNetwork } from "../../model/weights.ts";
-import { ClipTokenizer } from "../../text/clip_tokenizer.ts";
-import { fetchClipVocabulary } from "../../text/clip_vocabulary.ts";
-import { FileBytes, kindOf, readJson } from "../terminal/files.ts";
+import { FileBytes, readJson } from "../terminal/files.ts";
+import { printError } from "../terminal/progress.ts";
+import { locate, type Located } from "./load_model.ts";
+import { loadTokenizer } from "./load_tokenizer.ts";
+import { type ModelFolder, readSchedule, UnsupportedPipeline } from "./model_folder.ts";
+import { type Networks, piecesOf, readPipelineFile } from "./pipeline_file.ts";
+import { findPiece, findWeights, inFolder, readWeights, tellVariant } from "./piece_weights.ts";
+import { explainMissing, type Piece, type Pipeline, readPipeline } from "./pipeline.ts";
+import { TEXT_STEM } from "./weight_files.ts";
+
+/** A model that paints texts, and what is known of its files. */
+export interface LoadedTextToImage {
+  readonly model: TextToImageModel;
+  /** Whose names its tensors have, and which pipeline it is. */
+  readonly family: string;
+  readonly pipeline?: string;
+  /** Its networks in words, by the pieces of the pipeline. */
+  readonly pieces: Readonly<Record<string, string>>;
+  /** Its files of weights. */
+  readonly paths: readonly string[];
+}
 
 /**
- * Loads the folder of a pipeline of diffusers that reads texts by CLIP.
+ * Loads a model that paints texts: one of the hub, the folder of a pipeline of diffusers, or a single
+ * file of latent diffusion or Stable Diffusion. Weights are read when they are needed: files stay open.
  *
- * @returns `undefined` if it is something else.
- * @throws {InputError} If it is damaged.
+ * @returns `undefined` if what is there is no pipeline that paints texts, but another model.
+ * @throws {InputError} If there is nothing, it is damaged, or pieces are missing.
  */
-export async function loadTextToImage(place: string): Promise<TextToImageModel | undefined> {
-  for (const piece of ["unet", "vae", "text_encoder", "scheduler"]) {
-    if (await kindOf(join(place, piece)) !== "folder") return undefined;
+export const loadTextToImage = async (place: string): Promise<TextToImageModel | undefined> =>
+  (await openTextToImage(await locate(place)))?.model;
+
+/** Loads what was found. */
+export async function openTextToImage(located: Located): Promise<LoadedTextToImage | undefined> {
+  if (located.kind === "file") return await openFile(located.path, located.folder);
+  if (located.kind === "shipped" || located.file !== undefined) return undefined;
+  const pipeline = await readPipeline(located.folder);
+  return pipeline?.text && await openPipeline(located.folder, pipeline, pipeline.text);
+}
+
+/** A pipeline of diffusers: each network in a folder of its own. */
+async function openPipeline(
+  folder: ModelFolder,
+  pipeline: Pipeline,
+  text: NonNullable<Pipeline["text"]>,
+): Promise<LoadedTextToImage> {
+  const { place } = folder, why = explainMissing(pipeline), { spectators } = pipeline;
+  if (why) throw new UnsupportedPipeline(place, pipeline, why);
+  const unet = await openPiece(folder, pipeline.network!);
+  const vae = await openPiece(folder, text.autoencoder!);
+  const encoder = await openPiece(folder, text.encoder!, TEXT_STEM);
+  const { schedule, scheduler, note } = await readSchedule(folder, pipeline.scheduler);
+  const network = parseNetwork(unet.config), textEncoder = parseTextEncoder(encoder.config);
+  const networks = {
+    denoiser: assembleModel(network, schedule, unet.tensors, unet.what, { scheduler }),
+    autoencoder: assembleNetwork(
+      autoencoderNetwork(parseNetwork(vae.config)),
+      vae.tensors,
+      vae.what,
+    ),
+    textEncoder: assembleNetwork(textEncoder, encoder.tensors, encoder.what),
+  };
+  const pieces = piecesOf(networks, {
+    ...{ unet: dtypesOf(unet.tensors), vae: dtypesOf(vae.tensors) },
+    text_encoder: dtypesOf(encoder.tensors),
+  });
+  const model = await complete(place, folder, networks, pipeline, pieces);
+  if (note) printError(note);
+  if (spectators.length) {
+    const names = spectators.map(({ name }) => name).join(" and ");
+    printError(`${place}: passing over ${names}: nothing looks at what is painted`);
   }
-  const read = async (piece: string, file: string) => {
-    const path = join(place, piece, file);
-    const { tensors } = await readTensorFile(new FileBytes(path), path);
-    return [await readJson(join(place, piece, "config.json")), tensors, path] as const;
-  };
-  const weights = "diffusion_pytorch_model.safetensors";
-  const [unet, vae, text] = [
-    await read("unet", weights),
-    await read("vae", weights),
-    await read("text_encoder", "model.safetensors"),
-  ];
-  const scheduler = await readJson(join(place, "scheduler", "scheduler_config.json")) as Record<
-    string,
-    unknown
-  >;
-  const textEncoder = assembleNetwork(parseTextEncoder(text[0]), text[1], text[2]);
   return {
-    denoiser: assembleModel(parseNetwork(unet[0]), parseSchedule(scheduler), unet[1], unet[2], {
-      scheduler,
-    }),
-    textEncoder,
-    tokenizer: new ClipTokenizer(await fetchClipVocabulary(), {
-      length: textEncoder.network.tokens,
-    }),
-    autoencoder: assembleNetwork(autoencoderNetwork(parseNetwork(vae[0])), vae[1], vae[2]),
+    ...{ model, family: "diffusers", pipeline: pipeline.className },
+    pieces,
+    paths: [unet, vae, encoder].flatMap(({ paths }) => paths),
   };
+}
+
+/** Adds a tokenizer to networks, which must be made for each other. */
+async function complete(
+  place: string,
+  folder: ModelFolder,
+  networks: Networks,
+  pipeline: Pipeline,
+  pieces: Readonly<Record<string, string>>,
+): Promise<TextToImageModel> {
+  const name = pipeline.text?.tokenizer?.name ?? "tokenizer", { network } = networks.textEncoder;
+  const tokenizer = await loadTokenizer(folder, name, network);
+  if (tokenizer) return checkFits(place, { ...networks, tokenizer });
+  const missing = [`${name} (of ${network.vocabulary} tokens)`];
+  throw new UnsupportedPipeline(
+    place,
+    { ...pipeline, missing },
+    `its text encoder knows ${network.vocabulary} tokens, which is not the vocabulary of CLIP that comes ` +
+      `along, and there is no ${name} with vocab.json and merges.txt beside it`,
+    pieces,
+  );
+}
+
+/** The configuration and the tensors of a piece. */
+async function openPiece(folder: ModelFolder, { name }: Piece, stem?: string) {
+  const what = `${folder.place}/${name}`, path = await folder.find(inFolder(name, "config.json"));
+  if (!path) throw new InputError(`Cannot load ${what}: there is no config.json in it`);
+  const weights = await findPiece({ ...folder, place: what }, name, { ...(stem ? { stem } : {}) });
+  const { tensors } = await readWeights(folder, weights);
+  tellVariant(weights);
+  const paths = [...(await findWeights(folder, weights)).values()];
+  return { what, config: await readJson(path), tensors, paths };
+}
+
+/** A single file; `undefined` if it is of something else. */
+async function openFile(path: string, folder: ModelFolder): Promise<LoadedTextToImage | undefined> {
+  const { tensors, metadata } = await readTensorFile(new FileBytes(path), path);
+  const family = holdsNetwork(metadata) ? undefined : findPipelineFamily(tensors);
+  if (!family) return undefined;
+  const found = await readPipelineFile(family, tensors, path, folder);
+  const { networks, pieces, notes, pipeline } = found;
+  const model = await complete(path, folder, networks, pipeline, pieces);
+  for (const note of notes) printError(`${path}: ${note}`);
+  return { model, family: family.name, pieces, paths: [path] };
+}
+
+/** @throws {InputError} If networks are not made for each other. */
+function checkFits(place: string, model: TextToImageModel): TextToImageModel {
+  const { autoencoder, textEncoder } = model, network = denoisingNetwork(model.denoiser);
+  const { latentChannels } = autoencoder.network, { itemShape, multiple = 1 } = network;
+  const bad = (why: string) => new InputError(`Cannot load ${place}: ${why}`);
+  if (itemShape.at(-1) !== latentChannels) {
+    throw bad(
+      `its UNet denoises ${itemShape.at(-1)} channels, but its autoencoder makes latents of ` +
+        `${latentChannels}`,
+    );
+  }
+  const { encoder_hidden_states: text } = network.conditions(itemShape.map((n) => n ?? multiple));
+  const width = text?.shape.at(-1);
+  if (width === textEncoder.network.width) return model;
+  throw bad(
+    `its UNet reads ${width} numbers a token, but its text encoder says ` +
+      `${textEncoder.network.width} of each`,
+  );
 }

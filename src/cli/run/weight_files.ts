@@ -15,27 +15,26 @@ export interface WeightFile {
   readonly variant: string;
 }
 
-/** What files of weights are called. */
-export const STEM = "diffusion_pytorch_model";
+/** What files of weights are called by diffusers, and, a pattern, by transformers. */
+export const STEM = "diffusion_pytorch_model", TEXT_STEM = "(?:pytorch_)?model";
 
 const VARIANT = "(?:\\.([\\w-]+?))?", PART = "-\\d+-of-\\d+", FORMAT = "\\.(safetensors|bin)";
-const whole = new RegExp(`^${STEM}${VARIANT}${FORMAT}$`);
-// Diffusers has put the variant in both places.
-const shard = new RegExp(`^${STEM}(?:${VARIANT}${PART}|${PART}${VARIANT})${FORMAT}$`);
-const index = new RegExp(`^${STEM}${FORMAT}\\.index${VARIANT}\\.json$`);
 
 /** What a name says; `undefined` if it is of something else. */
-export function parseWeightFile(name: string): WeightFile | undefined {
-  const part = shard.exec(name);
+export function parseWeightFile(name: string, stem = STEM): WeightFile | undefined {
+  // Diffusers has put the variant in both places.
+  const parts = `(?:${VARIANT}${PART}|${PART}${VARIANT})`;
+  const match = (rest: string) => new RegExp(`^${stem}${rest}$`).exec(name);
+  const part = match(`${parts}${FORMAT}`);
   if (part) {
     const format = part[3] as WeightFile["format"];
     return { name, kind: "shard", format, variant: part[1] ?? part[2] ?? "" };
   }
-  const list = index.exec(name);
+  const list = match(`${FORMAT}\\.index${VARIANT}\\.json`);
   if (list) {
     return { name, kind: "index", format: list[1] as WeightFile["format"], variant: list[2] ?? "" };
   }
-  const one = whole.exec(name);
+  const one = match(`${VARIANT}${FORMAT}`);
   if (!one) return undefined;
   return { name, kind: "whole", format: one[2] as WeightFile["format"], variant: one[1] ?? "" };
 }
@@ -52,8 +51,10 @@ const rankOf = ({ variant }: WeightFile) => {
  * The file to take of those in a folder: no variant rather than one, safetensors rather than pickles,
  * and one file rather than parts.
  */
-export function chooseWeights(names: readonly string[]): WeightFile | undefined {
-  const found = names.map(parseWeightFile).filter((file) => file !== undefined);
+export function chooseWeights(names: readonly string[], stem?: string): WeightFile | undefined {
+  const found = names.map((name) => parseWeightFile(name, stem)).filter((file) =>
+    file !== undefined
+  );
   return found.filter(({ kind }) => kind !== "shard").sort((a, b) =>
     rankOf(a) - rankOf(b) || Number(a.format === "bin") - Number(b.format === "bin") ||
     Number(a.kind === "index") - Number(b.kind === "index") || (a.name < b.name ? -1 : 1)

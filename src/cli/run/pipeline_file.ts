@@ -1,0 +1,82 @@
+/**
+ * Single files of other projects that hold a whole pipeline.
+ *
+ * @module
+ */
+
+import type { Family, TensorMap } from "../../model/families/family.ts";
+import { type FamilyPieces, readPipelineFamily } from "../../model/families/pipelines.ts";
+import type { FamilyPipeline } from "../../model/families/stable_diffusion.ts";
+import type { Network } from "../../model/network.ts";
+import type { TextToImageModel } from "../../model/text_to_image.ts";
+import {
+  findSchedule,
+  type ModelFolder,
+  readOriginalConfig,
+  UnsupportedPipeline,
+} from "./model_folder.ts";
+import type { Pipeline } from "./pipeline.ts";
+
+/** The networks of a pipeline. */
+export type Networks = Pick<TextToImageModel, "denoiser" | "autoencoder" | "textEncoder">;
+
+/** What a file holds. */
+interface PipelineFile extends Pick<FamilyPieces, "notes"> {
+  readonly networks: Networks;
+  /** The networks in words. */
+  readonly pieces: Readonly<Record<string, string>>;
+  /** The file as a pipeline, of the class of its family. */
+  readonly pipeline: Pipeline;
+}
+
+/** The text encoders whose tokens can be made. */
+const READABLE = "CLIPTextModel";
+
+/**
+ * Reads the networks of a file.
+ *
+ * @param folder The folder that it is in.
+ * @throws {UnsupportedPipeline} If one of them is missing.
+ */
+export async function readPipelineFile(
+  family: Family<FamilyPipeline>,
+  tensors: TensorMap,
+  path: string,
+  folder: ModelFolder,
+): Promise<PipelineFile> {
+  const found = readPipelineFamily(family, tensors, path, {
+    config: await readOriginalConfig(path, folder),
+    schedule: (await findSchedule(folder, ["", "scheduler"]))?.schedule,
+  });
+  const { denoiser, autoencoder, textEncoder, notes } = found, missing = [...found.missing];
+  const pieces = piecesOf(found, found.dtypes), className = textEncoder?.network.className;
+  if (className && className !== READABLE) missing.push(`tokenizer (of a ${className})`);
+  const pipeline = { className: family.name, network: undefined, spectators: [], missing };
+  if (denoiser && autoencoder && textEncoder && !missing.length) {
+    return { networks: { denoiser, autoencoder, textEncoder }, notes, pieces, pipeline };
+  }
+  throw new UnsupportedPipeline(
+    path,
+    pipeline,
+    `its tensors have the names of ${family.name}, and this program, which paints texts, does not ` +
+      `find, or has not, its ${missing.join(", ")}`,
+    pieces,
+  );
+}
+
+/** The networks in words. */
+export const piecesOf = (
+  { denoiser, autoencoder, textEncoder }: Partial<Networks>,
+  dtypes: Readonly<Record<string, string>>,
+): Record<string, string> =>
+  Object.fromEntries(
+    Object.entries({ unet: denoiser, vae: autoencoder, text_encoder: textEncoder }).flatMap(
+      ([name, piece]) => piece ? [[name, describe(piece.network, dtypes[name])]] : [],
+    ),
+  );
+
+/** A network in words. */
+const describe = (
+  { className, layout }: Pick<Network, "className" | "layout">,
+  dtype: string,
+): string => `${className}, ${layout.count} parameters, ${dtype}`;

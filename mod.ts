@@ -104,6 +104,7 @@ export {
   serializeModel,
   type WeightFileDType,
 } from "./src/model/model.ts";
+export { type LoraOptions, mergeLora } from "./src/model/lora.ts";
 export type { TextToImageModel } from "./src/model/text_to_image.ts";
 export type { FamilyPipeline } from "./src/model/families/stable_diffusion.ts";
 export { assembleNetwork, initializeNetwork, type Weighted } from "./src/model/weights.ts";

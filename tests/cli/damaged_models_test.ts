@@ -8,19 +8,24 @@
  */
 
 import { assert } from "@std/assert";
-import { dirname } from "@std/path";
+import { dirname, join } from "@std/path";
+import { withLoras } from "../../src/cli/run/load_lora.ts";
 import { openModel } from "../../src/cli/run/open_model.ts";
+import { loadTextToImage } from "../../src/cli/run/text_to_image.ts";
 import { InputError } from "../../src/errors.ts";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
-import { type Model, nameTensors } from "../../src/model/model.ts";
+import { nameTensors } from "../../src/model/model.ts";
 import { formatNetwork } from "../../src/model/network.ts";
-import { readParameter } from "../../src/model/parameters.ts";
+import { type ParameterLayout, readParameter } from "../../src/model/parameters.ts";
+import type { TextToImageModel } from "../../src/model/text_to_image.ts";
+import type { Weighted } from "../../src/model/weights.ts";
 import { mutate } from "../mutate.ts";
 import { deflateZip } from "../pictures.ts";
 import { concat } from "../../src/formats/bytes.ts";
 import { Random } from "../random.ts";
 import { makeTorch } from "../torch.ts";
 import { Folder, tinyModel, tinyModelFile } from "./cli.ts";
+import { pipelineFiles, singleFiles } from "./pipelines.ts";
 
 /** How many damaged models in all. */
 const COUNT = Number(Deno.args[0] ?? 400);
@@ -55,6 +60,14 @@ const half = named.length >> 1, shards = [named.slice(0, half), named.slice(half
 const shardName = (k: number) => `${STEM}-0000${k + 1}-of-00002.safetensors`;
 const torch = makeTorch(named);
 
+/** A LoRA of a pipeline that paints texts, which is merged into it. */
+const LORA = "lora.safetensors", module = "lora_unet_mid_block_attentions_0_proj_in";
+const lora = writeSafetensors([
+  { name: `${module}.lora_down.weight`, shape: [2, 16, 1, 1], values: new Float32Array(32) },
+  { name: `${module}.lora_up.weight`, shape: [16, 2, 1, 1], values: new Float32Array(32) },
+  { name: `${module}.alpha`, shape: [], values: new Float32Array([1]) },
+]);
+
 /** Folders, and which of their files are opened. */
 const models: readonly (readonly [place: string, files: Files])[] = [
   ["", { ...pipeline, [`unet/${STEM}.safetensors`]: writeSafetensors(named, { format: "pt" }) }],
@@ -88,6 +101,8 @@ const models: readonly (readonly [place: string, files: Files])[] = [
       }] as const
     ),
   ),
+  ["", { ...await pipelineFiles(), [LORA]: lora }],
+  ["model.safetensors", await singleFiles()],
 ];
 
 /** What nobody expects in the place of a value. */
@@ -147,8 +162,10 @@ function damage(
 
 const parse = (bytes: Uint8Array): unknown => JSON.parse(new TextDecoder().decode(bytes));
 
+type AnyWeighted = Weighted<{ readonly layout: ParameterLayout }>;
+
 /** Reads all weights of a model; fails if they are not those of its network. */
-function readAll({ network: { layout }, parameters }: Model): void {
+function readAll({ network: { layout }, parameters }: AnyWeighted): void {
   layout.specs.forEach(({ shape, name }, i) => {
     const values = readParameter(layout, parameters, i);
     assert(values.length === shape.reduce((a, b) => a * b, 1), name);
@@ -159,10 +176,21 @@ function readAll({ network: { layout }, parameters }: Model): void {
 /** Files of models stay open as long as the process. */
 const { openSync } = Deno, opened: Deno.FsFile[] = [];
 
+/** Reads all weights of the networks that paint texts. */
+async function readPieces(model: TextToImageModel, place: string): Promise<void> {
+  const lora = { place: join(place, LORA), scale: 1 };
+  const hasLora = await Deno.stat(lora.place).then(() => true, () => false);
+  const pieces = hasLora ? await withLoras(model, [lora]) : model;
+  for (const piece of [pieces.denoiser, pieces.textEncoder, pieces.autoencoder]) readAll(piece);
+  pieces.tokenizer.encode("red, and blue");
+}
+
 /** Opens a model and reads its weights, as far as that goes. */
 async function tryOut(place: string): Promise<"model" | "error"> {
   try {
-    readAll(await openModel(place));
+    const painter = await loadTextToImage(place);
+    if (painter) await readPieces(painter, place);
+    else readAll(await openModel(place));
     return "model";
   } catch (error) {
     assert(error instanceof InputError, `${place}: ${(error as Error).stack}`);

@@ -223,14 +223,15 @@ Deno.test("a file of latent diffusion without text is told, and what it would ne
 });
 
 Deno.test("of a pipeline of the hub nothing is fetched that is not needed", async () => {
-  const files = await pipelineFiles({
+  const files: Changes = {
+    ...await pipelineFiles(),
     [index]: { ...pieces, safety_checker: ["x", "Checker"] },
     "safety_checker/pytorch_model.bin": new Uint8Array(100),
     [`${unet}.bin`]: new Uint8Array(100),
     [`${unet}.fp16.safetensors`]: new Uint8Array(100),
     "v1-5-pruned.ckpt": new Uint8Array(100),
     "v1-5-pruned.safetensors": new Uint8Array(100),
-  });
+  };
   const bytes = (content: Changes[string]) =>
     content instanceof Uint8Array
       ? content

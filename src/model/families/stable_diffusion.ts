@@ -51,7 +51,7 @@ const schema = z.looseObject({
   model: z.looseObject({
     params: z.looseObject({
       ...{ linear_start: number, linear_end: number, timesteps: number, scale_factor: number },
-      parameterization: z.enum(["eps", "x0", "v"]),
+      ...{ image_size: number, parameterization: z.enum(["eps", "x0", "v"]) },
       ...{ unet_config: part, first_stage_config: part, cond_stage_config: part },
     }).partial(),
   }),
@@ -84,7 +84,11 @@ function parseKnown(config: unknown): Known {
   };
   const scale = vae.scaling_factor ?? params.scale_factor;
   return {
-    unet: { ...unetFields(own), ...givenFields(unet) },
+    unet: {
+      ...unetFields(own),
+      ...(params.image_size === undefined ? {} : { sample_size: params.image_size }),
+      ...givenFields(unet),
+    },
     vae: givenFields(vae),
     autoencoder: {
       ...(first_stage_config?.params ? { params: first_stage_config.params } : {}),
@@ -124,6 +128,25 @@ const textFields = (params: Fields): Fields =>
     ["n_embed", "n_layer", "vocab_size", "max_seq_len"].filter((name) => name in params)
       .map((name) => [name, params[name]]),
   );
+
+/** What Stable Diffusion 1 reads of a token, and the size of its latents. */
+const FIRST_WIDTH = 768, FIRST_SIZE = 64;
+
+/** The network that denoises; `undefined` if it reads no texts. */
+function readDenoiser(tensors: TensorMap, known: Fields): FamilyNetwork | undefined {
+  const found = findLdmUnet(tensors);
+  if (!found) return undefined;
+  const { network, guesses, ...rest } = renameLdmUnet(found.tensors, known);
+  const isFirst = network.sample_size == null && network.cross_attention_dim === FIRST_WIDTH;
+  return {
+    ...rest,
+    network: isFirst ? { ...network, sample_size: FIRST_SIZE } : network,
+    weightSource: found.weightSource,
+    guesses: isFirst
+      ? [...guesses, `its latents are ${FIRST_SIZE}x${FIRST_SIZE}, as in Stable Diffusion 1`]
+      : guesses,
+  };
+}
 
 /** The autoencoder, compared with what is known of it by the names of diffusers. */
 function readAutoencoder(tensors: TensorMap, { autoencoder, vae }: Known): FamilyNetwork {
@@ -179,20 +202,18 @@ function read(tensors: TensorMap, config: unknown): FamilyPipeline {
       `it holds ${name}, which belongs to no network of a pipeline that is known`,
     );
   }
-  const net = findLdmUnet(tensors), stage = below(all, TEXT_STAGE), table = all.get("betas");
+  const denoiser = readDenoiser(tensors, known.unet),
+    stage = below(all, TEXT_STAGE),
+    table = all.get("betas");
   const hasAutoencoder = ldmAutoencoder.recognizes(tensors);
   const textEncoder = readLdmTextEncoder(stage, known.textEncoder);
   return {
-    ...(net
-      ? {
-        denoiser: { ...renameLdmUnet(net.tensors, known.unet), weightSource: net.weightSource },
-      }
-      : {}),
+    ...(denoiser ? { denoiser } : {}),
     ...(hasAutoencoder ? { autoencoder: readAutoencoder(tensors, known) } : {}),
     ...(textEncoder ? { textEncoder } : {}),
     ...readNoise(table && [...toFloat32(table, "betas")], known.schedule),
     missing: [
-      ...(net ? [] : ["unet (model.diffusion_model without attention to a text)"]),
+      ...(denoiser ? [] : ["unet (model.diffusion_model without attention to a text)"]),
       ...(hasAutoencoder ? [] : ["vae (no first_stage_model)"]),
       ...(textEncoder ? [] : [`text_encoder (${explainTextEncoder(stage)})`]),
     ],

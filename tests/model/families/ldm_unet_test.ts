@@ -57,7 +57,8 @@ Deno.test("it is found without state_dict, without a prefix, and under unet in w
 Deno.test("a moving average is taken where it is complete, and it is said", () => {
   const average = new Map<string, FileTensor>();
   for (const [name, tensor] of below(original, PLACE)) {
-    const zeros = { ...tensor, bytes: new Uint8Array(tensor.bytes.length) };
+    const { dtype, shape, bytes } = tensor;
+    const zeros = { dtype, shape, bytes: new Uint8Array(bytes.length) };
     average.set(`state_dict.model_ema.diffusion_model${name.replaceAll(".", "")}`, zeros);
   }
   const both = new Map([...original, ...average]);

@@ -112,8 +112,18 @@ Deno.test("the names and shapes of Stable Diffusion 1.5 are complete, with and w
     }
     assertEquals(pieces.denoiser!.schedule.betaSchedule, "scaled_linear");
     assertEquals(pieces.denoiser!.schedule.setAlphaToOne, false);
+    assertEquals(pieces.denoiser!.network.itemShape, [64, 64, 4]);
     const said = pieces.notes.join("\n");
-    for (const what of ["8 heads", "32 groups", "heads of 64", "0.18215", "the noise and what"]) {
+    for (
+      const what of [
+        "8 heads",
+        "32 groups",
+        "heads of 64",
+        "0.18215",
+        "the noise and what",
+        "64x64",
+      ]
+    ) {
       assert(said.includes(what), `${what} in ${said}`);
     }
   }
@@ -122,7 +132,8 @@ Deno.test("the names and shapes of Stable Diffusion 1.5 are complete, with and w
 Deno.test("the moving average is taken where it is complete, and it is said", () => {
   const average = new Map<string, FileTensor>();
   for (const [name, tensor] of below(original, "model.diffusion_model.")) {
-    const zeros = { ...tensor, bytes: new Uint8Array(tensor.bytes.length) };
+    const { dtype, shape, bytes } = tensor;
+    const zeros = { dtype, shape, bytes: new Uint8Array(bytes.length) };
     average.set(`model_ema.diffusion_model${name.replaceAll(".", "")}`, zeros);
   }
   const both = read(new Map([...original, ...average]));
@@ -140,6 +151,7 @@ Deno.test("the moving average is taken where it is complete, and it is said", ()
 Deno.test("the original's own settings serve as well as those of diffusers", () => {
   const params = {
     ...{ linear_start: 0.00085, linear_end: 0.012, timesteps: 1000, scale_factor: 0.18215 },
+    image_size: 8,
     unet_config: {
       params: {
         ...{ image_size: 32, in_channels: 4, out_channels: 4, model_channels: 8 },
@@ -156,6 +168,7 @@ Deno.test("the original's own settings serve as well as those of diffusers", () 
     assertEquals(flat(pieces[name]!), flat(expected[name]!));
   }
   assertEquals(pieces.denoiser!.network.config.attention_head_dim, 4);
+  assertEquals(pieces.denoiser!.network.itemShape, [8, 8, 4]);
   assertEquals(pieces.denoiser!.schedule.stepsOffset, 1);
   const changed = (fields: object) => () =>
     read(original, { model: { params: { ...params, ...fields } }, ...rest });
@@ -226,7 +239,10 @@ Deno.test("what contradicts the tensors is refused by name", () => {
     [given("text_encoder", { hidden_size: 32 }), "says hidden_size 32, but its tensors are of 24"],
     [given("unet", { in_channels: 9 }), "says in_channels 9, but its tensors are of 4"],
     [() => read(without(/final_layer_norm\.bias/)), "lacks text_model.final_layer_norm.bias"],
-    [() => read(original, {}), "num_attention_heads of text_encoder"],
+    [
+      () => read(original, { ...config, text_encoder: {} }),
+      "num_attention_heads of text_encoder",
+    ],
   ];
   for (const [run, message] of cases) {
     const error = assertThrows(run, InputError, message);

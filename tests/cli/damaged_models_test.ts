@@ -178,9 +178,8 @@ const { openSync } = Deno, opened: Deno.FsFile[] = [];
 
 /** Reads all weights of the networks that paint texts. */
 async function readPieces(model: TextToImageModel, place: string): Promise<void> {
-  const lora = { place: join(place, LORA), scale: 1 };
-  const hasLora = await Deno.stat(lora.place).then(() => true, () => false);
-  const pieces = hasLora ? await withLoras(model, [lora]) : model;
+  const lora = join(place, LORA), hasLora = await Deno.stat(lora).then(() => true, () => false);
+  const pieces = await withLoras(model, hasLora ? lora : undefined);
   for (const piece of [pieces.denoiser, pieces.textEncoder, pieces.autoencoder]) readAll(piece);
   pieces.tokenizer.encode("red, and blue");
 }

@@ -1,13 +1,15 @@
-import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { InputError } from "../../src/errors.ts";
-import { writeSafetensors } from "../../src/formats/safetensors.ts";
+import { readSafetensors, toFloat32, writeSafetensors } from "../../src/formats/safetensors.ts";
 import { parseLoras, withLoras } from "../../src/cli/run/load_lora.ts";
 import { loadTextToImage } from "../../src/cli/run/text_to_image.ts";
 import { flatten } from "../../src/model/parameters.ts";
 import type { TextToImageModel } from "../../src/model/text_to_image.ts";
 import { assertClose } from "../close.ts";
 import { makeTorch } from "../torch.ts";
-import { pipelineFolder } from "./pipelines.ts";
+import { tinyModelFile } from "./cli.ts";
+import { HubServer } from "./hub_server.ts";
+import { pipelineFolder, singleFile } from "./pipelines.ts";
 
 const MODULE = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q";
 /** A change by one everywhere in a matrix of 8 × 8. */
@@ -46,7 +48,7 @@ Deno.test("files, pickles and folders of diffusers are merged, one after the oth
   const loras = [["a.safetensors", 0.5], ["b.pt", 0.25], ["style", 1]] as const;
   const merged = await withLoras(
     model,
-    loras.map(([name, scale]) => ({ place: folder.at(`pipe/${name}`), scale })),
+    loras.map(([name, scale]) => `${folder.at(`pipe/${name}`)}:${scale}`).join(", "),
   );
   assertClose(weightOf(merged), before.map((x) => x + 1.75), 1e-6, MODULE);
   assertEquals(weightOf(model), before);
@@ -70,8 +72,8 @@ Deno.test("what is no file, or for another model, is refused by its name", async
     ["unet/diffusion_pytorch_model.safetensors", /is none of a LoRA that is known/],
   ];
   for (const [name, message] of cases) {
-    const lora = [{ place: folder.at(`pipe/${name}`), scale: 1 }];
-    const { message: said } = await assertRejects(() => withLoras(model, lora), InputError);
+    const run = () => withLoras(model, folder.at(`pipe/${name}`));
+    const { message: said } = await assertRejects(run, InputError);
     assertMatch(said, message);
   }
 });
@@ -89,10 +91,60 @@ Deno.test("alpha is taken from the header where diffusers writes it, and other s
     "broken.safetensors": file("{"),
   });
   const model = (await loadTextToImage(folder.at("pipe")))!, before = weightOf(model);
-  const merge = (name: string) =>
-    withLoras(model, [{ place: folder.at(`pipe/${name}.safetensors`), scale: 1 }]);
+  const merge = (name: string) => withLoras(model, folder.at(`pipe/${name}.safetensors`));
   assertClose(weightOf(await merge("half")), before.map((x) => x + 0.5), 1e-6, MODULE);
   await assertRejects(() => merge("dora"), InputError, "unet.use_dora");
   await assertRejects(() => merge("pattern"), InputError, "unet.alpha_pattern");
   await assertRejects(() => merge("broken"), InputError, "it is no JSON");
+});
+
+Deno.test("sample paints otherwise with a LoRA, and as before at a scale of zero", async () => {
+  const changed = tensors().map((tensor) => ({ ...tensor, values: tensor.values.map(() => 3) }));
+  await using folder = await pipelineFolder({ "x.safetensors": writeSafetensors(changed) });
+  await folder.write("m.safetensors", tinyModelFile());
+  const args = ["sample", "--device", "cpu", "--steps", "1", "--prompt", "red"];
+  const paint = async (...more: string[]) => {
+    await folder.succeed(...args, "--model", "pipe", "--out", "x.safetensors", ...more);
+    const { tensors } = readSafetensors(await Deno.readFile(folder.at("x.safetensors")));
+    return toFloat32([...tensors.values()][0]);
+  };
+  const plain = await paint(), other = await paint("--lora", "pipe/x.safetensors");
+  assertEquals(await paint("--lora", "pipe/x.safetensors:0"), plain);
+  await using hub = new HubServer(new Map([["style.safetensors", writeSafetensors(changed)]]));
+  const cache = { HF_ENDPOINT: hub.endpoint, HF_HUB_CACHE: folder.at("cache"), HF_HUB_OFFLINE: "" };
+  Object.assign(folder.env, cache);
+  assertEquals(await paint("--lora", "hf:google/tiny/style.safetensors"), other);
+  assert(other.some((value, i) => value !== plain[i]));
+  await folder.refuse(
+    [...args, "--model", "m.safetensors", "--lora", "pipe/x.safetensors"],
+    /--lora is for models that paint texts by way of latents/,
+  );
+  await folder.refuse(
+    [...args, "--model", "pipe", "--lora", "nothing"],
+    /Cannot load the LoRA nothing: there is no such file/,
+  );
+});
+
+Deno.test("sample paints the same with a single file as with the folder of it", async () => {
+  await using folder = await pipelineFolder();
+  await using single = await singleFile();
+  const args = [
+    "sample",
+    "--device",
+    "cpu",
+    "--steps",
+    "2",
+    "--prompt",
+    "red",
+    "--sampler",
+    "ddim",
+  ];
+  const out = ["--out", "x.safetensors", "--model"];
+  const [a, b] = [[folder, "pipe"], [single, "one/model.safetensors"]] as const;
+  const pictures = await Promise.all([a, b].map(async ([folder, model]) => {
+    await folder.succeed(...args, ...out, model);
+    const { tensors } = readSafetensors(await Deno.readFile(folder.at("x.safetensors")));
+    return toFloat32([...tensors.values()][0]);
+  }));
+  assertEquals(pictures[0], pictures[1]);
 });

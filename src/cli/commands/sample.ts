@@ -22,6 +22,7 @@ import {
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED, Interruption } from "../run/interruption.ts";
 import { openModel } from "../run/open_model.ts";
+import { withLoras } from "../run/load_lora.ts";
 import { loadTextToImage } from "../run/text_to_image.ts";
 import { checkDrawable, checkOutput, writeImages } from "../media/picture_files.ts";
 import { DEFAULT_NOISE_LEVEL, enlarge, enlargedShape, loadStages, splitModels } from "./cascade.ts";
@@ -119,7 +120,10 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const prompts = await readPrompts(flags), output = await checkOutput(out);
   const places = await splitModels(place);
   const painter = places.length === 1 ? await loadTextToImage(place) : undefined;
-  if (painter) return await paintTexts(painter, place, flags, prompts, output);
+  if (painter) {
+    const model = await withLoras(painter, flags.lora);
+    return await paintTexts(model, place, flags, prompts, output);
+  }
   const idle = Object.keys(latentFlags).find((name) =>
     flags[name as keyof typeof latentFlags] !== undefined
   );

@@ -19,6 +19,7 @@ import type {
 import { formatParameters } from "../media/parameters.ts";
 import { checkDrawable, type Output, writeImages } from "../media/picture_files.ts";
 import { INTERRUPTED, Interruption } from "../run/interruption.ts";
+import { loraFlags } from "../run/load_lora.ts";
 import { openForCommand } from "../terminal/device.ts";
 import type { Flag, Flags } from "../terminal/flags.ts";
 import { formatLeft, print, printError, Progress } from "../terminal/progress.ts";
@@ -56,6 +57,7 @@ export const latentFlags = {
     help:
       "of such models, how weights lie in memory: f16 and bf16 take half of it; default f32, or f16 where that does not fit",
   },
+  ...loraFlags,
 } as const satisfies Record<string, Flag>;
 
 type SampleFlags = Flags<typeof sampleFlags>;
@@ -149,6 +151,7 @@ export async function paintTexts(
     ...guidance.facts,
     ...(weightDType === undefined ? {} : { weights: weightDType }),
     ...(flags.tile === undefined ? {} : { tile: flags.tile }),
+    ...(flags.lora === undefined ? {} : { lora: flags.lora }),
     ...provenance,
     ...(isStopped ? { interrupted: "yes" } : {}),
   }, {

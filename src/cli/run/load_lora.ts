@@ -56,14 +56,15 @@ export function parseLoras(text: string): LoraPlace[] {
 /**
  * A model with the changes of files in its weights. They are read when its weights are.
  *
+ * @param text As the flag has them; nothing for none.
  * @throws {InputError} If there is no such file, or it is for another model.
  */
 export async function withLoras(
   model: TextToImageModel,
-  loras: readonly LoraPlace[],
+  text?: string,
 ): Promise<TextToImageModel> {
   let merged = model;
-  for (const { place, scale } of loras) {
+  for (const { place, scale } of text === undefined ? [] : parseLoras(text)) {
     const path = await findLora(place);
     const { tensors, metadata } = await readTensorFile(new FileBytes(path), path);
     merged = mergeLora(merged, tensors, { scale, what: place, alphas: alphasOf(metadata, place) });

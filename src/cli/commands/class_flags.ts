@@ -32,13 +32,18 @@ export const classFlags = {
 } as const satisfies Record<string, Flag>;
 
 /**
- * The model where nobody says which: one that knows classes, or one that paints better without where
- * images are of none in particular.
+ * The model where nobody says which: one that reads where there are words, one that knows classes, or
+ * one that paints better without where images are of none in particular.
  *
  * @param isOfNone Whether images are of none if no class is asked for.
  */
-export const defaultModel = (flags: Flags<typeof classFlags>, isOfNone: boolean): ShippedModel =>
-  isOfNone && flags.class === undefined && flags.label === undefined
+export const defaultModel = (
+  flags: Flags<typeof classFlags>,
+  { isOfNone, isOfText = false }: { readonly isOfNone: boolean; readonly isOfText?: boolean },
+): ShippedModel =>
+  isOfText
+    ? "emoji"
+    : isOfNone && flags.class === undefined && flags.label === undefined
     ? "mnist-unconditional"
     : "mnist";
 

@@ -60,7 +60,8 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
   if (rest.length) throw new InputError(`interpolate takes flags only, not ${rest[0]}`);
   checkDeviceFlags(flags);
   checkPreview(flags.preview);
-  const { count = 8, out = "interpolation.png", model: place = defaultModel(flags, true) } = flags;
+  const { count = 8, out = "interpolation.png" } = flags;
+  const { model: place = defaultModel(flags, { isOfNone: true }) } = flags;
   if ((flags.seeds === undefined) === (flags.images === undefined)) {
     throw new InputError("Give two ends to interpolate between: --seeds A,B or --images A,B");
   }

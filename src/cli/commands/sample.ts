@@ -56,7 +56,8 @@ export const sampleFlags = {
   model: {
     kind: "text",
     value: "MODEL",
-    default: "mnist; mnist-unconditional for images of no class that begin with one",
+    default:
+      "mnist; emoji for a --prompt; mnist-unconditional for images of no class that begin with one",
     help: `a pretrained model (${
       shippedModels.join(", ")
     }), a .safetensors file, the folder of a training or of a diffusers checkpoint, or hf:OWNER/NAME[@REVISION][/FOLDER] of the Hugging Face hub; behind it, with commas, super-resolution models for a cascade`,
@@ -116,8 +117,9 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const edits = Object.keys(editFlags).some((name) =>
     flags[name as keyof typeof editFlags] !== undefined
   );
-  const { seed = 0, out = "samples.png", model: place = defaultModel(flags, edits) } = flags;
-  const prompts = await readPrompts(flags), output = await checkOutput(out);
+  const { seed = 0, out = "samples.png" } = flags, prompts = await readPrompts(flags);
+  const usualModel = defaultModel(flags, { isOfNone: edits, isOfText: prompts !== undefined });
+  const { model: place = usualModel } = flags, output = await checkOutput(out);
   const places = await splitModels(place);
   const painter = places.length === 1 ? await loadTextToImage(place) : undefined;
   if (painter) {
@@ -157,7 +159,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     ...{ ...counts, count: said?.count ?? flags.count, seed },
     prefersNone: edits,
   });
-  const { count, labels, names, columns } = plan;
+  const { count, labels, names } = plan, { columns } = said ?? plan;
   const settings = {
     ...readOptions(flags),
     ...{ method: chosen ?? defaultMethod, labels, noiseLevel: flags["noise-level"] },

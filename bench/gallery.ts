@@ -47,8 +47,34 @@ const page = [
   "Images of the models that come with the package, of seed 0, none left out. `deno task gallery` " +
   "makes this page.",
 ];
+/** A model that reads, on names that it never saw: its section of the page. */
+async function readerSection(name: ShippedModel): Promise<string[]> {
+  const scale = "4", args = ["--model", name, "--features", name, "--guidance", scale];
+  const out = await Deno.makeTempDir();
+  const { code, stdout } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "bench/emoji.ts", ...args, "--out", out, ...device],
+    stderr: "inherit",
+  }).output();
+  if (code) throw new Error(`bench/emoji.ts ended with ${code}`);
+  const pictures = { "held-out": "", neighbours: "-neighbours" };
+  for (const [made, suffix] of Object.entries(pictures)) {
+    await Deno.copyFile(`${out}/${made}-${scale}.png`, `data/gallery-${name}${suffix}.png`);
+  }
+  return [
+    `## ${name}`,
+    `![64 names that it never saw](gallery-${name}.png)`,
+    new TextDecoder().decode(stdout).trim(),
+    `![The same, each beside the nearest training image](gallery-${name}-neighbours.png)`,
+    `\`deno task bench:emoji ${args.join(" ")}\``,
+  ];
+}
+
 for (const name of models) {
-  const { classes } = await fetchModel(name), picture = `data/gallery-${name}.png`;
+  const { classes, network } = await fetchModel(name), picture = `data/gallery-${name}.png`;
+  if (network.kind === "denoiser" && network.tokenize) {
+    page.push(...await readerSection(name));
+    continue;
+  }
   const sample = ["sample", "--model", name, "--seed", "0"];
   const grid = [...sample, "--count", "64", "--out", picture];
   await ddpm(...grid);

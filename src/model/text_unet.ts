@@ -76,7 +76,7 @@ export const textUNet: NetworkMaker<TextUNetConfig> = defineNetwork({
     const tokenizer = new ByteTokenizer({ length: text.max_length });
     return {
       kind: "denoiser",
-      itemShape: [...(unet.sampleSize ?? [null, null]), unet.outChannels],
+      itemShape: [...(unet.sampleSize ?? [null, null]), unet.inChannels],
       multiple: 2 ** (unet.blockOutChannels.length - 1),
       outChannels: unet.outChannels,
       hasDropout: unet.dropout > 0,

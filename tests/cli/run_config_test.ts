@@ -15,7 +15,8 @@ Deno.test("presets are whole, and their networks are of the size they should be"
     assert(data && steps && network && training, name);
     parseSchedule(scheduler ?? {});
     parseTraining(training);
-    const out = network._class_name ? {} : { out_channels: 1 };
+    const isClassifier = training.objective === "classifier";
+    const out = isClassifier ? {} : { out_channels: 1 };
     counts[name] = parseNetwork({ in_channels: 1, ...out, ...network }).layout.count;
   }
   const denoisers = ["mnist", "fashion-mnist", "cifar10", "emoji"];

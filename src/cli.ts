@@ -1,6 +1,6 @@
 /**
  * The command line: `ddpm sample`, `ddpm interpolate`, `ddpm upscale`, `ddpm train`, `ddpm eval`,
- * `ddpm export`, `ddpm models`, `ddpm info`.
+ * `ddpm export`, `ddpm serve`, `ddpm models`, `ddpm info`.
  *
  * @module
  */
@@ -20,6 +20,7 @@ import { trainCommand } from "./cli/commands/train.ts";
 import { trainFlags } from "./cli/commands/train_flags.ts";
 import { version } from "./cli/terminal/version.ts";
 import { upscaleCommand, upscaleFlags } from "./cli/commands/upscale.ts";
+import { serveCommand, serveFlags } from "./cli/commands/serve.ts";
 import { InputError } from "./errors.ts";
 
 /** All commands. */
@@ -91,6 +92,16 @@ export const commands: Commands = {
       "export runs/digits --out half --format safetensors --dtype f16": "one file of half the size",
     },
     run: exportCommand,
+  },
+  serve: {
+    usage: "serve [flags]",
+    help: "serve a page and an API that make images with the device of this machine",
+    flags: serveFlags,
+    examples: {
+      "serve": "a page at http://127.0.0.1:8080/",
+      "serve --model runs/digits,runs/photos --host 0.0.0.0": "for others too, who need the token",
+    },
+    run: serveCommand,
   },
   models: {
     usage: "models [flags]",

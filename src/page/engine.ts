@@ -43,6 +43,8 @@ export interface Step {
 export interface Engine {
   /** The models that it has, by name. */
   readonly models: readonly string[];
+  /** What was added to them. */
+  readonly files: ReadonlyMap<string, readonly File[]>;
   /** Gets a model ready, if it is not yet. */
   open(model: string): Promise<ModelFacts>;
   /** Takes a model of the user's; returns the name that it has from now on. */

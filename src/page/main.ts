@@ -6,13 +6,14 @@
 
 import type { DeviceKind } from "../gpu/open.ts";
 import { shippedModels } from "../model/shipped.ts";
-import type { Job } from "./engine.ts";
+import type { Engine, Job } from "./engine.ts";
 import { Gallery } from "./gallery.ts";
 import { listenForFiles } from "./files.ts";
 import { Player } from "./player.ts";
 import { addDrawing } from "./drawing.ts";
 import { addWalk } from "./walk.ts";
 import { element, fill, Settings } from "./settings.ts";
+import { ServerEngine, serverModels } from "./server_engine.ts";
 import { explain, say, warn } from "./status.ts";
 import { WorkerEngine } from "./worker_engine.ts";
 
@@ -20,14 +21,22 @@ const asked = new URLSearchParams(location.search);
 const kind = element<HTMLSelectElement>("kind"), list = element<HTMLSelectElement>("model");
 const cancel = element<HTMLButtonElement>("cancel"),
   progress = element<HTMLProgressElement>("progress");
+if (asked.has("token")) {
+  // A cookie stands for it from now on: it need not be seen, or kept in the history.
+  asked.delete("token");
+  history.replaceState(null, "", asked.size ? `?${asked}` : location.pathname);
+}
+const served = serverModels();
+if (served) kind.prepend(new Option("this server", "server", true, true));
 for (const id of ["model", "seed", "count", "steps", "method", "guidance", "kind"]) {
   const value = asked.get(id);
   if (value !== null) element<HTMLInputElement>(id).value = value;
 }
 
 const notices: string[] = [];
-const makeEngine = () =>
-  new WorkerEngine({
+function makeEngine(): Engine {
+  if (kind.value === "server") return new ServerEngine(served!);
+  return new WorkerEngine({
     ...{ device: kind.value as DeviceKind, threads: Number(asked.get("threads") ?? 0) },
     program: element("program").textContent!,
     models: Object.fromEntries(
@@ -36,6 +45,7 @@ const makeEngine = () =>
     // What computes instead is told anyway.
     onNotice: (notice) => notices.push(notice.split("; computing")[0]),
   });
+}
 let engine = makeEngine();
 const settings = new Settings(), player = new Player();
 fill(list, engine.models, asked.get("model") ?? undefined);
@@ -110,8 +120,14 @@ kind.addEventListener("change", () => {
   const files = engine.files;
   engine = makeEngine();
   notices.length = 0;
+  fill(list, engine.models, list.value);
   attempt(async () => {
-    for (const file of files.values()) await engine.add(file);
+    if (kind.value !== "server") {
+      for (const [name, file] of files) {
+        await engine.add(file);
+        fill(list, engine.models, name);
+      }
+    }
     await open();
   });
 });

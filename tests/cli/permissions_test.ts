@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { fromFileUrl } from "@std/path";
 import { initializeModel, serializeModel } from "../../src/model/model.ts";
 import { parseNetwork } from "../../src/model/network.ts";
 import { SUPER_RESOLUTION } from "../../src/model/super_resolution.ts";
@@ -93,7 +94,8 @@ const place = (words: readonly string[], paths: Readonly<Record<string, string>>
   words.map((word) => word.replace(/\b[A-Z]{3,}\b/g, (name) => paths[name] ?? name));
 
 Deno.test("every command works with the permissions that README's table gives for it, and no more", async () => {
-  assertEquals([...Object.keys(commands), "with `hf:owner/name`"].sort(), [...table.keys()].sort());
+  const others = ["with `hf:owner/name`", "`serve`"];
+  assertEquals([...Object.keys(commands), ...others].sort(), [...table.keys()].sort());
   for (const [row, runs] of Object.entries(commands)) {
     for (const [args, out] of runs) {
       await using folder = await makeScene();
@@ -160,6 +162,44 @@ Deno.test("a model of the hub needs the network, the environment and its cache",
   );
   assertEquals(await without("--allow-read", /Deno was not given permission/), 2);
 });
+
+Deno.test("a server needs its address, its models and the page, and says what it lacks", async () => {
+  await using folder = await makeScene();
+  const page = fromFileUrl(new URL("../../data/page.html", import.meta.url));
+  const port = freePort(), paths = { MODEL: "m.safetensors", PAGE: page };
+  const flags = place(table.get("`serve`")!, { ...paths, HOST: `127.0.0.1:${port}` });
+  const line = ["serve", "--model", "m.safetensors", "--device", "cpu", "--port", `${port}`];
+  await using child = folder.startUnder([], line, flags);
+  const stderr = new Response(child.stderr).text(), reader = child.stdout.getReader();
+  const { value } = await reader.read();
+  assert(value);
+  const url = `http://127.0.0.1:${port}/`;
+  assertMatch(await (await fetch(url)).text(), /^<!DOCTYPE html>/);
+  const body = JSON.stringify({ steps: 2, count: 2 }),
+    headers = { "Content-Type": "application/json" };
+  const { id } = await (await fetch(`${url}api/jobs`, { method: "POST", body, headers })).json();
+  assertMatch(await (await fetch(`${url}api/jobs/${id}/events`)).text(), /"state":"done"/);
+  const picture = await fetch(`${url}api/jobs/${id}/images/1`);
+  assertEquals((await picture.blob()).type, "image/png");
+  child.kill("SIGINT");
+  assertEquals((await child.status).code, 0);
+  await reader.cancel();
+  await stderr;
+  for (
+    const less of [flags.slice(1), flags.slice(0, 1), [flags[0], "--allow-read=m.safetensors"]]
+  ) {
+    const { code, stderr } = await folder.runWith(less, ...line);
+    assertMatch(`${code} ${stderr}`, /^[12] error: [^\n]*permission[^\n]*\n$/);
+  }
+});
+
+/** A port that nobody uses just now. */
+function freePort(): number {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  listener.close();
+  return port;
+}
 
 Deno.test("threads need no permission", async () => {
   await using folder = await makeScene();

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { fit, writeImage } from "../../data/raster.ts";
+import { fit, type Raster, writeImage } from "../../data/raster.ts";
 import type { DenoiserWrapper } from "../../diffusion/denoiser.ts";
 import { InputError } from "../../errors.ts";
 import type { Shape } from "../../shape.ts";
@@ -102,17 +102,20 @@ export interface Edit {
  *
  * @param shape The shape of the model's images.
  * @param method The value of --sampler.
+ * @param read What is at a path.
  * @throws {InputError} If they contradict each other, or an image cannot be used.
  */
 export async function readEdit(
   flags: EditFlags,
   shape: Shape,
   method: MethodName | undefined,
-  progress: Progress,
+  progress: Pick<Progress, "say">,
+  read: (path: string) => Promise<Uint8Array<ArrayBuffer>> = readFile,
 ): Promise<Edit> {
-  const { picture, mask, provenance } = await readInit(flags, shape, progress), { region } = flags;
+  const { picture, mask, provenance } = await readInit(flags, shape, progress, read);
+  const { region } = flags, open = opening(progress, read);
   refuseStdin(region ?? "", "an image");
-  const painted = region === undefined ? undefined : await readMask(region, shape, progress);
+  const painted = region === undefined ? undefined : await readMask(region, shape, open);
   if (painted && !painted.values.some((v) => v)) {
     throw new InputError(
       `--region ${region} is black everywhere: it leaves no place for --other-class`,
@@ -162,8 +165,14 @@ export interface Init {
  *
  * @throws As {@linkcode readEdit}.
  */
-export async function readInit(flags: EditFlags, shape: Shape, progress: Progress): Promise<Init> {
+export async function readInit(
+  flags: EditFlags,
+  shape: Shape,
+  progress: Pick<Progress, "say">,
+  read: (path: string) => Promise<Uint8Array<ArrayBuffer>> = readFile,
+): Promise<Init> {
   checkFlags(flags);
+  const open = opening(progress, read);
   for (const name of ["init", "mask"] as const) refuseStdin(flags[name] ?? "", "an image");
   const { init: path } = flags, provenance: Record<string, string | number> = {};
   for (const [name, value] of Object.entries(flags)) {
@@ -172,8 +181,8 @@ export async function readInit(flags: EditFlags, shape: Shape, progress: Progres
   const margins = flags.outpaint === undefined ? undefined : readMargins(flags.outpaint, shape);
   const picture = path === undefined
     ? undefined
-    : await readCanvas(path, shape, margins, progress, flags.mask === "alpha");
-  return { picture, mask: await maskOf(flags, picture, shape, margins, progress), provenance };
+    : await readCanvas(path, shape, margins, open, flags.mask === "alpha");
+  return { picture, mask: await maskOf(flags, picture, shape, margins, open), provenance };
 }
 
 /** @throws {InputError} If flags contradict each other. */
@@ -235,19 +244,33 @@ interface Canvas extends Samples {
   readonly transparent: Float32Array | undefined;
 }
 
+/** How images are opened, and what is said of them. */
+interface Opening {
+  readonly progress: Pick<Progress, "say">;
+  picture(path: string): Promise<Raster>;
+}
+
+const opening = (
+  progress: Opening["progress"],
+  read: (path: string) => Promise<Uint8Array<ArrayBuffer>>,
+): Opening => ({
+  progress,
+  picture: async (path) => decodeImage(await read(path), path),
+});
+
 /** Reads an image as `train` does, and places it inside its margins. */
 async function readCanvas(
   path: string,
   shape: Shape,
   margins: Margins | undefined,
-  progress: Progress,
+  { picture: open, progress }: Opening,
   wantsAlpha: boolean,
 ): Promise<Canvas> {
   const { height, width, channels } = pictureSize({ shape });
   if (channels !== 1 && channels !== 3) {
     throw new InputError(`Cannot use ${path}: the model's images have ${channels} channels`);
   }
-  const picture = await decodeImage(await readFile(path), path);
+  const picture = await open(path);
   const { left, top, right, bottom } = margins ?? { left: 0, top: 0, right: 0, bottom: 0 };
   const inner = { width: width - left - right, height: height - top - bottom };
   const format = { ...inner, channels, background: [255, 255, 255] } as const;
@@ -294,9 +317,14 @@ function place(
 const toMask = (bytes: Uint8Array) => Float32Array.from(bytes, (v) => v >= 128 ? 1 : 0);
 
 /** A mask of the model's size: 1 where an image is white. */
-async function readMask(path: string, shape: Shape, progress: Progress, beside?: Canvas) {
+async function readMask(
+  path: string,
+  shape: Shape,
+  { picture: open, progress }: Opening,
+  beside?: Canvas,
+) {
   const { height, width } = pictureSize({ shape });
-  const picture = await decodeImage(await readFile(path), path);
+  const picture = await open(path);
   const size = `${picture.width}x${picture.height}`;
   if (beside) {
     const { width: w, height: h } = beside.original;
@@ -316,7 +344,7 @@ async function maskOf(
   picture: Canvas | undefined,
   shape: Shape,
   margins: Margins | undefined,
-  progress: Progress,
+  open: Opening,
 ): Promise<Float32Array | undefined> {
   if (!picture) return undefined;
   const { height, width } = pictureSize({ shape });
@@ -328,7 +356,7 @@ async function maskOf(
     });
   }
   if (flags.mask === undefined) return undefined;
-  const mask = picture.transparent ?? (await readMask(flags.mask, shape, progress, picture)).values;
+  const mask = picture.transparent ?? (await readMask(flags.mask, shape, open, picture)).values;
   if (mask.some((v) => v)) return mask;
   throw new InputError(
     flags.mask === "alpha"

@@ -1,0 +1,203 @@
+/**
+ * From a request to what has to be compiled and computed for it, by the same rules as `ddpm sample`.
+ *
+ * @module
+ */
+
+import { readImageHeader } from "../../data/datasets/image.ts";
+import { NoiseSchedule } from "../../diffusion/schedule.ts";
+import { InputError } from "../../errors.ts";
+import type { Device } from "../../gpu/device.ts";
+import { denoisingNetwork } from "../../model/denoiser.ts";
+import { itemOf } from "../../model/network.ts";
+import { startNoise, vary } from "../../sample/interpolate.ts";
+import type { SamplerOptions, Samples, SamplingStep, StreamOptions } from "../../sample/options.ts";
+import { defaultMethod, methods } from "../../sample/solvers/mod.ts";
+import { makeUpdateTable } from "../../sample/timesteps.ts";
+import { type Shape, sizeOf } from "../../shape.ts";
+import { type Classes, classesOf, type ClassPlan, planClasses } from "../commands/class_flags.ts";
+import { readEdit } from "../commands/edit.ts";
+import { planGuidance } from "../commands/guidance_flags.ts";
+import { planPromptGuidance, planPrompts } from "../commands/prompt_flags.ts";
+import { describeOptions, samplerOfModel } from "../commands/sampler_flags.ts";
+import { createSampler } from "../commands/samplers.ts";
+import type { Provenance } from "../media/picture_files.ts";
+import type { Served } from "./models.ts";
+import { type JobRequest, MAX_SIDE } from "./schemas.ts";
+
+/** The largest batch. */
+const MAX_BATCH = 16;
+
+/** Something compiled that makes pictures; a `Sampler` is one. */
+export interface Painter extends Disposable {
+  readonly steps: number;
+  /** Bytes that it takes on the device, without weights. */
+  readonly memory: number;
+  stream(options: StreamOptions): AsyncGenerator<SamplingStep, Samples>;
+}
+
+/** What is to be done for a request. */
+export interface Plan {
+  readonly count: number;
+  /** The same for plans that the same painter serves. */
+  readonly key: string;
+  /** Bytes of the painter's weights. */
+  readonly weights: number;
+  compile(device: Device): Promise<Painter>;
+  readonly options: StreamOptions;
+  /** Restores what was to be kept. */
+  finish(images: Samples): Samples;
+  /** What the file of a picture says. */
+  provenance(index: number): Provenance;
+}
+
+/**
+ * Plans a job.
+ *
+ * @throws {InputError} If the model cannot do that.
+ */
+export async function planJob(
+  { model, facts: { name } }: Served,
+  request: JobRequest,
+): Promise<Plan> {
+  const { seed, count, walk, prompt, negative_prompt: negative } = request;
+  const shape = itemOf(denoisingNetwork(model), sizeAsked(request, model.network.itemShape));
+  const edit = await readEdit(
+    present({
+      ...{ init: request.init && "init", mask: request.mask && "mask" },
+      strength: request.strength,
+    }),
+    ...[shape, request.sampler, { say() {} }] as const,
+    (field) => Promise.resolve(decodePicture(field, request[field as "init" | "mask"]!)),
+  );
+  const chosen = edit.sampler.method ?? request.sampler;
+  const usual = chosen ? undefined : samplerOfModel(model);
+  const method = chosen ?? usual?.method ?? defaultMethod;
+  const given = { ...usual?.options, ...present({ sigmas: request.sigmas, eta: request.eta }) };
+  const options = { ...given, ...edit.sampler }, steps = request.steps ?? edit.sampler.steps;
+  if (negative !== undefined && prompt === undefined) {
+    throw new InputError("negative_prompt is for a prompt");
+  }
+  const prompts = prompt === undefined ? undefined : { texts: [prompt], negative: negative ?? "" };
+  const said = planPrompts(prompts, denoisingNetwork(model), name, { count, usual: count });
+  const classes = classesOf(model, shape);
+  const plan = chooseClasses(request, classes, name);
+  const flags = present({
+    guidance: request.guidance,
+    "guidance-interval": request.guidance_interval?.join(","),
+  });
+  const guidance = said
+    ? planPromptGuidance(flags, prompts)
+    : await planGuidance(flags, { model, place: name, shape, classes, plan });
+  const { guidance: scale, ...kind } = guidance.facts;
+  const isGuided = guidance.wrap.length > 0;
+  const table = makeUpdateTable(
+    methods[method],
+    new NoiseSchedule(model.schedule),
+    ...[steps, options] as const,
+  );
+  const settings: SamplerOptions & { readonly batchSize: number } = {
+    ...{ ...options, method, size: shape.slice(0, -1) },
+    ...(steps === undefined ? {} : { steps }),
+    batchSize: Math.ceil(count / Math.ceil(count / MAX_BATCH)),
+  };
+  if (walk && request.init) throw new InputError("walk starts from noise, and init from a picture");
+  const evaluated = table.filter(({ endsStep = true }) => endsStep).length;
+  return {
+    count,
+    key: JSON.stringify([name, settings, isGuided && kind, edit.wrap.length]),
+    weights: 4 * model.network.layout.size,
+    compile: (device) =>
+      createSampler(device, model, { ...settings, wrap: [...guidance.wrap, ...edit.wrap] }),
+    options: {
+      ...{ count, seed, ...edit.sample },
+      ...(walk ? { start: startOnWay(shape, count, seed, walk) } : {}),
+      ...(plan.labels ? { labels: plan.labels } : {}),
+      conditions: {
+        ...{ ...said?.conditions, ...guidance.conditions, ...edit.sample.conditions },
+        // Another scale compiles nothing.
+        ...(isGuided ? { guidance: [Number(scale)] } : {}),
+      },
+    },
+    finish: edit.finish,
+    provenance: (image) => ({
+      ...{ model: name, seed, steps: evaluated, sampler: method, ...describeOptions(given) },
+      ...(prompt === undefined ? {} : { prompt }),
+      ...(negative ? { negative } : {}),
+      ...{ ...guidance.facts, ...edit.provenance },
+      ...(walk ? { walk: `${walk.share} to seed ${walk.seed}` } : {}),
+      image,
+      ...(plan.names ? { class: plan.names[image] } : {}),
+    }),
+  };
+}
+
+/** The fields that are there. */
+const present = <T extends object>(fields: T) =>
+  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]?: NonNullable<T[K]>;
+  };
+
+/** Height and width, where they are asked for. */
+function sizeAsked(
+  { width, height }: JobRequest,
+  [ownHeight, ownWidth]: readonly (number | null)[],
+): number[] | undefined {
+  if (width === undefined && height === undefined) return undefined;
+  const size = [height ?? ownHeight, width ?? ownWidth];
+  if (ownHeight !== null && (size[0] !== ownHeight || size[1] !== ownWidth)) {
+    throw new InputError(
+      `The model makes pictures of ${ownWidth}x${ownHeight} pixels, not ${size[1]}x${size[0]}`,
+    );
+  }
+  if (size.every((n) => n !== null)) return size;
+  throw new InputError("Give width and height: the model is for pictures of any size");
+}
+
+/** Classes by name, or by number. */
+function chooseClasses(request: JobRequest, classes: Classes | undefined, name: string): ClassPlan {
+  const { labels, count, seed, init } = request;
+  if (labels === undefined) {
+    return planClasses(present({ class: request.class }), classes, name, {
+      ...{ count, usual: count, seed, prefersNone: init !== undefined },
+    });
+  }
+  if (!classes || request.class !== undefined) {
+    throw new InputError(
+      classes ? "Give class or labels: both say the same" : `${name} has no classes`,
+    );
+  }
+  const { names, none } = classes, known = none === undefined ? names.length : none + 1;
+  const bad = labels.find((label) => label >= known);
+  if (bad !== undefined) throw new InputError(`Label ${bad} is not one of 0 to ${known - 1}`);
+  const all = Array.from({ length: count }, (_, k) => labels[k % labels.length]);
+  return { count, labels: all, names: all.map((n) => n === none ? "none" : names[n]) };
+}
+
+/** The bytes of a picture that was sent, if they can be one. */
+function decodePicture(field: string, text: string): Uint8Array<ArrayBuffer> {
+  let bytes: Uint8Array<ArrayBuffer>;
+  try {
+    bytes = Uint8Array.fromBase64(text.replace(/^data:[\w/+.-]+;base64,/, ""));
+  } catch {
+    throw new InputError(`Cannot read ${field}: it is no base64`);
+  }
+  const { width, height } = readImageHeader(bytes, field);
+  if (Math.max(width, height) <= MAX_SIDE) return bytes;
+  throw new InputError(`Cannot use ${field}: ${width}x${height} is more than ${MAX_SIDE} a side`);
+}
+
+/** Noise on the way from that of a seed to that of another one. */
+function startOnWay(
+  shape: Shape,
+  count: number,
+  seed: number,
+  walk: NonNullable<JobRequest["walk"]>,
+): Samples {
+  const size = sizeOf(shape), data = new Float32Array(count * size);
+  for (let k = 0; k < count; k++) {
+    const noise = startNoise(shape, { seed, first: k });
+    data.set(vary(noise, walk.share, { seed: walk.seed, first: k }).data, k * size);
+  }
+  return { count, shape, data };
+}

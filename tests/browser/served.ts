@@ -1,0 +1,89 @@
+/**
+ * `deno task browser`: the page as `ddpm serve` serves it.
+ *
+ * @module
+ */
+
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { openModels } from "../../src/cli/serve/models.ts";
+import { startServer } from "../../src/cli/serve/server.ts";
+import { openDevice } from "../../src/gpu/open.ts";
+import { Chromium } from "./chromium.ts";
+
+const byId = (id: string) => `document.getElementById("${id}")`;
+const status = `${byId("status")}.textContent`;
+const isDone = `/pictures in/.test(${status})`;
+const isOver = `${isDone} || ${byId("status")}.className`;
+/** Notes what a policy forbids. */
+const OBSERVER = `globalThis.violations = [];
+  addEventListener("securitypolicyviolation", (e) => violations.push(e.violatedDirective));`;
+
+Deno.test("the served page computes on the server, and in the tab too, under a strict policy", async () => {
+  await using server = await startServer({
+    ...{ host: "127.0.0.1", port: 0, token: "0123456789abcdef", queue: 8 },
+    models: await openModels(["mnist", "fashion-mnist"]),
+    limits: { images: 16, steps: 100 },
+    open: () => openDevice("cpu", { threads: 1 }),
+  });
+  await using browser = await Chromium.start();
+  await using tab = await browser.open({ before: OBSERVER });
+  await tab.go(`${server.url}?token=0123456789abcdef&count=4&steps=4&class=3`);
+  await tab.until(`document.readyState === "complete" && (${isOver})`);
+  assert(await tab.run(isDone), await tab.run<string>(status));
+  assertMatch(await tab.run(`${byId("device")}.textContent`), /^CPU, 1 thread.*of this server/);
+  assertEquals(await tab.run(`[...${byId("model")}.options].map((o) => o.value)`), [
+    ...["mnist", "fashion-mnist"],
+  ]);
+  const pixels = `[...${byId("grid")}.getContext("2d").getImageData(0, 0, 59, 59).data]`;
+  const there = await tab.run<number[]>(pixels);
+  assert(new Set(there).size > 50);
+
+  // Painting on the server.
+  await tab.run(`${byId("take")}.click()`);
+  const live = `[...${byId("live")}.getContext("2d").getImageData(0, 0, 30, 30).data]`;
+  await tab.until(`new Set(${live}).size > 20`);
+
+  await tab.run(
+    `{ ${status} = ""; ${byId("kind")}.value = "cpu";
+       ${byId("kind")}.dispatchEvent(new Event("change", { bubbles: true })); }`,
+  );
+  await tab.until(`/^CPU, (?!.*of this server)/.test(${byId("device")}.textContent)`);
+  await tab.run(`${byId("go")}.click()`);
+  await tab.until(isOver);
+  assert(await tab.run(isDone), await tab.run<string>(status));
+  const here = await tab.run<number[]>(pixels);
+  const furthest = Math.max(...here.map((value, i) => Math.abs(value - there[i])));
+  assert(furthest <= 1, `pictures differ by ${furthest} of 255`);
+  assertEquals(await tab.run("[violations.length, crossOriginIsolated]"), [0, true]);
+  assertEquals(await tab.run('location.search.includes("token")'), false);
+  assertEquals(tab.errors, []);
+});
+
+Deno.test("a page of another site gets nothing from the server", async () => {
+  await using server = await startServer({
+    ...{ host: "127.0.0.1", port: 0, queue: 8, models: await openModels(["mnist"]) },
+    limits: { images: 16, steps: 100 },
+    open: () => openDevice("cpu", { threads: 1 }),
+  });
+  const page = () =>
+    new Response("<!DOCTYPE html><p>other", { headers: { "Content-Type": "text/html" } });
+  await using other = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, page);
+  await using browser = await Chromium.start();
+  await using tab = await browser.open();
+  await tab.go(`http://127.0.0.1:${other.addr.port}/`);
+  await tab.until(`document.readyState === "complete" && document.querySelector("p")`);
+  const tries = [
+    `fetch("${server.url}api/jobs", { method: "POST", body: "{}", mode: "no-cors" })`,
+    `fetch("${server.url}api/health")`,
+    `new Promise((resolve, reject) => Object.assign(new Image(), { onload: resolve,
+       onerror: () => reject(), src: "${server.url}mnist.safetensors" }))`,
+    `new Promise((resolve, reject) => Object.assign(new EventSource("${server.url}api/health"),
+       { onopen: resolve, onerror: () => reject() }))`,
+  ];
+  for (const attempt of tries.slice(1)) {
+    assertEquals(await tab.run(`${attempt}.then(() => "there", () => "refused")`), "refused");
+  }
+  await tab.run(`${tries[0]}.catch(() => {})`);
+  const health = await (await fetch(`${server.url}api/health`)).json();
+  assertEquals([health.running, health.queued], [0, 0]);
+});

@@ -1,6 +1,8 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { decode, Image } from "imagescript";
-import { Served } from "./served.ts";
+import { openModels } from "../../src/cli/serve/models.ts";
+import { Folder } from "./cli.ts";
+import { readingModelFile, Served } from "./served.ts";
 
 const base64 = (bytes: Uint8Array) => new Uint8Array(bytes).toBase64();
 
@@ -112,6 +114,31 @@ Deno.test("init, strength, mask, classes and guidance do what they do in sample"
     const other = await Deno.readFile(served.folder.at(`out${i}/0000.png`));
     assertEquals(await look(await served.picture(id)), await look(other), JSON.stringify(job));
   }
+});
+
+Deno.test("prompts do what they do in sample, with guidance and without", async () => {
+  await using folder = await Folder.make();
+  await folder.write("r.safetensors", readingModelFile(8));
+  const models = await openModels([folder.at("r.safetensors")]);
+  await using served = await Served.start({ models });
+  const cases: [job: Record<string, unknown>, flags: string[]][] = [
+    [{ prompt: "a cat", negative_prompt: "dogs" }, ["--prompt", "a cat", "--negative", "dogs"]],
+    [{ prompt: "a cat", guidance: 1 }, ["--prompt", "a cat", "--guidance", "1"]],
+    [{}, []],
+  ];
+  const seen = new Set<string>();
+  for (const [i, [job, flags]] of cases.entries()) {
+    const id = await served.begin({ ...job, steps: 3 });
+    assertEquals((await served.follow(id)).at(-1)!.name, "done");
+    await folder.succeed(
+      ...["sample", "--model", "r.safetensors", "--device", "cpu", "--threads", "1", "--count", "1"],
+      ...["--steps", "3", "--out", `out${i}/`, ...flags],
+    );
+    const picture = await look(await served.picture(id));
+    assertEquals(picture, await look(await Deno.readFile(folder.at(`out${i}/0000.png`))));
+    seen.add(String(picture.pixels));
+  }
+  assertEquals(seen.size, cases.length);
 });
 
 Deno.test("a walk goes from the noise of one seed to that of another", async () => {

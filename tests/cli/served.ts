@@ -18,6 +18,21 @@ export function slowModelFile(): Uint8Array<ArrayBuffer> {
   return serializeModel(initializeModel(network, { num_train_timesteps: 1000 }, 0));
 }
 
+/** A model that reads, of pictures of a size, or of any. */
+export function readingModelFile(size?: number): Uint8Array<ArrayBuffer> {
+  const network = parseNetwork({
+    ...{ _class_name: "TextUNet2DModel", in_channels: 3, out_channels: 3 },
+    ...(size === undefined ? {} : { sample_size: size }),
+    ...{ block_out_channels: [8, 16], layers_per_block: 1, norm_num_groups: 4 },
+    down_block_types: ["DownBlock2D", "CrossAttnDownBlock2D"],
+    up_block_types: ["CrossAttnUpBlock2D", "UpBlock2D"],
+    text_encoder: { max_length: 8, width: 16, layers: 1, heads: 2 },
+  });
+  const model = initializeModel(network, { num_train_timesteps: 10 }, 0);
+  const parameters = model.parameters.map((x, i) => x + 0.1 * Math.sin(i));
+  return serializeModel({ ...model, parameters });
+}
+
 /** What answers and events hold, each of them some of it. */
 export interface Told {
   readonly error: string;

@@ -74,6 +74,8 @@ export interface PromptPlan {
   readonly conditions: Readonly<Record<string, ArrayLike<number>>>;
   /** Columns of a grid that has one for each prompt. */
   readonly columns?: number;
+  /** Those that guidance adds. */
+  readonly negative: Readonly<Record<string, ArrayLike<number>>>;
   /** What is to be said, in words. */
   readonly notice?: string;
 }
@@ -110,8 +112,9 @@ export function planPrompts(
   return {
     count: total,
     texts: Array.from({ length: total }, (_, k) => texts[k % many]),
-    conditions: { tokens: all, ...(prompts ? { negative_tokens: tokenize(negative) } : {}) },
     ...(many > 1 && many <= MAX_COLUMNS ? { columns: many } : {}),
+    conditions: { tokens: all },
+    negative: prompts ? { negative_tokens: tokenize(negative) } : {},
     ...(prompts ? {} : { notice: "prompt: none; --prompt chooses" }),
   };
 }
@@ -124,6 +127,7 @@ export function planPrompts(
 export function planPromptGuidance(
   flags: Flags<typeof guidanceFlags>,
   prompts: Prompts | undefined,
+  { negative }: PromptPlan,
 ): GuidancePlan {
   const other = (["guide", "negative-class"] as const).find((name) => flags[name] !== undefined);
   if (other) throw new InputError(`--${other} is for models that do not read`);
@@ -132,5 +136,5 @@ export function planPromptGuidance(
   }
   const { options, facts } = readGuidance(flags, USUAL_SCALE);
   const wrap = prompts && options.scale !== 1 ? [guided(options)] : [];
-  return { wrap, conditions: {}, facts: prompts ? facts : {} };
+  return { wrap, conditions: wrap.length ? negative : {}, facts: prompts ? facts : {} };
 }

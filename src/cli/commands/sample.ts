@@ -170,7 +170,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   });
   await checkDrawable(output, { count, shape: enlargedShape(shape, factor) }, columns);
   const guidance = said
-    ? planPromptGuidance(flags, prompts)
+    ? planPromptGuidance(flags, prompts, said)
     : await planGuidance(flags, { model, place, shape, classes, plan });
   const other = flags["other-class"];
   const others = other === undefined ? [] : readClasses("other-class", other, classes, place);

@@ -87,7 +87,7 @@ export async function planJob(
     "guidance-interval": request.guidance_interval?.join(","),
   });
   const guidance = said
-    ? planPromptGuidance(flags, prompts)
+    ? planPromptGuidance(flags, prompts, said)
     : await planGuidance(flags, { model, place: name, shape, classes, plan });
   const { guidance: scale, ...kind } = guidance.facts;
   const isGuided = guidance.wrap.length > 0;

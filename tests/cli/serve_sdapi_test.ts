@@ -121,7 +121,11 @@ Deno.test("what cannot be done is refused, and not done otherwise", async () => 
     ["img2img", {}, /init_images/],
     ["img2img", { init_images: [] }, /init_images.*one picture/],
     ["img2img", { init_images: ["AAAA"] }, /Cannot read init/],
-    ["img2img", { init_images: ["AAAA"], mask: "AAAA", mask_blur: 4 }, /mask_blur is not supported/],
+    [
+      "img2img",
+      { init_images: ["AAAA"], mask: "AAAA", mask_blur: 4 },
+      /mask_blur is not supported/,
+    ],
   ];
   for (const [path, fields, detail] of cases) {
     const { status, body } = await served.post(`sdapi/v1/${path}`, { ...usual, ...fields });

@@ -131,7 +131,17 @@ Deno.test("prompts do what they do in sample, with guidance and without", async 
     const id = await served.begin({ ...job, steps: 3 });
     assertEquals((await served.follow(id)).at(-1)!.name, "done");
     await folder.succeed(
-      ...["sample", "--model", "r.safetensors", "--device", "cpu", "--threads", "1", "--count", "1"],
+      ...[
+        "sample",
+        "--model",
+        "r.safetensors",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--count",
+        "1",
+      ],
       ...["--steps", "3", "--out", `out${i}/`, ...flags],
     );
     const picture = await look(await served.picture(id));
@@ -291,3 +301,47 @@ Deno.test("a body that does not arrive is not waited for", async () => {
   const buffer = new Uint8Array(1000), size = await connection.read(buffer);
   assertMatch(new TextDecoder().decode(buffer.subarray(0, size!)), /^HTTP\/1.1 408/);
 });
+
+Deno.test("the document describes what there is, by the schemas that requests are checked by", async () => {
+  await using served = await Served.start();
+  const document = await (await fetch(`${served.url}openapi.json`)).json();
+  assertEquals(document.openapi, "3.1.0");
+  const paths: Record<string, Record<string, Operation>> = document.paths;
+  for (
+    const path of [
+      ...["/api/jobs", "/api/jobs/{id}", "/api/jobs/{id}/events", "/api/jobs/{id}/images/{k}"],
+      ...["/api/models", "/api/samplers", "/api/health", "/openapi.json"],
+      ...["/sdapi/v1/txt2img", "/sdapi/v1/img2img", "/sdapi/v1/progress", "/sdapi/v1/options"],
+    ]
+  ) assert(paths[path], path);
+  const { post } = paths["/api/jobs"];
+  const { schema } = post.requestBody!.content["application/json"];
+  assertEquals(schema.properties.steps.maximum, 1000);
+  assertEquals(schema.properties.count.maximum, 8);
+  assertEquals(schema.additionalProperties, false);
+  assert(!schema.required?.includes("seed"), "what has a default need not be sent");
+  // Nothing is at a path but what the document says.
+  for (const [path, methods] of Object.entries(paths)) {
+    const there = path.replace(/\{\w+\}/g, "0");
+    for (const method of ["GET", "POST", "DELETE", "PUT"]) {
+      const answer = await fetch(served.url.slice(0, -1) + there, { method });
+      await answer.body?.cancel();
+      assertEquals(answer.status !== 405, method.toLowerCase() in methods, `${method} ${path}`);
+    }
+  }
+});
+
+/** What the document says of a request. */
+interface Operation {
+  readonly requestBody?: {
+    readonly content: Readonly<
+      Record<string, {
+        readonly schema: {
+          readonly properties: Readonly<Record<string, { readonly maximum: number }>>;
+          readonly additionalProperties: boolean;
+          readonly required?: readonly string[];
+        };
+      }>
+    >;
+  };
+}

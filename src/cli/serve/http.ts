@@ -99,16 +99,17 @@ export class Bodies {
   }
 
   async #receive(
-    { body }: Request,
+    request: Request,
     hold: (bytes: number) => void,
   ): Promise<Uint8Array<ArrayBuffer>> {
-    const parts: Uint8Array<ArrayBuffer>[] = [], reader = body?.getReader();
-    let isLate = false;
+    const parts: Uint8Array<ArrayBuffer>[] = [];
+    let isLate = false, reader: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>> | undefined;
     const timer = setTimeout(() => {
       isLate = true;
       reader?.cancel().catch(() => {});
     }, this.#patience);
     try {
+      reader = request.body?.getReader();
       for (;;) {
         const { done, value } = await reader?.read() ?? { done: true };
         if (isLate) throw new HttpError(408, "The body did not arrive in time");
@@ -116,6 +117,9 @@ export class Bodies {
         hold(value!.length);
         parts.push(value!);
       }
+    } catch (error) {
+      // Whoever sent it is gone.
+      throw error instanceof HttpError ? error : new HttpError(400, "The body broke off");
     } finally {
       clearTimeout(timer);
       reader?.cancel().catch(() => {});

@@ -56,7 +56,7 @@ export interface Server extends AsyncDisposable {
  * @throws {InputError} If it cannot listen there.
  */
 export async function startServer(options: ServerOptions): Promise<Server> {
-  const { host, models, queue, limits, patience = { left: 5000, asked: 60_000 } } = options;
+  const { host, models, queue, limits, patience = { left: 5000, asked: 30_000 } } = options;
   // The token is looked at before a device is opened.
   new Guard(host, options.port, options.token);
   const site = await openSite([...models.keys()]);

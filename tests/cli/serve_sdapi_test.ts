@@ -118,6 +118,8 @@ Deno.test("what cannot be done is refused, and not done otherwise", async () => 
     ["txt2img", { batch_size: 9 }, /count/],
     ["txt2img", { width: 100_000 }, /width/],
     ["txt2img", { width: null, height: null }, /any size/],
+    ["txt2img", { height: null }, /Give width and height/],
+    ["txt2img", { width: 13 }, /multiples of 2 for reader/],
     ["img2img", {}, /init_images/],
     ["img2img", { init_images: [] }, /init_images.*one picture/],
     ["img2img", { init_images: ["AAAA"] }, /Cannot read init/],
@@ -145,7 +147,7 @@ Deno.test("models, progress and options are told; who goes away gives pictures u
   assertEquals((await get("progress")).progress, 0);
   const leaving = new AbortController();
   const slow = {
-    ...{ steps: 1000, sampler_name: "DDPM" },
+    ...{ steps: 1000, batch_size: 8, sampler_name: "DDPM" },
     override_settings: { sd_model_checkpoint: "slow" },
   };
   const asked = served.post("sdapi/v1/txt2img", slow, { signal: leaving.signal });

@@ -49,7 +49,7 @@ Deno.test("a job is told of from beginning to end, and its pictures are those of
 
 Deno.test("steps come in order, each with a preview of all pictures", async () => {
   await using served = await Served.start();
-  const first = await served.begin({ model: "slow", steps: 1000, sampler: "ddpm" });
+  const first = await served.begin({ model: "slow", steps: 1000, sampler: "ddpm", count: 8 });
   const id = await served.begin({ model: "m", count: 3, steps: 5, sampler: "ddim" });
   // The second one waits until the first is out of the way, so that nothing of it is missed.
   const following = served.follow(id);
@@ -169,7 +169,7 @@ Deno.test("a walk goes from the noise of one seed to that of another", async () 
 
 Deno.test("a job is cancelled by request, while it waits or runs", async () => {
   await using served = await Served.start();
-  const slow = { model: "slow", steps: 1000, sampler: "ddpm" };
+  const slow = { model: "slow", steps: 1000, sampler: "ddpm", count: 8 };
   const [running, waiting] = [await served.begin(slow), await served.begin(slow)];
   const ends = [served.follow(running), served.follow(waiting)];
   for (const id of [waiting, running]) await served.ask(`api/jobs/${id}`, { method: "DELETE" });
@@ -182,7 +182,7 @@ Deno.test("a job is cancelled by request, while it waits or runs", async () => {
 
 Deno.test("who leaves gives a job up, unless somebody else watches", async () => {
   await using served = await Served.start({ patience: { left: 1, asked: 60_000 } });
-  const slow = { model: "slow", steps: 1000, sampler: "ddpm" };
+  const slow = { model: "slow", steps: 1000, sampler: "ddpm", count: 8 };
   const id = await served.begin(slow), leaving = new AbortController();
   const events = served.events(id, leaving.signal);
   await events.next();
@@ -201,14 +201,14 @@ Deno.test("who leaves gives a job up, unless somebody else watches", async () =>
 
 Deno.test("a job that nobody asks about is given up", async () => {
   await using served = await Served.start({ patience: { left: 1, asked: 1 } });
-  const id = await served.begin({ model: "slow", steps: 1000, sampler: "ddpm" });
+  const id = await served.begin({ model: "slow", steps: 1000, sampler: "ddpm", count: 8 });
   await served.idle();
   assertEquals((await served.ask(`api/jobs/${id}`)).body.state, "cancelled");
 });
 
 Deno.test("no more wait than the queue takes, and no more of one client than its share", async () => {
   await using served = await Served.start({ queue: 8 });
-  const slow = { model: "slow", steps: 1000, sampler: "ddpm" };
+  const slow = { model: "slow", steps: 1000, sampler: "ddpm", count: 8 };
   const as = (session: number) => ({
     headers: { Cookie: `ddpm-${new URL(served.url).port}=.${`${session}`.padStart(36, "0")}` },
   });

@@ -23,7 +23,7 @@ import { describeOptions, samplerOfModel } from "../commands/sampler_flags.ts";
 import { createSampler } from "../commands/samplers.ts";
 import type { Provenance } from "../media/picture_files.ts";
 import type { Served } from "./models.ts";
-import { type JobRequest, MAX_SIDE } from "./schemas.ts";
+import { type JobRequest, MAX_SENT_SIDE } from "./schemas.ts";
 
 /** The largest batch. */
 const MAX_BATCH = 16;
@@ -61,7 +61,11 @@ export async function planJob(
   request: JobRequest,
 ): Promise<Plan> {
   const { seed, count, walk, prompt, negative_prompt: negative } = request;
-  const shape = itemOf(denoisingNetwork(model), sizeAsked(request, model.network.itemShape));
+  const network = denoisingNetwork(model), { multiple = 1 } = network;
+  const shape = itemOf(network, sizeAsked(request, network.itemShape));
+  if (shape.slice(0, -1).some((side) => side % multiple)) {
+    throw new InputError(`width and height must be multiples of ${multiple} for ${name}`);
+  }
   const edit = await readEdit(
     present({
       ...{ init: request.init && "init", mask: request.mask && "mask" },
@@ -79,7 +83,7 @@ export async function planJob(
     throw new InputError("negative_prompt is for a prompt");
   }
   const prompts = prompt === undefined ? undefined : { texts: [prompt], negative: negative ?? "" };
-  const said = planPrompts(prompts, denoisingNetwork(model), name, { count, usual: count });
+  const said = planPrompts(prompts, network, name, { count, usual: count });
   const classes = classesOf(model, shape);
   const plan = chooseClasses(request, classes, name);
   const flags = present({
@@ -183,8 +187,10 @@ function decodePicture(field: string, text: string): Uint8Array<ArrayBuffer> {
     throw new InputError(`Cannot read ${field}: it is no base64`);
   }
   const { width, height } = readImageHeader(bytes, field);
-  if (Math.max(width, height) <= MAX_SIDE) return bytes;
-  throw new InputError(`Cannot use ${field}: ${width}x${height} is more than ${MAX_SIDE} a side`);
+  if (Math.max(width, height) <= MAX_SENT_SIDE) return bytes;
+  throw new InputError(
+    `Cannot use ${field}: ${width}x${height} is more than ${MAX_SENT_SIDE} a side`,
+  );
 }
 
 /** Noise on the way from that of a seed to that of another one. */

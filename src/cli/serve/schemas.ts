@@ -14,8 +14,8 @@ export interface Limits {
   readonly steps: number;
 }
 
-/** The longest side of a picture that is asked for or sent. */
-export const MAX_SIDE = 2048;
+/** The longest side of a picture that is sent, and of one that is asked for. */
+export const MAX_SENT_SIDE = 2048, MAX_SIDE = 1024;
 /** Characters of a prompt at most. */
 const MAX_TEXT = 4000;
 

@@ -26,12 +26,17 @@ import { formatLeft, print, printError, Progress } from "../terminal/progress.ts
 import { MAX_FRAMES } from "../terminal/sampling_run.ts";
 import { Watching } from "../terminal/watching.ts";
 import { readInit } from "./edit.ts";
-import { readGuidance } from "./guidance_flags.ts";
+import { type guidanceFlags, readGuidance } from "./guidance_flags.ts";
 import { parseSize } from "./image_options.ts";
 import type { Prompts } from "./prompt_flags.ts";
 import type { sampleFlags } from "./sample.ts";
 import { fitMemory } from "./text_memory.ts";
-import { describeOptions, readOptions, samplerOfModel } from "./sampler_flags.ts";
+import {
+  describeOptions,
+  readOptions,
+  type samplerFlags,
+  samplerOfModel,
+} from "./sampler_flags.ts";
 
 /** The scale of guidance where nobody says. */
 const USUAL_SCALE = 7.5;
@@ -176,13 +181,27 @@ export async function paintTexts(
 
 const shorten = (text: string) => text.length > 40 ? `${text.slice(0, 40)}…` : text;
 
+/** Height and width of a model's own pictures, where it says. */
+export function usualSize({ denoiser, autoencoder }: TextToImageModel): (number | null)[] {
+  const sides = denoisingNetwork(denoiser).itemShape.slice(0, 2);
+  return sides.map((side) => side && side * autoencoder.network.factor);
+}
+
+const isSize = (size: readonly (number | null)[]): size is [height: number, width: number] =>
+  size.every((side) => side !== null);
+
 /** What flags say of the pipeline. */
-function readSettings(model: TextToImageModel, place: string, flags: SampleFlags) {
+export function readSettings(
+  model: TextToImageModel,
+  place: string,
+  flags:
+    & Pick<SampleFlags, "size" | "sampler" | "steps" | "tile" | "weights" | "precision">
+    & Flags<typeof samplerFlags>
+    & Flags<typeof guidanceFlags>,
+) {
   const { factor } = model.autoencoder.network, guidance = readGuidance(flags, USUAL_SCALE);
-  const { itemShape } = denoisingNetwork(model.denoiser);
-  const usual = itemShape.slice(0, 2).map((n) => (n ?? 0) * factor) as [number, number];
-  const size = flags.size === undefined ? usual : parseSize(flags.size);
-  if (!size.every((n) => n)) {
+  const size = flags.size === undefined ? usualSize(model) : parseSize(flags.size);
+  if (!isSize(size)) {
     throw new InputError(`${place} does not say how large its images are: give a --size`);
   }
   for (const [name, sides] of [["size", size], ["tile", [flags.tile ?? factor]]] as const) {
@@ -205,7 +224,7 @@ function readSettings(model: TextToImageModel, place: string, flags: SampleFlags
 }
 
 /** @throws {InputError} If the model fills holes, and there are none. */
-function checkHoles(
+export function checkHoles(
   { denoiser }: TextToImageModel,
   place: string,
   mask: Float32Array | undefined,

@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { MethodName } from "../../sample/solvers/mod.ts";
 import { packageName, version } from "../terminal/version.ts";
 
 /** What made an image. */
@@ -24,10 +25,11 @@ export interface Parameters {
 }
 
 /** What methods are called there. */
-const NAMES: Readonly<Record<string, string>> = {
+export const methodNames: Readonly<Partial<Record<MethodName, string>>> = {
   ...{ euler: "Euler", euler_ancestral: "Euler a", heun: "Heun", lms: "LMS", ddim: "DDIM" },
   ...{ dpm_2: "DPM2", dpm_2_ancestral: "DPM2 a", dpmpp_2m: "DPM++ 2M", plms: "PLMS" },
-  ...{ dpmpp_2m_sde: "DPM++ 2M SDE", unipc: "UniPC", lcm: "LCM" },
+  ...{ dpmpp_2m_sde: "DPM++ 2M SDE", dpmpp_3m_sde: "DPM++ 3M SDE" },
+  ...{ unipc: "UniPC", lcm: "LCM" },
 };
 
 /** The text of the chunk `parameters`. */
@@ -36,7 +38,7 @@ export function formatParameters(about: Parameters): string {
   const spacing = sigmas ? ` ${sigmas[0].toUpperCase()}${sigmas.slice(1)}` : "";
   const facts = {
     Steps: about.steps,
-    Sampler: `${NAMES[about.method] ?? about.method}${spacing}`,
+    Sampler: `${methodNames[about.method as MethodName] ?? about.method}${spacing}`,
     "CFG scale": about.guidance,
     Seed: about.seed,
     Size: `${width}x${height}`,

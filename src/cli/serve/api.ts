@@ -16,7 +16,6 @@ import { HttpError } from "./http.ts";
 import type { Job } from "./job.ts";
 import type { Jobs } from "./jobs.ts";
 import type { Served } from "./models.ts";
-import { planJob } from "./plan.ts";
 import { type Call, type Route, route } from "./routes.ts";
 import {
   eventSchema,
@@ -62,7 +61,7 @@ export async function take(
     throw new InputError(`There is no model ${name}: there are ${[...models.keys()].join(", ")}`);
   }
   using _ = await planning.acquire();
-  return jobs.add(id, await planJob(served, request));
+  return jobs.add(id, await served.plan(request));
 }
 
 /** The routes of the API. */

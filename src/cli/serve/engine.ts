@@ -41,8 +41,11 @@ export class Engine implements Disposable {
    * @throws {DeviceError} If the device fails; the next plan gets a new one.
    */
   async *run(plan: Plan, signal: AbortSignal): AsyncGenerator<SamplingStep, Samples> {
+    // What is not kept is freed.
+    using own = new DisposableStack();
     try {
       const painter = await this.#painterFor(plan);
+      if (plan.key === undefined) own.use(painter);
       const every = Math.ceil(painter.steps / SHOWN);
       return plan.finish(yield* painter.stream({ ...plan.options, every, signal }));
     } catch (error) {
@@ -52,7 +55,9 @@ export class Engine implements Disposable {
   }
 
   async #painterFor(plan: Plan): Promise<Painter> {
-    const { key } = plan, known = this.#painters.get(key);
+    const { key } = plan;
+    if (key === undefined) return await plan.compile(this.#device);
+    const known = this.#painters.get(key);
     this.#painters.delete(key);
     if (known) {
       this.#painters.set(key, known);

@@ -139,7 +139,8 @@ export class Jobs implements AsyncDisposable {
     if (job.signal.aborted) return job.tell({ state: "cancelled" });
     const images: Uint8Array[] = [];
     for (let i = 0; i < next.value.count; i++) {
-      images.push(await encodePng(makePicture(next.value, i), plan.provenance(i)));
+      const picture = makePicture(next.value, i);
+      images.push(await encodePng(picture, plan.provenance(i), plan.parameters?.(i)));
     }
     job.images = images;
     job.tell({ state: "done", images: images.length });

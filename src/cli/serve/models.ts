@@ -7,18 +7,23 @@
 import { basename, dirname } from "@std/path";
 import { InputError } from "../../errors.ts";
 import { denoisingNetwork } from "../../model/denoiser.ts";
-import type { Model } from "../../model/model.ts";
+import type { TextToImageModel } from "../../model/text_to_image.ts";
 import type { Shape } from "../../shape.ts";
 import { classesOf } from "../commands/class_flags.ts";
+import { usualSize } from "../commands/text_to_image.ts";
 import { isHubPlace } from "../hub/place.ts";
 import { openModel } from "../run/open_model.ts";
+import { loadTextToImage } from "../run/text_to_image.ts";
 import { shippedModels } from "../../model/shipped.ts";
-import type { ServedModel } from "./schemas.ts";
+import { type Plan, planJob } from "./plan.ts";
+import { planTexts } from "./plan_texts.ts";
+import type { JobRequest, ServedModel } from "./schemas.ts";
 
 /** A model that is served. */
 export interface Served {
-  readonly model: Model;
   readonly facts: ServedModel;
+  /** @throws {InputError} If the model cannot do what is asked for. */
+  plan(request: JobRequest): Promise<Plan>;
 }
 
 /** What a model is called: the last part of its path that says anything. */
@@ -49,10 +54,12 @@ export async function openModels(
 }
 
 async function describe(name: string, place: string): Promise<Served> {
+  const refuse = (why: string) => new InputError(`Cannot serve ${place}: ${why}`);
+  const painter = await loadTextToImage(place);
+  if (painter) return serveTexts(name, painter);
   const model = await openModel(place), network = denoisingNetwork(model);
   const { itemShape, layout, multiple = 1, tokenize } = network;
   const item: Shape = itemShape.map((n) => n ?? multiple), channels = item[item.length - 1];
-  const refuse = (why: string) => new InputError(`Cannot serve ${place}: ${why}`);
   if (item.length !== 3 || channels !== 1 && channels !== 3) {
     throw refuse("it makes no pictures of 1 or 3 channels");
   }
@@ -60,13 +67,24 @@ async function describe(name: string, place: string): Promise<Served> {
   const needed = Object.keys(others);
   if (needed.length) throw refuse(`it needs ${needed.join(" and ")}, which it cannot be given`);
   const { names, none } = classesOf(model, item) ?? {};
+  const facts: ServedModel = {
+    ...{ name, shape: [...itemShape], parameters: layout.count },
+    ...(names ? { classes: [...names] } : {}),
+    ...(none === undefined ? {} : { none }),
+    ...{ reads: tokens !== undefined && tokenize !== undefined },
+  };
+  return { facts, plan: (request) => planJob(model, name, request) };
+}
+
+/** What paints texts by way of latents. */
+function serveTexts(name: string, model: TextToImageModel): Served {
+  const { denoiser, autoencoder, textEncoder } = model;
+  const networks = [denoiser, autoencoder, textEncoder].map(({ network }) => network);
   return {
-    model,
     facts: {
-      ...{ name, shape: [...itemShape], parameters: layout.count },
-      ...(names ? { classes: [...names] } : {}),
-      ...(none === undefined ? {} : { none }),
-      ...{ reads: tokens !== undefined && tokenize !== undefined },
+      ...{ name, shape: [...usualSize(model), autoencoder.network.itemShape[2]], reads: true },
+      parameters: networks.reduce((n, { layout }) => n + layout.count, 0),
     },
+    plan: (request) => planTexts(model, name, request),
   };
 }

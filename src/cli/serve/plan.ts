@@ -9,6 +9,7 @@ import { NoiseSchedule } from "../../diffusion/schedule.ts";
 import { InputError } from "../../errors.ts";
 import type { Device } from "../../gpu/device.ts";
 import { denoisingNetwork } from "../../model/denoiser.ts";
+import type { Model } from "../../model/model.ts";
 import { itemOf } from "../../model/network.ts";
 import { startNoise, vary } from "../../sample/interpolate.ts";
 import type { SamplerOptions, Samples, SamplingStep, StreamOptions } from "../../sample/options.ts";
@@ -22,7 +23,6 @@ import { planPromptGuidance, planPrompts } from "../commands/prompt_flags.ts";
 import { describeOptions, samplerOfModel } from "../commands/sampler_flags.ts";
 import { createSampler } from "../commands/samplers.ts";
 import type { Provenance } from "../media/picture_files.ts";
-import type { Served } from "./models.ts";
 import { type JobRequest, MAX_SENT_SIDE } from "./schemas.ts";
 
 /** The largest batch. */
@@ -39,8 +39,8 @@ export interface Painter extends Disposable {
 /** What is to be done for a request. */
 export interface Plan {
   readonly count: number;
-  /** The same for plans that the same painter serves. */
-  readonly key: string;
+  /** The same for plans that the same painter serves; none where it is not worth keeping. */
+  readonly key?: string;
   /** Bytes of the painter's weights. */
   readonly weights: number;
   compile(device: Device): Promise<Painter>;
@@ -49,6 +49,8 @@ export interface Plan {
   finish(images: Samples): Samples;
   /** What the file of a picture says. */
   provenance(index: number): Provenance;
+  /** What it says to other programs. */
+  parameters?(index: number): string;
 }
 
 /**
@@ -57,7 +59,8 @@ export interface Plan {
  * @throws {InputError} If the model cannot do that.
  */
 export async function planJob(
-  { model, facts: { name } }: Served,
+  model: Model,
+  name: string,
   request: JobRequest,
 ): Promise<Plan> {
   const { seed, count, walk, prompt, negative_prompt: negative } = request;
@@ -72,7 +75,7 @@ export async function planJob(
       strength: request.strength,
     }),
     ...[shape, request.sampler, { say() {} }] as const,
-    (field) => Promise.resolve(decodePicture(field, request[field as "init" | "mask"]!)),
+    sent(request),
   );
   const chosen = edit.sampler.method ?? request.sampler;
   const usual = chosen ? undefined : samplerOfModel(model);
@@ -137,7 +140,7 @@ export async function planJob(
 }
 
 /** The fields that are there. */
-const present = <T extends object>(fields: T) =>
+export const present = <T extends object>(fields: T) =>
   Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as {
     [K in keyof T]?: NonNullable<T[K]>;
   };
@@ -177,6 +180,10 @@ function chooseClasses(request: JobRequest, classes: Classes | undefined, name: 
   const all = Array.from({ length: count }, (_, k) => labels[k % labels.length]);
   return { count, labels: all, names: all.map((n) => n === none ? "none" : names[n]) };
 }
+
+/** What reads the pictures of a request, by their fields. */
+export const sent = (request: JobRequest) => (field: string) =>
+  Promise.resolve(decodePicture(field, request[field as "init" | "mask"]!));
 
 /** The bytes of a picture that was sent, if they can be one. */
 function decodePicture(field: string, text: string): Uint8Array<ArrayBuffer> {

@@ -6,16 +6,13 @@
 
 import { InputError } from "../../errors.ts";
 import type { MethodName } from "../../sample/solvers/mod.ts";
-import type { JobRequest } from "./schemas.ts";
-import { samplers } from "./schemas.ts";
+import { methodNames } from "../media/parameters.ts";
+import { type JobRequest, samplers } from "./schemas.ts";
 
 /** Names there, and the samplers here that do the same. */
-export const samplerNames: Readonly<Record<string, MethodName>> = {
-  ...{ "DPM++ 2M": "dpmpp_2m", "DPM++ 2M SDE": "dpmpp_2m_sde", "DPM++ 3M SDE": "dpmpp_3m_sde" },
-  ...{ "Euler": "euler", "Euler a": "euler_ancestral", "LMS": "lms", "Heun": "heun" },
-  ...{ "DPM2": "dpm_2", "DPM2 a": "dpm_2_ancestral", "DDIM": "ddim", "PLMS": "plms" },
-  ...{ "UniPC": "unipc", "LCM": "lcm" },
-};
+export const samplerNames: Readonly<Record<string, MethodName>> = Object.fromEntries(
+  samplers.flatMap((name) => name in methodNames ? [[methodNames[name]!, name]] : []),
+);
 
 /** Spacings of noise levels there, in lower case, and here. */
 const spacings: Readonly<Record<string, JobRequest["sigmas"]>> = {

@@ -79,9 +79,14 @@ function refuseOthers(request: SdRequest, known: readonly string[]): void {
 }
 
 /** The same as a job of ours. */
-function translate(request: SdRequest, reads: (model: string | undefined) => boolean): unknown {
+function translate(
+  request: SdRequest,
+  models: Studio["models"],
+  usual: string,
+): Record<string, unknown> {
   const { override_settings: settings, prompt, negative_prompt: negative } = request;
-  const model = settings?.sd_model_checkpoint || undefined, canRead = reads(model);
+  const model = settings?.sd_model_checkpoint || usual;
+  const canRead = models.get(model)?.facts.reads ?? false;
   const seed = request.seed ?? -1, [init] = request.init_images ?? [];
   const { sampler_name: name, sampler_index: other } = request;
   const fields: Record<keyof JobRequest, unknown> = {
@@ -106,15 +111,16 @@ function translate(request: SdRequest, reads: (model: string | undefined) => boo
 /** The routes. */
 export function sdRoutes(studio: Studio): Route[] {
   const { jobs, models, limits } = studio, schema = jobSchema(limits);
-  const reads = (name: string | undefined) =>
-    (name === undefined ? models.values().next().value : models.get(name))?.facts.reads ?? false;
+  // Front ends are about texts.
+  const reader = [...models.values()].find(({ facts }) => facts.reads)?.facts.name;
+  const checkpoint = reader ?? [...models.keys()][0];
   const paint = (path: string, body: z.ZodType<SdRequest>, known: readonly string[]) =>
     route<SdRequest>({
       ...{ method: "POST", path, summary: "Makes pictures, and answers when they are done" },
       ...{ body, answer: resultSchema },
       async handle({ client, body }) {
         refuseOthers(body, known);
-        const request = parseWith(schema, translate(body, reads), "request");
+        const request = parseWith(schema, translate(body, models, checkpoint), "request");
         const job = await take(studio, client, request);
         job.isHeld = true;
         // A client that goes away is noticed as soon as the answer has begun.
@@ -126,7 +132,6 @@ export function sdRoutes(studio: Studio): Route[] {
         });
       },
     });
-  const checkpoint = () => models.keys().next().value;
   return [
     paint("/sdapi/v1/txt2img", textSchema, [...Object.keys(common), "denoising_strength"]),
     paint("/sdapi/v1/img2img", imageSchema, Object.keys(imageSchema.shape)),
@@ -168,7 +173,7 @@ export function sdRoutes(studio: Studio): Route[] {
     }),
     route({
       ...{ method: "GET", path: "/sdapi/v1/options", summary: "Settings: the model" },
-      handle: () => Response.json({ sd_model_checkpoint: checkpoint() }),
+      handle: () => Response.json({ sd_model_checkpoint: checkpoint }),
     }),
   ];
 }

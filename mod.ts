@@ -88,6 +88,7 @@ export {
   type Quantized,
   registerNetwork,
   type SegmentKind,
+  type TrainableNetwork,
 } from "./src/model/network.ts";
 export {
   type EncodedTokens,
@@ -96,12 +97,15 @@ export {
   type TextEncoderParts,
 } from "./src/model/text_encoder.ts";
 export {
+  type AutoencoderModel,
   initializeModel,
   type LoadedModel,
   type Model,
   parseModel,
+  readAutoencoder,
   readModel,
   serializeModel,
+  type Trainable,
   type WeightFileDType,
 } from "./src/model/model.ts";
 export { type LoraOptions, mergeLora } from "./src/model/lora.ts";
@@ -242,9 +246,15 @@ export {
 } from "./src/train/config.ts";
 export type { Dataset, DatasetInfo } from "./src/data/dataset.ts";
 export type { LossWeighting, ObjectiveConfig, ObjectiveName } from "./src/train/objective.ts";
+export {
+  type AutoencoderLoss,
+  autoencoderLoss,
+  type AutoencoderLossConfig,
+  divergence,
+} from "./src/train/autoencoder_loss.ts";
 export type { OptimizerConfig } from "./src/train/step.ts";
 export type { TimestepConfig, TimestepSampling } from "./src/train/timesteps.ts";
-export { type ItemSize, Trainer } from "./src/train/trainer.ts";
+export { type ItemSize, type Trained, Trainer } from "./src/train/trainer.ts";
 export type { Quartile, StepRecord } from "./src/train/records.ts";
 export type {
   RestorableState,

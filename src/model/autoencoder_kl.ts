@@ -20,7 +20,7 @@ const CLASS = "AutoencoderKL";
 const LEAST = -30, MOST = 20;
 
 /** Of the fields as they are in files. */
-const schema = z.strictObject({
+export const autoencoderKlSchema = z.strictObject({
   ...autoencoderFields,
   latent_channels: autoencoderFields.latent_channels.default(4),
   force_upcast: autoencoderFields.force_upcast.default(true),
@@ -30,7 +30,7 @@ const schema = z.strictObject({
 });
 
 /** The architecture. */
-export type AutoencoderKlConfig = CamelKeys<z.infer<typeof schema>>;
+export type AutoencoderKlConfig = CamelKeys<z.infer<typeof autoencoderKlSchema>>;
 
 /** Scaling by channel, which some later pipelines do. */
 const only = { latents_mean: null, latents_std: null };
@@ -42,7 +42,7 @@ const newer = {
 /** The class of networks. */
 export const autoencoderKl: NetworkMaker<AutoencoderKlConfig> = defineNetwork({
   className: CLASS,
-  parse: (fields) => parseAutoencoder(schema, fields, only, CLASS),
+  parse: (fields) => parseAutoencoder(autoencoderKlSchema, fields, only, CLASS),
   format: (config) => formatAutoencoder(config, newer),
   resize: ([height, width]) => ({ sample_size: height === width ? width : [height, width] }),
   build: (config) => ({

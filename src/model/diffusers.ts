@@ -10,8 +10,14 @@ import { makeTables } from "../diffusion/betas.ts";
 import { parseSchedule, type ScheduleConfig } from "../diffusion/schedule.ts";
 import { InputError } from "../errors.ts";
 import { type EncodedFile, encodeSafetensors } from "../formats/safetensors.ts";
-import { formatNotes, type Model, nameTensors, type WeightFileDType } from "./model.ts";
-import { formatNetwork } from "./network.ts";
+import {
+  type AutoencoderModel,
+  formatNotes,
+  nameTensors,
+  type Trainable,
+  type WeightFileDType,
+} from "./model.ts";
+import { formatNetwork, type Network } from "./network.ts";
 
 /** A version of diffusers that knows every class and field that is written here. */
 const VERSION = "0.35.1";
@@ -113,14 +119,36 @@ const ofOtherKinds: readonly (keyof ScheduleConfig)[] = [
   ...["sigmaMin", "sigmaMax", "sigmaData", "sigmaSchedule", "rho", "shift"] as const,
 ];
 
+/** What diffusers calls the files of a network. */
+const CONFIG = "config.json", WEIGHTS = "diffusion_pytorch_model.safetensors";
+
+/** The configuration of a network as a file of diffusers. */
+function formatConfig(network: Network): Record<string, unknown> {
+  const { _class_name, ...fields } = formatNetwork(network);
+  return { _class_name, _diffusers_version: VERSION, ...fields };
+}
+
+/** An autoencoder: what pipelines have as their `vae`, or `vqvae`. */
+function encodeAutoencoder(model: AutoencoderModel, dtype: WeightFileDType): DiffusersFolder {
+  const { network, parameters } = model, tensors = nameTensors(network.layout, parameters, dtype);
+  return {
+    files: new Map<string, EncodedFile | Record<string, unknown>>([
+      [CONFIG, formatConfig(network)],
+      [WEIGHTS, encodeSafetensors(tensors, formatNotes(model))],
+    ]),
+    notes: [],
+  };
+}
+
 /**
- * A model as diffusers loads it. Names of classes, for which its networks have no field, are in the
+ * A model as diffusers loads it; an autoencoder by itself, in the folder. Names of classes, for which its networks have no field, are in the
  * header of the weights.
  *
  * @throws {InputError} If diffusers has no class for the network or the schedule.
  * @throws {RangeError} While weights are made, if one is too large for the type.
  */
-export function encodeDiffusers(model: Model, dtype: WeightFileDType): DiffusersFolder {
+export function encodeDiffusers(model: Trainable, dtype: WeightFileDType): DiffusersFolder {
+  if (!("schedule" in model)) return encodeAutoencoder(model, dtype);
   const { network, parameters, schedule, classes } = model, { className } = network;
   if (className !== "UNet2DModel") {
     throw new InputError(
@@ -133,23 +161,21 @@ export function encodeDiffusers(model: Model, dtype: WeightFileDType): Diffusers
   const hasClasses = network.config.num_class_embeds !== null ||
     network.config.class_embed_type !== null;
   const hasPipeline = scheduler.hasPipeline && !hasClasses;
-  const { _class_name, ...fields } = formatNetwork(network);
-  const version = { _diffusers_version: VERSION };
   return {
     files: new Map<string, EncodedFile | Record<string, unknown>>([
       ...(hasPipeline
         ? [
           ["model_index.json", {
-            ...{ _class_name: "DDPMPipeline", ...version },
+            ...{ _class_name: "DDPMPipeline", _diffusers_version: VERSION },
             scheduler: ["diffusers", scheduler.className],
             unet: ["diffusers", className],
           }] as const,
         ]
         : []),
       ["scheduler/scheduler_config.json", json],
-      ["unet/config.json", { _class_name, ...version, ...fields }],
+      [`unet/${CONFIG}`, formatConfig(network)],
       [
-        "unet/diffusion_pytorch_model.safetensors",
+        `unet/${WEIGHTS}`,
         encodeSafetensors(nameTensors(network.layout, parameters, dtype), formatNotes(model)),
       ],
     ]),

@@ -12,11 +12,14 @@ import { parsePythonJson, parseWith } from "../config.ts";
 import { InputError } from "../errors.ts";
 import { formatShape, sameShape, sizeOf } from "../shape.ts";
 import {
+  type AutoencoderNetwork,
+  autoencoderNetwork,
   formatNetwork,
   type Network,
   type NoisyItemsNetwork,
   noisyItemsNetwork,
   parseNetwork,
+  trainableNetwork,
 } from "./network.ts";
 import "./unet.ts";
 import "./unet_condition.ts";
@@ -75,6 +78,19 @@ export interface Model<P extends ParameterValues = ParameterValues> {
 
 /** A model with its parameters in memory. */
 export type LoadedModel = Model<Float32Array<ArrayBuffer>>;
+
+/** An autoencoder, and what is known of its making; it knows nothing of noise. */
+export interface AutoencoderModel<P extends ParameterValues = ParameterValues> {
+  /** The architecture, and where each parameter lies in `parameters`. */
+  readonly network: AutoencoderNetwork;
+  /** All parameters: flat, or to be read one by one. */
+  readonly parameters: P;
+  /** What is known of its making: data, steps, seed, as text. */
+  readonly card: Readonly<Record<string, string>>;
+}
+
+/** What a {@linkcode Trainer} trains. */
+export type Trainable<P extends ParameterValues = ParameterValues> = Model<P> | AutoencoderModel<P>;
 
 /**
  * A model with the initial weights of the DDPM paper: Xavier uniform, and zeros in the last layer
@@ -164,11 +180,51 @@ export const readModel = (file: Uint8Array<ArrayBuffer> | Bytes, what = "the mod
   modelFrom(readSafetensors(file, what), what);
 
 /**
+ * Reads an autoencoder from a file that {@linkcode serializeModel} made; its weights are read when they
+ * are needed.
+ *
+ * @param what What it is called, for messages.
+ * @throws {InputError} If the file is no safetensors file, holds another network, or its tensors do
+ * not fit the configuration.
+ *
+ * @example
+ * ```ts
+ * import { autoencoderNetwork, initializeNetwork, parseNetwork, readAutoencoder, serializeModel }
+ *   from "@x/ddpm";
+ *
+ * const network = autoencoderNetwork(parseNetwork({ _class_name: "AutoencoderKL",
+ *   block_out_channels: [8], norm_num_groups: 4 }));
+ * const bytes = serializeModel({ ...initializeNetwork(network, 0), card: { data: "mnist" } });
+ * console.log(readAutoencoder(bytes).network.latentChannels); // 4
+ * ```
+ */
+export function readAutoencoder(
+  file: Uint8Array<ArrayBuffer> | Bytes,
+  what = "the autoencoder",
+): AutoencoderModel {
+  const model = trainableFrom(readSafetensors(file, what), what);
+  return { ...model, network: autoencoderNetwork(model.network) };
+}
+
+/**
  * A model out of what its file holds.
+ *
+ * @throws {InputError} If there is no configuration among it, it is no model, or the tensors do not fit
+ * it.
+ */
+export function modelFrom(file: Safetensors, what: string): Model {
+  const model = trainableFrom(file, what);
+  if ("schedule" in model) return model;
+  // Which says why not.
+  return { ...model, schedule: parseSchedule({}), network: noisyItemsNetwork(model.network) };
+}
+
+/**
+ * A model or an autoencoder out of what its file holds.
  *
  * @throws {InputError} If there is no configuration among it, or the tensors do not fit that.
  */
-export function modelFrom({ tensors, metadata }: Safetensors, what: string): Model {
+export function trainableFrom({ tensors, metadata }: Safetensors, what: string): Trainable {
   const {
     [FORMER_KEY]: former,
     [NETWORK_KEY]: latest,
@@ -182,7 +238,11 @@ export function modelFrom({ tensors, metadata }: Safetensors, what: string): Mod
         "folder",
     );
   }
-  const parsed = noisyItemsNetwork(parseNetwork(parseJson(network, `the network of ${what}`)));
+  const parsed = trainableNetwork(parseNetwork(parseJson(network, `the network of ${what}`)));
+  if (parsed.kind === "autoencoder") {
+    const parameters = parametersFrom(parsed.layout, tensors, what);
+    return { network: parsed, parameters, card: readNotes(rest, what).card };
+  }
   const { card, classes } = readNotes(rest, what), names = classes ?? formerClasses(parsed, card);
   return assembleModel(
     parsed,
@@ -211,7 +271,9 @@ export function readNotes(
 }
 
 /** What is known of a model, for the header of a file. */
-export const formatNotes = ({ card, classes }: Notes): Record<string, string> => ({
+export const formatNotes = (
+  { card, classes }: Pick<Notes, "card"> & Partial<Notes>,
+): Record<string, string> => ({
   ...card,
   [FORMAT_KEY]: FORMAT,
   ...(classes ? { [CLASSES_KEY]: JSON.stringify(classes) } : {}),
@@ -351,7 +413,7 @@ export function nameTensors(
 }
 
 /**
- * The model as the bytes of one file.
+ * The model, or the autoencoder, as the bytes of one file.
  *
  * @param dtype `F16` and `BF16` halve the file; weights keep 11 or 8 significant bits, and reading
  * gives those.
@@ -367,7 +429,7 @@ export function nameTensors(
  * ```
  */
 export function serializeModel(
-  model: Model,
+  model: Trainable,
   dtype: WeightFileDType = "F32",
 ): Uint8Array<ArrayBuffer> {
   return collect(encodeModel(model, dtype));
@@ -378,11 +440,13 @@ export function serializeModel(
  *
  * @throws {RangeError} While its parts are made, if a weight is too large for the type.
  */
-export function encodeModel(model: Model, dtype: WeightFileDType = "F32"): EncodedFile {
+export function encodeModel(model: Trainable, dtype: WeightFileDType = "F32"): EncodedFile {
   return encodeSafetensors(nameTensors(model.network.layout, model.parameters, dtype), {
     ...formatNotes(model),
     [NETWORK_KEY]: JSON.stringify(formatNetwork(model.network)),
-    [SCHEDULE_KEY]: JSON.stringify(formatSchedule(model.schedule)),
+    ...("schedule" in model
+      ? { [SCHEDULE_KEY]: JSON.stringify(formatSchedule(model.schedule)) }
+      : {}),
   });
 }
 

@@ -189,8 +189,10 @@ export type FeatureNetwork = NetworkBase & FeatureParts;
 export type AutoencoderNetwork = NetworkBase & AutoencoderParts;
 /** A network of noisy items. */
 export type NoisyItemsNetwork = DenoisingNetwork | ClassifierNetwork;
+/** A network that a {@linkcode Trainer} can teach. */
+export type TrainableNetwork = NoisyItemsNetwork | AutoencoderNetwork;
 /** A network of items of any kind. */
-export type ItemNetwork = NoisyItemsNetwork | FeatureNetwork | AutoencoderNetwork;
+export type ItemNetwork = TrainableNetwork | FeatureNetwork;
 /** A network of any kind. */
 export type Network = ItemNetwork | TextEncoderNetwork;
 
@@ -376,6 +378,18 @@ export function noisyItemsNetwork(network: Network): NoisyItemsNetwork {
       `${network.kind}, which knows nothing of noise`,
   );
 }
+
+/**
+ * The network as one that can be trained.
+ *
+ * @throws {InputError} If it is of another kind.
+ */
+export const trainableNetwork = (network: Network): TrainableNetwork =>
+  network.kind === "autoencoder" ? network : noisyItemsNetwork(network);
+
+/** What a network is told of items of a shape; an autoencoder sees them, and is told nothing. */
+export const toldOf = (network: TrainableNetwork, item: Shape): Conditions =>
+  network.kind === "autoencoder" ? {} : network.conditions(item);
 
 /**
  * The network as one between pictures and latents.

@@ -28,7 +28,7 @@ import {
 const CLASS = "VQModel";
 
 /** Of the fields as they are in files. */
-const schema = z.strictObject({
+export const vqModelSchema = z.strictObject({
   ...autoencoderFields,
   latent_channels: autoencoderFields.latent_channels.default(3),
   force_upcast: autoencoderFields.force_upcast.default(false),
@@ -37,7 +37,7 @@ const schema = z.strictObject({
 });
 
 /** The architecture. */
-export type VqModelConfig = CamelKeys<z.infer<typeof schema>>;
+export type VqModelConfig = CamelKeys<z.infer<typeof vqModelSchema>>;
 
 /** Norms that see latents, as those of MoVQ, and decoding by numbers instead of latents. */
 const only = { norm_type: "group", lookup_from_codebook: false };
@@ -76,7 +76,7 @@ function quantize(config: VqModelConfig, { parameter }: Forward, latents: Tensor
 /** The class of networks. */
 export const vqModel: NetworkMaker<VqModelConfig> = defineNetwork({
   className: CLASS,
-  parse: (fields) => parseAutoencoder(schema, fields, only, CLASS),
+  parse: (fields) => parseAutoencoder(vqModelSchema, fields, only, CLASS),
   format: (config) => ({ ...formatAutoencoder(config, newer), norm_type: "group" }),
   resize: ([height, width]) => ({ sample_size: height === width ? width : [height, width] }),
   build: (config) => ({

@@ -43,6 +43,8 @@ export interface AutoencoderOptions {
   readonly only?: "encode" | "decode";
   /** How the weights lie on the device. @default {"f32"} */
   readonly weightDType?: WeightDType;
+  /** Weights that are on the device already, by the names of their inputs, as a trainer's average. */
+  readonly parameters?: Readonly<Record<string, TensorBuffer>>;
 }
 
 /** Settings of one call. */
@@ -149,7 +151,9 @@ export class Autoencoder implements Disposable {
     try {
       const buffers: Record<string, TensorBuffer> = {};
       const weights = Object.entries(weightsOf(autoencoder, "parameters", weightDType));
-      for (const [name, values] of weights) buffers[name] = own(weightBuffer(device, values));
+      for (const [name, values] of weights) {
+        buffers[name] = options.parameters?.[name] ?? own(weightBuffer(device, values));
+      }
       for (const { half, graph, uses, ...tiling } of graphs) {
         const used = Object.entries(buffers).filter(([name]) => uses.has(name));
         const program = await device.compile(graph, {
@@ -158,7 +162,9 @@ export class Autoencoder implements Disposable {
         });
         made.#programs.set(half, new TiledProgram(own(program), tiling));
       }
-      for (const [name, values] of weights) writeWeights(values, buffers[name]);
+      for (const [name, values] of weights) {
+        if (!options.parameters?.[name]) writeWeights(values, buffers[name]);
+      }
       return made;
     } catch (error) {
       made[Symbol.dispose]();

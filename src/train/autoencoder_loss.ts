@@ -37,7 +37,22 @@ export interface AutoencoderLoss {
 /** The stream of random numbers that latents are drawn by. */
 const STREAM = 61;
 
-/** KL divergence from standard normals, ½ Σ (μ² + σ² - 1 - ln σ²): `[batch]`. */
+/**
+ * KL divergence from standard normals of normals `[batch, height, width, channels]`,
+ * ½ Σ (μ² + σ² - 1 - ln σ²) in nats: `[batch, 1, 1, 1]`.
+ *
+ * @example
+ * ```ts
+ * import { divergence, openDevice } from "@x/ddpm";
+ * import { constant, makeGraph } from "@x/ddpm/tensor";
+ *
+ * const mean = constant([1, 1], [1, 1, 1, 2]), logVariance = constant([0, 0], [1, 1, 1, 2]);
+ * using device = await openDevice("cpu");
+ * using program = await device.compile(makeGraph({ kl: divergence({ mean, logVariance }) }));
+ * program.run();
+ * console.log(await program.buffers.kl.read()); // [1]
+ * ```
+ */
 export function divergence({ mean, logVariance }: Required<Encoded>): Tensor {
   const each = map(
     [mean, logVariance],
@@ -53,7 +68,28 @@ export function divergence({ mean, logVariance }: Required<Encoded>): Tensor {
  * latent diffusion, so that its weight of 1e-6 fits here; latents are drawn. With a codebook both are
  * means, as there: |x - x̂| plus the loss of the entries. There is no perceptual and no adversarial term.
  *
+ * @param pictures In [-1, 1].
  * @param random What latents are drawn by; without it, they are the means.
+ * @throws {InputError} If pictures are not of a size that the network can take.
+ *
+ * @example
+ * ```ts
+ * import { autoencoderLoss, autoencoderNetwork, openDevice, parseNetwork } from "@x/ddpm";
+ * import { constant, makeGraph } from "@x/ddpm/tensor";
+ *
+ * const network = autoencoderNetwork(parseNetwork({ _class_name: "AutoencoderKL",
+ *   block_out_channels: [4], norm_num_groups: 2 }));
+ * const pictures = constant(new Float32Array(4 * 4 * 3), [1, 4, 4, 3]);
+ * const forward = {
+ *   parameter: ({ shape }: { shape: readonly number[] }) =>
+ *     constant(new Float32Array(shape.reduce((n, side) => n * side, 1)), shape),
+ * };
+ * const { loss } = autoencoderLoss(network, forward, pictures);
+ * using device = await openDevice("cpu");
+ * using program = await device.compile(makeGraph({ loss }));
+ * program.run();
+ * console.log(await program.buffers.loss.read()); // [0]
+ * ```
  */
 export function autoencoderLoss(
   network: AutoencoderNetwork,

@@ -9,7 +9,7 @@ import type { Batch } from "../data/batches.ts";
 import type { Dataset } from "../data/dataset.ts";
 import type { TensorBuffer } from "../gpu/device.ts";
 import { philox, seedWords, toInteger, toUniform } from "../gpu/philox.ts";
-import type { NoisyItemsNetwork } from "../model/network.ts";
+import { toldOf, type TrainableNetwork } from "../model/network.ts";
 import { sizeOf } from "../shape.ts";
 import type { TrainingConfig } from "./config.ts";
 
@@ -29,11 +29,11 @@ export interface BatchPlace {
 
 /** Writes classes and captions of batches. */
 export class ConditionFeed {
-  readonly #network: NoisyItemsNetwork;
+  readonly #network: TrainableNetwork;
   readonly #data: Dataset;
   readonly #config: Pick<TrainingConfig, "labelDropout" | "seed">;
 
-  constructor(network: NoisyItemsNetwork, data: Dataset, config: TrainingConfig) {
+  constructor(network: TrainableNetwork, data: Dataset, config: TrainingConfig) {
     this.#network = network;
     this.#data = data;
     this.#config = config;
@@ -41,7 +41,7 @@ export class ConditionFeed {
 
   /** What a step is told; `undefined` for an evaluation, where nothing is left to chance. */
   write(buffers: Buffers, { labels, indices }: Batch, place: BatchPlace | undefined): void {
-    const { labels: classes, tokens } = this.#network.conditions(this.#data.shape);
+    const { labels: classes, tokens } = toldOf(this.#network, this.#data.shape);
     const draws = place && Array.from(labels, (_, i) => this.#draw(place.step, place.first + i));
     if (buffers.labels) {
       const none = (classes?.below ?? 0) - 1;

@@ -69,6 +69,8 @@ export interface TrainingConfig extends OptimizerConfig, ObjectiveConfig, Timest
 const positive = z.number().positive(), share = z.number().min(0).lt(1);
 const optional = (number: z.ZodNumber) => number.nullable().default(null);
 const isBound = (objective: string) => objective === "vlb" || objective === "hybrid";
+const learnsNoise = (objective: string) =>
+  objective !== "classifier" && objective !== "autoencoder";
 const looksAtBatches = (sampling: string) =>
   sampling === "antithetic" || sampling === "loss_second_moment";
 /** Of the fields as they are in files. */
@@ -92,7 +94,8 @@ export const trainingSchema = z.strictObject({
   label_dropout: share.default(0),
   held_out: z.number().min(0).max(0.5).default(0),
   seed: z.int().min(0).default(0),
-  objective: z.enum(["mse", "l1", "huber", "vlb", "hybrid", "classifier"]).default("mse"),
+  objective: z.enum(["mse", "l1", "huber", "vlb", "hybrid", "classifier", "autoencoder"])
+    .default("mse"),
   huber_delta: optional(positive),
   loss_weighting: z.enum(["constant", "min_snr", "edm"]).default("constant"),
   snr_gamma: optional(positive),
@@ -122,11 +125,16 @@ export const trainingSchema = z.strictObject({
 }).refine((c) => c.loss_weighting === "constant" || !isBound(c.objective), {
   path: ["loss_weighting"],
   message: "goes with the objectives mse, l1 and huber: vlb and hybrid have weights of their own",
-}).refine((c) => c.objective !== "classifier" || c.loss_weighting === "constant", {
+}).refine((c) => learnsNoise(c.objective) || c.loss_weighting === "constant", {
   path: ["loss_weighting"],
-  message: "goes with the objectives mse, l1 and huber: classifiers count all noise alike",
-}).refine((c) => c.objective !== "classifier" || !c.label_dropout, {
-  ...{ path: ["label_dropout"], message: "makes no sense with the objective classifier" },
+  message: "goes with the objectives mse, l1 and huber: classifiers count all noise alike, and " +
+    "autoencoders see none",
+}).refine((c) => learnsNoise(c.objective) || !c.label_dropout, {
+  path: ["label_dropout"],
+  message: "makes no sense with the objectives classifier and autoencoder",
+}).refine((c) => c.objective !== "autoencoder" || c.timestep_sampling === "uniform", {
+  path: ["timestep_sampling"],
+  message: "makes no sense with the objective autoencoder, which knows no timesteps",
 }).refine((c) => c.timestep_sampling !== "log_normal" || !isBound(c.objective), {
   path: ["timestep_sampling"],
   message:

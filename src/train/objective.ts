@@ -14,7 +14,7 @@ import type { Level } from "../diffusion/denoiser.ts";
 import { meanPerItem, perItem } from "../diffusion/items.ts";
 import { constant, type Tensor } from "../gpu/tensor.ts";
 import { boundTerms } from "../diffusion/vlb.ts";
-import type { DenoisingNetwork, Forward, NoisyItemsNetwork } from "../model/network.ts";
+import type { DenoisingNetwork, Forward, TrainableNetwork } from "../model/network.ts";
 import type { ParameterSource } from "../model/parameters.ts";
 import {
   addNoise,
@@ -29,9 +29,17 @@ import { NoiseSchedule, type ScheduleConfig } from "../diffusion/schedule.ts";
  * What is minimised. `mse`, `l1` and `huber` (Huber 1964) compare what the network predicts with what
  * it should; `vlb` is the variational bound in bits a value (Ho et al. 2020, equation 5), and `hybrid`
  * is `mse` with a thousandth of the bound for learnt variances (Nichol and Dhariwal 2021, equation 16);
- * `classifier`, for networks of that kind, is the cross entropy of classes of noised images.
+ * `classifier`, for networks of that kind, is the cross entropy of classes of noised images, and
+ * `autoencoder`, for networks of that kind, {@linkcode autoencoderLoss}.
  */
-export type ObjectiveName = "mse" | "l1" | "huber" | "vlb" | "hybrid" | "classifier";
+export type ObjectiveName =
+  | "mse"
+  | "l1"
+  | "huber"
+  | "vlb"
+  | "hybrid"
+  | "classifier"
+  | "autoencoder";
 
 /**
  * How much each noise level counts: `constant` all the same in what the network predicts; `min_snr`
@@ -79,21 +87,24 @@ export interface Batch {
   readonly random?: RandomState;
 }
 
+/** A UNet begins with a consonant. */
+const withArticle = (word: string) => `${/^[aeio]/i.test(word) ? "an" : "a"} ${word}`;
+
 /** @throws {InputError} If objective, schedule and network do not go together. */
 export function checkObjective(
   { objective }: ObjectiveConfig,
-  schedule: ScheduleConfig,
-  network: NoisyItemsNetwork,
+  schedule: ScheduleConfig | undefined,
+  network: TrainableNetwork,
 ): void {
-  if ((network.kind === "classifier") !== (objective === "classifier")) {
+  const { kind, className } = network;
+  for (const own of ["classifier", "autoencoder"] as const) {
+    if ((kind === own) === (objective === own)) continue;
     throw new InputError(
-      network.kind === "classifier"
-        ? `Cannot train a ${network.className} by ${objective}: the objective of classifiers is ` +
-          "classifier"
-        : `Cannot train a ${network.className} by classifier: it is a ${network.kind}`,
+      `Cannot train ${withArticle(className)} by ${objective}: ` +
+        (kind === own ? `the objective of ${own}s is ${own}` : `it is ${withArticle(kind)}`),
     );
   }
-  if (network.kind === "classifier") return;
+  if (network.kind !== "denoiser" || !schedule) return;
   const { itemShape, outChannels } = network;
   const inChannels = itemShape[itemShape.length - 1]!;
   const { varianceType } = schedule, wanted = outputChannels(schedule, inChannels);
@@ -154,7 +165,8 @@ export function diffusionLosses(
     case "hybrid":
       return add(penalty(square), mul(bound(stopGradient(difference)), HYBRID_SHARE));
     case "classifier":
-      throw new TypeError("Denoisers do not learn to classify");
+    case "autoencoder":
+      throw new TypeError(`Denoisers do not learn by ${settings.objective}`);
     default: {
       const losses = penalty(penalties[settings.objective](settings));
       if (settings.lossWeighting === "constant") return losses;
@@ -166,7 +178,7 @@ export function diffusionLosses(
 /** What a network is given to learn. */
 export const forwardOf = (
   parameter: ParameterSource,
-  { random }: Batch,
+  { random }: Pick<Batch, "random">,
   onSegment?: Forward["onSegment"],
 ): Forward => ({
   parameter,

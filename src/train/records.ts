@@ -15,8 +15,12 @@ export interface StepRecord {
   readonly loss: number;
   /** Norm of the gradient before clipping. */
   readonly gradientNorm: number;
-  /** The images by quarters of the timesteps, the least noisy ones first. */
+  /** The images by quarters of the timesteps, the least noisy ones first; none of autoencoders. */
   readonly quartiles: readonly Quartile[];
+  /** Of autoencoders: the mean absolute difference of pictures to what became of them. */
+  readonly reconstruction?: number;
+  /** Of autoencoders: the divergence of a picture from standard normals, or the loss of the codebook. */
+  readonly penalty?: number;
   /** What the loss was multiplied by for gradients in `f16`; 1 in `f32`. */
   readonly lossScale: number;
   /** Whether gradients in `f16` overflowed, so that nothing was learnt of it. */
@@ -47,17 +51,20 @@ export function readRecords(
 ): StepRecord[] {
   // Behind what is known of all are the right answers of a classifier, and the scale of the loss.
   const width = history.length / HISTORY, isClassifier = width >= ROW + RANGES;
-  const end = isClassifier ? ROW + RANGES : ROW,
+  // Of autoencoders, both terms of the loss.
+  const isAutoencoder = width < ROW;
+  const end = isAutoencoder ? 4 : isClassifier ? ROW + RANGES : ROW,
     first = Math.max(0, done - Math.min(count, HISTORY));
   return Array.from({ length: done - first }, (_, i) => {
     const step = first + i, row = history.subarray(width * (step % HISTORY));
     const [loss, gradientNorm] = row, lossScale = width > end ? row[end] : 1;
-    const quartiles = Array.from({ length: RANGES }, (_, q) => {
+    const quartiles = Array.from({ length: isAutoencoder ? 0 : RANGES }, (_, q) => {
       const [sum, count, correct] = [0, 1, 2].map((i) => row[2 + i * RANGES + q]);
       return { sum, count, ...(isClassifier ? { correct } : {}) };
     });
     return {
       ...{ step: step + 1, loss, gradientNorm, quartiles, lossScale },
+      ...(isAutoencoder ? { reconstruction: row[2], penalty: row[3] } : {}),
       isSkipped: width > end && isOverflow(gradientNorm * lossScale),
     };
   });

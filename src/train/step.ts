@@ -16,7 +16,12 @@ import { sum } from "../gpu/ops/sum.ts";
 import { reshape, slice } from "../gpu/ops/view.ts";
 import { sizeOf } from "../shape.ts";
 import { constant, input, type Tensor } from "../gpu/tensor.ts";
-import type { Forward, NoisyItemsNetwork } from "../model/network.ts";
+import type {
+  AutoencoderNetwork,
+  Forward,
+  NoisyItemsNetwork,
+  TrainableNetwork,
+} from "../model/network.ts";
 import {
   parameterInputs,
   type ParameterLayout,
@@ -27,6 +32,7 @@ import {
   viewParameters,
 } from "../model/parameters.ts";
 import type { ScheduleConfig } from "../diffusion/schedule.ts";
+import { autoencoding } from "./autoencoding.ts";
 import { classification } from "./classification.ts";
 import { LossScale, unlessSkipped } from "./loss_scale.ts";
 import { type Batch, diffusionLosses, type ObjectiveConfig } from "./objective.ts";
@@ -70,10 +76,10 @@ export const HISTORY = 1024;
 export const RANGES = 4;
 /**
  * What is known of the losses of a batch: their mean; their sum and number by range; and of
- * classifiers, how many were right by range.
+ * classifiers, how many were right by range. Of autoencoders, after the mean, its two terms.
  */
-export const tallySize = ({ kind }: Pick<NoisyItemsNetwork, "kind">): number =>
-  1 + (kind === "classifier" ? 3 : 2) * RANGES;
+export const tallySize = ({ kind }: Pick<TrainableNetwork, "kind">): number =>
+  kind === "autoencoder" ? 3 : 1 + (kind === "classifier" ? 3 : 2) * RANGES;
 /**
  * Numbers a step in the history of a denoiser: the gradient's norm after the first of the tally; and
  * with loss scaling one more at the end, the scale.
@@ -100,24 +106,38 @@ function decayMask({ specs }: ParameterLayout, { size, families }: Shard): Tenso
   return constant(mask);
 }
 
-/** Everything a training step is traced from. */
-export interface StepSpec {
-  readonly network: NoisyItemsNetwork;
-  readonly schedule: ScheduleConfig;
-  /** What is minimised. */
-  readonly objective: ObjectiveConfig;
-  readonly batch: Batch & Partial<Draw>;
+/** What all steps are traced from. */
+interface StepSizes {
   /** Images of the step, of which the batch may be a part. */
   readonly images: number;
   /** Whether what lies within blocks of the network is computed again for the gradients. */
   readonly recomputes?: boolean;
 }
 
-/** What is known of a batch, the first number divided by all images of the step. */
-function tally(
-  { schedule, batch, images }: StepSpec,
-  { losses, weighted, correct }: Measured,
-): Tensor {
+/** Everything a step of a network of noisy items is traced from. */
+export interface DiffusionStepSpec extends StepSizes {
+  readonly network: NoisyItemsNetwork;
+  readonly schedule: ScheduleConfig;
+  /** What is minimised. */
+  readonly objective: ObjectiveConfig;
+  readonly batch: Batch & Partial<Draw>;
+}
+
+/** Everything a step of an autoencoder is traced from: there is no noise, but in its latents. */
+export interface AutoencoderStepSpec extends StepSizes {
+  readonly network: AutoencoderNetwork;
+  readonly batch: Pick<Batch, "images" | "random">;
+}
+
+/** Everything a training step is traced from. */
+export type StepSpec = DiffusionStepSpec | AutoencoderStepSpec;
+
+/** What is known of a batch, beside the mean, by quarters of the timesteps. */
+function byRanges(
+  { schedule, batch }: DiffusionStepSpec,
+  losses: Tensor,
+  correct: Tensor | undefined,
+): Tensor[] {
   const [count] = losses.shape, { numTrainTimesteps: T } = schedule;
   const bound = (i: number) => constant(ranges.map((q) => (q + i) * T / RANGES - 0.5), [1, RANGES]);
   const ranges = Array.from({ length: RANGES }, (_, q) => q);
@@ -126,10 +146,12 @@ function tally(
     (t, low, high) => e.mul(e.less(low, t), e.less(t, high)),
   );
   const byRange = (x: Tensor) => sum(mul(isIn, reshape(x, [count, 1])), [0]);
-  const parts = [
-    ...[mul(sum(weighted), 1 / images), byRange(losses), sum(isIn, [0])],
-    ...(correct ? [byRange(correct)] : []),
-  ];
+  return [byRange(losses), sum(isIn, [0]), ...(correct ? [byRange(correct)] : [])];
+}
+
+/** What is known of a batch, its means as shares of those of the step. */
+function tally({ images }: StepSpec, { weighted, details }: Measured): Tensor {
+  const parts = [mul(sum(weighted), 1 / images), ...details];
   return concat(parts.map((x) => reshape(x, [x.shape.at(-1)!])), 0);
 }
 
@@ -143,7 +165,7 @@ interface Learnt {
 }
 
 function learn(spec: StepSpec, shards: readonly Tensor[], scale: Tensor | undefined): Learnt {
-  const { network, batch, images } = spec, parameter = viewParameters(network.layout, shards);
+  const { network, images } = spec, parameter = viewParameters(network.layout, shards);
   const segments: Segment[] = [], recomputed = spec.recomputes ? "block" : "attention";
   const measured = measure(spec, parameter, (kind, segment) => {
     if (kind === recomputed) segments.push(segment);
@@ -152,27 +174,41 @@ function learn(spec: StepSpec, shards: readonly Tensor[], scale: Tensor | undefi
   return {
     gradients: grad(loss, shards, segments),
     tally: tally(spec, measured),
-    observed: batch.observe ? [batch.observe(measured.losses)] : [],
+    observed: measured.observed,
   };
 }
 
-/** The losses of a batch, as they are and as they count, and where a classifier is right. */
+/** The losses of a batch. */
 interface Measured {
-  readonly losses: Tensor;
+  /** As they count, `[batch]`. */
   readonly weighted: Tensor;
-  readonly correct?: Tensor;
+  /** What else is known of them, for the tally. */
+  readonly details: readonly Tensor[];
+  /** What the drawing of timesteps remembers. */
+  readonly observed: Graph["updates"];
 }
 
 function measure(
-  { network, schedule, objective, batch }: StepSpec,
+  spec: StepSpec,
   parameter: ParameterSource,
   onSegment?: Forward["onSegment"],
 ): Measured {
-  const measured = network.kind === "classifier"
+  if (!("schedule" in spec)) {
+    const { network, batch, images } = spec;
+    const { losses, terms } = autoencoding(network, parameter, batch, onSegment);
+    const details = terms.map((term) => mul(sum(term), 1 / images));
+    return { weighted: losses, details, observed: [] };
+  }
+  const { network, schedule, objective, batch } = spec;
+  const measured: { losses: Tensor; correct?: Tensor } = network.kind === "classifier"
     ? classification(network, schedule, parameter, batch, onSegment)
     : { losses: diffusionLosses(network, schedule, objective, parameter, batch, onSegment) };
-  const { losses } = measured;
-  return { ...measured, weighted: batch.importance ? mul(losses, batch.importance) : losses };
+  const { losses, correct } = measured;
+  return {
+    weighted: batch.importance ? mul(losses, batch.importance) : losses,
+    details: byRanges(spec, losses, correct),
+    observed: batch.observe ? [batch.observe(losses)] : [],
+  };
 }
 
 /** What a gradient does to the state. */
@@ -278,7 +314,7 @@ export function gradientStep(spec: StepSpec, optimizer: OptimizerConfig): Graph 
 }
 
 /** What is left of a step when all gradients are there. */
-export function updateStep(network: NoisyItemsNetwork, optimizer: OptimizerConfig): Graph {
+export function updateStep(network: TrainableNetwork, optimizer: OptimizerConfig): Graph {
   const { layout } = network, gradients = parameterInputs(layout, "gradient");
   const tally = input("tally", [tallySize(network)]);
   const parameters = parameterInputs(layout), learnt = { gradients, tally, observed: [] };

@@ -9,8 +9,8 @@ import { InputError } from "../errors.ts";
 import { randomNormal, type RandomState } from "../gpu/ops/random.ts";
 import { constant, input } from "../gpu/tensor.ts";
 import type { Condition } from "../diffusion/denoiser.ts";
-import type { Model } from "../model/model.ts";
-import type { NoisyItemsNetwork } from "../model/network.ts";
+import type { Model, Trainable } from "../model/model.ts";
+import type { AutoencoderNetwork, TrainableNetwork } from "../model/network.ts";
 import type { TrainingConfig } from "./config.ts";
 import { type Dataset, ImageOrder } from "../data/dataset.ts";
 import { checkClasses } from "./classification.ts";
@@ -26,6 +26,11 @@ const EVALUATION = 2 ** 31 - 1;
 /** The shape of an item. */
 export type ItemSize = Pick<Dataset, "shape">;
 
+/** What a step is about, without its weights. */
+export type Untrained =
+  | Pick<Model, "network" | "schedule">
+  | { readonly network: AutoencoderNetwork };
+
 /** Images computed at a time: the micro-batch, or the batch. */
 export const partOf = ({ batchSize, microBatch }: TrainingConfig): number =>
   microBatch ?? batchSize;
@@ -36,7 +41,7 @@ export const partOf = ({ batchSize, microBatch }: TrainingConfig): number =>
  * @throws {InputError} If network, schedule and objective do not fit together.
  */
 export function makeStepSpec(
-  model: Pick<Model, "network" | "schedule">,
+  model: Untrained,
   { shape: item }: ItemSize,
   settings: TrainingConfig,
   { part, images: total, isEvaluation = false, recomputes = settings.gradientCheckpointing }: {
@@ -46,18 +51,23 @@ export function makeStepSpec(
     readonly recomputes?: boolean;
   },
 ): StepSpec {
-  const { schedule, network } = model, shape = [part, ...item];
-  checkObjective(settings, schedule, network);
+  const shape = [part, ...item], images = input("images", shape);
+  checkObjective(settings, "schedule" in model ? model.schedule : undefined, model.network);
   const random: RandomState = {
     seed: input("seed", [2], "i32"),
     first: input("first", [1], "i32"),
     step: isEvaluation ? constant(new Int32Array([EVALUATION])) : input("step", [1], "i32"),
   };
-  const { timestepSampling: sampling } = settings;
+  if (!("schedule" in model)) {
+    // Those that are held out are decoded from the means of their latents.
+    const batch = { images, ...(isEvaluation ? {} : { random }) };
+    return { network: model.network, batch, images: total, recomputes };
+  }
+  const { schedule, network } = model, { timestepSampling: sampling } = settings;
   const draws = isEvaluation && sampling !== "log_normal"
     ? { ...settings, timestepSampling: "uniform" as const }
     : settings;
-  const images = input("images", shape), derived = Object.entries(network.derived ?? {});
+  const derived = Object.entries(network.derived ?? {});
   const { labels, tokens } = network.conditions(item);
   const batch = {
     images,
@@ -90,10 +100,11 @@ export function trainValidationSplit(count: number, { heldOut, seed }: TrainingC
 }
 
 /** @throws {InputError} If network, data and settings do not fit together. */
-export function checkFits({ network }: Model, data: Dataset, settings: TrainingConfig): void {
+export function checkFits({ network }: Trainable, data: Dataset, settings: TrainingConfig): void {
   if (settings.heldOut && data.count < 2) {
     throw new InputError(`Cannot hold images of ${data.name} out: it has ${data.count}`);
   }
+  if (network.kind === "autoencoder") return checkPictures(network, data);
   const { labels, tokens, ...others } = network.conditions(data.shape);
   const { derived = {} } = network;
   const other = Object.keys(others).find((name) => !derived[name]);
@@ -107,9 +118,31 @@ export function checkFits({ network }: Model, data: Dataset, settings: TrainingC
   if (labels || !tokens) checkLabels(labels, data, settings);
 }
 
+/** @throws {InputError} If an autoencoder cannot make latents of the items. */
+function checkPictures(
+  { className, factor, itemShape }: AutoencoderNetwork,
+  { name, shape }: Dataset,
+): void {
+  const [height, width, channels] = shape, wanted = itemShape.at(-1);
+  if (shape.length !== 3 || channels !== wanted) {
+    throw new InputError(
+      `Cannot train: items of ${name} are ${
+        shape.join("x")
+      }, but the ${className} is for pictures ` +
+        `of ${wanted} ${wanted === 1 ? "channel" : "channels"}`,
+    );
+  }
+  if (height % factor === 0 && width % factor === 0) return;
+  const next = (n: number) => Math.ceil(n / factor) * factor, [h, w] = [height, width].map(next);
+  throw new InputError(
+    `Cannot train: pictures of ${name} are ${width}x${height}, but the ${className} makes latents ` +
+      `${factor} times smaller: sides must be multiples of that, as of ${w}x${h}`,
+  );
+}
+
 /** @throws {InputError} If the network is told captions, and there are none. */
 function checkCaptions(
-  network: NoisyItemsNetwork,
+  network: TrainableNetwork,
   tokens: Condition | undefined,
   { name, captions }: Dataset,
 ): void {

@@ -8,7 +8,7 @@ import type { MemoryPlan, ProgramDescription } from "../gpu/describe.ts";
 import type { Device, Program, TensorBuffer } from "../gpu/device.ts";
 import { compileBatch } from "../gpu/compile_batch.ts";
 import { seedWords } from "../gpu/philox.ts";
-import type { LoadedModel, Model } from "../model/model.ts";
+import type { Model, Trainable } from "../model/model.ts";
 import { writeWeights } from "../diffusion/weights.ts";
 import { resizeNetwork } from "../model/network.ts";
 import { shardName } from "../model/parameters.ts";
@@ -47,8 +47,13 @@ import {
 
 export type { ItemSize };
 
+/** What became of a model: the same, with its weights in memory. */
+export type Trained<M extends Trainable> = M & {
+  readonly parameters: Float32Array<ArrayBuffer>;
+};
+
 /**
- * A training on a device. Dispose of it to free its memory.
+ * A training on a device, of a model or of an autoencoder. Dispose of it to free its memory.
  *
  * @example
  * ```ts
@@ -70,7 +75,7 @@ export type { ItemSize };
  * console.log(trained.network.itemShape); // [8, 8, 1]
  * ```
  */
-export class Trainer implements Disposable {
+export class Trainer<M extends Trainable = Model> implements Disposable {
   /** Its settings. */
   readonly config: TrainingConfig;
   /** Whether it computes what lies within blocks of the network twice, to take less memory. */
@@ -81,7 +86,7 @@ export class Trainer implements Disposable {
   readonly #update: Program;
   readonly #heldOut: Validation | undefined;
   /** Without its initial weights, which are as large as what a step learns. */
-  readonly #model: Omit<Model, "parameters">;
+  readonly #model: Omit<M, "parameters">;
   readonly #data: Dataset;
   readonly #conditions: ConditionFeed;
   readonly #batches: Batches;
@@ -91,7 +96,7 @@ export class Trainer implements Disposable {
   private constructor(
     [program, update, evaluation]: readonly [Program, Program, Program | undefined],
     recomputes: boolean,
-    model: Model,
+    model: M,
     data: Dataset,
     split: Split,
     config: TrainingConfig,
@@ -139,12 +144,12 @@ export class Trainer implements Disposable {
    * console.log(await trainer.records(1)); // [{ step: 1, loss: 1.0..., gradientNorm: ... }]
    * ```
    */
-  static async create(
+  static async create<M extends Trainable>(
     device: Device,
-    model: Model,
+    model: M,
     data: Dataset,
     config: TrainingConfig,
-  ): Promise<Trainer> {
+  ): Promise<Trainer<M>> {
     checkFits(model, data, config);
     const part = partOf(config), images = config.batchSize;
     const programs: Program[] = [];
@@ -185,7 +190,7 @@ export class Trainer implements Disposable {
       }
       buffers.scaling?.write(LossScale.first);
       for (const { buffers } of [program, ...(evaluation ? [evaluation] : [])]) {
-        buffers.seed.write(seedWords(config.seed));
+        buffers.seed?.write(seedWords(config.seed));
       }
       const all = [program, update ?? program, evaluation] as const;
       return new Trainer(all, ways[way], model, data, split, config);
@@ -202,7 +207,7 @@ export class Trainer implements Disposable {
    */
   static plan(
     device: Device,
-    model: Model,
+    model: Trainable,
     data: ItemSize,
     config: TrainingConfig,
   ): MemoryPlan {
@@ -317,8 +322,9 @@ export class Trainer implements Disposable {
     const { buffers } = this.#program;
     buffers.images.write(batch.images);
     this.#conditions.write(buffers, batch, { step, first });
-    buffers.first.write([first]);
-    buffers.step.write([step]);
+    // A codebook leaves nothing to chance.
+    buffers.first?.write([first]);
+    buffers.step?.write([step]);
     if (this.#isInParts) buffers.isNext.write([Math.min(part, 1)]);
     if (part) return;
     const rates = {
@@ -398,16 +404,16 @@ export class Trainer implements Disposable {
   }
 
   /**
-   * The model with the moving average of the weights, which is the one to sample from.
+   * The model with the moving average of the weights, which is the one to sample from or to use.
    *
    * @param card What is known of its making, for its file.
    * @throws {DeviceError} If the device failed.
    */
-  async model(card: Readonly<Record<string, string>> = {}): Promise<LoadedModel> {
+  async model(card: Readonly<Record<string, string>> = {}): Promise<Trained<M>> {
     using _ = await this.#mutex.acquire();
     const parameters = await this.buffers.ema.read() as Float32Array<ArrayBuffer>;
     const network = resizeNetwork(this.#model.network, this.#data.shape);
-    return { ...this.#model, network, parameters, card };
+    return { ...this.#model, network, parameters, card } as unknown as Trained<M>;
   }
 
   /** Frees its memory; the device lives on. */

@@ -44,7 +44,7 @@ export class Validation implements Disposable {
       const batch = await this.#batches.at(i * this.#part);
       buffers.images.write(batch.images);
       this.#conditions.write(buffers, batch, undefined);
-      buffers.first.write([i * this.#part]);
+      buffers.first?.write([i * this.#part]);
       buffers.isNext.write([Math.min(i, 1)]);
       this.program.run();
     }

@@ -115,8 +115,8 @@ Deno.test("what is kept of a log is bounded, and its means are those of the log"
     assertEquals(step, Math.min((i + 1) * each, 50_000));
     const mean = (i * each + 1 + step) / 2;
     assertAlmostEquals(loss, mean);
-    assertEquals(loss_quartiles.slice(0, 2), [loss, null]);
-    assertAlmostEquals(loss_quartiles[2]!, mean, 1);
+    assertEquals(loss_quartiles!.slice(0, 2), [loss, null]);
+    assertAlmostEquals(loss_quartiles![2]!, mean, 1);
     assertAlmostEquals(held_out!, 2 * mean, 20);
     assertEquals(learning_rate, 1 / step);
   });

@@ -20,7 +20,13 @@ Deno.test("presets are whole, and their networks are of the size they should be"
     counts[name] = parseNetwork({ in_channels: 1, ...out, ...network }).layout.count;
   }
   const denoisers = ["mnist", "fashion-mnist", "cifar10", "emoji"];
-  assertEquals(Object.keys(counts), [...denoisers, "classifier", "features", "tiny"]);
+  assertEquals(Object.keys(counts), [
+    ...denoisers,
+    "autoencoder",
+    "classifier",
+    "features",
+    "tiny",
+  ]);
   assert(counts.classifier < counts.mnist);
   assertEquals(counts.cifar10, 35_746_307);
   assert(counts.tiny < counts.mnist && counts.mnist === counts["fashion-mnist"]);
@@ -107,7 +113,9 @@ Deno.test("the schema for editors accepts what the parser accepts, and nothing e
     [{ network: { _class_name: "SuperResolutionUNet2DModel" } }, false],
     [{ network: { _class_name: "FeatureClassifier", feature_size: 8 } }, true],
     [{ network: { _class_name: "FeatureClassifier", dropout: 0.1 } }, false],
-    [{ network: { _class_name: "AutoencoderKL" } }, false],
+    [{ network: { _class_name: "AutoencoderKL", shift_factor: 0.1 } }, true],
+    [{ network: { _class_name: "VQModel", num_vq_embeddings: 0 } }, false],
+    [{ network: { _class_name: "CLIPTextModel" } }, false],
     [{ network: { factor: 2 } }, false],
     [{ scheduler: { solver_order: 2, beta_schedule: "linear" } }, true],
     [{ scheduler: { clip_sample: null, lambda_min_clipped: -1 } }, true],

@@ -8,8 +8,9 @@ import { dirname, join } from "@std/path";
 import { InputError } from "../../errors.ts";
 import type { EncodedFile } from "../../formats/safetensors.ts";
 import { encodeDiffusers } from "../../model/diffusers.ts";
-import { encodeModel, type WeightFileDType } from "../../model/model.ts";
+import { encodeModel, type Trainable, type WeightFileDType } from "../../model/model.ts";
 import { formatBytes } from "../../units.ts";
+import { FoundAutoencoder } from "../run/found_autoencoder.ts";
 import { openModel } from "../run/open_model.ts";
 import {
   checkFolder,
@@ -57,7 +58,7 @@ export async function exportCommand(args: readonly string[]): Promise<void> {
   }
   if (out === undefined) throw new InputError("export needs --out: the folder to make");
   await checkNew(out);
-  const [place] = rest, model = await openModel(place);
+  const [place] = rest, model = await openTrainable(place);
   const { format = "diffusers", dtype = "f32" } = flags, type = dtype.toUpperCase();
   const { files, notes } = format === "diffusers"
     ? encodeDiffusers(model, type as WeightFileDType)
@@ -70,6 +71,16 @@ export async function exportCommand(args: readonly string[]): Promise<void> {
   for (const note of notes) progress.say(note);
   progress.clear();
   print(`${out}: ${model.network.className} as ${dtype}, ${formatBytes(bytes)}`);
+}
+
+/** A model, or an autoencoder. */
+async function openTrainable(place: string): Promise<Trainable> {
+  try {
+    return await openModel(place);
+  } catch (error) {
+    if (error instanceof FoundAutoencoder) return error.autoencoder;
+    throw error;
+  }
 }
 
 /** @throws {InputError} If the folder holds something, or cannot be made. */

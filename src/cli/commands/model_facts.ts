@@ -125,18 +125,20 @@ export async function describeTextToImage(
 
 /** Facts about an autoencoder. */
 export async function describeAutoencoder(
-  { autoencoder: { network }, family }: FoundAutoencoder,
+  { autoencoder: { network, card }, family }: FoundAutoencoder,
   located: Located,
 ): Promise<Facts> {
   const { factor, latentChannels, itemShape, layout } = network;
   return {
-    ...await describeFiles(located, false, {}),
-    ...{ family, "moving average": "not told" },
+    "moving average": "not told",
+    ...await describeFiles(located, false, card),
+    family,
     ...{ network: network.className, kind: network.kind, parameters: layout.count },
     image: `any size in multiples of ${factor}, ${itemShape.at(-1)} channels`,
     latents: `${factor} times smaller, ${latentChannels} channels`,
     weights: formatBytes(4 * layout.count),
     ...network.config,
+    ...card,
   };
 }
 

@@ -75,14 +75,23 @@ export const trainFlags = {
   objective: {
     kind: "text",
     choices: [
-      ...(["mse", "l1", "huber", "vlb", "hybrid", "classifier"] satisfies ObjectiveName[]),
+      ...([
+        "mse",
+        "l1",
+        "huber",
+        "vlb",
+        "hybrid",
+        "classifier",
+        "autoencoder",
+      ] satisfies ObjectiveName[]),
       "super-resolution",
     ],
     value: "NAME",
     default: "mse",
     help:
       "the loss: mse, l1, huber, vlb or hybrid; classifier trains a classifier of noised images " +
-      "for sample --classifier, super-resolution a model for upscale and cascades",
+      "for sample --classifier, super-resolution a model for upscale and cascades, autoencoder one " +
+      "between pictures and latents for --latent",
   },
   precision: precisionFlag,
   "label-dropout": {

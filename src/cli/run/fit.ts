@@ -8,7 +8,7 @@ import { toSnakeCase } from "../../config.ts";
 import { InputError } from "../../errors.ts";
 import { largestThat } from "../../gpu/compile_batch.ts";
 import { type Device, LimitError } from "../../gpu/device.ts";
-import type { Model } from "../../model/model.ts";
+import type { Trainable } from "../../model/model.ts";
 import type { Dataset } from "../../data/dataset.ts";
 import { pictureSize } from "../../sample/options.ts";
 import { parseTraining, type TrainingConfig } from "../../train/config.ts";
@@ -24,12 +24,12 @@ const SMALLEST = 8;
  *
  * @throws {LimitError} If it does not fit the device; it names flags with which it would.
  */
-export async function createTrainer(
+export async function createTrainer<M extends Trainable>(
   device: Device,
-  model: Model,
+  model: M,
   data: Dataset,
   training: TrainingConfig,
-): Promise<Trainer> {
+): Promise<Trainer<M>> {
   try {
     return await Trainer.create(device, model, data, training);
   } catch (error) {
@@ -47,7 +47,7 @@ export async function createTrainer(
 export function withAdvice(
   { message, wanted, limit, largestBatch }: LimitError,
   device: Device,
-  model: Model,
+  model: Trainable,
   data: ItemSize,
   training: TrainingConfig,
   free: number,
@@ -61,7 +61,7 @@ export function withAdvice(
 /** Flags, each of which makes a training fit: a smaller batch, parts of it, smaller images. */
 function flagsThatFit(
   device: Device,
-  model: Model,
+  model: Trainable,
   image: ItemSize,
   training: TrainingConfig,
   free: number,

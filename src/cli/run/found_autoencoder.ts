@@ -5,16 +5,15 @@
  */
 
 import { InputError } from "../../errors.ts";
-import type { AutoencoderNetwork } from "../../model/network.ts";
-import type { Weighted } from "../../model/weights.ts";
+import type { AutoencoderModel } from "../../model/model.ts";
 
 /** An autoencoder, which is a part of models of latents and no model itself. */
 export class FoundAutoencoder extends InputError {
-  readonly autoencoder: Weighted<AutoencoderNetwork>;
+  readonly autoencoder: AutoencoderModel;
   /** Whose names its tensors have. */
   readonly family: string;
 
-  constructor(place: string, autoencoder: Weighted<AutoencoderNetwork>, family: string) {
+  constructor(place: string, autoencoder: AutoencoderModel, family: string) {
     const { className, factor, latentChannels } = autoencoder.network;
     super(
       `Cannot use ${place} as a model: it is an autoencoder (${className}), which makes latents of ` +

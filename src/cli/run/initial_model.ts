@@ -6,15 +6,19 @@
 
 import type { Dataset } from "../../data/dataset.ts";
 import { formatSchedule } from "../../diffusion/schedule.ts";
-import { initializeModel, type Model } from "../../model/model.ts";
+import { initializeModel, type Trainable } from "../../model/model.ts";
+import { initializeNetwork } from "../../model/weights.ts";
 import type { RunConfig } from "./run_config.ts";
 
 /** The model that a training starts with. */
-export const initialModel = (
+export function initialModel(
   { network, scheduler, training }: RunConfig,
   data: Pick<Dataset, "shape" | "classes">,
-): Model =>
-  initializeModel(
+): Trainable {
+  if (network.kind === "autoencoder") {
+    return { ...initializeNetwork(network, training.seed), card: {} };
+  }
+  return initializeModel(
     ...[network, formatSchedule(scheduler), training.seed] as const,
     classNames(
       data,
@@ -24,6 +28,7 @@ export const initialModel = (
       training.labelDropout,
     ),
   );
+}
 
 /**
  * What a network's classes are called: as those of the data, their numbers where they have no names.

@@ -27,8 +27,11 @@ export function summarize(all: readonly StepRecord[]) {
   const accuracies = records[0].quartiles.map((_, q) => rightOf(records, [q]));
   return {
     loss: mean(records.map((r) => r.loss)),
-    loss_quartiles: quartiles,
-    ...(records[0].quartiles[0].correct === undefined ? {} : {
+    ...(quartiles.length ? { loss_quartiles: quartiles } : {
+      reconstruction: mean(records.map((r) => r.reconstruction!)),
+      penalty: mean(records.map((r) => r.penalty!)),
+    }),
+    ...(records[0].quartiles[0]?.correct === undefined ? {} : {
       accuracy: rightOf(records, quartiles.keys().toArray())!,
       accuracy_quartiles: accuracies,
     }),

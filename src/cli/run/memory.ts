@@ -6,7 +6,7 @@
 
 import type { Device } from "../../gpu/device.ts";
 import { GpuDevice } from "../../gpu/wgsl/device.ts";
-import type { Sampler } from "../../sample/sampler.ts";
+import type { Trainable } from "../../model/model.ts";
 import type { Trainer } from "../../train/trainer.ts";
 import { formatBytes } from "../../units.ts";
 
@@ -24,14 +24,14 @@ export const residentBytes = (): number => Deno.memoryUsage().rss;
  */
 export function describeMemory(
   device: Device,
-  trainer: Trainer,
-  sampler: Sampler | undefined,
+  trainer: Trainer<Trainable>,
+  shower: { readonly memory: number } | undefined,
   base: number,
 ): string {
   const isInProcess = !(device instanceof GpuDevice) || device.isSoftware;
-  const steps = trainer.memory + (sampler?.memory ?? 0), rest = base + COMPILED;
+  const steps = trainer.memory + (shower?.memory ?? 0), rest = base + COMPILED;
   // A checkpoint has the weights in memory once, and one tensor of them in the layout of files.
-  const saving = sampler || trainer.config.objective === "classifier"
+  const saving = shower || trainer.config.objective === "classifier"
     ? 4 * trainer.buffers.ema.length
     : 0;
   const parts = [

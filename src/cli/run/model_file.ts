@@ -15,7 +15,7 @@ import {
   readFamily,
 } from "../../model/families/mod.ts";
 import { findPipelineFamily } from "../../model/families/pipelines.ts";
-import { holdsNetwork, type Model, modelFrom } from "../../model/model.ts";
+import { holdsNetwork, type Model, trainableFrom } from "../../model/model.ts";
 import { FileBytes } from "../terminal/files.ts";
 import { printError } from "../terminal/progress.ts";
 import { FoundAutoencoder } from "./found_autoencoder.ts";
@@ -33,7 +33,11 @@ import { readPipelineFile } from "./pipeline_file.ts";
  */
 export async function loadFile(path: string, folder: ModelFolder): Promise<Model> {
   const file = await readTensorFile(new FileBytes(path), path), { tensors, metadata } = file;
-  if (holdsNetwork(metadata)) return modelFrom(file, path);
+  if (holdsNetwork(metadata)) {
+    const model = trainableFrom(file, path);
+    if ("schedule" in model) return model;
+    throw new FoundAutoencoder(path, model, "ddpm");
+  }
   const pipeline = findPipelineFamily(tensors);
   if (pipeline) {
     await readPipelineFile(pipeline, tensors, path, folder);
@@ -49,7 +53,7 @@ export async function loadFile(path: string, folder: ModelFolder): Promise<Model
   const config = await readOriginalConfig(path, folder);
   if (other) {
     const { autoencoder } = readAutoencoderFamily(other, tensors, path, config);
-    throw new FoundAutoencoder(path, autoencoder, other.name);
+    throw new FoundAutoencoder(path, { ...autoencoder, card: {} }, other.name);
   }
   const found = readFamily(family!, tensors, path, {
     config,

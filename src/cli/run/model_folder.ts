@@ -106,9 +106,9 @@ export async function loadFolder(folder: ModelFolder, file?: string): Promise<Mo
   }
   const network = parseNetwork(await readJson(config));
   if (network.kind === "autoencoder") {
-    const { tensors } = await readWeights(folder, parts);
+    const { tensors, notes } = await readWeights(folder, parts);
     const found = assembleNetwork(network, tensors, folder.place);
-    throw new FoundAutoencoder(folder.place, found, "diffusers");
+    throw new FoundAutoencoder(folder.place, { card: {}, ...notes, ...found }, "diffusers");
   }
   const { schedule, scheduler, note } = await readSchedule(folder, pipeline?.scheduler);
   const { tensors, notes } = await readWeights(folder, parts);

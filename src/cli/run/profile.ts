@@ -7,6 +7,7 @@
 
 import type { Device } from "../../gpu/device.ts";
 import type { ProgramDescription, StageDescription } from "../../gpu/describe.ts";
+import type { Trainable } from "../../model/model.ts";
 import type { Trainer } from "../../train/trainer.ts";
 import { environment } from "../terminal/environment.ts";
 import { columns, type Progress } from "../terminal/progress.ts";
@@ -54,7 +55,7 @@ export function formatProgram(
 
 /** Runs some training steps and reports where their time went. */
 export async function profileTraining(
-  trainer: Trainer,
+  trainer: Trainer<Trainable>,
   device: Device,
   steps: number,
   progress: Progress,

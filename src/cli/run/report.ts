@@ -44,13 +44,26 @@ export function renderReport(report: Report): string {
       { name: "running mean", style: "a", points: smooth(losses) },
       { name: "held out", style: "b", points: line((l) => l.held_out) },
     ], { isLogarithmic: true }),
-    "Loss by quarter of the timesteps": drawChart(
-      QUARTERS.map((name, q) => ({
-        ...{ name, style: "abcd"[q] },
-        points: smooth(line((l) => l.loss_quartiles?.[q])),
-      })),
-      { isLogarithmic: true },
-    ),
+    ...(now?.penalty === undefined
+      ? {
+        "Loss by quarter of the timesteps": drawChart(
+          QUARTERS.map((name, q) => ({
+            ...{ name, style: "abcd"[q] },
+            points: smooth(line((l) => l.loss_quartiles?.[q])),
+          })),
+          { isLogarithmic: true },
+        ),
+      }
+      : {
+        "Difference of what is decoded": drawChart(
+          [{ name: "mean", style: "a", points: smooth(line((l) => l.reconstruction)) }],
+          { isLogarithmic: true },
+        ),
+        "Divergence of latents, or loss of the codebook": drawChart(
+          [{ name: "mean", style: "a", points: smooth(line((l) => l.penalty)) }],
+          { isLogarithmic: true },
+        ),
+      }),
     ...(now?.accuracy_quartiles
       ? {
         "Right answers by quarter of the timesteps": drawChart(

@@ -10,12 +10,14 @@ import { InputError } from "../../errors.ts";
 import {
   type Fields,
   formatNetwork,
-  type NoisyItemsNetwork,
-  noisyItemsNetwork,
   parseNetwork,
+  type TrainableNetwork,
+  trainableNetwork,
 } from "../../model/network.ts";
 import { foreignUNetFields, unetSchema } from "../../model/unet_config.ts";
 import { FEATURE_CLASSIFIER, featureClassifierSchema } from "../../model/feature_classifier.ts";
+import { autoencoderKlSchema } from "../../model/autoencoder_kl.ts";
+import { vqModelSchema } from "../../model/vq_model.ts";
 import { unetClassifierSchema } from "../../model/unet_classifier.ts";
 import { TEXT_UNET, textUNetSchema } from "../../model/text_unet.ts";
 import { SUPER_RESOLUTION, superResolutionSchema } from "../../model/super_resolution.ts";
@@ -30,6 +32,7 @@ import { parseTraining, type TrainingConfig, trainingSchema } from "../../train/
 import { kindOf, readJson, refuseStdin } from "../terminal/files.ts";
 import { suggest } from "../terminal/flags.ts";
 import { type ImageOptions, imagesSchema, parseImages } from "../commands/image_options.ts";
+import autoencoder from "./presets/autoencoder.json" with { type: "json" };
 import cifar10 from "./presets/cifar10.json" with { type: "json" };
 import classifier from "./presets/classifier.json" with { type: "json" };
 import emoji from "./presets/emoji.json" with { type: "json" };
@@ -49,7 +52,8 @@ export interface RunConfig {
   /** The last step, which may be changed later. */
   readonly steps: number;
   readonly images: ImageOptions;
-  readonly network: NoisyItemsNetwork;
+  readonly network: TrainableNetwork;
+  /** The noise; nothing for autoencoders, which see none. */
   readonly scheduler: ScheduleConfig;
   readonly training: TrainingConfig;
 }
@@ -80,6 +84,7 @@ export const presets: Readonly<Record<string, RunFields>> = {
   "fashion-mnist": fashionMnist,
   cifar10,
   emoji,
+  autoencoder,
   classifier,
   features,
   tiny,
@@ -113,7 +118,7 @@ export async function readRunConfig(path: string): Promise<RunConfig> {
   }
   return {
     ...{ data, steps: steps ?? DEFAULT_TRAINING_STEPS, images: parseImages(images ?? {}) },
-    network: noisyItemsNetwork(parseNetwork(network)),
+    network: trainableNetwork(parseNetwork(network)),
     ...{ scheduler: parseSchedule(scheduler), training: parseTraining(training) },
   };
 }
@@ -125,14 +130,14 @@ export function formatRunConfig(config: RunConfig): Required<RunFields> {
     steps: config.steps,
     images: config.images,
     network: formatNetwork(config.network),
-    scheduler: formatSchedule(config.scheduler),
+    scheduler: config.network.kind === "autoencoder" ? {} : formatSchedule(config.scheduler),
     training: toSnakeCase(config.training),
   };
 }
 
 /** The fields of a network that must agree with those of a state. */
-export function architectureOf(network: NoisyItemsNetwork): Fields {
-  const { sample_size: _s, dropout: _d, ...rest } = formatNetwork(network);
+export function architectureOf(network: TrainableNetwork): Fields {
+  const { sample_size: _s, dropout: _d, scaling_factor: _f, ...rest } = formatNetwork(network);
   return rest;
 }
 
@@ -173,10 +178,12 @@ export function configSchema(): Record<string, unknown> {
   const reader = textUNetSchema.extend({ _class_name: z.literal(TEXT_UNET) });
   const judge = unetClassifierSchema.extend({ _class_name: z.literal("UNet2DClassifier") });
   const look = featureClassifierSchema.extend({ _class_name: z.literal(FEATURE_CLASSIFIER) });
+  const kl = autoencoderKlSchema.extend({ _class_name: z.literal("AutoencoderKL") });
+  const vq = vqModelSchema.extend({ _class_name: z.literal("VQModel") });
   const network = {
     anyOf: [
       ...[unet, larger, judge].map((s) => shared(s, foreignUNetFields)),
-      ...[reader, look].map((s) => shared(s, [])),
+      ...[reader, look, kl, vq].map((s) => shared(s, [])),
     ],
   };
   return {

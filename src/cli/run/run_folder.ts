@@ -14,7 +14,7 @@
 
 import { join } from "@std/path";
 import { InputError } from "../../errors.ts";
-import { encodeModel, type Model } from "../../model/model.ts";
+import { encodeModel, type Trainable } from "../../model/model.ts";
 import { fromFormerLayout } from "../../model/parameters.ts";
 import { decodeElements } from "../../formats/elements.ts";
 import { readSafetensors, type StoredTensor, toFloat32 } from "../../formats/safetensors.ts";
@@ -201,7 +201,7 @@ export class RunFolder implements Disposable {
   async save(
     { step, buffers }: Pick<Trainer, "step" | "buffers">,
     { config, fingerprint }: Pick<Task, "config" | "fingerprint">,
-    model: Model,
+    model: Trainable,
   ): Promise<void> {
     const file = encodeModel(model, this.#options.dtype);
     const state = Object.values(buffers).reduce((sum, { length }) => sum + 4 * length, 0);

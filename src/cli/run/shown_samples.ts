@@ -13,9 +13,21 @@ import type { DenoisingNetwork } from "../../model/network.ts";
 import type { Samples } from "../../sample/options.ts";
 
 /** The first items of a data set; if it has fewer, they are repeated. */
-export async function firstItems(data: Dataset, count: number): Promise<Samples> {
-  const { shape } = data, each = sizeOf(shape), items = new Float32Array(count * each);
-  for (let i = 0; i < count; i++) await data.read(i % data.count, items, i * each);
+export const firstItems = async (data: Dataset, count: number): Promise<Samples> =>
+  await itemsAt(data, Array.from({ length: count }, (_, i) => i % data.count));
+
+/** Items from all over a data set. */
+export const someItems = async (data: Dataset, count: number): Promise<Samples> =>
+  await itemsAt(data, spread(data.count, count));
+
+/** So many places from all over. */
+const spread = (total: number, count: number) =>
+  Array.from({ length: count }, (_, k) => Math.floor(k * total / count));
+
+async function itemsAt(data: Dataset, places: readonly number[]): Promise<Samples> {
+  const { shape } = data, each = sizeOf(shape), count = places.length;
+  const items = new Float32Array(count * each);
+  for (const [i, index] of places.entries()) await data.read(index, items, i * each);
   return { count, shape, data: items };
 }
 
@@ -47,6 +59,5 @@ export function tokensOfSome(
   count: number,
 ): number[] | undefined {
   if (!tokenize || !captions) return undefined;
-  const some = Array.from({ length: count }, (_, k) => Math.floor(k * captions.length / count));
-  return some.flatMap((index) => [...tokenize(captions[index][0])]);
+  return spread(captions.length, count).flatMap((index) => [...tokenize(captions[index][0])]);
 }

@@ -6,13 +6,10 @@
 
 import { toSnakeCase } from "../../config.ts";
 import { InputError } from "../../errors.ts";
-import {
-  type Fields,
-  formatNetwork,
-  noisyItemsNetwork,
-  parseNetwork,
-} from "../../model/network.ts";
+import { type Fields, formatNetwork, parseNetwork, trainableNetwork } from "../../model/network.ts";
 import { resizeNetwork } from "../../model/network.ts";
+import { autoencoderKl } from "../../model/autoencoder_kl.ts";
+import { vqModel } from "../../model/vq_model.ts";
 import { FEATURE_CLASSIFIER } from "../../model/feature_classifier.ts";
 import { SUPER_RESOLUTION } from "../../model/super_resolution.ts";
 import { outputChannels } from "../../diffusion/prediction.ts";
@@ -47,6 +44,8 @@ function withDefaults(given: RunFields, flags: TrainFlags): RunFields {
   const objective = flags.objective ?? given.training?.objective;
   const { network, scheduler = {}, training } = objective === "classifier"
     ? presets.classifier
+    : objective === "autoencoder"
+    ? presets.autoencoder
     : given.images?.captions
     ? presets.emoji
     : presets.mnist;
@@ -64,6 +63,9 @@ function withDefaults(given: RunFields, flags: TrainFlags): RunFields {
 const CLASSIFIERS = [presets.classifier, presets.features].map(({ network }) =>
   network!._class_name
 );
+
+/** Classes of networks between pictures and latents. */
+const AUTOENCODERS = [autoencoderKl, vqModel].map(({ className }) => className);
 
 /** The fields of --config, with the flags about data applied. */
 export async function askedFor(flags: TrainFlags): Promise<RunFields> {
@@ -92,7 +94,14 @@ export function assembleConfig(
   const given = withDefaults(asked, flags), fields = networkFields(given, flags);
   const scheduler = parseSchedule(given.scheduler ?? {}), [height, width, channels] = shape;
   const isClassifier = CLASSIFIERS.some((name) => name === fields._class_name);
-  const outChannels = isClassifier ? channels : outputChannels(scheduler, channels);
+  const isAutoencoder = AUTOENCODERS.some((name) => name === fields._class_name);
+  const predictsNoise = !isClassifier && !isAutoencoder;
+  const outChannels = predictsNoise ? outputChannels(scheduler, channels) : channels;
+  if (isAutoencoder && Object.keys(given.scheduler ?? {}).length) {
+    throw new InputError(
+      `Cannot train a ${fields._class_name} with a scheduler: autoencoders see no noise; leave it out`,
+    );
+  }
   const sizes = {
     in_channels: channels,
     // Whose last layers are for one size.
@@ -102,11 +111,11 @@ export function assembleConfig(
         num_classes: classes?.length ?? countClasses("A classifier", place, labels, labelProblem),
       }
       : { out_channels: outChannels }),
-    ...(flags["label-dropout"] === undefined ? {} : {
+    ...(flags["label-dropout"] === undefined || isAutoencoder ? {} : {
       num_class_embeds: countClasses("--label-dropout", place, labels, labelProblem) + 1,
     }),
   };
-  const network = noisyItemsNetwork(parseNetwork({ ...sizes, ...fields }));
+  const network = trainableNetwork(parseNetwork({ ...sizes, ...fields }));
   const [h = height, w = width, inChannels] = network.itemShape.map((n) => n ?? undefined);
   const predicted = network.kind === "denoiser" ? network.outChannels : outChannels;
   if (inChannels !== channels || predicted !== outChannels) {
@@ -182,7 +191,9 @@ export function planConfig(asked: RunFields, flags: TrainFlags): RunFields {
     steps: flags.steps ?? given.steps ?? DEFAULT_TRAINING_STEPS,
     images: parseImages(given.images ?? {}),
     network,
-    scheduler: formatSchedule(parseSchedule(given.scheduler ?? {})),
+    scheduler: AUTOENCODERS.some((name) => name === fields._class_name)
+      ? {}
+      : formatSchedule(parseSchedule(given.scheduler ?? {})),
     training: toSnakeCase(assembleTraining(given, flags)),
   };
 }

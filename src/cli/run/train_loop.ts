@@ -10,11 +10,8 @@ import { InputError } from "../../errors.ts";
 import { isAllFinite } from "../../formats/elements.ts";
 import { type Device, DeviceError, LimitError } from "../../gpu/device.ts";
 import { Pace } from "../../gpu/step_pacer.ts";
-import { denoisingNetwork } from "../../model/denoiser.ts";
-import { NoiseSchedule } from "../../diffusion/schedule.ts";
-import { defaultMethod, methods } from "../../sample/solvers/mod.ts";
-import type { Sampler } from "../../sample/sampler.ts";
-import { defaultSteps } from "../../sample/timesteps.ts";
+import type { Trainable } from "../../model/model.ts";
+import { autoencoderNetwork, formatNetwork, parseNetwork, toldOf } from "../../model/network.ts";
 import { learningRateAt, type TrainingConfig } from "../../train/config.ts";
 import { comparePictures, type Fingerprint } from "../data/fingerprint.ts";
 import type { Dataset } from "../../data/dataset.ts";
@@ -33,8 +30,7 @@ import { formatLeft, formatRate, formatTime, type Progress } from "../terminal/p
 import { formatBytes } from "../../units.ts";
 import { formatRunConfig, type RunConfig } from "./run_config.ts";
 import type { RunFolder } from "./run_folder.ts";
-import { derivedConditions, firstItems, inTurns, tokensOfSome } from "./shown_samples.ts";
-import { createSampler } from "../commands/samplers.ts";
+import { createGrid, type SampleGrid } from "./sample_grid.ts";
 import { readChunks } from "./state_file.ts";
 import { packageName, version } from "../terminal/version.ts";
 
@@ -65,15 +61,12 @@ export interface Plan {
 /** A training on a device. */
 interface Run extends Task {
   readonly device: Device;
-  readonly trainer: Trainer;
-  /** Samples from the EMA of the weights, where the network is a denoiser. */
-  readonly sampler?: Sampler;
+  readonly trainer: Trainer<Trainable>;
+  /** Draws by the EMA of the weights, but of classifiers. */
+  readonly grid?: SampleGrid;
   /** Aborts when the user interrupts the training. */
   readonly signal: AbortSignal;
 }
-
-/** Images of a sample grid. */
-const SHOWN = 16;
 
 /** The report is written with every checkpoint, and at this interval in between. */
 const REPORT_SECONDS = 15;
@@ -102,7 +95,7 @@ export async function runTraining(task: Task): Promise<number> {
   }
   const changed = saved?.fingerprint && comparePictures(
     ...[saved.fingerprint, task.fingerprint, task.data.name] as const,
-    task.config.network.conditions(task.data.shape).labels !== undefined,
+    toldOf(task.config.network, task.data.shape).labels !== undefined,
   );
   if (changed) progress.say(changed);
   using interruption = new Interruption(progress, "saving");
@@ -155,23 +148,15 @@ export async function runTraining(task: Task): Promise<number> {
  * begins. If there is no room for sampling, the step uses gradient checkpointing.
  */
 async function compile({ config, data }: Task, device: Device) {
-  const model = initialModel(config, data), { scheduler, training } = config;
-  const steps = defaultSteps(methods[defaultMethod], new NoiseSchedule(scheduler));
+  const model = initialModel(config, data), { training } = config;
   let free = 0;
   const tryWith = async (training: TrainingConfig) => {
     using stack = new DisposableStack();
     const trainer = stack.use(await createTrainer(device, model, data, training));
-    const end = (sampler?: Sampler) => {
-      const owned = stack.move();
-      const programs = { trainer, ...(sampler ? { sampler } : {}) };
-      return { ...programs, [Symbol.dispose]: () => owned.dispose() };
-    };
-    if (model.network.kind === "classifier") return end();
-    const { precision } = training;
-    const options = { method: defaultMethod, steps, parameters: trainer.average, precision };
     try {
-      const batchSize = SHOWN;
-      return end(stack.use(await createSampler(device, model, { ...options, batchSize })));
+      const grid = stack.use(await createGrid(device, model, data, trainer));
+      const owned = stack.move(), programs = { trainer, ...(grid ? { grid } : {}) };
+      return { ...programs, [Symbol.dispose]: () => owned.dispose() };
     } catch (error) {
       if (!(error instanceof LimitError)) throw error;
       if (!trainer.recomputes) return undefined;
@@ -194,9 +179,9 @@ export const formatItem = ([height, width, ...rest]: readonly number[]): string 
 
 /** Prints what is about to be trained; `base` is the resident memory before compiling. */
 export function announce(
-  { trainer, sampler, data, device, progress }:
+  { trainer, grid, data, device, progress }:
     & Pick<Run, "trainer" | "data" | "device" | "progress">
-    & Partial<Pick<Run, "sampler">>,
+    & Partial<Pick<Run, "grid">>,
   base: number,
 ): void {
   const { batchSize, microBatch } = trainer.config;
@@ -211,7 +196,7 @@ export function announce(
       `${trainer.dispatches} kernels`,
   );
   progress.say(`device      ${device.name}`);
-  progress.say(`memory      ${describeMemory(device, trainer, sampler, base)}`);
+  progress.say(`memory      ${describeMemory(device, trainer, grid, base)}`);
   debugProgram(progress, trainer.describe());
 }
 
@@ -348,38 +333,31 @@ async function save(run: Run): Promise<void> {
       throw diverged(`The weights are no longer finite after step ${trainer.step}`, folder);
     }
   }
-  await folder.save(trainer, run, await trainer.model(makeCard(run)));
+  await folder.save(trainer, run, await finishedModel(run));
 }
 
-/**
- * Writes a grid of samples from the EMA of the weights; where training makes conditions of the data,
- * by those of its first images, which are drawn beside.
- */
-async function showSamples(
-  { trainer, sampler, folder, config, data, progress, signal }: Run,
-): Promise<void> {
-  if (!sampler) return;
-  const { seed, labelDropout } = config.training;
-  const { labels: known } = config.network.conditions(data.shape);
-  const classes = known?.below && known.below - (labelDropout ? 1 : 0);
-  const labels = classes ? Array.from({ length: SHOWN }, (_, k) => k % classes) : undefined;
+/** The model with the EMA of the weights; of an autoencoder with the scale of its latents. */
+async function finishedModel(run: Run): Promise<Trainable> {
+  const model = await run.trainer.model(makeCard(run));
+  if ("schedule" in model || !run.grid?.measureScale) return model;
+  const scaling_factor = await run.grid.measureScale(), { network } = model;
+  // Before the first step, latents may all be the same.
+  if (!Number.isFinite(scaling_factor)) return model;
+  const fields = { ...formatNetwork(network), scaling_factor };
+  return { ...model, network: autoencoderNetwork(parseNetwork(fields)) };
+}
+
+/** Writes a grid of what the training has come to. */
+async function showSamples({ trainer, grid, folder, progress, signal }: Run): Promise<void> {
+  if (!grid) return;
   progress.update(`step ${trainer.step}: drawing samples`);
-  const network = denoisingNetwork(config);
-  const originals = network.derived && await firstItems(data, SHOWN);
-  const tokens = tokensOfSome(network, data, SHOWN);
-  const images = await sampler.sample({
-    ...{ count: SHOWN, seed, signal },
-    ...(labels ? { labels } : {}),
-    conditions: {
-      ...(originals ? derivedConditions(network, originals) : {}),
-      ...(tokens ? { tokens } : {}),
-    },
+  const shown = await grid.draw(signal).catch((error) => {
+    if (signal.aborted) return undefined;
+    throw error;
   });
-  if (signal.aborted) return;
-  const { steps } = sampler,
-    provenance = { step: trainer.step, seed, steps, sampler: defaultMethod };
-  const shown = originals ? inTurns(images, originals) : images;
-  await folder.writeSamples(trainer.step, await encodePng(drawGrid(shown), provenance));
+  if (!shown || signal.aborted) return;
+  const png = await encodePng(drawGrid(shown), { step: trainer.step, ...grid.facts });
+  await folder.writeSamples(trainer.step, png);
 }
 
 /** The model card in a model's file: nothing that differs between equal trainings. */

@@ -8,8 +8,11 @@
 export interface LogLine {
   readonly step: number;
   readonly loss: number;
-  /** Loss by quarter of the timesteps; `null` where no image fell into it. */
-  readonly loss_quartiles: readonly (number | null)[];
+  /** Loss by quarter of the timesteps; `null` where no image fell into it. Not of autoencoders. */
+  readonly loss_quartiles?: readonly (number | null)[];
+  /** Of autoencoders: both terms of the loss, before they are weighted. */
+  readonly reconstruction?: number;
+  readonly penalty?: number;
   /** Validation loss of the EMA weights, where it was measured. */
   readonly held_out?: number;
   /** Of a classifier: the share of images whose class it found, in all and by quarter. */
@@ -82,7 +85,17 @@ function merge(lines: readonly LogLine[]): LogLine {
   return {
     ...last,
     loss: mean((line) => line.loss)!,
-    loss_quartiles: last.loss_quartiles.map((_, q) => mean((l) => l.loss_quartiles[q]) ?? null),
+    ...(last.loss_quartiles
+      ? {
+        loss_quartiles: last.loss_quartiles.map((_, q) =>
+          mean((l) => l.loss_quartiles?.[q]) ?? null
+        ),
+      }
+      : {}),
+    ...(last.penalty === undefined ? {} : {
+      reconstruction: mean((l) => l.reconstruction)!,
+      penalty: mean((l) => l.penalty)!,
+    }),
     ...(accuracy === undefined ? {} : { accuracy }),
     ...(last.accuracy_quartiles
       ? {

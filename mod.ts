@@ -106,11 +106,11 @@ export {
   readModel,
   serializeModel,
   type Trainable,
-  type WeightFileDType,
 } from "./src/model/model.ts";
 export { type LoraOptions, mergeLora } from "./src/model/lora.ts";
 export type { TextToImageModel } from "./src/model/text_to_image.ts";
 export type { FamilyPipeline } from "./src/model/families/stable_diffusion.ts";
+export type { WeightFileDType } from "./src/model/tensors.ts";
 export { assembleNetwork, initializeNetwork, type Weighted } from "./src/model/weights.ts";
 export type {
   ParameterLayout,
@@ -245,6 +245,7 @@ export {
   type TrainingConfig,
 } from "./src/train/config.ts";
 export type { Dataset, DatasetInfo } from "./src/data/dataset.ts";
+export type { Latents } from "./src/data/latents.ts";
 export type { LossWeighting, ObjectiveConfig, ObjectiveName } from "./src/train/objective.ts";
 export {
   type AutoencoderLoss,

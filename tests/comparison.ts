@@ -5,7 +5,7 @@
  */
 
 import { basename } from "@std/path";
-import { nameTensors } from "../src/model/model.ts";
+import { nameTensors } from "../src/model/tensors.ts";
 import type { ParameterLayout } from "../src/model/parameters.ts";
 import { readSafetensors } from "../src/formats/safetensors.ts";
 

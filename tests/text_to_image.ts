@@ -4,7 +4,8 @@
  * @module
  */
 
-import { initializeModel, nameTensors } from "../src/model/model.ts";
+import { initializeModel } from "../src/model/model.ts";
+import { nameTensors } from "../src/model/tensors.ts";
 import { autoencoderNetwork, formatNetwork, parseNetwork } from "../src/model/network.ts";
 import { parseTextEncoder } from "../src/model/text_encoder.ts";
 import type { TextToImageModel } from "../src/model/text_to_image.ts";

@@ -12,7 +12,7 @@ import { makeGraph } from "../src/gpu/graph.ts";
 import { add, mul, square } from "../src/gpu/ops/map.ts";
 import { mean } from "../src/gpu/ops/sum.ts";
 import { constant, type Tensor } from "../src/gpu/tensor.ts";
-import { nameTensors, parametersFrom } from "../src/model/model.ts";
+import { nameTensors, parametersFrom } from "../src/model/tensors.ts";
 import {
   type EncodedTokens,
   parseTextEncoder,

@@ -22,5 +22,6 @@ export { cifarPictures, type CifarVersion } from "./datasets/cifar.ts";
 export { type EmojiOptions, emojiPictures } from "./datasets/emoji.ts";
 export { type IdxArray, idxDataset, idxPictures, readIdx } from "./datasets/idx.ts";
 export { npyPictures, npzPictures, tensorPictures } from "./datasets/array_files.ts";
+export { latentDataset, type Latents, type LatentScale, latentScaling } from "./latents.ts";
 export { type PictureArray, pictureDataset, type Pictures, type Preparation } from "./pictures.ts";
 export type { Color, Format, Raster } from "./raster.ts";

@@ -18,7 +18,7 @@ import { atHalves, interpolation } from "../gpu/ops/resample.ts";
 import { broadcastTo, permute, transpose } from "../gpu/ops/view.ts";
 import { input, inputName, type Tensor } from "../gpu/tensor.ts";
 import { INCEPTION, INCEPTION_SIDE } from "../model/inception.ts";
-import { parametersFrom } from "../model/model.ts";
+import { parametersFrom } from "../model/tensors.ts";
 import { parseNetwork } from "../model/network.ts";
 import {
   parameterInputs,

@@ -10,14 +10,10 @@ import { makeTables } from "../diffusion/betas.ts";
 import { parseSchedule, type ScheduleConfig } from "../diffusion/schedule.ts";
 import { InputError } from "../errors.ts";
 import { type EncodedFile, encodeSafetensors } from "../formats/safetensors.ts";
-import {
-  type AutoencoderModel,
-  formatNotes,
-  nameTensors,
-  type Trainable,
-  type WeightFileDType,
-} from "./model.ts";
+import { formatNotes, type Trainable } from "./model.ts";
+import { nameTensors, type WeightFileDType } from "./tensors.ts";
 import { formatNetwork, type Network } from "./network.ts";
+import type { Weighted } from "./weights.ts";
 
 /** A version of diffusers that knows every class and field that is written here. */
 const VERSION = "0.35.1";
@@ -128,17 +124,16 @@ function formatConfig(network: Network): Record<string, unknown> {
   return { _class_name, _diffusers_version: VERSION, ...fields };
 }
 
-/** An autoencoder: what pipelines have as their `vae`, or `vqvae`. */
-function encodeAutoencoder(model: AutoencoderModel, dtype: WeightFileDType): DiffusersFolder {
-  const { network, parameters } = model, tensors = nameTensors(network.layout, parameters, dtype);
-  return {
-    files: new Map<string, EncodedFile | Record<string, unknown>>([
-      [CONFIG, formatConfig(network)],
-      [WEIGHTS, encodeSafetensors(tensors, formatNotes(model))],
-    ]),
-    notes: [],
-  };
-}
+/** Files of a network, in a folder. */
+const filesOf = (
+  { network, parameters }: Weighted,
+  dtype: WeightFileDType,
+  notes: Record<string, string>,
+  place = "",
+): [string, EncodedFile | Record<string, unknown>][] => [
+  [place + CONFIG, formatConfig(network)],
+  [place + WEIGHTS, encodeSafetensors(nameTensors(network.layout, parameters, dtype), notes)],
+];
 
 /**
  * A model as diffusers loads it; an autoencoder by itself, in the folder. Names of classes, for which its networks have no field, are in the
@@ -148,8 +143,10 @@ function encodeAutoencoder(model: AutoencoderModel, dtype: WeightFileDType): Dif
  * @throws {RangeError} While weights are made, if one is too large for the type.
  */
 export function encodeDiffusers(model: Trainable, dtype: WeightFileDType): DiffusersFolder {
-  if (!("schedule" in model)) return encodeAutoencoder(model, dtype);
-  const { network, parameters, schedule, classes } = model, { className } = network;
+  if (!("schedule" in model)) {
+    return { files: new Map(filesOf(model, dtype, formatNotes(model))), notes: [] };
+  }
+  const { network, schedule, classes, autoencoder } = model, { className } = network;
   if (className !== "UNet2DModel") {
     throw new InputError(
       `Cannot write a ${className} for diffusers, which has no such class; --format safetensors ` +
@@ -160,7 +157,7 @@ export function encodeDiffusers(model: Trainable, dtype: WeightFileDType): Diffu
   // Only the table of classes is a part of the network that no pipeline knows.
   const hasClasses = network.config.num_class_embeds !== null ||
     network.config.class_embed_type !== null;
-  const hasPipeline = scheduler.hasPipeline && !hasClasses;
+  const hasPipeline = scheduler.hasPipeline && !hasClasses && !autoencoder;
   return {
     files: new Map<string, EncodedFile | Record<string, unknown>>([
       ...(hasPipeline
@@ -173,19 +170,20 @@ export function encodeDiffusers(model: Trainable, dtype: WeightFileDType): Diffu
         ]
         : []),
       ["scheduler/scheduler_config.json", json],
-      [`unet/${CONFIG}`, formatConfig(network)],
-      [
-        `unet/${WEIGHTS}`,
-        encodeSafetensors(nameTensors(network.layout, parameters, dtype), formatNotes(model)),
-      ],
+      ...filesOf(model, dtype, formatNotes(model), "unet/"),
+      ...(autoencoder ? filesOf(autoencoder, dtype, formatNotes({ card: {} }), "vae/") : []),
     ]),
     notes: [
       ...(lost.length ? [`${scheduler.className} has no ${lost.join(", ")}`] : []),
       ...(classes ? ["names of classes are in the header of the weights only"] : []),
       ...(hasPipeline ? [] : [
         `no pipeline of diffusers ${
-          hasClasses ? "tells a UNet2DModel its class" : `runs ${scheduler.className} without text`
-        }: load unet and scheduler by themselves`,
+          hasClasses
+            ? "tells a UNet2DModel its class"
+            : autoencoder
+            ? "paints latents by these classes"
+            : `runs ${scheduler.className} without text`
+        }: load unet${autoencoder ? ", vae" : ""} and scheduler by themselves`,
       ]),
     ],
   };

@@ -10,7 +10,6 @@
 import { z } from "zod";
 import { parsePythonJson, parseWith } from "../config.ts";
 import { InputError } from "../errors.ts";
-import { formatShape, sameShape, sizeOf } from "../shape.ts";
 import {
   type AutoencoderNetwork,
   autoencoderNetwork,
@@ -35,28 +34,21 @@ import "./bert_embedder.ts";
 import "./autoencoder_kl.ts";
 import "./vq_model.ts";
 import {
-  fileShape,
   flatten,
-  fromFileOrder,
   initializeParameters,
   type ParameterLayout,
-  type ParameterReader,
-  type ParameterSpec,
   type ParameterValues,
-  readParameter,
-  toFileOrder,
 } from "./parameters.ts";
-import { type Bytes, Scratch } from "../formats/bytes.ts";
-import { encodeHalves, floatDTypes, isAllFinite } from "../formats/elements.ts";
+import { nameTensors, parametersFrom, type WeightFileDType } from "./tensors.ts";
+import type { Weighted } from "./weights.ts";
+import type { Bytes } from "../formats/bytes.ts";
 import {
   collect,
   type EncodedFile,
   encodeSafetensors,
   type FileTensor,
-  type NamedTensor,
   readSafetensors,
   type Safetensors,
-  toFloat32,
 } from "../formats/safetensors.ts";
 import { formatSchedule, parseSchedule, type ScheduleConfig } from "../diffusion/schedule.ts";
 
@@ -72,6 +64,11 @@ export interface Model<P extends ParameterValues = ParameterValues> {
   readonly classes?: readonly string[] | undefined;
   /** What is known of its making: data, steps, seed, as text. */
   readonly card: Readonly<Record<string, string>>;
+  /**
+   * Of a model of latents: what made them of pictures, and makes pictures of them, by `Autoencoder`.
+   * Its samples are latents.
+   */
+  readonly autoencoder?: Weighted<AutoencoderNetwork> | undefined;
   /** The file of the scheduler that it came with, which says how it is sampled elsewhere. */
   readonly scheduler?: Readonly<Record<string, unknown>> | undefined;
 }
@@ -123,6 +120,8 @@ export function initializeModel(
 
 /** Keys of the header of our own files. */
 const NETWORK_KEY = "network", SCHEDULE_KEY = "scheduler", CLASSES_KEY = "classes";
+/** The autoencoder of a model of latents in the header, and before the names of its tensors. */
+const AUTOENCODER_KEY = "autoencoder", AUTOENCODER_PLACE = "vae.";
 /** What safetensors' own writers say of the tool whose tensors they are; some readers want it. */
 const FORMAT_KEY = "format", FORMAT = "pt";
 /** Where version 0.1.0 had the network. */
@@ -151,8 +150,12 @@ export const holdsNetwork = (metadata: Readonly<Record<string, string>>): boolea
  * ```
  */
 export function parseModel(bytes: Uint8Array<ArrayBuffer>, what = "the model"): LoadedModel {
-  const model = readModel(bytes, what);
-  return { ...model, parameters: flatten(model.network.layout, model.parameters) };
+  const model = readModel(bytes, what), { autoencoder } = model;
+  const load = ({ network, parameters }: Weighted) => flatten(network.layout, parameters);
+  return {
+    ...{ ...model, parameters: load(model) },
+    ...(autoencoder ? { autoencoder: { ...autoencoder, parameters: load(autoencoder) } } : {}),
+  };
 }
 
 /**
@@ -229,6 +232,7 @@ export function trainableFrom({ tensors, metadata }: Safetensors, what: string):
     [FORMER_KEY]: former,
     [NETWORK_KEY]: latest,
     [SCHEDULE_KEY]: schedule,
+    [AUTOENCODER_KEY]: encoder,
     ...rest
   } = metadata;
   const network = latest ?? former;
@@ -244,13 +248,36 @@ export function trainableFrom({ tensors, metadata }: Safetensors, what: string):
     return { network: parsed, parameters, card: readNotes(rest, what).card };
   }
   const { card, classes } = readNotes(rest, what), names = classes ?? formerClasses(parsed, card);
+  const parts = encoder === undefined
+    ? { own: tensors }
+    : separate(tensors, parseJson(encoder, `the autoencoder of ${what}`), what);
   return assembleModel(
     parsed,
     parseSchedule(parseJson(schedule ?? "{}", `the schedule of ${what}`)),
-    tensors,
+    parts.own,
     what,
-    { card, ...(names ? { classes: names } : {}) },
+    {
+      card,
+      ...(names ? { classes: names } : {}),
+      ..."autoencoder" in parts ? { autoencoder: parts.autoencoder } : {},
+    },
   );
+}
+
+/** The tensors of a model of latents, and its autoencoder. */
+function separate(
+  tensors: ReadonlyMap<string, FileTensor>,
+  config: unknown,
+  what: string,
+): { own: Map<string, FileTensor>; autoencoder: Weighted<AutoencoderNetwork> } {
+  const network = autoencoderNetwork(parseNetwork(config)), own = new Map<string, FileTensor>();
+  const of = new Map<string, FileTensor>();
+  for (const [name, tensor] of tensors) {
+    if (name.startsWith(AUTOENCODER_PLACE)) of.set(name.slice(AUTOENCODER_PLACE.length), tensor);
+    else own.set(name, tensor);
+  }
+  const parameters = parametersFrom(network.layout, of, `the autoencoder of ${what}`);
+  return { own, autoencoder: { network, parameters } };
 }
 
 /** What the header of a file says beside how it is to be read. */
@@ -310,106 +337,17 @@ export function assembleModel(
   schedule: ScheduleConfig,
   tensors: ReadonlyMap<string, FileTensor>,
   what: string,
-  { card = {}, classes, scheduler }: Partial<Pick<Model, "card" | "classes" | "scheduler">> = {},
+  { card = {}, classes, scheduler, autoencoder }: Partial<
+    Pick<Model, "card" | "classes" | "scheduler" | "autoencoder">
+  > = {},
 ): Model {
   const parameters = parametersFrom(network.layout, tensors, what);
   return {
     ...{ network: noisyItemsNetwork(network), schedule, parameters, card },
     ...(classes ? { classes } : {}),
     ...(scheduler ? { scheduler } : {}),
+    ...(autoencoder ? { autoencoder } : {}),
   };
-}
-
-/**
- * Parameters from the tensors of a file.
- *
- * @throws {InputError} If a tensor is missing, superfluous or wrongly shaped.
- */
-export function parametersFrom(
-  layout: ParameterLayout,
-  tensors: ReadonlyMap<string, FileTensor>,
-  what: string,
-): ParameterReader {
-  const rest = new Set(tensors.keys());
-  const found = layout.specs.map((spec) => {
-    const name = [spec.name, formerName(spec.name)].find((n) => tensors.has(n));
-    if (name === undefined) throw new InputError(`Cannot load ${what}: it lacks ${spec.name}`);
-    rest.delete(name);
-    const tensor = tensors.get(name)!;
-    checkParameter(spec, tensor, what);
-    return tensor;
-  });
-  for (const name of rest) if (IGNORED.test(name)) rest.delete(name);
-  if (rest.size) {
-    throw new InputError(
-      `Cannot load ${what}: the network has no place for ${[...rest][0]}` +
-        (rest.size > 1 ? ` and ${rest.size - 1} more tensors` : ""),
-    );
-  }
-  return {
-    read(index, scratch) {
-      const spec = layout.specs[index], values = toFloat32(found[index], spec.name, scratch);
-      // The bytes are no longer needed.
-      if (isAllFinite(values)) {
-        return fromFileOrder(spec, values, scratch?.floats(0, values.length));
-      }
-      throw new InputError(`Cannot load ${what}: ${spec.name} holds numbers that are not finite`);
-    },
-  };
-}
-
-/**
- * What files hold beside parameters: early ones the fixed frequencies under a second name, those of
- * text encoders the numbers of positions, and the logits of BERT.
- */
-const IGNORED = /^time_proj\.W$|(^|\.)position_ids$|^to_logits\.(weight|bias)$/;
-
-/** The name that attention layers had in diffusers before version 0.15. */
-function formerName(name: string): string {
-  const former = { to_q: "query", to_k: "key", to_v: "value", "to_out.0": "proj_attn" };
-  return name.replace(
-    /(attentions\.\d+\.)(to_q|to_k|to_v|to_out\.0)\./,
-    (_, block: string, layer: keyof typeof former) => `${block}${former[layer]}.`,
-  );
-}
-
-function checkParameter(spec: ParameterSpec, tensor: FileTensor, what: string): void {
-  const shape = fileShape(spec);
-  // Dense layers of attention were convolutions of one pixel once.
-  const given = shape.length === 2 && tensor.shape.length > 2 && sizeOf(tensor.shape.slice(2)) === 1
-    ? tensor.shape.slice(0, 2)
-    : tensor.shape;
-  if (!sameShape(given, shape)) {
-    throw new InputError(
-      `Cannot load ${what}: ${spec.name} has shape ${formatShape(tensor.shape)}, but the network ` +
-        `wants ${formatShape(shape)}`,
-    );
-  }
-  if (!floatDTypes.some((dtype) => dtype === tensor.dtype)) {
-    throw new InputError(
-      `Cannot load ${what}: ${spec.name} is of type ${tensor.dtype}, not a float ` +
-        `(${floatDTypes.join(", ")})`,
-    );
-  }
-}
-
-/** Types that weights can be written in: 32-bit floats, or 16-bit ones of 11 or 8 significant bits. */
-export type WeightFileDType = "F32" | "F16" | "BF16";
-
-/** Parameters as tensors to write, each read when its values are asked for. */
-export function nameTensors(
-  layout: ParameterLayout,
-  parameters: ParameterValues,
-  dtype: WeightFileDType = "F32",
-): NamedTensor[] {
-  const scratch = new Scratch();
-  const tensors = layout.specs.map((spec, i): NamedTensor => ({
-    ...{ name: spec.name, shape: fileShape(spec), dtype: "F32" },
-    get values() {
-      return toFileOrder(spec, readParameter(layout, parameters, i, scratch));
-    },
-  }));
-  return dtype === "F32" ? tensors : tensors.map((tensor) => halve(tensor, dtype));
 }
 
 /**
@@ -441,24 +379,21 @@ export function serializeModel(
  * @throws {RangeError} While its parts are made, if a weight is too large for the type.
  */
 export function encodeModel(model: Trainable, dtype: WeightFileDType = "F32"): EncodedFile {
-  return encodeSafetensors(nameTensors(model.network.layout, model.parameters, dtype), {
+  const { network, parameters } = model;
+  const autoencoder = "schedule" in model ? model.autoencoder : undefined;
+  const tensors = nameTensors(network.layout, parameters, dtype);
+  if (autoencoder) {
+    const { network, parameters } = autoencoder;
+    tensors.push(...nameTensors(network.layout, parameters, dtype, AUTOENCODER_PLACE));
+  }
+  return encodeSafetensors(tensors, {
     ...formatNotes(model),
-    [NETWORK_KEY]: JSON.stringify(formatNetwork(model.network)),
+    [NETWORK_KEY]: JSON.stringify(formatNetwork(network)),
+    ...(autoencoder
+      ? { [AUTOENCODER_KEY]: JSON.stringify(formatNetwork(autoencoder.network)) }
+      : {}),
     ...("schedule" in model
       ? { [SCHEDULE_KEY]: JSON.stringify(formatSchedule(model.schedule)) }
       : {}),
   });
 }
-
-/** The tensor in 16-bit floats. */
-const halve = (tensor: NamedTensor, dtype: "F16" | "BF16"): NamedTensor => ({
-  ...{ name: tensor.name, shape: tensor.shape, dtype },
-  get values() {
-    const bits = encodeHalves(dtype, tensor.values as Float32Array<ArrayBuffer>);
-    if (bits) return bits;
-    const largest = dtype === "F16" ? "65504" : "3.39e38";
-    throw new RangeError(
-      `Cannot write ${tensor.name} as ${dtype}: it holds numbers beyond ${largest}`,
-    );
-  },
-});

@@ -10,7 +10,7 @@ import { InputError } from "../errors.ts";
 import { packHalves } from "../gpu/ops/widen.ts";
 import { encodeHalves } from "../formats/elements.ts";
 import type { FileTensor } from "../formats/safetensors.ts";
-import { parametersFrom } from "./model.ts";
+import { parametersFrom } from "./tensors.ts";
 import type { Network } from "./network.ts";
 import {
   initializeParameters,

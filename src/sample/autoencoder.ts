@@ -17,6 +17,7 @@ import { philox, seedWords, toNormals } from "../gpu/philox.ts";
 import { type AutoencoderNetwork, type Forward, itemOf } from "../model/network.ts";
 import { parameterInputs, viewParameters, type WeightDType } from "../model/parameters.ts";
 import { type Weighted, weightsOf } from "../model/weights.ts";
+import type { Latents } from "../data/latents.ts";
 import { Mutex } from "../mutex.ts";
 import { formatShape, sameShape, type Shape, sizeOf } from "../shape.ts";
 import { checkInteger, type Samples } from "./options.ts";
@@ -215,12 +216,11 @@ export class Autoencoder implements Disposable {
    * @throws {DeviceError} If the device fails.
    */
   async encode(pictures: Samples, options: EncodeOptions = {}): Promise<Samples> {
-    this.#check(pictures, this.pictureShape, "encode pictures");
     const { sample = true, noise } = options, size = pictures.count * sizeOf(this.latentShape);
     if (noise && noise.length !== size) {
       throw new InputError(`Cannot encode by ${noise.length} numbers of noise: it takes ${size}`);
     }
-    const { mean, logVariance } = await this.#run("encode", pictures, options);
+    const { mean, logVariance } = await this.latents(pictures, options);
     if (sample && logVariance) {
       const drawn = noise ?? this.#draw(pictures.count, options);
       for (let i = 0; i < mean.length; i++) mean[i] += Math.exp(logVariance[i] / 2) * drawn[i];
@@ -230,6 +230,18 @@ export class Autoencoder implements Disposable {
       ...{ count: pictures.count, shape: this.latentShape },
       data: mean.map((z) => (z - shiftFactor) * scalingFactor),
     };
+  }
+
+  /**
+   * What the encoder tells of pictures in [-1, 1]: latents as the network knows them, not scaled.
+   * `latentDataset()` makes a data set of them. Calls at the same time take turns.
+   *
+   * @throws As {@linkcode Autoencoder.encode}.
+   */
+  async latents(pictures: Samples, options: LatentOptions = {}): Promise<Latents> {
+    this.#check(pictures, this.pictureShape, "encode pictures");
+    const { mean, logVariance } = await this.#run("encode", pictures, options);
+    return { shape: this.latentShape, mean, ...(logVariance ? { logVariance } : {}) };
   }
 
   /**

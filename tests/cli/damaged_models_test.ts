@@ -14,7 +14,7 @@ import { openModel } from "../../src/cli/run/open_model.ts";
 import { loadTextToImage } from "../../src/cli/run/text_to_image.ts";
 import { InputError } from "../../src/errors.ts";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
-import { nameTensors } from "../../src/model/model.ts";
+import { nameTensors } from "../../src/model/tensors.ts";
 import { formatNetwork } from "../../src/model/network.ts";
 import { type ParameterLayout, readParameter } from "../../src/model/parameters.ts";
 import type { TextToImageModel } from "../../src/model/text_to_image.ts";

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { readSafetensors, writeSafetensors } from "../../src/formats/safetensors.ts";
-import { nameTensors } from "../../src/model/model.ts";
+import { nameTensors } from "../../src/model/tensors.ts";
 import { formatNetwork } from "../../src/model/network.ts";
 import { makeTorch } from "../torch.ts";
 import { Folder, imagesFile, tinyModel } from "./cli.ts";

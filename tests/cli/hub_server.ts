@@ -6,7 +6,7 @@
 
 import { createHash } from "node:crypto";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
-import { nameTensors } from "../../src/model/model.ts";
+import { nameTensors } from "../../src/model/tensors.ts";
 import { formatNetwork } from "../../src/model/network.ts";
 import { tinyModel } from "./cli.ts";
 

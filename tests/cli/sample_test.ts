@@ -2,7 +2,7 @@ import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert"
 import { decode, GIF, Image } from "imagescript";
 import { formatSchedule } from "../../src/diffusion/schedule.ts";
 import { formatNetwork } from "../../src/model/network.ts";
-import { nameTensors } from "../../src/model/model.ts";
+import { nameTensors } from "../../src/model/tensors.ts";
 import { readSafetensors, toFloat32, writeSafetensors } from "../../src/formats/safetensors.ts";
 import { assertClose } from "../close.ts";
 import { Folder, tinyModel, tinyModelFile } from "./cli.ts";

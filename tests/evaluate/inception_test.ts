@@ -7,7 +7,7 @@ import { mean } from "../../src/gpu/ops/sum.ts";
 import { interpret } from "../../src/gpu/reference.ts";
 import { input } from "../../src/gpu/tensor.ts";
 import { INCEPTION, inceptionMaps } from "../../src/model/inception.ts";
-import { parametersFrom } from "../../src/model/model.ts";
+import { parametersFrom } from "../../src/model/tensors.ts";
 import { parseNetwork } from "../../src/model/network.ts";
 import { flatten, viewParameters } from "../../src/model/parameters.ts";
 import { assertClose } from "../close.ts";

@@ -4,10 +4,10 @@ import {
   assembleModel,
   initializeModel,
   type LoadedModel,
-  nameTensors,
   parseModel,
   serializeModel,
 } from "../../src/model/model.ts";
+import { nameTensors } from "../../src/model/tensors.ts";
 import {
   type FileTensor,
   type NamedTensor,

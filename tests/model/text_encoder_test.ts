@@ -10,7 +10,8 @@ import { linear } from "../../src/gpu/ops/matmul.ts";
 import { mean } from "../../src/gpu/ops/sum.ts";
 import { constant, input, type Tensor } from "../../src/gpu/tensor.ts";
 import { WasmDevice } from "../../src/gpu/wasm/device.ts";
-import { initializeModel, parametersFrom } from "../../src/model/model.ts";
+import { initializeModel } from "../../src/model/model.ts";
+import { parametersFrom } from "../../src/model/tensors.ts";
 import { formatNetwork, noisyItemsNetwork, parseNetwork } from "../../src/model/network.ts";
 import { parseTextEncoder } from "../../src/model/text_encoder.ts";
 import {

@@ -1,15 +1,23 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import type { Dataset } from "../../src/data/dataset.ts";
 import { InputError } from "../../src/errors.ts";
-import { readAutoencoder, serializeModel } from "../../src/model/model.ts";
-import { autoencoderNetwork, parseNetwork } from "../../src/model/network.ts";
+import { latentDataset, latentScaling } from "../../src/data/latents.ts";
+import {
+  initializeModel,
+  parseModel,
+  readAutoencoder,
+  serializeModel,
+} from "../../src/model/model.ts";
+import { autoencoderNetwork, formatNetwork, parseNetwork } from "../../src/model/network.ts";
 import { flatten } from "../../src/model/parameters.ts";
 import { initializeNetwork } from "../../src/model/weights.ts";
 import { Autoencoder } from "../../src/sample/autoencoder.ts";
+import { Sampler } from "../../src/sample/sampler.ts";
 import { parseTraining } from "../../src/train/config.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import { assertClose } from "../close.ts";
 import { openCpuAs, openGpu } from "../device.ts";
+import { tinyNetwork } from "../networks.ts";
 
 /** Four pictures of one side light and the other dark, in colours. */
 const halves: Dataset = {
@@ -101,4 +109,47 @@ Deno.test("pictures that an autoencoder cannot take are refused", async () => {
     InputError,
     "Cannot train a VQModel by mse: the objective of autoencoders is autoencoder",
   );
+});
+
+Deno.test("a model of latents paints the one of four pictures that it is asked for", async () => {
+  using device = await openCpuAs(1, {});
+  using encoding = await Trainer.create(device, tiny("AutoencoderKL"), halves, settings());
+  for (let i = 0; i < 120; i++) await encoding.run();
+  const trained = await encoding.model();
+  using autoencoder = await Autoencoder.create(device, trained, { size: [8, 8], batchSize: 4 });
+  const latents = await autoencoder.latents(pictures), scalingFactor = latentScaling(latents);
+  const fields = { ...formatNetwork(trained.network), scaling_factor: scalingFactor };
+  const network = autoencoderNetwork(parseNetwork(fields));
+  const data = latentDataset({ ...halves, labels: [0, 1, 2, 3] }, latents, network);
+  assertEquals(data.shape, [4, 4, 3]);
+  const unet = tinyNetwork({
+    ...{ sample_size: 4, in_channels: 3, out_channels: 3, num_class_embeds: 4 },
+    block_out_channels: [16],
+  });
+  const start = initializeModel(unet, { clip_sample: false }, 0);
+  const model = { ...start, autoencoder: { ...trained, network } };
+  using training = await Trainer.create(
+    ...[device, model, data] as const,
+    parseTraining({ batch_size: 16, learning_rate: 0.01, warmup_steps: 10, ema_decay: 0.98 }),
+  );
+  for (let i = 0; i < 400; i++) await training.run();
+
+  const whole = parseModel(serializeModel(await training.model()));
+  assertEquals(whole.autoencoder!.network.scalingFactor, scalingFactor);
+  using sampler = await Sampler.create(device, whole, { method: "dpmpp_2m", batchSize: 8 });
+  const labels = [0, 1, 2, 3, 3, 2, 1, 0];
+  const sampled = await sampler.sample({ count: 8, seed: 5, labels });
+  using decoder = await Autoencoder.create(device, whole.autoencoder!, {
+    ...{ size: [8, 8], batchSize: 8, only: "decode" },
+  });
+  const { data: painted } = await decoder.decode(sampled);
+  labels.forEach((label, k) => {
+    const far = [0, 1, 2, 3].map((other) => {
+      const picture = pictures.data.subarray(192 * other, 192 * other + 192);
+      return picture.reduce((sum, x, i) => sum + Math.abs(x - painted[192 * k + i]), 0) / 192;
+    });
+    assertEquals(far.indexOf(Math.min(...far)), label, `image ${k}: ${far}`);
+    const others = far.filter((_, other) => other !== label);
+    assert(far[label] < Math.min(...others) / 2, `image ${k} is between: ${far}`);
+  });
 });

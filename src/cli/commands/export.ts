@@ -8,10 +8,11 @@ import { dirname, join } from "@std/path";
 import { InputError } from "../../errors.ts";
 import type { EncodedFile } from "../../formats/safetensors.ts";
 import { encodeDiffusers } from "../../model/diffusers.ts";
-import { encodeModel, type Trainable, type WeightFileDType } from "../../model/model.ts";
+import { encodeModel, type Trainable } from "../../model/model.ts";
+import type { WeightFileDType } from "../../model/tensors.ts";
 import { formatBytes } from "../../units.ts";
 import { FoundAutoencoder } from "../run/found_autoencoder.ts";
-import { openModel } from "../run/open_model.ts";
+import { openAnyModel } from "../run/open_model.ts";
 import {
   checkFolder,
   kindOf,
@@ -76,7 +77,7 @@ export async function exportCommand(args: readonly string[]): Promise<void> {
 /** A model, or an autoencoder. */
 async function openTrainable(place: string): Promise<Trainable> {
   try {
-    return await openModel(place);
+    return await openAnyModel(place);
   } catch (error) {
     if (error instanceof FoundAutoencoder) return error.autoencoder;
     throw error;

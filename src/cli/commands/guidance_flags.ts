@@ -13,7 +13,7 @@ import type { GuidanceOptions } from "../../sample/guidance/extrapolate.ts";
 import { guided } from "../../sample/guidance/guided.ts";
 import type { SampleOptions } from "../../sample/options.ts";
 import type { Shape } from "../../shape.ts";
-import { openModel } from "../run/open_model.ts";
+import { openAnyModel } from "../run/open_model.ts";
 import type { Flag, Flags } from "../terminal/flags.ts";
 import { type Classes, type ClassPlan, readClasses } from "./class_flags.ts";
 
@@ -106,7 +106,7 @@ export async function planGuidance(
       throw new InputError("--negative-class is for guidance by classes, and --guide by a model");
     }
     if (scale === 1) return { wrap: [], conditions: {}, facts };
-    const size = shape.slice(0, -1), weak = denoiserOf(await openModel(guide), size, "weak");
+    const size = shape.slice(0, -1), weak = denoiserOf(await openAnyModel(guide), size, "weak");
     const wrapper = autoguided(weak, options);
     // What does not go together is refused before a device is opened.
     wrapper(denoiserOf(model, size));

@@ -9,6 +9,8 @@ import { CHUNK } from "../../formats/bytes.ts";
 import { readTensorFile } from "../../formats/torch.ts";
 import type { Model } from "../../model/model.ts";
 import { formatBytes } from "../../units.ts";
+import type { ItemShape } from "../../model/network.ts";
+import { paintedShape } from "../run/sample_grid.ts";
 import type { FoundAutoencoder } from "../run/found_autoencoder.ts";
 import type { Located } from "../run/load_model.ts";
 import {
@@ -26,14 +28,25 @@ import { FileBytes, readFile } from "../terminal/files.ts";
 export type Facts = Record<string, unknown>;
 
 /** What a model is, in a few lines. */
-export function summarize({ network, schedule, card }: Model): Facts {
-  const { itemShape } = network, channels = itemShape.at(-1);
-  const [height, width] = itemShape.map((size) => size ?? "any");
+export function summarize({ network, schedule, card, autoencoder }: Model): Facts {
+  const { itemShape } = network, isWhole = itemShape.every((n) => n !== null);
+  const shapeOf = (shape: ItemShape) => {
+    const [height, width] = shape.map((size) => size ?? "any");
+    return `${width}x${height}, ${shape.at(-1)} channels`;
+  };
   const { numTrainTimesteps, betaSchedule, trainedBetas, predictionType } = schedule;
   return {
     network: network.className,
     parameters: network.layout.count,
-    ...(itemShape.length === 3 ? { image: `${width}x${height}, ${channels} channels` } : {}),
+    ...(itemShape.length === 3 && !autoencoder ? { image: shapeOf(itemShape) } : {}),
+    ...(autoencoder && isWhole
+      ? {
+        image: shapeOf(paintedShape(autoencoder.network, itemShape)),
+        latents: shapeOf(itemShape),
+        autoencoder: `${autoencoder.network.className}, ` +
+          `${autoencoder.network.layout.count} parameters, scale ${autoencoder.network.scalingFactor}`,
+      }
+      : {}),
     schedule: `${numTrainTimesteps} timesteps, ${trainedBetas ? "betas of its own" : betaSchedule}`,
     ...(network.kind === "denoiser" ? { prediction: predictionType } : {}),
     ...("family" in card ? { family: card.family } : {}),

@@ -21,8 +21,9 @@ import {
 } from "../terminal/device.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED, Interruption } from "../run/interruption.ts";
-import { openModel } from "../run/open_model.ts";
+import { openAnyModel } from "../run/open_model.ts";
 import { withLoras } from "../run/load_lora.ts";
+import { createDecoder, paintedShape } from "../run/sample_grid.ts";
 import { loadTextToImage } from "../run/text_to_image.ts";
 import { checkDrawable, checkOutput, writeImages } from "../media/picture_files.ts";
 import { DEFAULT_NOISE_LEVEL, enlarge, enlargedShape, loadStages, splitModels } from "./cascade.ts";
@@ -130,8 +131,15 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     flags[name as keyof typeof latentFlags] !== undefined
   );
   if (idle) throw new InputError(`--${idle} is for models that paint texts by way of latents`);
-  const loaded = await openModel(places[0]);
-  const shape = shapeOf(loaded, places[0]);
+  const loaded = await openAnyModel(places[0]);
+  const shape = shapeOf(loaded, places[0]), { autoencoder } = loaded;
+  const painted = autoencoder ? paintedShape(autoencoder.network, shape) : shape;
+  if (autoencoder && (edits || places.length > 1)) {
+    throw new InputError(
+      `Cannot use ${places[0]} ${edits ? "to edit images" : "in a cascade"}: it is a model of ` +
+        "latents, which paints from noise only",
+    );
+  }
   using progress = new Progress();
   const edit = await readEdit(flags, shape, flags.sampler as MethodName | undefined, progress);
   const { variation } = edit;
@@ -168,7 +176,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     ...{ ...settings, kind: output.kind },
     ...(flags.steps === undefined ? {} : { steps: flags.steps }),
   });
-  await checkDrawable(output, { count, shape: enlargedShape(shape, factor) }, columns);
+  await checkDrawable(output, { count, shape: enlargedShape(painted, factor) }, columns);
   const guidance = said
     ? planPromptGuidance(flags, prompts, said)
     : await planGuidance(flags, { model, place, shape, classes, plan });
@@ -201,6 +209,8 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     }),
   );
   debugProgram(progress, sampler.describe());
+  const decoder = autoencoder &&
+    programs.use(await createDecoder(device, autoencoder, shape, batchSize));
   const start = variation && vary(
     await invert(device, model, steps, variation.of, {
       ...(labels ? { labels: labels.slice(0, 1) } : {}),
@@ -227,6 +237,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
           : {}),
       },
     },
+    decoder && ((latents) => decoder.decode(latents)),
   );
   programs.dispose();
   const first = { ...sampled, images: edit.finish(sampled.images) };

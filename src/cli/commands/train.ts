@@ -15,6 +15,8 @@ import { parseImages } from "./image_options.ts";
 import { knownData } from "../data/builtin_datasets.ts";
 import { residentBytes } from "../run/memory.ts";
 import { profileTraining } from "../run/profile.ts";
+import { latentShape, type LatentSource, prepareLatents } from "../run/latents.ts";
+import { openAutoencoder } from "../run/open_autoencoder.ts";
 import { print, Progress } from "../terminal/progress.ts";
 import { configSchema, formatRunConfig } from "../run/run_config.ts";
 import { RunFolder } from "../run/run_folder.ts";
@@ -67,9 +69,11 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
   using progress = new Progress();
   const fields = overlay(recorded, given);
   const images = parseImages((recorded ?? fields).images ?? {});
-  const { data, fingerprint } = await openTrainingData(place, images, progress, readOptions(flags));
-  const wanted = assembleConfig(fields, flags, place, data);
-  const config = recorded ? assembleConfig(recorded, {}, place, data) : wanted;
+  const found = await openTrainingData(place, images, progress, readOptions(flags));
+  const { fingerprint } = found, source = await latentSource(fields.latent, found, images);
+  const items = { ...found.data, ...(source ? { shape: latentShape(source) } : {}) };
+  const wanted = assembleConfig(fields, flags, place, items);
+  const config = recorded ? assembleConfig(recorded, {}, place, items) : wanted;
   if (recorded) {
     checkUnchanged(config, wanted, folder);
     await folder.lock();
@@ -84,10 +88,34 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
     const device = kind ?? preferred;
     return openForCommand(device ? { ...flags, device } : flags, progress);
   };
+  const latents = source &&
+    await prepareLatents(source, recorded && folder.path, () => open(), progress);
+  const data = latents?.data ?? found.data;
   const command = ["ddpm train", ...args.map(quote)].join(" ");
   return await runTraining({
-    ...{ isNew: !recorded, config, data, fingerprint, folder, plan, progress, command, open },
+    ...{
+      isNew: !recorded,
+      config,
+      data,
+      latents,
+      fingerprint,
+      folder,
+      plan,
+      progress,
+      command,
+      open,
+    },
   });
+}
+
+/** What latents are made of, if they are to be. */
+async function latentSource(
+  place: string | undefined,
+  found: Pick<LatentSource, "data" | "fingerprint">,
+  images: LatentSource["images"],
+): Promise<LatentSource | undefined> {
+  if (place === undefined) return undefined;
+  return { place, autoencoder: await openAutoencoder(place), ...found, images };
 }
 
 /** Quotes an argument for a shell. */
@@ -99,6 +127,9 @@ async function profile(flags: TrainFlags, steps: number): Promise<number> {
   const superfluous = (["out", "resume", "steps"] as const).find((name) => flags[name]);
   if (superfluous) throw new InputError(`--profile writes nothing: leave out --${superfluous}`);
   const asked = await askedFor(flags), place = asked.data;
+  if (asked.latent !== undefined) {
+    throw new InputError("--profile times trainings on images: leave out --latent");
+  }
   if (place === undefined) throw needsData();
   using progress = new Progress();
   const images = parseImages(asked.images ?? {});

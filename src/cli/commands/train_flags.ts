@@ -24,6 +24,12 @@ export const trainFlags = {
       "mnist, fashion-mnist, cifar10, emoji, a folder of images, or a file: zip, tar, npy, npz, safetensors, IDX",
   },
   ...imageFlags,
+  latent: {
+    kind: "text",
+    value: "MODEL",
+    help:
+      "train on the latents of an autoencoder: one of train --objective autoencoder, a vae folder of diffusers, or a file of latent diffusion",
+  },
   out: {
     kind: "text",
     value: "FOLDER",

@@ -7,18 +7,24 @@
 import type { Dataset } from "../../data/dataset.ts";
 import { formatSchedule } from "../../diffusion/schedule.ts";
 import { initializeModel, type Trainable } from "../../model/model.ts";
-import { initializeNetwork } from "../../model/weights.ts";
+import type { AutoencoderNetwork } from "../../model/network.ts";
+import { initializeNetwork, type Weighted } from "../../model/weights.ts";
 import type { RunConfig } from "./run_config.ts";
 
-/** The model that a training starts with. */
+/**
+ * The model that a training starts with.
+ *
+ * @param autoencoder That of the latents that it is trained on.
+ */
 export function initialModel(
   { network, scheduler, training }: RunConfig,
   data: Pick<Dataset, "shape" | "classes">,
+  autoencoder?: Weighted<AutoencoderNetwork>,
 ): Trainable {
   if (network.kind === "autoencoder") {
     return { ...initializeNetwork(network, training.seed), card: {} };
   }
-  return initializeModel(
+  const model = initializeModel(
     ...[network, formatSchedule(scheduler), training.seed] as const,
     classNames(
       data,
@@ -28,6 +34,7 @@ export function initialModel(
       training.labelDropout,
     ),
   );
+  return { ...model, ...(autoencoder ? { autoencoder } : {}) };
 }
 
 /**

@@ -13,6 +13,7 @@ import { type ShippedModel, shippedModels } from "../../model/shipped.ts";
 import { openHub } from "../hub/hub_folder.ts";
 import { isHubPlace } from "../hub/place.ts";
 import { kindOf, refuseStdin } from "../terminal/files.ts";
+import { picturesOnly } from "./open_autoencoder.ts";
 import { loadFile } from "./model_file.ts";
 import { loadFolder, localFolder, type ModelFolder } from "./model_folder.ts";
 import { parseWeightFile } from "./weight_files.ts";
@@ -55,10 +56,10 @@ async function openPath(
  * Loads a model: a pretrained one by name, one of the hub, a file, or a folder of a training or of a
  * diffusers checkpoint. Weights are read when they are needed: the file stays open.
  *
- * @throws {InputError} If there is none, or it is damaged.
+ * @throws {InputError} If there is none, it is damaged, or it is one of latents.
  */
 export const loadModel = async (place: string): Promise<Model> =>
-  await loadLocated(await locate(place));
+  picturesOnly(await loadLocated(await locate(place)), place);
 
 /** Loads a model that was found. */
 export async function loadLocated(located: Located): Promise<Model> {

@@ -11,6 +11,7 @@ import { readSafetensors, toFloat32 } from "../../formats/safetensors.ts";
 import { type Model, parseModel } from "../../model/model.ts";
 import { fromFormerLayout } from "../../model/parameters.ts";
 import { kindOf, readFile } from "../terminal/files.ts";
+import { picturesOnly } from "./open_autoencoder.ts";
 import { loadLocated, locate, type Located } from "./load_model.ts";
 import { architectureOf, describeDifference, parseFields } from "./run_config.ts";
 import { LAYOUT } from "./run_folder.ts";
@@ -23,9 +24,13 @@ const STATE = /^(.*[/\\])?state(-\d+)?\.safetensors$/;
  * Loads a model: a name, a file or a folder, or a state of a training, of which the moving average of
  * the weights is taken.
  *
- * @throws {InputError} If there is none, or it is damaged.
+ * @throws {InputError} If there is none, it is damaged, or it is one of latents.
  */
 export const openModel = async (place: string): Promise<Model> =>
+  picturesOnly(await openAnyModel(place), place);
+
+/** Loads a model as {@linkcode openModel}, also one of latents. */
+export const openAnyModel = async (place: string): Promise<Model> =>
   await openLocated(place, await locate(place));
 
 /** Whether a model that was found is a state. */

@@ -52,6 +52,8 @@ export interface RunConfig {
   /** The last step, which may be changed later. */
   readonly steps: number;
   readonly images: ImageOptions;
+  /** The autoencoder whose latents are trained on, if it is not the images themselves. */
+  readonly latent?: string | undefined;
   readonly network: TrainableNetwork;
   /** The noise; nothing for autoencoders, which see none. */
   readonly scheduler: ScheduleConfig;
@@ -63,6 +65,7 @@ export interface RunFields {
   readonly data?: string | undefined;
   readonly steps?: number | undefined;
   readonly images?: Fields | undefined;
+  readonly latent?: string | undefined;
   readonly network?: Fields | undefined;
   readonly scheduler?: Fields | undefined;
   readonly training?: Fields | undefined;
@@ -73,6 +76,7 @@ const schema = z.strictObject({
   // For editors.
   $schema: z.string().optional(),
   ...{ data: z.string().optional(), steps: z.int().min(1).max(MAX_STEPS).optional() },
+  latent: z.string().optional(),
   ...{ images: section, network: section, scheduler: section, training: section },
   // Its name in version 0.1.0.
   unet: section,
@@ -112,23 +116,27 @@ export async function readRunFields(place: string): Promise<RunFields> {
 /** @throws {InputError} If it is not a complete configuration. */
 export async function readRunConfig(path: string): Promise<RunConfig> {
   const fields = parseWith(schema, await readJson(path), path);
-  const { data, steps, images, network, scheduler, training } = fields;
+  const { data, steps, images, latent, network, scheduler, training } = fields;
   if (data === undefined || !network || !scheduler || !training) {
     throw new InputError(`Cannot resume: ${path} is incomplete`);
   }
   return {
     ...{ data, steps: steps ?? DEFAULT_TRAINING_STEPS, images: parseImages(images ?? {}) },
+    ...(latent === undefined ? {} : { latent }),
     network: trainableNetwork(parseNetwork(network)),
     ...{ scheduler: parseSchedule(scheduler), training: parseTraining(training) },
   };
 }
 
 /** The configuration as it is written to a file. */
-export function formatRunConfig(config: RunConfig): Required<RunFields> {
+export function formatRunConfig(
+  config: RunConfig,
+): Required<Omit<RunFields, "latent">> & Pick<RunFields, "latent"> {
   return {
     data: config.data,
     steps: config.steps,
     images: config.images,
+    ...(config.latent === undefined ? {} : { latent: config.latent }),
     network: formatNetwork(config.network),
     scheduler: config.network.kind === "autoencoder" ? {} : formatSchedule(config.scheduler),
     training: toSnakeCase(config.training),
@@ -195,6 +203,7 @@ export function configSchema(): Record<string, unknown> {
       data: { type: "string", description: "a data set's name, a folder or a file" },
       steps: { type: "integer", minimum: 1, maximum: MAX_STEPS },
       images: section(imagesSchema),
+      latent: { type: "string", description: "an autoencoder, on whose latents to train" },
       ...{ network, unet: network },
       scheduler: shared(scheduleSchema, foreignScheduleFields),
       training: section(trainingSchema),

@@ -5,6 +5,7 @@
  * - `model.safetensors`: the EMA of the weights, which `sample` loads
  * - `state.safetensors`: everything that resuming needs, with a fingerprint of the data and a
  *   checksum; older ones are `state-STEP.safetensors`
+ * - `latents.safetensors`: those of all pictures, where latents are trained on
  * - `log.jsonl`, `samples/`, `report.html`
  *
  * Only the log and the report tell of time: all else is the same when the same is trained again.
@@ -50,11 +51,12 @@ import {
   readRunConfig,
   type RunConfig,
 } from "./run_config.ts";
+import { LATENTS } from "./latents.ts";
 import { isIntact, writeSealed } from "./state_file.ts";
 import type { Task } from "./train_loop.ts";
 
 /** Files of a training, none of which may exist when a new one starts. */
-const FILES = ["model.safetensors", "state.safetensors", "log.jsonl", "report.html"];
+const FILES = ["model.safetensors", "state.safetensors", "log.jsonl", "report.html", LATENTS];
 
 /** File names of the newest state and of older ones. */
 const STATE = "state.safetensors", OLDER = /^state-(\d{7,})\.safetensors$/;

@@ -6,14 +6,18 @@
  */
 
 import type { Dataset } from "../../data/dataset.ts";
+import { latentScaling } from "../../data/latents.ts";
 import { NoiseSchedule } from "../../diffusion/schedule.ts";
 import { type Device, LimitError } from "../../gpu/device.ts";
 import { denoisingNetwork } from "../../model/denoiser.ts";
 import type { AutoencoderModel, Model, Trainable } from "../../model/model.ts";
+import type { AutoencoderNetwork } from "../../model/network.ts";
+import type { Weighted } from "../../model/weights.ts";
 import { Autoencoder, type AutoencoderOptions } from "../../sample/autoencoder.ts";
 import type { Samples } from "../../sample/options.ts";
 import { defaultMethod, methods } from "../../sample/solvers/mod.ts";
 import { defaultSteps } from "../../sample/timesteps.ts";
+import type { Shape } from "../../shape.ts";
 import type { Trainer } from "../../train/trainer.ts";
 import { createSampler } from "../commands/samplers.ts";
 import {
@@ -73,11 +77,16 @@ async function samples(
   const sampler = await createSampler(device, model, {
     ...{ method: defaultMethod, steps, parameters: trainer.average, precision, batchSize: SHOWN },
   });
+  using stack = new DisposableStack();
+  stack.use(sampler);
+  const decoder = model.autoencoder &&
+    stack.use(await createDecoder(device, model.autoencoder, data.shape, SHOWN));
   const { labels: known } = network.conditions(data.shape);
   const classes = known?.below && known.below - (labelDropout ? 1 : 0);
   const labels = classes ? Array.from({ length: SHOWN }, (_, k) => k % classes) : undefined;
+  const owned = stack.move();
   return {
-    memory: sampler.memory,
+    memory: sampler.memory + (decoder?.memory ?? 0),
     facts: { seed, steps: sampler.steps, sampler: defaultMethod },
     async draw(signal) {
       const originals = network.derived && await firstItems(data, SHOWN);
@@ -90,9 +99,10 @@ async function samples(
           ...(tokens ? { tokens } : {}),
         },
       });
+      if (decoder && !signal.aborted) return await decoder.decode(images, { signal });
       return originals ? inTurns(images, originals) : images;
     },
-    [Symbol.dispose]: () => sampler[Symbol.dispose](),
+    [Symbol.dispose]: () => owned.dispose(),
   };
 }
 
@@ -103,8 +113,7 @@ async function reconstructions(
   data: Dataset,
   trainer: Trainer<Trainable>,
 ): Promise<SampleGrid> {
-  const [height, width] = data.shape, { seed } = trainer.config;
-  const { scalingFactor } = model.network;
+  const [height, width] = data.shape;
   const autoencoder = await createAutoencoder(device, model, {
     ...{ size: [height, width], batchSize: SHOWN, parameters: trainer.average },
   });
@@ -118,23 +127,37 @@ async function reconstructions(
     },
     async measureScale() {
       const pictures = await someItems(data, Math.min(MEASURED, data.count));
-      const { data: latents } = await autoencoder.encode(pictures, { seed });
-      return scalingFactor / deviationOf(latents);
+      return latentScaling(await autoencoder.latents(pictures));
     },
     [Symbol.dispose]: () => autoencoder[Symbol.dispose](),
   };
 }
 
-/** The standard deviation of all numbers. */
-export function deviationOf(values: Float32Array): number {
-  const mean = values.reduce((sum, x) => sum + x, 0) / values.length;
-  return Math.sqrt(values.reduce((sum, x) => sum + (x - mean) ** 2, 0) / values.length);
-}
+/** What makes pictures of latents of a shape, so many together as fit the device. */
+export const createDecoder = async (
+  device: Device,
+  autoencoder: Weighted<AutoencoderNetwork>,
+  shape: Shape,
+  batchSize: number,
+): Promise<Autoencoder> =>
+  await createAutoencoder(device, autoencoder, {
+    ...{
+      size: paintedShape(autoencoder.network, shape).slice(0, 2) as [number, number],
+      batchSize,
+    },
+    only: "decode",
+  });
+
+/** The shape of the pictures that latents of a shape become. */
+export const paintedShape = (
+  { factor, itemShape }: AutoencoderNetwork,
+  [height, width]: Shape,
+): Shape => [height * factor, width * factor, itemShape.at(-1)!];
 
 /** An autoencoder that computes no more pictures together than fit the device. */
 export async function createAutoencoder(
   device: Device,
-  model: AutoencoderModel,
+  model: Weighted<AutoencoderNetwork>,
   options: AutoencoderOptions & { readonly batchSize: number },
 ): Promise<Autoencoder> {
   try {

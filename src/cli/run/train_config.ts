@@ -6,14 +6,20 @@
 
 import { toSnakeCase } from "../../config.ts";
 import { InputError } from "../../errors.ts";
-import { type Fields, formatNetwork, parseNetwork, trainableNetwork } from "../../model/network.ts";
+import {
+  type Fields,
+  formatNetwork,
+  parseNetwork,
+  type TrainableNetwork,
+  trainableNetwork,
+} from "../../model/network.ts";
 import { resizeNetwork } from "../../model/network.ts";
 import { autoencoderKl } from "../../model/autoencoder_kl.ts";
 import { vqModel } from "../../model/vq_model.ts";
 import { FEATURE_CLASSIFIER } from "../../model/feature_classifier.ts";
 import { SUPER_RESOLUTION } from "../../model/super_resolution.ts";
 import { outputChannels } from "../../diffusion/prediction.ts";
-import { formatSchedule, parseSchedule } from "../../diffusion/schedule.ts";
+import { formatSchedule, parseSchedule, type ScheduleConfig } from "../../diffusion/schedule.ts";
 import {
   type LearningRateSchedule,
   parseTraining,
@@ -69,8 +75,14 @@ const AUTOENCODERS = [autoencoderKl, vqModel].map(({ className }) => className);
 
 /** The fields of --config, with the flags about data applied. */
 export async function askedFor(flags: TrainFlags): Promise<RunFields> {
-  const { data, images, ...rest } = flags.config ? await readRunFields(flags.config) : {};
-  return { ...rest, data: flags.data ?? data, images: { ...images, ...imageFields(flags) } };
+  const { data, images, latent, ...rest } = flags.config ? await readRunFields(flags.config) : {};
+  const found = flags.latent ?? latent;
+  return {
+    ...rest,
+    ...(found === undefined ? {} : { latent: found }),
+    data: flags.data ?? data,
+    images: { ...images, ...imageFields(flags) },
+  };
 }
 
 /** The recorded fields, if any, overridden by the given ones. */
@@ -79,6 +91,7 @@ export const overlay = (recorded: RunFields | undefined, given: RunFields): RunF
   steps: given.steps ?? recorded?.steps,
   // The fields of a network depend on each other, those of the other sections do not.
   images: { ...recorded?.images, ...given.images },
+  latent: given.latent ?? recorded?.latent,
   network: given.network ?? recorded?.network,
   scheduler: { ...recorded?.scheduler, ...given.scheduler },
   training: { ...recorded?.training, ...given.training },
@@ -92,7 +105,7 @@ export function assembleConfig(
   { shape, labels, classes, labelProblem }: Dataset,
 ): RunConfig {
   const given = withDefaults(asked, flags), fields = networkFields(given, flags);
-  const scheduler = parseSchedule(given.scheduler ?? {}), [height, width, channels] = shape;
+  const scheduler = scheduleOf(given), [height, width, channels] = shape;
   const isClassifier = CLASSIFIERS.some((name) => name === fields._class_name);
   const isAutoencoder = AUTOENCODERS.some((name) => name === fields._class_name);
   const predictsNoise = !isClassifier && !isAutoencoder;
@@ -116,31 +129,57 @@ export function assembleConfig(
     }),
   };
   const network = trainableNetwork(parseNetwork({ ...sizes, ...fields }));
+  const items = given.latent === undefined ? "images" : "latents";
   const [h = height, w = width, inChannels] = network.itemShape.map((n) => n ?? undefined);
   const predicted = network.kind === "denoiser" ? network.outChannels : outChannels;
   if (inChannels !== channels || predicted !== outChannels) {
     throw new InputError(
-      `Cannot train on ${place}: its images have ${channels} channels, but the network has ` +
+      `Cannot train on ${place}: its ${items} have ${channels} channels, but the network has ` +
         `in_channels ${inChannels} and out_channels ${predicted}` +
-        ([1, 3].includes(inChannels!) ? `; --channels ${inChannels} makes them fit` : ""),
+        (items === "images" && [1, 3].includes(inChannels!)
+          ? `; --channels ${inChannels} makes them fit`
+          : ""),
     );
   }
   if (h !== height || w !== width) {
     throw new InputError(
-      `Cannot train on ${place}: its images are ${height}x${width}, but the sample_size of the ` +
-        `network is ${h}x${w}; --size ${h === w ? w : `${w}x${h}`} makes them fit`,
+      `Cannot train on ${place}: its ${items} are ${height}x${width}, but the sample_size of the ` +
+        `network is ${h}x${w}` +
+        (items === "images" ? `; --size ${h === w ? w : `${w}x${h}`} makes them fit` : ""),
     );
   }
   const training = assembleTraining(given, flags);
   checkObjective(training, scheduler, network);
+  if (given.latent !== undefined) checkLatent(network, training);
   return {
     data: place,
     steps: flags.steps ?? given.steps ?? DEFAULT_TRAINING_STEPS,
     images: parseImages(given.images ?? {}),
+    ...(given.latent === undefined ? {} : { latent: given.latent }),
     network: resizeNetwork(network, shape),
     scheduler,
     training,
   };
+}
+
+/** The noise; latents, of which most are beyond [-1, 1], are not clipped to that. */
+function scheduleOf({ latent, scheduler = {} }: RunFields): ScheduleConfig {
+  if (latent === undefined) return parseSchedule(scheduler);
+  const clips = (["clip_sample", "thresholding"] as const).find((name) => scheduler[name] === true);
+  if (clips) {
+    throw new InputError(
+      `Cannot train on latents with ${clips}, which is for images; leave it out`,
+    );
+  }
+  return parseSchedule({ ...scheduler, clip_sample: false });
+}
+
+/** @throws {InputError} If a network, or an objective, is for images and not for latents. */
+function checkLatent(network: TrainableNetwork, { objective }: TrainingConfig): void {
+  const refuse = (what: string) =>
+    new InputError(`Cannot train ${what} on latents: they are for denoisers, by mse, l1 or huber`);
+  if (network.kind !== "denoiser" || network.derived) throw refuse(`a ${network.className}`);
+  if (!["mse", "l1", "huber"].includes(objective)) throw refuse(`by ${objective}`);
 }
 
 /**
@@ -190,10 +229,11 @@ export function planConfig(asked: RunFields, flags: TrainFlags): RunFields {
     ...(data === undefined ? {} : { data }),
     steps: flags.steps ?? given.steps ?? DEFAULT_TRAINING_STEPS,
     images: parseImages(given.images ?? {}),
+    ...(given.latent === undefined ? {} : { latent: given.latent }),
     network,
     scheduler: AUTOENCODERS.some((name) => name === fields._class_name)
       ? {}
-      : formatSchedule(parseSchedule(given.scheduler ?? {})),
+      : formatSchedule(scheduleOf(given)),
     training: toSnakeCase(assembleTraining(given, flags)),
   };
 }
@@ -230,8 +270,8 @@ function scheduleFlags(schedule: string | undefined, steps: number): Record<stri
 export function checkUnchanged(config: RunConfig, wanted: RunConfig, folder: RunFolder): void {
   // Sections have fields of the same name: images and schedules both have a shift.
   const sections = (c: RunConfig): Fields[] => {
-    const { images = {}, scheduler = {}, training = {} } = formatRunConfig(c);
-    return [images, architectureOf(c.network), scheduler, training];
+    const { images = {}, latent, scheduler = {}, training = {} } = formatRunConfig(c);
+    return [{ latent }, images, architectureOf(c.network), scheduler, training];
   };
   const there = sections(config), here = sections(wanted);
   for (const [i, section] of there.entries()) {

@@ -21,6 +21,7 @@ import type { Trainer } from "../../train/trainer.ts";
 import { createTrainer, withAdvice } from "./fit.ts";
 import { partOf } from "../../train/step_inputs.ts";
 import { initialModel } from "./initial_model.ts";
+import type { PreparedLatents } from "./latents.ts";
 import { INTERRUPTED, Interruption } from "./interruption.ts";
 import { scaling, shorten, summarize } from "./log_line.ts";
 import { describeMemory, residentBytes } from "./memory.ts";
@@ -40,6 +41,8 @@ export interface Task {
   readonly isNew: boolean;
   readonly config: RunConfig;
   readonly data: Dataset;
+  /** What the data are made of, if they are latents. */
+  readonly latents?: PreparedLatents | undefined;
   readonly fingerprint: Fingerprint;
   readonly folder: RunFolder;
   readonly plan: Plan;
@@ -112,6 +115,7 @@ export async function runTraining(task: Task): Promise<number> {
         await folder.checkSpace(4 * trainer.buffers.ema.length);
         await folder.create(config);
       } else await folder.goOn(saved);
+      await task.latents?.save(folder.path);
       if (kind === undefined) {
         announce(run, base);
         progress.say(`written to  ${folder.path}`);
@@ -147,8 +151,8 @@ export async function runTraining(task: Task): Promise<number> {
  * Compiles everything up front, so that a training that does not fit the device fails before it
  * begins. If there is no room for sampling, the step uses gradient checkpointing.
  */
-async function compile({ config, data }: Task, device: Device) {
-  const model = initialModel(config, data), { training } = config;
+async function compile({ config, data, latents }: Task, device: Device) {
+  const model = initialModel(config, data, latents?.autoencoder), { training } = config;
   let free = 0;
   const tryWith = async (training: TrainingConfig) => {
     using stack = new DisposableStack();
@@ -179,8 +183,8 @@ export const formatItem = ([height, width, ...rest]: readonly number[]): string 
 
 /** Prints what is about to be trained; `base` is the resident memory before compiling. */
 export function announce(
-  { trainer, grid, data, device, progress }:
-    & Pick<Run, "trainer" | "data" | "device" | "progress">
+  { trainer, grid, data, latents, device, progress }:
+    & Pick<Run, "trainer" | "data" | "latents" | "device" | "progress">
     & Partial<Pick<Run, "grid">>,
   base: number,
 ): void {
@@ -189,7 +193,11 @@ export function announce(
   const classes = data.classes ? `, ${data.classes.length} classes` : "";
   const parts = (microBatch === null ? "" : `, ${microBatch} at a time`) +
     (trainer.recomputes ? ", gradient checkpointing to fit" : "");
-  progress.say(`data        ${data.name}: ${data.count} images of ${size}${classes}`);
+  progress.say(
+    `data        ${data.name}: ${data.count} ${
+      latents ? "latents" : "images"
+    } of ${size}${classes}`,
+  );
   progress.say(`network     ${trainer.parameters.toLocaleString("en")} parameters`);
   progress.say(
     `step        ${batchSize} images${parts}, ${(trainer.flops / 1e9).toPrecision(3)} GFLOP, ` +
@@ -285,12 +293,14 @@ async function trainUntil(run: Run): Promise<number> {
 }
 
 /** Facts and settings of a training, for the report. */
-function describeRun({ command, config, data, device, trainer }: Run) {
+function describeRun({ command, config, data, latents, device, trainer }: Run) {
   const { os, arch } = Deno.build, size = formatItem(data.shape);
   const { data: _, steps: __, ...settings } = formatRunConfig(config);
   const facts = {
     command,
-    data: `${data.name}: ${data.count} images of ${size}`,
+    data: `${data.name}: ${data.count} ${
+      latents ? `latents (${config.latent})` : "images"
+    } of ${size}`,
     network: `${trainer.parameters.toLocaleString("en")} parameters`,
     step: `${config.training.batchSize} images, ${(trainer.flops / 1e9).toPrecision(3)} GFLOP`,
     device: `${device.name}, ${formatBytes(trainer.memory)}`,

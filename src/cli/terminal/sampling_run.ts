@@ -33,13 +33,18 @@ export interface Watched {
   readonly isStopped: boolean;
 }
 
-/** Runs a sampler to its end, or until the user interrupts it. */
+/**
+ * Runs a sampler to its end, or until the user interrupts it.
+ *
+ * @param decode Of a model of latents: what makes pictures of them.
+ */
 export async function watch(
   sampler: Sampler,
   kind: OutputKind,
   hasPreview: boolean,
   progress: Progress,
   options: SampleOptions,
+  decode: (samples: Samples) => Promise<Samples> | Samples = (samples) => samples,
 ): Promise<Watched> {
   const { steps } = sampler, began = performance.now(), isAnimated = kind === "animation";
   const preview = hasPreview
@@ -67,15 +72,19 @@ export async function watch(
     const { step, noisy, sample } = next.value;
     if (isAnimated && step < steps) frames.set(step, [...frames.get(step) ?? [], noisy]);
     if (preview) {
+      const picture = await decode(sample);
       progress.clear();
-      preview.draw(sample);
+      preview.draw(picture);
     }
   }
-  const images = next.value;
+  const { count } = next.value, images = count ? await decode(next.value) : next.value;
+  // After an interruption, some of the images may not have got as far.
+  const whole = [...frames.values()].map(join).filter((frame) => frame.count === count);
+  const shown: Samples[] = [];
+  for (const frame of whole) shown.push(await decode(frame));
   return {
     images,
-    // After an interruption, some of the images may not have got as far.
-    frames: [...frames.values()].map(join).filter(({ count }) => count === images.count),
+    frames: shown,
     isStopped: interruption.signal.aborted,
   };
 }

@@ -129,7 +129,7 @@ Deno.test("what goes with an autoencoder, and what does not, is said before anyt
   }
   await refuse(/Cannot train by vlb on latents/, ...ae, "--objective", "vlb");
   await refuse(
-    /Cannot train a SuperResolutionUNet2DModel on latents/,
+    /Cannot train SuperResolutionUNet2DModel on latents/,
     ...[...ae, "--objective", "super-resolution"],
   );
   await refuse(/Cannot load the model none: there is no such file/, "--latent", "none");

@@ -112,7 +112,7 @@ export function assembleConfig(
   const outChannels = predictsNoise ? outputChannels(scheduler, channels) : channels;
   if (isAutoencoder && Object.keys(given.scheduler ?? {}).length) {
     throw new InputError(
-      `Cannot train a ${fields._class_name} with a scheduler: autoencoders see no noise; leave it out`,
+      `Cannot train ${fields._class_name} with a scheduler: autoencoders see no noise; leave it out`,
     );
   }
   const sizes = {
@@ -178,7 +178,7 @@ function scheduleOf({ latent, scheduler = {} }: RunFields): ScheduleConfig {
 function checkLatent(network: TrainableNetwork, { objective }: TrainingConfig): void {
   const refuse = (what: string) =>
     new InputError(`Cannot train ${what} on latents: they are for denoisers, by mse, l1 or huber`);
-  if (network.kind !== "denoiser" || network.derived) throw refuse(`a ${network.className}`);
+  if (network.kind !== "denoiser" || network.derived) throw refuse(network.className);
   if (!["mse", "l1", "huber"].includes(objective)) throw refuse(`by ${objective}`);
 }
 

@@ -33,12 +33,7 @@ import "./clip_text.ts";
 import "./bert_embedder.ts";
 import "./autoencoder_kl.ts";
 import "./vq_model.ts";
-import {
-  flatten,
-  initializeParameters,
-  type ParameterLayout,
-  type ParameterValues,
-} from "./parameters.ts";
+import { flatten, initializeParameters, type ParameterValues } from "./parameters.ts";
 import { nameTensors, parametersFrom, type WeightFileDType } from "./tensors.ts";
 import type { Weighted } from "./weights.ts";
 import type { Bytes } from "../formats/bytes.ts";

@@ -18,6 +18,8 @@ export interface Job {
   readonly count: number;
   /** A class for each, for models that have classes. */
   readonly labels?: readonly number[];
+  /** What to paint, for models that read. */
+  readonly prompt?: string;
   /** Scale of guidance; 1 is none. */
   readonly guidance: number;
   /** Begins with this image, of which `strength` says how much changes. */

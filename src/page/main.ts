@@ -28,7 +28,7 @@ if (asked.has("token")) {
 }
 const served = serverModels();
 if (served) kind.prepend(new Option("this server", "server", true, true));
-for (const id of ["model", "seed", "count", "steps", "method", "guidance", "kind"]) {
+for (const id of ["model", "prompt", "seed", "count", "steps", "method", "guidance", "kind"]) {
   const value = asked.get(id);
   if (value !== null) element<HTMLInputElement>(id).value = value;
 }

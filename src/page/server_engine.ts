@@ -32,7 +32,7 @@ interface Told {
 }
 
 /** A model as the server tells of it. */
-type Served = Pick<ModelFacts, "shape" | "parameters" | "classes" | "none"> & {
+type Served = Pick<ModelFacts, "shape" | "parameters" | "classes" | "none" | "reads"> & {
   readonly name: string;
 };
 
@@ -125,11 +125,13 @@ export class ServerEngine implements Engine {
 
 /** A job as the server takes it. */
 async function describe(job: Job, { none }: Served): Promise<unknown> {
-  const { model, method: sampler, steps, seed, count, labels, init, mask, walk } = job;
+  const { model, method: sampler, steps, seed, count, labels, prompt } = job;
+  const { init, mask, walk } = job;
   const isGuided = none !== undefined && labels?.some((label) => label !== none);
   return {
     ...{ model, sampler, steps, seed, count },
     ...(labels ? { labels } : {}),
+    ...(prompt ? { prompt, guidance: job.guidance } : {}),
     // The server guides by itself where nobody says how far.
     ...(isGuided ? { guidance: job.guidance, guidance_interval: INTERVAL } : {}),
     ...(init ? { init: await encode(init), strength: job.strength ?? (mask ? 1 : 0.6) } : {}),

@@ -42,7 +42,8 @@ export class Settings {
   set facts(facts: ModelFacts) {
     const { classes, none } = this.#facts = facts, before = select("class").value;
     element("class-label").hidden = !classes;
-    element("guidance-label").hidden = none === undefined;
+    element("prompt-label").hidden = !facts.reads;
+    element("guidance-label").hidden = none === undefined && !facts.reads;
     if (classes) {
       fill(select("class"), [ALL, ...classes, ...none === undefined ? [] : [NONE]], before || ALL);
     }
@@ -56,11 +57,13 @@ export class Settings {
   /** The job of the form. */
   read(): Job {
     const count = Number(input("count").value), labels = this.labels(count);
+    const prompt = this.#facts?.reads ? input("prompt").value.trim() : "";
     return {
       ...{ model: this.model, method: select("method").value as MethodName, count },
       ...{ steps: Number(input("steps").value), seed: Number(input("seed").value) },
       guidance: Number(input("guidance").value),
       ...(labels ? { labels } : {}),
+      ...(prompt ? { prompt } : {}),
     };
   }
 
@@ -76,6 +79,7 @@ export class Settings {
   describe(job: Job): Record<string, string> {
     const { model, seed, steps, method: sampler, count, guidance } = job;
     const about: Record<string, string | number> = { model, seed, steps, sampler, count };
+    if (job.prompt) Object.assign(about, { prompt: job.prompt, guidance });
     if (job.labels) Object.assign(about, { class: select("class").value, guidance });
     const description = Object.entries(about).map(([name, value]) => `${name} ${value}`).join(", ");
     const comment = JSON.stringify({ software: "@x/ddpm", ...about });
@@ -96,6 +100,7 @@ export class Settings {
       const list = select(id), text = String(value);
       if ([...list.options].some((option) => option.value === text)) list.value = text;
     }
+    input("prompt").value = String(about.prompt ?? "");
     for (const id of ["seed", "steps", "count", "guidance"]) {
       if (Number.isFinite(Number(about[id] ?? NaN))) input(id).value = String(about[id]);
     }

@@ -78,11 +78,13 @@ export class WorkerEngine implements Engine {
   }
 
   async *run(job: Job, signal: AbortSignal): AsyncGenerator<Step, Samples> {
-    const sampler = await this.#sampler(job), { seed, count, labels, init, mask, walk } = job;
+    const sampler = await this.#sampler(job), { seed, count, labels, prompt, init, mask } = job;
+    const { walk } = job;
     const conditions = mask && init ? { known: init.data, mask } : undefined;
     return yield* sampler.stream({
       ...{ seed, count },
       ...(labels ? { labels } : {}),
+      ...(prompt ? { prompts: [prompt] } : {}),
       ...(init ? { init, strength: job.strength ?? (mask ? 1 : 0.6) } : {}),
       ...(conditions ? { conditions } : {}),
       ...(walk ? { walk } : {}),
@@ -130,11 +132,11 @@ export class WorkerEngine implements Engine {
 
   async #sampler(job: Job): Promise<WorkerSampler> {
     const model = await this.#load(job.model), none = model.facts.none;
-    const isGuided = job.guidance !== 1 && none !== undefined &&
-      job.labels?.some((label) => label !== none);
+    const isOfClass = none !== undefined && job.labels?.some((label) => label !== none);
+    const isGuided = job.guidance !== 1 && (isOfClass || job.prompt);
     const options: WorkerSamplerOptions = {
       ...{ method: job.method, steps: job.steps, batchSize: Math.min(job.count, 16) },
-      ...(isGuided ? { guidance: { scale: job.guidance, interval: INTERVAL } } : {}),
+      ...(isGuided ? { guidance: guidanceOf(job) } : {}),
       ...(job.mask ? { inpaint: {} } : {}),
     };
     const key = JSON.stringify([job.model, options]);
@@ -152,6 +154,10 @@ export class WorkerEngine implements Engine {
     this.#samplers.delete(key);
   }
 }
+
+/** Texts guide at all noise levels. */
+const guidanceOf = ({ guidance: scale, prompt }: Job) =>
+  prompt ? { scale } : { scale, interval: INTERVAL };
 
 /** A file of the site. */
 async function fetchFile(url: URL): Promise<Blob> {

@@ -31,6 +31,8 @@ export interface WorkerSamplerOptions
 
 /** Settings of a run in a Worker. */
 export interface WorkerStreamOptions extends Omit<StreamOptions, "signal" | "onProgress"> {
+  /** What to paint, for models that read: items take them in turns. */
+  readonly prompts?: readonly string[];
   /** Starts from noise on the way from that of the seed to that of another one. */
   readonly walk?: {
     readonly seed: number;
@@ -49,6 +51,8 @@ export interface ModelFacts {
   readonly classes?: readonly string[] | undefined;
   /** The class that stands for none of them, if it knows that. */
   readonly none?: number | undefined;
+  /** Whether it takes prompts. */
+  readonly reads: boolean;
   /** What is known of its making. */
   readonly card: Readonly<Record<string, string>>;
   /** What was taken for granted when it was read. */

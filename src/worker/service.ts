@@ -8,9 +8,10 @@ import { type Device, DeviceError } from "../gpu/device.ts";
 import { openDevice } from "../gpu/open.ts";
 import { inMemory } from "../formats/bytes.ts";
 import { InputError } from "../errors.ts";
-import { conditionsOf } from "../model/denoiser.ts";
+import { conditionsOf, denoisingNetwork } from "../model/denoiser.ts";
 import type { FamilyModel } from "../model/families/mod.ts";
 import { readModelFile } from "../model/model_file.ts";
+import type { DenoisingNetwork } from "../model/network.ts";
 import { fetchModel } from "../model/pretrained.ts";
 import { parseSchedule } from "../diffusion/schedule.ts";
 import { inpaint } from "../sample/editing/inpaint.ts";
@@ -54,10 +55,16 @@ class Table<T> {
   }
 }
 
+/** A sampler, and how its network reads. */
+interface Compiled {
+  readonly sampler: Sampler;
+  readonly tokenize: DenoisingNetwork["tokenize"] | undefined;
+}
+
 /** A service with a device of its own. */
 export function makeService(): Service {
   let device: Device | undefined;
-  const models = new Table<FamilyModel>(), samplers = new Table<Sampler>();
+  const models = new Table<FamilyModel>(), samplers = new Table<Compiled>();
   const opened = () => {
     if (!device) throw new DeviceError("No device was opened");
     return device;
@@ -79,16 +86,17 @@ export function makeService(): Service {
     },
     async compile({ model, options }: SamplerCall): Promise<OpenedSampler> {
       const { guidance, inpaint: painting, ...rest } = options;
-      const sampler = await Sampler.create(opened(), models.get(model).model, {
+      const { model: chosen } = models.get(model), { tokenize } = denoisingNetwork(chosen);
+      const sampler = await Sampler.create(opened(), chosen, {
         ...rest,
         wrap: [...(guidance ? [guided(guidance)] : []), ...(painting ? [inpaint(painting)] : [])],
       });
       const { itemShape, steps, evaluations } = sampler;
-      return { id: samplers.add(sampler), itemShape, steps, evaluations };
+      return { id: samplers.add({ sampler, tokenize }), itemShape, steps, evaluations };
     },
     async stream({ sampler: id, options }: SampleCall, { signal, report }: Call): Promise<Samples> {
-      const sampler = samplers.get(id);
-      const stream = sampler.stream({ ...startOf(sampler, options), signal });
+      const { sampler, ...reader } = samplers.get(id);
+      const stream = sampler.stream({ ...startOf(sampler, toldOf(reader, options)), signal });
       for (;;) {
         const { done, value } = await stream.next();
         if (done) return value;
@@ -96,14 +104,14 @@ export function makeService(): Service {
       }
     },
     async sample({ sampler: id, options }: SampleCall, { signal, report }: Call): Promise<Samples> {
-      const sampler = samplers.get(id);
+      const { sampler, ...reader } = samplers.get(id);
       return await sampler.sample({
-        ...{ ...startOf(sampler, options), signal },
+        ...{ ...startOf(sampler, toldOf(reader, options)), signal },
         onProgress: (done, total) => void report([done, total]),
       });
     },
     dispose(id: number): void {
-      samplers.take(id)?.[Symbol.dispose]();
+      samplers.take(id)?.sampler[Symbol.dispose]();
     },
   };
 }
@@ -148,7 +156,20 @@ function describe({ model, notes }: FamilyModel): ModelFacts {
   const classes = count === undefined
     ? undefined
     : Array.from({ length: count }, (_, i) => model.classes?.[i] ?? String(i));
-  return { shape, parameters: network.layout.count, classes, none, card, notes };
+  const reads = network.kind === "denoiser" && network.tokenize !== undefined;
+  return { shape, parameters: network.layout.count, classes, none, reads, card, notes };
+}
+
+/** The settings of a run, with what its network reads. */
+function toldOf(
+  { tokenize }: Omit<Compiled, "sampler">,
+  { prompts, ...options }: WorkerStreamOptions,
+): WorkerStreamOptions {
+  if (!prompts?.length) return options;
+  if (!tokenize) throw new InputError("The model does not read: prompts make no sense");
+  const { count = 1 } = options, texts = prompts.map(tokenize);
+  const tokens = Array.from({ length: count }, (_, k) => [...texts[k % texts.length]]).flat();
+  return { ...options, conditions: { ...options.conditions, tokens } };
 }
 
 /** The settings of a run, with the noise of a walk. */

@@ -3,6 +3,7 @@ import { InputError } from "../../src/errors.ts";
 import { DeviceError, LimitError } from "../../src/gpu/device.ts";
 import { openDevice } from "../../src/gpu/open.ts";
 import { initializeModel, serializeModel } from "../../src/model/model.ts";
+import { denoisingNetwork } from "../../src/model/denoiser.ts";
 import { parseNetwork } from "../../src/model/network.ts";
 import { startNoise, vary } from "../../src/sample/interpolate.ts";
 import { guided } from "../../src/sample/guidance/guided.ts";
@@ -65,6 +66,38 @@ Deno.test("a Worker makes the same pictures as the thread itself, step by step a
     ]);
   }
   assertEquals(steps, [1, 2, 3, 1, 2, 3]);
+});
+
+Deno.test("a Worker paints what prompts say, in turns, for models that read", async () => {
+  const reader = denoisingNetwork({
+    network: parseNetwork({
+      ...{ _class_name: "TextUNet2DModel", sample_size: 4, in_channels: 1, out_channels: 1 },
+      ...{ block_out_channels: [8], layers_per_block: 1, norm_num_groups: 4 },
+      ...{ down_block_types: ["CrossAttnDownBlock2D"], up_block_types: ["CrossAttnUpBlock2D"] },
+      ...{ attention_head_dim: 2, mid_block_type: null },
+      text_encoder: { max_length: 8, width: 8, layers: 1, heads: 2 },
+    }),
+  });
+  const own = initializeModel(reader, {}, 3);
+  own.parameters.forEach((_, i) => own.parameters[i] += 0.05 * Math.sin(i));
+  using local = await openDevice("cpu", { threads: 1 });
+  const wrap = [guided({ scale: 3 })];
+  using expected = await Sampler.create(local, own, { steps: 2, batchSize: 3, wrap });
+  const tokens = ["cat", "dog", "cat"].flatMap((word) => [...reader.tokenize!(word)]);
+  using device = await open();
+  using loaded = await device.load(new File([serializeModel(own)], "own.safetensors"));
+  assertEquals([loaded.facts.reads, loaded.facts.classes], [true, undefined]);
+  using sampler = await loaded.sampler({ steps: 2, batchSize: 3, guidance: { scale: 3 } });
+  const told = await sampler.sample({ count: 3, seed: 7, prompts: ["cat", "dog"] });
+  const wanted = await expected.sample({ count: 3, seed: 7, conditions: { tokens } });
+  assertEquals(told, wanted);
+  using other = await device.load(file), mute = await other.sampler({ steps: 2 });
+  assertEquals(other.facts.reads, false);
+  await assertRejects(
+    () => mute.sample({ labels: [0], prompts: ["cat"] }),
+    InputError,
+    "The model does not read",
+  );
 });
 
 Deno.test("a walk starts on the way from one seed's noise to another's", async () => {

@@ -136,8 +136,8 @@ const filesOf = (
 ];
 
 /**
- * A model as diffusers loads it; an autoencoder by itself, in the folder. Names of classes, for which its networks have no field, are in the
- * header of the weights.
+ * A model as diffusers loads it; an autoencoder by itself, in the folder. Names of classes, for which
+ * its networks have no field, are in the header of the weights.
  *
  * @throws {InputError} If diffusers has no class for the network or the schedule.
  * @throws {RangeError} While weights are made, if one is too large for the type.

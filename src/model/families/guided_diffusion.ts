@@ -1,7 +1,7 @@
 /**
  * The models of OpenAI's improved-diffusion and guided-diffusion: state dictionaries of `UNetModel`, of
- * `SuperResModel`, and of the classifier `EncoderUNetModel`. Their files do not tell how channels are cut into heads, nor the
- * noise; the flags of the scripts that made them do.
+ * `SuperResModel`, and of the classifier `EncoderUNetModel`. Their files do not tell how channels are
+ * cut into heads, nor the noise; the flags of the scripts that made them do.
  *
  * @module
  */

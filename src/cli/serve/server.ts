@@ -7,6 +7,7 @@
 import { InputError } from "../../errors.ts";
 import type { Device } from "../../gpu/device.ts";
 import { Mutex } from "../../mutex.ts";
+import { formatBytes } from "../../units.ts";
 import { explain } from "../terminal/files.ts";
 import { apiRoutes, type Studio } from "./api.ts";
 import { Engine } from "./engine.ts";
@@ -115,7 +116,9 @@ function checkSize({ url, headers }: Request): void {
     throw new HttpError(414, `An address has ${MAX_URL} characters at most`);
   }
   const size = [...headers].reduce((n, [name, value]) => n + name.length + value.length, 0);
-  if (size > MAX_HEADERS) throw new HttpError(431, `Headers have ${MAX_HEADERS} bytes at most`);
+  if (size > MAX_HEADERS) {
+    throw new HttpError(431, `Headers have ${formatBytes(MAX_HEADERS)} at most`);
+  }
 }
 
 /** @throws {InputError} If it may not or cannot listen there. */

@@ -1,5 +1,12 @@
 import { assertEquals, assertMatch, assertNotEquals } from "@std/assert";
-import { readSafetensors } from "../../src/formats/safetensors.ts";
+import {
+  collect,
+  encodeSafetensors,
+  readSafetensors,
+  toFloat32,
+} from "../../src/formats/safetensors.ts";
+import { serializeModel } from "../../src/model/model.ts";
+import { ldmConfig, ldmModel, ldmTensors } from "../ldm.ts";
 import { makeBmp } from "../pictures.ts";
 import { pickledTensor, torchArchive } from "../torch.ts";
 import { Folder } from "./cli.ts";
@@ -139,4 +146,37 @@ Deno.test("a file of PyTorch of no project that is known says so, and one that w
   await folder.refuse(["info", "x.pt"], /its tensors do not have the names of pesser/);
   await folder.write("x.pt", torchArchive("cos\nsystem\n(S'touch run'\ntR."));
   await folder.refuse(["info", "x.pt"], /it calls os\.system, which is not run/);
+});
+
+Deno.test("a model of latent diffusion without texts is described, and paints pictures", async () => {
+  await using folder = await Folder.make();
+  const named = [...await ldmTensors()].map(([name, tensor]) => ({
+    ...{ name, shape: tensor.shape, values: toFloat32(tensor) },
+  }));
+  await folder.write("model.safetensors", collect(encodeSafetensors(named)));
+  await folder.write("model.json", ldmConfig);
+  await folder.write("own.safetensors", serializeModel(await ldmModel()));
+  const info = await folder.run("info", "model.safetensors", "--json", "--device", "cpu");
+  assertEquals(info.code, 0, info.stderr);
+  const facts = JSON.parse(info.stdout);
+  assertEquals([facts.network, facts.image, facts.latents], [
+    ...["GuidedDiffusionUNet", "16x16, 3 channels", "8x8, 3 channels"],
+  ]);
+  assertMatch(facts.autoencoder, /^VQModel, \d+ parameters, scale 1$/);
+  assertMatch(facts.family, /latent-diffusion without texts/);
+  assertMatch(info.stderr, /a moving average is not in the file/);
+  const images = async (model: string) => {
+    await folder.succeed("sample", "--model", model, ...sample);
+    const { tensors } = readSafetensors(await Deno.readFile(folder.at("x.safetensors")));
+    return [...tensors.values()].map((tensor) => ({
+      ...{ shape: tensor.shape, values: toFloat32(tensor) },
+    }));
+  };
+  const pictures = await images("model.safetensors");
+  assertEquals(pictures[0].shape, [1, 3, 16, 16]);
+  assertEquals(pictures, await images("own.safetensors"));
+
+  const bare = named.filter(({ name }) => !name.includes("first_stage_model"));
+  await folder.write("model.safetensors", collect(encodeSafetensors(bare)));
+  await folder.refuse(["sample", "--model", "model.safetensors"], /it lacks first_stage_model/);
 });

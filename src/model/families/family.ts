@@ -32,6 +32,8 @@ export interface FamilyMember extends FamilyNetwork {
   readonly schedule: Fields;
   /** Where the schedule is from, a clause. */
   readonly scheduleSource: string;
+  /** Of a model of latents: what makes them of pictures, and pictures of them. */
+  readonly autoencoder?: FamilyNetwork;
 }
 
 /** Files of one origin, of models if nothing else is said. */

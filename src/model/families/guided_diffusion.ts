@@ -155,11 +155,8 @@ function upscalingOf(
   return { factor: large / small };
 }
 
-function readUnet(tensors: TensorMap, config: object): FamilyMember {
-  const flags = parseWith(unetSchema, config, "flags of a model of guided-diffusion");
-  if (!Object.keys(config).length) {
-    throw new InputError(`its tensors do not tell ${needed.join(", ")}, all flags of its scripts`);
-  }
+/** What tensors tell of a `UNetModel`: its fields, but those of upsamplers and heads. */
+export function describeUnet(tensors: TensorMap) {
   const outputs = countOf(tensors, "output_blocks.*.");
   const grows = (kind: string) =>
     Array.from({ length: outputs }, (_, i) => `output_blocks.${i}`)
@@ -169,15 +166,26 @@ function readUnet(tensors: TensorMap, config: object): FamilyMember {
   if (!Number.isInteger(layers) || layers < 1) {
     throw new InputError(`${outputs} output_blocks are not as many for each of ${levels} levels`);
   }
-  const encoder = describeEncoder(tensors, layers);
+  return {
+    ...describeEncoder(tensors, layers),
+    out_channels: sizeIn(tensors, "out.2.weight", 0),
+    num_classes: tensors.has("label_emb.weight") ? sizeIn(tensors, "label_emb.weight", 0) : null,
+    resblock_updown: blocks.length > 0,
+  };
+}
+
+function readUnet(tensors: TensorMap, config: object): FamilyMember {
+  const flags = parseWith(unetSchema, config, "flags of a model of guided-diffusion");
+  if (!Object.keys(config).length) {
+    throw new InputError(`its tensors do not tell ${needed.join(", ")}, all flags of its scripts`);
+  }
+  const encoder = describeUnet(tensors), { out_channels: outChannels } = encoder;
   const upscaling = upscalingOf(flags, encoder.in_channels);
   const channels = encoder.in_channels / (upscaling ? 2 : 1);
-  const outChannels = sizeIn(tensors, "out.2.weight", 0);
   if (outChannels !== channels && outChannels !== 2 * channels) {
     throw new InputError(`${channels} channels go in and ${outChannels} come out`);
   }
-  const hasClasses = tensors.has("label_emb.weight");
-  const classes = hasClasses ? sizeIn(tensors, "label_emb.weight", 0) : null;
+  const { num_classes: classes, resblock_updown: isUpdown } = encoder;
   const learnsSigma = outChannels === 2 * channels, side = flags.large_size ?? flags.image_size;
   agree({
     ...flags,
@@ -185,9 +193,10 @@ function readUnet(tensors: TensorMap, config: object): FamilyMember {
     channel_mult: flags.channel_mult?.length ? flags.channel_mult : encoder.channel_mult,
     num_classes: flags.num_classes ?? classes,
   }, {
-    ...{ num_channels: encoder.model_channels, num_res_blocks: layers, class_cond: hasClasses },
+    ...{ num_channels: encoder.model_channels, num_res_blocks: encoder.num_res_blocks },
+    class_cond: classes !== null,
     ...{ channel_mult: encoder.channel_mult, learn_sigma: learnsSigma, num_classes: classes },
-    ...{ use_scale_shift_norm: encoder.use_scale_shift_norm, resblock_updown: blocks.length > 0 },
+    ...{ use_scale_shift_norm: encoder.use_scale_shift_norm, resblock_updown: isUpdown },
     attention_resolutions: attended(encoder, side),
   });
   const { num_heads_upsample: upsample, num_head_channels: each } = flags;
@@ -197,8 +206,7 @@ function readUnet(tensors: TensorMap, config: object): FamilyMember {
         _class_name: upscaling ? "GuidedDiffusionUpscaler" : "GuidedDiffusionUNet",
         ...upscaling,
       },
-      ...{ ...encoder, in_channels: channels, out_channels: outChannels },
-      ...{ sample_size: side, num_classes: classes, resblock_updown: blocks.length > 0 },
+      ...{ ...encoder, in_channels: channels, sample_size: side },
       num_head_channels: each === -1 ? null : each,
       num_heads: flags.num_heads,
       num_heads_upsample: upsample === -1 ? null : upsample,

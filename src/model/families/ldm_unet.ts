@@ -74,10 +74,11 @@ export interface LdmUnet {
 /**
  * The network in a file, by its moving average where that is complete.
  *
+ * @param mark A tensor that tells its kind; by default that of networks that read texts.
  * @returns `undefined` if there is none.
  */
-export function findLdmUnet(tensors: TensorMap): LdmUnet | undefined {
-  const place = PLACES.find((place) => tensors.has(place + CROSS_ATTENTION));
+export function findLdmUnet(tensors: TensorMap, mark = CROSS_ATTENTION): LdmUnet | undefined {
+  const place = PLACES.find((place) => tensors.has(place + mark));
   if (place === undefined) return undefined;
   const own = below(tensors, place), prefix = averageOf(place);
   const average = new Map<string, FileTensor>();

@@ -19,11 +19,15 @@ import {
 } from "./family.ts";
 import { guidedDiffusion } from "./guided_diffusion.ts";
 import { ldmAutoencoder } from "./ldm_autoencoder.ts";
+import { ldmUnconditional } from "./ldm_unconditional.ts";
 import { ldmUnet } from "./ldm_unet.ts";
 import { lucidrains } from "./lucidrains.ts";
 
 /** Those that are known. */
-const families: readonly Family[] = [ddpmOriginal, lucidrains, guidedDiffusion, ldmUnet];
+const families: readonly Family[] = [
+  ...[ddpmOriginal, lucidrains, guidedDiffusion, ldmUnet],
+  ldmUnconditional,
+];
 
 /** Where files may come from that are no models of this project. */
 export const familyNames: readonly string[] = families.map(({ name }) => name);
@@ -93,13 +97,20 @@ export function readFamily(
   { config = {}, schedule }: FamilyOptions = {},
 ): FamilyModel {
   return explained(family, what, () => {
-    const member = family.read(tensors, config), { weightSource } = member;
+    const member = family.read(tensors, config), { weightSource, autoencoder: coder } = member;
     const network = parseNetwork(member.network);
     const noise = schedule ?? parseSchedule(member.schedule);
     const card = { family: family.name, ...(weightSource ? { weight_source: weightSource } : {}) };
+    const autoencoder = coder && assembleAutoencoder(coder, what), networks = coder ? [coder] : [];
     return {
-      model: assembleModel(network, noise, member.tensors, what, { card }),
-      notes: [...notesOf(family, member), ...(schedule ? [] : [member.scheduleSource])],
+      model: assembleModel(network, noise, member.tensors, what, {
+        card,
+        ...(autoencoder ? { autoencoder } : {}),
+      }),
+      notes: [
+        ...notesOf(family, member, ...networks),
+        ...(schedule ? [] : [member.scheduleSource]),
+      ],
     };
   });
 }
@@ -138,10 +149,12 @@ export function readAutoencoderFamily(
 ): FamilyAutoencoder {
   return explained(family, what, () => {
     const member = family.read(tensors, config);
-    const network = autoencoderNetwork(parseNetwork(member.network));
-    return {
-      autoencoder: assembleNetwork(network, member.tensors, what),
-      notes: notesOf(family, member),
-    };
+    return { autoencoder: assembleAutoencoder(member, what), notes: notesOf(family, member) };
   });
 }
+
+const assembleAutoencoder = (
+  { network, tensors }: FamilyNetwork,
+  what: string,
+): Weighted<AutoencoderNetwork> =>
+  assembleNetwork(autoencoderNetwork(parseNetwork(network)), tensors, what);

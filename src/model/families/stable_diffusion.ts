@@ -45,6 +45,8 @@ const BESIDE = /^[^.]+$|^(model_ema|optimizer_states|lr_schedulers|callbacks|loo
 const fields = z.record(z.string(), z.unknown());
 const number = z.number();
 const part = z.looseObject({ target: z.string(), params: fields }).partial();
+/** What the original says in place of a network that it does without. */
+const nothing = z.literal("__is_unconditional__").transform(() => ({ params: {} }));
 /** The configurations of diffusers by the folders of a pipeline, or the original's own file. */
 const schema = z.looseObject({
   ...{ unet: fields, vae: fields, text_encoder: fields, scheduler: fields },
@@ -52,7 +54,7 @@ const schema = z.looseObject({
     params: z.looseObject({
       ...{ linear_start: number, linear_end: number, timesteps: number, scale_factor: number },
       ...{ image_size: number, parameterization: z.enum(["eps", "x0", "v"]) },
-      ...{ unet_config: part, first_stage_config: part, cond_stage_config: part },
+      ...{ unet_config: part, first_stage_config: part, cond_stage_config: part.or(nothing) },
     }).partial(),
   }),
 }).partial();
@@ -62,13 +64,20 @@ const predictions = { eps: "epsilon", x0: "sample", v: "v_prediction" } as const
 /** What is known beside the file, by the names of diffusers but for the autoencoder's. */
 interface Known {
   readonly unet: Fields;
+  /** The arguments of the UNet by the names of the original. */
+  readonly unetArguments: Fields;
   readonly autoencoder: Fields;
   readonly vae: Fields;
   readonly textEncoder: Fields;
   readonly schedule?: Fields | undefined;
 }
 
-function parseKnown(config: unknown): Known {
+/**
+ * Reads what is known beside a file.
+ *
+ * @param usual The noise of which the original's settings change what they name.
+ */
+export function parseKnown(config: unknown, usual = ldmSchedule): Known {
   const { unet = {}, vae = {}, text_encoder = {}, scheduler, model } = parseWith(
     schema,
     config,
@@ -89,6 +98,11 @@ function parseKnown(config: unknown): Known {
       ...(params.image_size === undefined ? {} : { sample_size: params.image_size }),
       ...givenFields(unet),
     },
+    unetArguments: {
+      ...(params.image_size === undefined ? {} : { image_size: params.image_size }),
+      ...givenFields(own),
+      ...givenFields(unet),
+    },
     vae: givenFields(vae),
     autoencoder: {
       ...(first_stage_config?.params ? { params: first_stage_config.params } : {}),
@@ -96,7 +110,7 @@ function parseKnown(config: unknown): Known {
       ...(scale == null ? {} : { scale_factor: scale }),
     },
     textEncoder: { ...textFields(text), ...givenFields(text_encoder) },
-    schedule: scheduler ?? (Object.keys(noise).length ? { ...ldmSchedule, ...noise } : undefined),
+    schedule: scheduler ?? (Object.keys(noise).length ? { ...usual, ...noise } : undefined),
   };
 }
 
@@ -149,7 +163,10 @@ function readDenoiser(tensors: TensorMap, known: Fields): FamilyNetwork | undefi
 }
 
 /** The autoencoder, compared with what is known of it by the names of diffusers. */
-function readAutoencoder(tensors: TensorMap, { autoencoder, vae }: Known): FamilyNetwork {
+export function readAutoencoder(
+  tensors: TensorMap,
+  { autoencoder, vae }: Pick<Known, "autoencoder" | "vae">,
+): FamilyNetwork {
   const member = ldmAutoencoder.read(tensors, autoencoder), told = member.network;
   const { scaling_factor: scale, sample_size: size, ...given } = vae;
   agree(given, told);
@@ -165,15 +182,26 @@ function readAutoencoder(tensors: TensorMap, { autoencoder, vae }: Known): Famil
   };
 }
 
-/** The noise, compared with the table of it in the file. */
-function readNoise(
-  table: readonly number[] | undefined,
+/**
+ * The noise, compared with the table of it in the file.
+ *
+ * @param all The tensors, without what all names begin with.
+ * @param known What a configuration says.
+ * @param common What is taken for granted, and whose that is.
+ */
+export function readNoise(
+  all: TensorMap,
   known: Fields | undefined,
+  common: Fields = ldmSchedule,
+  whose = "Stable Diffusion 1",
 ): Pick<FamilyPipeline, "schedule" | "scheduleSource"> {
-  const what = "what is predicted are those of Stable Diffusion 1";
   const usual = known
     ? { schedule: known, scheduleSource: "the noise is as its configuration says" }
-    : { schedule: ldmSchedule, scheduleSource: `the noise and ${what}` };
+    : {
+      schedule: common,
+      scheduleSource: `the noise and what is predicted are those of ${whose}`,
+    };
+  const tensor = all.get("betas"), table = tensor && [...toFloat32(tensor, "betas")];
   if (!table) return usual;
   const { betas } = makeTables(parseSchedule(usual.schedule));
   const isSame = betas.length === table.length &&
@@ -182,36 +210,52 @@ function readNoise(
   if (known) {
     throw new InputError("its configuration has another noise than the table betas in the file");
   }
-  const { beta_schedule: _, beta_start: _start, beta_end: _end, ...rest } = ldmSchedule;
+  const { beta_schedule: _, beta_start: _start, beta_end: _end, ...rest } = common;
   return {
     schedule: { ...rest, num_train_timesteps: table.length, trained_betas: table },
-    scheduleSource:
-      `the noise is as the file has it, and what is predicted that of Stable Diffusion 1`,
+    scheduleSource: `the noise is as the file has it, and what is predicted that of ${whose}`,
   };
 }
 
 /** What all names of a file begin with. */
 const rootOf = (tensors: TensorMap) => ROOTS.find((root) => tensors.has(root + MARK));
 
-function read(tensors: TensorMap, config: unknown): FamilyPipeline {
-  const root = rootOf(tensors)!, known = parseKnown(config), all = below(tensors, root);
-  const used = [UNET, FIRST_STAGE, TEXT_STAGE];
+/**
+ * The tensors of a whole model, without what all names begin with.
+ *
+ * @throws {InputError} If one belongs to no network of it.
+ */
+export function tensorsOf(tensors: TensorMap): TensorMap {
+  const all = below(tensors, rootOf(tensors)!), used = [UNET, FIRST_STAGE, TEXT_STAGE];
   for (const name of all.keys()) {
     if (BESIDE.test(name) || used.some((place) => name.startsWith(place))) continue;
     throw new InputError(
       `it holds ${name}, which belongs to no network of a pipeline that is known`,
     );
   }
-  const denoiser = readDenoiser(tensors, known.unet),
-    stage = below(all, TEXT_STAGE),
-    table = all.get("betas");
+  return all;
+}
+
+/** A layer of the attention that UNets have which read no texts. */
+export const PLAIN_ATTENTION = "middle_block.1.qkv.weight";
+
+/** Whether a whole model reads no texts: it attends to none, and has no network for them. */
+export function isUnconditional(tensors: TensorMap): boolean {
+  const root = rootOf(tensors);
+  return root !== undefined && tensors.has(root + UNET + PLAIN_ATTENTION) &&
+    !tensors.keys().some((name) => name.startsWith(root + TEXT_STAGE));
+}
+
+function read(tensors: TensorMap, config: unknown): FamilyPipeline {
+  const known = parseKnown(config), all = tensorsOf(tensors);
+  const denoiser = readDenoiser(tensors, known.unet), stage = below(all, TEXT_STAGE);
   const hasAutoencoder = ldmAutoencoder.recognizes(tensors);
   const textEncoder = readLdmTextEncoder(stage, known.textEncoder);
   return {
     ...(denoiser ? { denoiser } : {}),
     ...(hasAutoencoder ? { autoencoder: readAutoencoder(tensors, known) } : {}),
     ...(textEncoder ? { textEncoder } : {}),
-    ...readNoise(table && [...toFloat32(table, "betas")], known.schedule),
+    ...readNoise(all, known.schedule),
     missing: [
       ...(denoiser ? [] : ["unet (model.diffusion_model without attention to a text)"]),
       ...(hasAutoencoder ? [] : ["vae (no first_stage_model)"]),
@@ -223,6 +267,7 @@ function read(tensors: TensorMap, config: unknown): FamilyPipeline {
 /** The family. */
 export const stableDiffusion: Family<FamilyPipeline> = {
   name: "CompVis/latent-diffusion and Stable Diffusion",
-  recognizes: (tensors) => rootOf(tensors) !== undefined && !ldmUnet.recognizes(tensors),
+  recognizes: (tensors) =>
+    rootOf(tensors) !== undefined && !ldmUnet.recognizes(tensors) && !isUnconditional(tensors),
   read,
 };

@@ -79,6 +79,11 @@ export function makeService(): Service {
     },
     async load(source: SentSource): Promise<ModelFacts & { readonly id: number }> {
       const found = await read(source);
+      if (found.model.autoencoder) {
+        throw new InputError(
+          "Cannot load the model: its samples are latents, and no autoencoder runs in a worker",
+        );
+      }
       return { id: models.add(found), ...describe(found) };
     },
     unload(id: number): void {

@@ -11,6 +11,7 @@ import { inpaint } from "../../src/sample/editing/inpaint.ts";
 import type { Samples } from "../../src/sample/options.ts";
 import { Sampler } from "../../src/sample/sampler.ts";
 import { openWorker, type WorkerSamplerOptions } from "../../src/worker/mod.ts";
+import { ldmModel } from "../ldm.ts";
 
 const network = parseNetwork({
   ...{ sample_size: 8, in_channels: 1, out_channels: 1, num_class_embeds: 4 },
@@ -137,6 +138,8 @@ Deno.test("errors come out of a Worker as what they are", async () => {
   using device = await open();
   const junk = new File(["junk"], "junk.safetensors");
   await assertRejects(() => device.load(junk), InputError, "junk.safetensors");
+  const latent = new File([serializeModel(await ldmModel())], "latent.safetensors");
+  await assertRejects(() => device.load(latent), InputError, "its samples are latents");
   await assertRejects(() => device.load([]), InputError, "one file of weights, not none");
   await assertRejects(() => device.load(new URL("data:,x")), InputError);
   using loaded = await device.load(file);

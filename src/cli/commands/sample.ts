@@ -21,10 +21,11 @@ import {
 } from "../terminal/device.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED, Interruption } from "../run/interruption.ts";
-import { openAnyModel } from "../run/open_model.ts";
+import { locate } from "../run/load_model.ts";
+import { openLocated } from "../run/open_model.ts";
 import { withLoras } from "../run/load_lora.ts";
 import { createDecoder, paintedShape } from "../run/sample_grid.ts";
-import { loadTextToImage } from "../run/text_to_image.ts";
+import { openTextToImage } from "../run/text_to_image.ts";
 import { checkDrawable, checkOutput, writeImages } from "../media/picture_files.ts";
 import { DEFAULT_NOISE_LEVEL, enlarge, enlargedShape, loadStages, splitModels } from "./cascade.ts";
 import { noiseLevelFlag } from "./upscaling.ts";
@@ -122,16 +123,17 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const usualModel = defaultModel(flags, { isOfNone: edits, isOfText: prompts !== undefined });
   const { model: place = usualModel } = flags, output = await checkOutput(out);
   const places = await splitModels(place);
-  const painter = places.length === 1 ? await loadTextToImage(place) : undefined;
+  const located = await locate(places[0]);
+  const painter = places.length === 1 ? await openTextToImage(located) : undefined;
   if (painter) {
-    const model = await withLoras(painter, flags.lora);
+    const model = await withLoras(painter.model, flags.lora);
     return await paintTexts(model, place, flags, prompts, output);
   }
   const idle = Object.keys(latentFlags).find((name) =>
     flags[name as keyof typeof latentFlags] !== undefined
   );
   if (idle) throw new InputError(`--${idle} is for models that paint texts by way of latents`);
-  const loaded = await openAnyModel(places[0]);
+  const loaded = await openLocated(places[0], located);
   const shape = shapeOf(loaded, places[0]), { autoencoder } = loaded;
   const painted = autoencoder ? paintedShape(autoencoder.network, shape) : shape;
   if (autoencoder && (edits || places.length > 1)) {

@@ -12,8 +12,10 @@ import type { Shape } from "../../shape.ts";
 import { classesOf } from "../commands/class_flags.ts";
 import { usualSize } from "../commands/text_to_image.ts";
 import { isHubPlace } from "../hub/place.ts";
-import { openModel } from "../run/open_model.ts";
-import { loadTextToImage } from "../run/text_to_image.ts";
+import { locate } from "../run/load_model.ts";
+import { picturesOnly } from "../run/open_autoencoder.ts";
+import { openLocated } from "../run/open_model.ts";
+import { openTextToImage } from "../run/text_to_image.ts";
 import { shippedModels } from "../../model/shipped.ts";
 import { type Plan, planJob } from "./plan.ts";
 import { planTexts } from "./plan_texts.ts";
@@ -55,9 +57,10 @@ export async function openModels(
 
 async function describe(name: string, place: string): Promise<Served> {
   const refuse = (why: string) => new InputError(`Cannot serve ${place}: ${why}`);
-  const painter = await loadTextToImage(place);
-  if (painter) return serveTexts(name, painter);
-  const model = await openModel(place), network = denoisingNetwork(model);
+  const located = await locate(place), painter = await openTextToImage(located);
+  if (painter) return serveTexts(name, painter.model);
+  const model = picturesOnly(await openLocated(place, located), place),
+    network = denoisingNetwork(model);
   const { itemShape, layout, multiple = 1, tokenize } = network;
   const item: Shape = itemShape.map((n) => n ?? multiple), channels = item[item.length - 1];
   if (item.length !== 3 || channels !== 1 && channels !== 3) {

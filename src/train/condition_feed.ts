@@ -31,17 +31,20 @@ export interface BatchPlace {
 export class ConditionFeed {
   readonly #network: TrainableNetwork;
   readonly #data: Dataset;
+  readonly #told: ReturnType<typeof toldOf>;
   readonly #config: Pick<TrainingConfig, "labelDropout" | "seed">;
 
   constructor(network: TrainableNetwork, data: Dataset, config: TrainingConfig) {
     this.#network = network;
     this.#data = data;
+    this.#told = toldOf(network, data.shape);
     this.#config = config;
   }
 
   /** What a step is told; `undefined` for an evaluation, where nothing is left to chance. */
   write(buffers: Buffers, { labels, indices }: Batch, place: BatchPlace | undefined): void {
-    const { labels: classes, tokens } = toldOf(this.#network, this.#data.shape);
+    if (!buffers.labels && !buffers.tokens) return;
+    const { labels: classes, tokens } = this.#told;
     const draws = place && Array.from(labels, (_, i) => this.#draw(place.step, place.first + i));
     if (buffers.labels) {
       const none = (classes?.below ?? 0) - 1;

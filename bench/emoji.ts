@@ -16,8 +16,8 @@ import { parseImages } from "../src/cli/commands/image_options.ts";
 import { openDataset } from "../src/cli/data/data.ts";
 import { drawGrid, encodePng } from "../src/cli/media/picture_files.ts";
 import { openModel } from "../src/cli/run/open_model.ts";
+import { firstItems } from "../src/cli/run/shown_samples.ts";
 import { Progress } from "../src/cli/terminal/progress.ts";
-import type { Dataset } from "../src/data/dataset.ts";
 import { classifierFeatures } from "../src/evaluate/classifier_features.ts";
 import { findNeighbors } from "../src/evaluate/near_copies.ts";
 import { type DeviceKind, openDevice } from "../src/gpu/open.ts";
@@ -42,13 +42,6 @@ using device = await openDevice((flags.device ?? "cpu") as DeviceKind, {
 });
 using extractor = await classifierFeatures(device, await openModel(String(flags.features)));
 
-/** All pictures of a set. */
-async function readAll(data: Dataset): Promise<Samples> {
-  const each = sizeOf(data.shape), images = new Float32Array(data.count * each);
-  for (let i = 0; i < data.count; i++) await data.read(i, images, i * each);
-  return { count: data.count, shape: data.shape, data: images };
-}
-
 /** Features of pictures, and the classes that they are taken for. */
 async function look(pictures: Samples) {
   const { features, logits } = await extractor.extract(pictures),
@@ -65,8 +58,9 @@ const share = (parts: readonly boolean[]) => parts.filter(Boolean).length / part
 const percent = (x: number) => `${(100 * x).toFixed(1)} %`;
 
 const names = [...new Set(test.names!)], first = names.map((name) => test.names!.indexOf(name));
-const labels = first.map((i) => test.labels![i]), learnt = await readAll(training);
-const real = await readAll(test), known = await look(real);
+const labels = first.map((i) => test.labels![i]),
+  learnt = await firstItems(training, training.count);
+const real = await firstItems(test, test.count), known = await look(real);
 const category = (seen: readonly number[]) => share(seen.map((c, i) => c === labels[i]));
 
 /** The share of pictures, one a name, whose name is among the ten with the nearest real pictures. */

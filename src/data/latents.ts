@@ -5,7 +5,7 @@
  */
 
 import { InputError } from "../errors.ts";
-import { philox, seedWords, toNormals } from "../gpu/philox.ts";
+import { fourNormals, philox, seedWords } from "../gpu/philox.ts";
 import { type Shape, sizeOf } from "../shape.ts";
 import type { Batch, Batches, BatchPlan } from "./batches.ts";
 import type { Dataset, DatasetInfo } from "./dataset.ts";
@@ -127,7 +127,7 @@ class LatentBatches implements Batches {
           [low, high],
           words,
         );
-        const four = [...toNormals(words[0], words[1]), ...toNormals(words[2], words[3])];
+        const four = fourNormals(words);
         for (let j = i; j < Math.min(i + 4, each); j++) {
           const z = mean[from + j] + Math.exp(logVariance[from + j] / 2) * four[j - i];
           images[k * each + j] = this.#scaled(z);

@@ -78,6 +78,12 @@ export function toNormals(word0: number, word1: number): [number, number] {
   return [radius * Math.cos(angle), radius * Math.sin(angle)];
 }
 
+/** The four standard normals of a block of words. */
+export const fourNormals = (words: Uint32Array): number[] => [
+  ...toNormals(words[0], words[1]),
+  ...toNormals(words[2], words[3]),
+];
+
 /** A seed as two words. */
 export function seedWords(seed: number): Int32Array<ArrayBuffer> {
   return new Int32Array([seed | 0, Math.floor(seed / 4294967296) | 0]);

@@ -6,7 +6,7 @@
  * @module
  */
 
-import { philox, seedWords, toNormals, toUniform } from "../gpu/philox.ts";
+import { fourNormals, philox, seedWords, toUniform } from "../gpu/philox.ts";
 import { type Shape, sizeOf } from "../shape.ts";
 import { concat, viewOf } from "../gpu/ops/concat.ts";
 import { after, reshape, slice, sliceOp, stopGradient } from "../gpu/ops/view.ts";
@@ -268,7 +268,7 @@ export function initializeParameters(
       philox([i / 4, k, 0, INIT_STREAM], [low, high], words);
       const four = spec.init === "xavier"
         ? [...words].map((word) => (2 * toUniform(word) - 1) * bound)
-        : [...toNormals(words[0], words[1]), ...toNormals(words[2], words[3])];
+        : fourNormals(words);
       values.set(four.slice(0, values.length - i), i);
     }
     if (spec.order === "linear") values.set(transpose(values, spec.shape[1], spec.shape[0]));

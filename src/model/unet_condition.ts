@@ -28,7 +28,7 @@ import {
   registerNetwork,
 } from "./network.ts";
 import { transformer } from "./transformer_layers.ts";
-import { embed, type Segments, segmentsOf, unetConditions } from "./unet.ts";
+import { embed, type Segments, segmentsOf, unet2d, unetConditions } from "./unet.ts";
 import {
   formatUNetConditionConfig,
   parseUNetConditionConfig,
@@ -164,7 +164,7 @@ export const unet2dCondition: NetworkMaker<UNetConditionConfig> = defineNetwork(
   className: "UNet2DConditionModel",
   parse: parseUNetConditionConfig,
   format: formatUNetConditionConfig,
-  resize: ([height, width]) => ({ sample_size: height === width ? width : [height, width] }),
+  resize: unet2d.resize,
   build: (config) => ({
     kind: "denoiser",
     itemShape: [

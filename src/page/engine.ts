@@ -31,6 +31,12 @@ export interface Job {
   readonly walk?: { readonly seed: number; readonly share: number };
 }
 
+/** Guidance towards classes between these noise levels is better and cheaper than at all. */
+export const GUIDANCE_INTERVAL = [0.3, 1.6] as const;
+
+/** How much of the image that a job begins with changes. */
+export const strengthOf = ({ strength, mask }: Job): number => strength ?? (mask ? 1 : 0.6);
+
 /** How far a job is. */
 export interface Step {
   readonly step: number;

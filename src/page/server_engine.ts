@@ -8,11 +8,9 @@ import { InputError } from "../errors.ts";
 import { DeviceError } from "../gpu/device.ts";
 import { pictureSize, type Samples } from "../sample/options.ts";
 import type { ModelFacts } from "../worker/protocol.ts";
-import type { Engine, Job, Step } from "./engine.ts";
+import { type Engine, GUIDANCE_INTERVAL, type Job, type Step, strengthOf } from "./engine.ts";
 import { readCanvas } from "./pictures.ts";
 
-/** Guidance between these noise levels is better and cheaper than at all. */
-const INTERVAL = [0.3, 1.6];
 /** How often to ask again where the server is busy. */
 const RETRIES = 20;
 
@@ -133,8 +131,8 @@ async function describe(job: Job, { none }: Served): Promise<unknown> {
     ...(labels ? { labels } : {}),
     ...(prompt ? { prompt, guidance: job.guidance } : {}),
     // The server guides by itself where nobody says how far.
-    ...(isGuided ? { guidance: job.guidance, guidance_interval: INTERVAL } : {}),
-    ...(init ? { init: await encode(init), strength: job.strength ?? (mask ? 1 : 0.6) } : {}),
+    ...(isGuided ? { guidance: job.guidance, guidance_interval: GUIDANCE_INTERVAL } : {}),
+    ...(init ? { init: await encode(init), strength: strengthOf(job) } : {}),
     ...(init && mask ? { mask: await encode(pictureOf(mask, init)) } : {}),
     ...(walk ? { walk } : {}),
   };

@@ -13,12 +13,10 @@ import {
   type WorkerModel,
   type WorkerSampler,
 } from "../worker/worker_device.ts";
-import type { Engine, Job, Step } from "./engine.ts";
+import { type Engine, GUIDANCE_INTERVAL, type Job, type Step, strengthOf } from "./engine.ts";
 
 /** Samplers that stay compiled. */
 const KEPT = 4;
-/** Guidance between these noise levels is better and cheaper than at all. */
-const INTERVAL = [0.3, 1.6] as const;
 
 /** Settings of {@linkcode WorkerEngine}. */
 export interface WorkerEngineOptions {
@@ -85,7 +83,7 @@ export class WorkerEngine implements Engine {
       ...{ seed, count },
       ...(labels ? { labels } : {}),
       ...(prompt ? { prompts: [prompt] } : {}),
-      ...(init ? { init, strength: job.strength ?? (mask ? 1 : 0.6) } : {}),
+      ...(init ? { init, strength: strengthOf(job) } : {}),
       ...(conditions ? { conditions } : {}),
       ...(walk ? { walk } : {}),
     }, { signal });
@@ -157,7 +155,7 @@ export class WorkerEngine implements Engine {
 
 /** Texts guide at all noise levels. */
 const guidanceOf = ({ guidance: scale, prompt }: Job) =>
-  prompt ? { scale } : { scale, interval: INTERVAL };
+  prompt ? { scale } : { scale, interval: GUIDANCE_INTERVAL };
 
 /** A file of the site. */
 async function fetchFile(url: URL): Promise<Blob> {

@@ -13,7 +13,7 @@ import type { Device, TensorBuffer } from "../gpu/device.ts";
 import { type Graph, makeGraph, nodesOf } from "../gpu/graph.ts";
 import { toFloat } from "../gpu/ops/map.ts";
 import { input, inputName, type Tensor } from "../gpu/tensor.ts";
-import { philox, seedWords, toNormals } from "../gpu/philox.ts";
+import { fourNormals, philox, seedWords } from "../gpu/philox.ts";
 import { type AutoencoderNetwork, type Forward, itemOf } from "../model/network.ts";
 import { parameterInputs, viewParameters, type WeightDType } from "../model/parameters.ts";
 import { type Weighted, weightsOf } from "../model/weights.ts";
@@ -308,7 +308,7 @@ export class Autoencoder implements Disposable {
     for (let k = 0; k < count; k++) {
       for (let i = 0; i < size; i += 4) {
         philox([i / 4, first + k, 0, STREAM], [low, high], words);
-        const four = [...toNormals(words[0], words[1]), ...toNormals(words[2], words[3])];
+        const four = fourNormals(words);
         noise.set(four.slice(0, size - i), k * size + i);
       }
     }

@@ -80,6 +80,25 @@ export function vary(noise: Samples, amount: number, options: NoiseOptions = {})
 }
 
 /**
+ * Noise on the way from that of a seed to that of another one, each image its own way.
+ *
+ * @param shape Of one item.
+ * @param walk The other seed, and how far: 0 stays, 1 is its noise.
+ */
+export function walkNoise(
+  shape: Shape,
+  { seed = 0, first = 0, count = 1 }: NoiseOptions,
+  walk: { readonly seed: number; readonly share: number },
+): Samples {
+  const size = sizeOf(shape), data = new Float32Array(count * size);
+  for (let k = 0; k < count; k++) {
+    const noise = startNoise(shape, { seed, first: first + k });
+    data.set(vary(noise, walk.share, { seed: walk.seed, first: first + k }).data, k * size);
+  }
+  return { count, shape, data };
+}
+
+/**
  * Images from one to the other, both included, along a great circle: on the way the norm of noise
  * stays what it is, while a straight line would take half of its variance away.
  *

@@ -21,6 +21,18 @@ export interface WeightedTokens extends TokenizedText {
   readonly weights: Float32Array<ArrayBuffer>;
 }
 
+/** The tokens of texts that so many items take in turns, one item after the other. */
+export function tokensInTurns(
+  tokenize: (text: string) => Int32Array,
+  texts: readonly string[],
+  count: number,
+): Int32Array<ArrayBuffer> {
+  const tokens = texts.map(tokenize), [{ length }] = tokens;
+  const all = new Int32Array(count * length);
+  for (let k = 0; k < count; k++) all.set(tokens[k % tokens.length], k * length);
+  return all;
+}
+
 /** Turns texts into tokens. */
 export interface Tokenizer {
   /** How many tokens it makes of every text. */

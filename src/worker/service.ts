@@ -16,10 +16,10 @@ import { fetchModel } from "../model/pretrained.ts";
 import { parseSchedule } from "../diffusion/schedule.ts";
 import { inpaint } from "../sample/editing/inpaint.ts";
 import { guided } from "../sample/guidance/guided.ts";
-import { startNoise, vary } from "../sample/interpolate.ts";
+import { walkNoise } from "../sample/interpolate.ts";
 import type { Samples } from "../sample/options.ts";
 import { Sampler } from "../sample/sampler.ts";
-import { sizeOf } from "../shape.ts";
+import { tokensInTurns } from "../text/tokenizer.ts";
 import type { Call, Service } from "./channel.ts";
 import type {
   ModelFacts,
@@ -172,20 +172,11 @@ function toldOf(
 ): WorkerStreamOptions {
   if (!prompts?.length) return options;
   if (!tokenize) throw new InputError("The model does not read: prompts make no sense");
-  const { count = 1 } = options, texts = prompts.map(tokenize);
-  const tokens = Array.from({ length: count }, (_, k) => [...texts[k % texts.length]]).flat();
+  const tokens = tokensInTurns(tokenize, prompts, options.count ?? 1);
   return { ...options, conditions: { ...options.conditions, tokens } };
 }
 
 /** The settings of a run, with the noise of a walk. */
 function startOf({ itemShape }: Sampler, { walk, ...options }: WorkerStreamOptions) {
-  if (!walk) return options;
-  const { count = 1, first = 0, seed = 0 } = options, size = sizeOf(itemShape);
-  const data = new Float32Array(count * size);
-  for (let k = 0; k < count; k++) {
-    const noise = startNoise(itemShape, { seed, first: first + k });
-    const place = { seed: walk.seed, first: first + k };
-    data.set(vary(noise, walk.share, place).data, k * size);
-  }
-  return { ...options, start: { count, shape: itemShape, data } };
+  return walk ? { ...options, start: walkNoise(itemShape, options, walk) } : options;
 }

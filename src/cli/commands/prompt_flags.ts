@@ -6,6 +6,7 @@
 
 import { InputError } from "../../errors.ts";
 import type { DenoisingNetwork } from "../../model/network.ts";
+import { tokensInTurns } from "../../text/tokenizer.ts";
 import { guided } from "../../sample/guidance/guided.ts";
 import type { Flag, Flags } from "../terminal/flags.ts";
 import { readFile } from "../terminal/files.ts";
@@ -106,14 +107,11 @@ export function planPrompts(
   if (total < many) {
     throw new InputError(`There are ${many} prompts: --count ${total} leaves some out`);
   }
-  const tokens = texts.map(tokenize), [{ length }] = tokens;
-  const all = new Int32Array(total * length);
-  for (let k = 0; k < total; k++) all.set(tokens[k % many], k * length);
   return {
     count: total,
     texts: Array.from({ length: total }, (_, k) => texts[k % many]),
     ...(many > 1 && many <= MAX_COLUMNS ? { columns: many } : {}),
-    conditions: { tokens: all },
+    conditions: { tokens: tokensInTurns(tokenize, texts, total) },
     negative: prompts ? { negative_tokens: tokenize(negative) } : {},
     ...(prompts ? {} : { notice: "prompt: none; --prompt chooses" }),
   };

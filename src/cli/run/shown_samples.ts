@@ -11,6 +11,7 @@ import { sizeOf } from "../../shape.ts";
 import type { Dataset } from "../../data/dataset.ts";
 import type { DenoisingNetwork } from "../../model/network.ts";
 import type { Samples } from "../../sample/options.ts";
+import { tokensInTurns } from "../../text/tokenizer.ts";
 
 /** The first items of a data set; if it has fewer, they are repeated. */
 export const firstItems = async (data: Dataset, count: number): Promise<Samples> =>
@@ -57,7 +58,8 @@ export function tokensOfSome(
   { tokenize }: DenoisingNetwork,
   { captions }: Dataset,
   count: number,
-): number[] | undefined {
+): Int32Array | undefined {
   if (!tokenize || !captions) return undefined;
-  return spread(captions.length, count).flatMap((index) => [...tokenize(captions[index][0])]);
+  const some = spread(captions.length, count).map((index) => captions[index][0]);
+  return tokensInTurns(tokenize, some, count);
 }

@@ -11,11 +11,10 @@ import type { Device } from "../../gpu/device.ts";
 import { denoisingNetwork } from "../../model/denoiser.ts";
 import type { Model } from "../../model/model.ts";
 import { itemOf } from "../../model/network.ts";
-import { startNoise, vary } from "../../sample/interpolate.ts";
+import { walkNoise } from "../../sample/interpolate.ts";
 import type { SamplerOptions, Samples, SamplingStep, StreamOptions } from "../../sample/options.ts";
 import { defaultMethod, methods } from "../../sample/solvers/mod.ts";
 import { makeUpdateTable } from "../../sample/timesteps.ts";
-import { type Shape, sizeOf } from "../../shape.ts";
 import { type Classes, classesOf, type ClassPlan, planClasses } from "../commands/class_flags.ts";
 import { readEdit } from "../commands/edit.ts";
 import { planGuidance } from "../commands/guidance_flags.ts";
@@ -118,7 +117,7 @@ export async function planJob(
       createSampler(device, model, { ...settings, wrap: [...guidance.wrap, ...edit.wrap] }),
     options: {
       ...{ count, seed, ...edit.sample },
-      ...(walk ? { start: startOnWay(shape, count, seed, walk) } : {}),
+      ...(walk ? { start: walkNoise(shape, { seed, count }, walk) } : {}),
       ...(plan.labels ? { labels: plan.labels } : {}),
       conditions: {
         ...{ ...said?.conditions, ...guidance.conditions, ...edit.sample.conditions },
@@ -198,19 +197,4 @@ function decodePicture(field: string, text: string): Uint8Array<ArrayBuffer> {
   throw new InputError(
     `Cannot use ${field}: ${width}x${height} is more than ${MAX_SENT_SIDE} a side`,
   );
-}
-
-/** Noise on the way from that of a seed to that of another one. */
-function startOnWay(
-  shape: Shape,
-  count: number,
-  seed: number,
-  walk: NonNullable<JobRequest["walk"]>,
-): Samples {
-  const size = sizeOf(shape), data = new Float32Array(count * size);
-  for (let k = 0; k < count; k++) {
-    const noise = startNoise(shape, { seed, first: k });
-    data.set(vary(noise, walk.share, { seed: walk.seed, first: k }).data, k * size);
-  }
-  return { count, shape, data };
 }

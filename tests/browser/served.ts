@@ -5,9 +5,9 @@
  */
 
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { ComputeThread } from "../../src/cli/serve/compute_thread.ts";
 import { openModels } from "../../src/cli/serve/models.ts";
-import { startServer } from "../../src/cli/serve/server.ts";
-import { openDevice } from "../../src/gpu/open.ts";
+import { type ServerOptions, startServer } from "../../src/cli/serve/server.ts";
 import { Chromium } from "./chromium.ts";
 
 const byId = (id: string) => `document.getElementById("${id}")`;
@@ -18,12 +18,19 @@ const isOver = `${isDone} || ${byId("status")}.className`;
 const OBSERVER = `globalThis.violations = [];
   addEventListener("securitypolicyviolation", (e) => violations.push(e.violatedDirective));`;
 
+/** Models, and what computes with them. */
+async function serving(
+  places: readonly string[],
+): Promise<Pick<ServerOptions, "models" | "start">> {
+  const models = await openModels(places), flags = { device: "cpu", threads: 1 };
+  return { models, start: () => ComputeThread.start({ places, flags, models }) };
+}
+
 Deno.test("the served page computes on the server, and in the tab too, under a strict policy", async () => {
   await using server = await startServer({
     ...{ host: "127.0.0.1", port: 0, token: "0123456789abcdef", queue: 8 },
-    models: await openModels(["mnist", "fashion-mnist"]),
+    ...await serving(["mnist", "fashion-mnist"]),
     limits: { images: 16, steps: 100 },
-    open: () => openDevice("cpu", { threads: 1 }),
   });
   await using browser = await Chromium.start();
   await using tab = await browser.open({ before: OBSERVER });
@@ -61,9 +68,8 @@ Deno.test("the served page computes on the server, and in the tab too, under a s
 
 Deno.test("a page of another site gets nothing from the server", async () => {
   await using server = await startServer({
-    ...{ host: "127.0.0.1", port: 0, queue: 8, models: await openModels(["mnist"]) },
+    ...{ host: "127.0.0.1", port: 0, queue: 8, ...await serving(["mnist"]) },
     limits: { images: 16, steps: 100 },
-    open: () => openDevice("cpu", { threads: 1 }),
   });
   const page = () =>
     new Response("<!DOCTYPE html><p>other", { headers: { "Content-Type": "text/html" } });

@@ -1,9 +1,11 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { paint } from "../../src/cli/serve/compute.ts";
 import { Engine } from "../../src/cli/serve/engine.ts";
 import { FairQueue } from "../../src/cli/serve/fair_queue.ts";
 import { HttpError } from "../../src/cli/serve/http.ts";
-import { Jobs } from "../../src/cli/serve/jobs.ts";
+import { Jobs, type Paint } from "../../src/cli/serve/jobs.ts";
 import type { Plan } from "../../src/cli/serve/plan.ts";
+import type { JobRequest } from "../../src/cli/serve/schemas.ts";
 import { type Device, DeviceError, LimitError } from "../../src/gpu/device.ts";
 import type { Samples } from "../../src/sample/options.ts";
 
@@ -50,6 +52,20 @@ function fakePlan(
   };
 }
 
+/** Plans by their requests, which say nothing. */
+const plans = new WeakMap<JobRequest, Plan>();
+
+/** A request that is planned so. */
+function asked(plan: Plan): JobRequest {
+  const request: JobRequest = { count: plan.count, seed: 0 };
+  plans.set(request, plan);
+  return request;
+}
+
+/** Paints by what was planned. */
+const painting = (engine: Engine): Paint => (request, signal) =>
+  paint(engine, plans.get(request)!, signal);
+
 const open = () => Promise.resolve(fakeDevice() as unknown as Device);
 
 Deno.test("owners take turns, however much one of them asks for", () => {
@@ -72,9 +88,9 @@ Deno.test("owners take turns, however much one of them asks for", () => {
 Deno.test("jobs of several clients are done one at a time, in turns, and each is told its place", async () => {
   const log: string[] = [], gate = Promise.withResolvers<void>();
   using engine = await Engine.create(open);
-  await using jobs = new Jobs(engine, { queue: 16, patience });
+  await using jobs = new Jobs(painting(engine), { queue: 16, patience });
   const add = (owner: string, key: string) =>
-    jobs.add(owner, fakePlan(key, log, { gate: gate.promise }));
+    jobs.add(owner, asked(fakePlan(key, log, { gate: gate.promise })));
   const all = ["a1", "a2", "a3", "b1", "c1"].map((key) => add(key[0], key));
   assertEquals(all.map(({ state }) => state.position), [1, 4, 5, 2, 3]);
   await new Promise((resolve) => setTimeout(resolve));
@@ -90,9 +106,12 @@ Deno.test("jobs of several clients are done one at a time, in turns, and each is
 Deno.test("a job that fails says why, and the next one is done", async () => {
   const log: string[] = [];
   using engine = await Engine.create(open);
-  await using jobs = new Jobs(engine, { queue: 4, patience });
-  const bad = jobs.add("a", fakePlan("x", log, { error: new Error("--guidance went wrong") }));
-  const good = jobs.add("b", fakePlan("y", log));
+  await using jobs = new Jobs(painting(engine), { queue: 4, patience });
+  const bad = jobs.add(
+    "a",
+    asked(fakePlan("x", log, { error: new Error("--guidance went wrong") })),
+  );
+  const good = jobs.add("b", asked(fakePlan("y", log)));
   await Promise.all([bad.ended, good.ended]);
   assertEquals([bad.state.state, bad.state.detail], ["failed", "guidance went wrong"]);
   assertEquals(good.state.state, "done");
@@ -104,13 +123,16 @@ Deno.test("a device that is lost is opened again, one that has no room is kept",
     devices.push(fakeDevice());
     return Promise.resolve(devices.at(-1) as unknown as Device);
   });
-  await using jobs = new Jobs(engine, { queue: 4, patience });
-  const full = jobs.add("a", fakePlan("x", log, { error: new LimitError("too large", 2, 1) }));
+  await using jobs = new Jobs(painting(engine), { queue: 4, patience });
+  const full = jobs.add(
+    "a",
+    asked(fakePlan("x", log, { error: new LimitError("too large", 2, 1) })),
+  );
   await full.ended;
   assertEquals([full.state.state, devices.length], ["failed", 1]);
-  const lost = jobs.add("a", fakePlan("y", log, { error: new DeviceError("it is lost") }));
+  const lost = jobs.add("a", asked(fakePlan("y", log, { error: new DeviceError("it is lost") })));
   await lost.ended;
-  const next = jobs.add("a", fakePlan("x", log));
+  const next = jobs.add("a", asked(fakePlan("x", log)));
   await next.ended;
   assertEquals([next.state.state, devices.length, devices[0].isGone], ["done", 2, true]);
   // What was compiled for the lost one is of no use.
@@ -120,9 +142,9 @@ Deno.test("a device that is lost is opened again, one that has no room is kept",
 Deno.test("what was compiled is kept by settings, as far as there is room", async () => {
   const log: string[] = [], half = 0.6 * 2 ** 30;
   using engine = await Engine.create(open);
-  await using jobs = new Jobs(engine, { queue: 64, patience });
+  await using jobs = new Jobs(painting(engine), { queue: 64, patience });
   const run = async (key: string, bytes: number) =>
-    await jobs.add("a", fakePlan(key, log, { bytes })).ended;
+    await jobs.add("a", asked(fakePlan(key, log, { bytes }))).ended;
   for (const key of ["x", "x", "y", "x"]) await run(key, 1);
   assertEquals(log, ["compile x", "run x", "run x", "compile y", "run y", "run x"]);
   log.length = 0;
@@ -139,12 +161,12 @@ Deno.test("what was compiled is kept by settings, as far as there is room", asyn
 Deno.test("a queue that ends takes nothing, and cancels what it has", async () => {
   const log: string[] = [], gate = Promise.withResolvers<void>();
   using engine = await Engine.create(open);
-  const jobs = new Jobs(engine, { queue: 4, patience });
-  const running = jobs.add("a", fakePlan("x", log, { gate: gate.promise }));
-  const waiting = jobs.add("b", fakePlan("y", log));
+  const jobs = new Jobs(painting(engine), { queue: 4, patience });
+  const running = jobs.add("a", asked(fakePlan("x", log, { gate: gate.promise })));
+  const waiting = jobs.add("b", asked(fakePlan("y", log)));
   await new Promise((resolve) => setTimeout(resolve));
   const ended = jobs[Symbol.asyncDispose]();
-  assertThrows(() => jobs.add("c", fakePlan("z", log)), HttpError, "about to end");
+  assertThrows(() => jobs.add("c", asked(fakePlan("z", log))), HttpError, "about to end");
   gate.resolve();
   await ended;
   assertEquals([running, waiting].map(({ state }) => state.state), ["cancelled", "cancelled"]);
@@ -154,7 +176,7 @@ Deno.test("a queue that ends takes nothing, and cancels what it has", async () =
 Deno.test("watchers that do not read hold no more than some events", async () => {
   const log: string[] = [];
   using engine = await Engine.create(open);
-  await using jobs = new Jobs(engine, { queue: 4, patience });
+  await using jobs = new Jobs(painting(engine), { queue: 4, patience });
   const plan = fakePlan("x", log), { compile } = plan;
   const many = {
     ...plan,
@@ -171,7 +193,7 @@ Deno.test("watchers that do not read hold no more than some events", async () =>
       };
     },
   };
-  const job = jobs.add("a", many), stream = job.watch();
+  const job = jobs.add("a", asked(many)), stream = job.watch();
   await job.ended;
   const text = await new Response(stream).text();
   const events = text.split("\n\n").filter(Boolean);

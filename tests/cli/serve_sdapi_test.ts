@@ -1,6 +1,5 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { decode, Image } from "imagescript";
-import { openModels } from "../../src/cli/serve/models.ts";
 import { Folder, tinyModelFile } from "./cli.ts";
 import { readingModelFile, Served } from "./served.ts";
 
@@ -9,8 +8,8 @@ async function start(): Promise<AsyncDisposable & { readonly served: Served }> {
   const folder = await Folder.make();
   await folder.write("reader.safetensors", readingModelFile());
   await folder.write("m.safetensors", tinyModelFile());
-  const models = await openModels(["m", "reader"].map((name) => folder.at(`${name}.safetensors`)));
-  const served = await Served.start({ models });
+  const places = ["m", "reader"].map((name) => folder.at(`${name}.safetensors`));
+  const served = await Served.start({ places });
   return {
     served,
     async [Symbol.asyncDispose]() {

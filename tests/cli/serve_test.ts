@@ -1,6 +1,5 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { decode, Image } from "imagescript";
-import { openModels } from "../../src/cli/serve/models.ts";
 import { Folder } from "./cli.ts";
 import { readingModelFile, Served } from "./served.ts";
 
@@ -119,8 +118,7 @@ Deno.test("init, strength, mask, classes and guidance do what they do in sample"
 Deno.test("prompts do what they do in sample, with guidance and without", async () => {
   await using folder = await Folder.make();
   await folder.write("r.safetensors", readingModelFile(8));
-  const models = await openModels([folder.at("r.safetensors")]);
-  await using served = await Served.start({ models });
+  await using served = await Served.start({ places: [folder.at("r.safetensors")] });
   const cases: [job: Record<string, unknown>, flags: string[]][] = [
     [{ prompt: "a cat", negative_prompt: "dogs" }, ["--prompt", "a cat", "--negative", "dogs"]],
     [{ prompt: "a cat", guidance: 1 }, ["--prompt", "a cat", "--guidance", "1"]],

@@ -1,6 +1,5 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { decode, Image } from "imagescript";
-import { openModels } from "../../src/cli/serve/models.ts";
 import { tinyTextToImage, writePipeline } from "../text_to_image.ts";
 import { Folder } from "./cli.ts";
 import { Served } from "./served.ts";
@@ -15,7 +14,7 @@ async function pixelsOf(png: Uint8Array): Promise<number[]> {
 Deno.test("a pipeline that paints texts is served, and paints what sample does", async () => {
   await using folder = await Folder.make();
   await writePipeline(folder, "sd", tinyTextToImage({ channels: 4, vocabulary: 49408 }));
-  await using served = await Served.start({ models: await openModels([folder.at("sd")]) });
+  await using served = await Served.start({ places: [folder.at("sd")], isShared: false });
   const init = new Image(16, 16).fill((x) => x <= 8 ? 0xc04020ff : 0x2060c0ff);
   const mask = new Image(16, 16).fill((x) => x <= 8 ? 0xffffffff : 0xff);
   const [picture, white] = [await init.encode(), await mask.encode()];

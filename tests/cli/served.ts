@@ -5,9 +5,9 @@
  */
 
 import { assert, assertEquals } from "@std/assert";
+import { ComputeThread } from "../../src/cli/serve/compute_thread.ts";
 import { openModels } from "../../src/cli/serve/models.ts";
 import { type ServerOptions, startServer } from "../../src/cli/serve/server.ts";
-import { openDevice } from "../../src/gpu/open.ts";
 import { initializeModel, serializeModel } from "../../src/model/model.ts";
 import { parseNetwork } from "../../src/model/network.ts";
 import { classModel, Folder, tinyModelFile, tinyUNet } from "./cli.ts";
@@ -69,6 +69,14 @@ export interface JobEvent {
   readonly data: Told;
 }
 
+/** Settings of a server in a test. */
+export interface ServedOptions extends Partial<ServerOptions> {
+  /** Models to serve instead of its own. */
+  readonly places?: readonly string[];
+  /** Whether it computes in the thread of the test, which starts faster. @default {true} */
+  readonly isShared?: boolean;
+}
+
 /** A running server, in a folder with its models. */
 export class Served implements AsyncDisposable {
   readonly folder: Folder;
@@ -84,16 +92,20 @@ export class Served implements AsyncDisposable {
   }
 
   /** Serves `m`, `slow`, and `c`, which knows cats, dogs and none. */
-  static async start(options: Partial<ServerOptions> = {}): Promise<Served> {
+  static async start(
+    { places, isShared = true, ...options }: ServedOptions = {},
+  ): Promise<Served> {
     const folder = await Folder.make(), errors: string[] = [];
     await folder.write("m.safetensors", tinyModelFile());
     await folder.write("slow.safetensors", slowModelFile());
     await folder.write("c.safetensors", serializeModel(classModel(["cat", "dog"])));
-    const places = ["m", "slow", "c"].map((name) => folder.at(`${name}.safetensors`));
+    const own = ["m", "slow", "c"].map((name) => folder.at(`${name}.safetensors`));
+    const setup = { places: places ?? own, flags: { device: "cpu", threads: 1 } };
+    const models = await openModels(setup.places);
     const server = await startServer({
-      ...{ host: "127.0.0.1", port: 0, queue: 16, models: await openModels(places) },
+      ...{ host: "127.0.0.1", port: 0, queue: 16, models },
       limits: { images: 8, steps: 1000 },
-      open: () => openDevice("cpu", { threads: 1 }),
+      start: () => ComputeThread.start({ ...setup, models, isShared }),
       onError: (message) => errors.push(message),
       ...options,
     });

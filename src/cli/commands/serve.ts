@@ -7,10 +7,11 @@
 import { InputError } from "../../errors.ts";
 import { shippedModels } from "../../model/shipped.ts";
 import { Interruption } from "../run/interruption.ts";
+import { ComputeThread } from "../serve/compute_thread.ts";
 import { isLoopback, makeToken } from "../serve/guard.ts";
 import { openModels } from "../serve/models.ts";
 import { startServer } from "../serve/server.ts";
-import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
+import { checkDeviceFlags, deviceFlags } from "../terminal/device.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { print, Progress } from "../terminal/progress.ts";
 import { splitModels } from "./cascade.ts";
@@ -76,7 +77,8 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   await using server = await startServer({
     ...{ host, port, token, models, queue },
     limits: { images: flags["max-images"] ?? 16, steps: flags["max-steps"] ?? 1000 },
-    open: () => openForCommand(flags, progress),
+    start: () =>
+      ComputeThread.start({ places, flags, models, onNotice: (text) => progress.say(text) }),
     onError: (message) => progress.say(`error: ${message}`),
   });
   const address = isMade ? `${server.url}?token=${token}` : server.url;

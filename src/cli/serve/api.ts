@@ -10,7 +10,7 @@ import { DEFAULT_STEPS } from "../../sample/timesteps.ts";
 import { InputError } from "../../errors.ts";
 import { version } from "../terminal/version.ts";
 import type { Mutex } from "../../mutex.ts";
-import type { Engine } from "./engine.ts";
+import type { ComputeThread } from "./compute_thread.ts";
 import type { Client } from "./guard.ts";
 import { HttpError } from "./http.ts";
 import type { Job } from "./job.ts";
@@ -34,7 +34,7 @@ const MAX_STREAMS = 256;
 
 /** What requests are about. */
 export interface Studio {
-  readonly engine: Engine;
+  readonly thread: ComputeThread;
   readonly jobs: Jobs;
   readonly models: ReadonlyMap<string, Served>;
   readonly limits: Limits;
@@ -61,12 +61,14 @@ export async function take(
     throw new InputError(`There is no model ${name}: there are ${[...models.keys()].join(", ")}`);
   }
   using _ = await planning.acquire();
-  return jobs.add(id, await served.plan(request));
+  // What is planned here is planned again where it is computed; what is wrong is told at once.
+  await served.plan(request);
+  return jobs.add(id, { ...request, model: served.facts.name });
 }
 
 /** The routes of the API. */
 export function apiRoutes(studio: Studio): Route[] {
-  const { engine, jobs, models, limits, queue } = studio;
+  const { thread, jobs, models, limits, queue } = studio;
   let streams = 0;
   const find = ({ parts: { id } }: Call): Job => {
     const job = jobs.get(id);
@@ -150,7 +152,7 @@ export function apiRoutes(studio: Studio): Route[] {
       answer: healthSchema,
       handle: () =>
         Response.json({
-          ...{ status: "ok", version, device: engine.name },
+          ...{ status: "ok", version, device: thread.name },
           ...{ running: Number(jobs.running !== undefined), queued: jobs.queued, queue, limits },
         }),
     }),

@@ -4,8 +4,7 @@
  * @module
  */
 
-import type { Plan } from "./plan.ts";
-import type { JobState, Preview } from "./schemas.ts";
+import type { JobRequest, JobState, Preview } from "./schemas.ts";
 
 /** Events that wait for a watcher; of more, the oldest steps are left out. */
 const MAX_PENDING = 64;
@@ -33,7 +32,7 @@ export class Job {
   readonly id: string = crypto.randomUUID();
   readonly owner: string;
   /** What is to be done, until it is. */
-  plan: Plan | undefined;
+  request: JobRequest | undefined;
   /** The files of the pictures, when they are done. */
   images: readonly Uint8Array[] = [];
   preview: Preview | undefined;
@@ -47,9 +46,9 @@ export class Job {
   #state: Omit<JobState, "id"> = { state: "queued" };
   #timer: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(owner: string, plan: Plan, patience: Patience) {
+  constructor(owner: string, request: JobRequest, patience: Patience) {
     this.owner = owner;
-    this.plan = plan;
+    this.request = request;
     this.#patience = patience;
     this.touch();
   }
@@ -103,7 +102,7 @@ export class Job {
     if (isStep || this.isOver) this.#begun.resolve();
     if (!this.isOver) return;
     clearTimeout(this.#timer);
-    this.plan = undefined;
+    this.request = undefined;
     this.#ended.resolve();
   }
 
@@ -116,7 +115,7 @@ export class Job {
     }, patience);
   }
 
-  /** Ends it, at the latest after the step that is being computed. */
+  /** Ends it; the step that is being computed is the last one. */
   cancel(): void {
     this.#abort.abort();
   }

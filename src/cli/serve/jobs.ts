@@ -4,20 +4,14 @@
  * @module
  */
 
-import { pictureSize, type Samples } from "../../sample/options.ts";
-import { makeGrid, makePicture } from "../../sample/pixels.ts";
-import { encodePng } from "../media/picture_files.ts";
-import type { Engine } from "./engine.ts";
+import type { PaintStep } from "./compute.ts";
 import { FairQueue } from "./fair_queue.ts";
 import { HttpError, messageOf } from "./http.ts";
 import { Job, type Patience } from "./job.ts";
-import type { Plan } from "./plan.ts";
-import type { Preview } from "./schemas.ts";
+import type { JobRequest } from "./schemas.ts";
 
 /** Results that are kept, and their bytes together. */
 const KEPT = 256, KEPT_BYTES = 256 * 2 ** 20;
-/** The longest side of a preview, all pictures together. */
-const PREVIEW_SIDE = 256;
 /** Seconds after which to try again where nothing is known of how long jobs take. */
 const USUAL_SECONDS = 2;
 
@@ -28,9 +22,15 @@ export interface JobsOptions {
   readonly patience: Patience;
 }
 
+/** Paints what is asked for, step by step, and makes files of it; none if the signal aborts. */
+export type Paint = (
+  request: JobRequest,
+  signal: AbortSignal,
+) => AsyncGenerator<PaintStep, readonly Uint8Array[]>;
+
 /** Takes jobs and does them, one after the other. */
 export class Jobs implements AsyncDisposable {
-  readonly #engine: Engine;
+  readonly #paint: Paint;
   readonly #options: JobsOptions;
   readonly #queue = new FairQueue<Job>();
   readonly #jobs = new Map<string, Job>();
@@ -40,8 +40,8 @@ export class Jobs implements AsyncDisposable {
   /** How long the last job took. */
   #seconds = USUAL_SECONDS;
 
-  constructor(engine: Engine, options: JobsOptions) {
-    this.#engine = engine;
+  constructor(paint: Paint, options: JobsOptions) {
+    this.#paint = paint;
     this.#options = options;
   }
 
@@ -65,14 +65,14 @@ export class Jobs implements AsyncDisposable {
    *
    * @throws {HttpError} If too many wait, or too many of this owner.
    */
-  add(owner: string, plan: Plan): Job {
+  add(owner: string, request: JobRequest): Job {
     this.checkRoom(owner);
-    const job = new Job(owner, plan, this.#options.patience);
+    const job = new Job(owner, request, this.#options.patience);
     this.#jobs.set(job.id, job);
     this.#queue.push(owner, job);
     job.signal.addEventListener("abort", () => {
       this.#queue.remove(job);
-      if (job !== this.#running) job.tell({ state: "cancelled" });
+      job.tell({ state: "cancelled" });
       this.#tellPositions();
     });
     this.#tellPositions();
@@ -111,7 +111,7 @@ export class Jobs implements AsyncDisposable {
       const began = performance.now();
       try {
         job.tell({ state: "running" });
-        await this.#do(job, job.plan!);
+        await this.#do(job, job.request!);
       } catch (error) {
         job.tell({ state: "failed", detail: messageOf(error) });
       }
@@ -123,27 +123,16 @@ export class Jobs implements AsyncDisposable {
     this.#work = undefined;
   }
 
-  async #do(job: Job, plan: Plan): Promise<void> {
-    const run = this.#engine.run(plan, job.signal);
-    let next = await run.next(), batch = 0;
+  async #do(job: Job, request: JobRequest): Promise<void> {
+    const run = this.#paint(request, job.signal);
+    let next = await run.next();
     for (; !next.done; next = await run.next()) {
-      const { index, step, steps, sample } = next.value;
-      batch ||= sample.count;
-      const progress = {
-        step: Math.floor(index / batch) * steps + step,
-        steps: Math.ceil(plan.count / batch) * steps,
-      };
-      const preview = job.isWatched ? await drawPreview(sample, index) : undefined;
+      const { preview, ...progress } = next.value;
       job.tell({ state: "running", ...progress }, preview);
     }
-    if (job.signal.aborted) return job.tell({ state: "cancelled" });
-    const images: Uint8Array[] = [];
-    for (let i = 0; i < next.value.count; i++) {
-      const picture = makePicture(next.value, i);
-      images.push(await encodePng(picture, plan.provenance(i), plan.parameters?.(i)));
-    }
-    job.images = images;
-    job.tell({ state: "done", images: images.length });
+    if (job.isOver) return;
+    job.images = next.value;
+    job.tell({ state: "done", images: job.images.length });
   }
 
   /** Forgets the oldest results. */
@@ -164,30 +153,4 @@ export class Jobs implements AsyncDisposable {
     for (const job of this.#jobs.values()) if (!job.isOver) job.cancel();
     await this.#work;
   }
-}
-
-/** Pictures side by side, small. */
-async function drawPreview(sample: Samples, first: number): Promise<Preview> {
-  const { count } = sample, { height, width } = pictureSize(sample);
-  const columns = Math.ceil(Math.sqrt(count));
-  const every = Math.ceil(columns * Math.max(height, width) / PREVIEW_SIDE);
-  const png = await encodePng(makeGrid(thinned(sample, every), 1, 0, columns), {});
-  return { png: new Uint8Array(png).toBase64(), columns, first, count };
-}
-
-/** Every so many-th pixel. */
-function thinned(samples: Samples, every: number): Samples {
-  if (every === 1) return samples;
-  const { count } = samples, { height, width, channels } = pictureSize(samples);
-  const [rows, columns] = [height, width].map((side) => Math.ceil(side / every));
-  const data = new Float32Array(count * rows * columns * channels);
-  for (let i = 0, to = 0; i < count; i++) {
-    for (let y = 0; y < rows; y++) {
-      for (let x = 0; x < columns; x++) {
-        const at = ((i * height + y * every) * width + x * every) * channels;
-        for (let c = 0; c < channels; c++) data[to++] = samples.data[at + c];
-      }
-    }
-  }
-  return { count, shape: [rows, columns, channels], data };
 }

@@ -5,12 +5,11 @@
  */
 
 import { InputError } from "../../errors.ts";
-import type { Device } from "../../gpu/device.ts";
 import { Mutex } from "../../mutex.ts";
 import { formatBytes } from "../../units.ts";
 import { explain } from "../terminal/files.ts";
 import { apiRoutes, type Studio } from "./api.ts";
-import { Engine } from "./engine.ts";
+import type { ComputeThread } from "./compute_thread.ts";
 import { Guard } from "./guard.ts";
 import { Bodies, failure, HttpError } from "./http.ts";
 import type { Patience } from "./job.ts";
@@ -39,8 +38,8 @@ export interface ServerOptions {
   readonly patience?: Patience;
   /** How long the body of a request may take, in milliseconds. */
   readonly bodyPatience?: number;
-  /** Opens the device. */
-  readonly open: () => Promise<Device>;
+  /** Starts what computes. */
+  readonly start: () => Promise<ComputeThread>;
   /** Takes what clients cannot be told. */
   readonly onError?: (message: string) => void;
 }
@@ -62,9 +61,9 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   new Guard(host, options.port, options.token);
   const site = await openSite([...models.keys()]);
   await using starting = new AsyncDisposableStack();
-  const engine = starting.use(await Engine.create(options.open));
-  const jobs = starting.use(new Jobs(engine, { queue, patience }));
-  const studio: Studio = { engine, jobs, models, limits, queue, planning: new Mutex() };
+  const thread = starting.use(await options.start());
+  const jobs = starting.use(new Jobs((...job) => thread.paint(...job), { queue, patience }));
+  const studio: Studio = { thread, jobs, models, limits, queue, planning: new Mutex() };
   const routes = withDocument([...siteRoutes(site), ...apiRoutes(studio), ...sdRoutes(studio)]);
   const bodies = new Bodies(options.bodyPatience);
   const server = listen(options, async (request, { remoteAddr }) => {
@@ -88,7 +87,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   const owned = starting.move();
   const name = host.includes(":") ? `[${host}]` : host;
   return {
-    ...{ url: `http://${name}:${server.addr.port}/`, device: engine.name },
+    ...{ url: `http://${name}:${server.addr.port}/`, device: thread.name },
     async [Symbol.asyncDispose]() {
       await owned.disposeAsync();
       // Who does not take the end of an answer is not waited for.

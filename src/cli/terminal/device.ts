@@ -37,6 +37,9 @@ export const deviceFlags = {
   },
 } as const satisfies Record<string, Flag>;
 
+/** Their values. */
+export type DeviceFlags = Flags<typeof deviceFlags>;
+
 /** The flag of commands that run networks. */
 export const precisionFlag = {
   kind: "text",
@@ -48,7 +51,7 @@ export const precisionFlag = {
 
 /** Rejects flags that contradict each other; not all commands have `wide` and `precision`. */
 export function checkDeviceFlags(
-  { device, threads, wide, precision }: Flags<typeof deviceFlags> & {
+  { device, threads, wide, precision }: DeviceFlags & {
     readonly wide?: boolean;
     readonly precision?: string;
   },
@@ -77,8 +80,8 @@ const advise = (message: string) =>
 
 /** Opens the device; prints a note if `auto` did not find a GPU. */
 export async function openForCommand(
-  { device, threads, "no-tune": byRules }: Flags<typeof deviceFlags>,
-  progress: Progress,
+  { device, threads, "no-tune": byRules }: DeviceFlags,
+  progress: Pick<Progress, "say">,
 ): Promise<Device> {
   // Without this variable, EGL prints a warning on stderr.
   const folder = "XDG_RUNTIME_DIR";

@@ -72,8 +72,16 @@ export function print(text: string): void {
   }
 }
 
+let isSilent = false;
+
+/** Lets {@linkcode printError} write nothing any more, in a thread that repeats what another one does. */
+export function silence(): void {
+  isSilent = true;
+}
+
 /** Writes an error to stderr. */
 export function printError(text: string): void {
+  if (isSilent) return;
   // deno-lint-ignore no-console
   console.error(harmless(text));
 }

@@ -1,0 +1,115 @@
+/**
+ * What computes for the server: a device, and models, which paint one request at a time into files.
+ *
+ * @module
+ */
+
+import { pictureSize, type Samples } from "../../sample/options.ts";
+import { makeGrid, makePicture } from "../../sample/pixels.ts";
+import type { Call, Service } from "../../worker/channel.ts";
+import { encodePng } from "../media/picture_files.ts";
+import { type DeviceFlags, openForCommand } from "../terminal/device.ts";
+import { Engine } from "./engine.ts";
+import { openModels, type Served } from "./models.ts";
+import type { Plan } from "./plan.ts";
+import type { JobRequest, Preview } from "./schemas.ts";
+
+/** The longest side of a preview, all pictures together. */
+const PREVIEW_SIDE = 256;
+
+/** What is served, and by which device. */
+export interface ComputeSetup {
+  /** Where the models are. */
+  readonly places: readonly string[];
+  readonly flags: DeviceFlags;
+}
+
+/** How far a request is. */
+export interface PaintStep {
+  readonly step: number;
+  readonly steps: number;
+  readonly preview: Preview;
+}
+
+/**
+ * Opens a device, and paints.
+ *
+ * @param models The models, where they are open already.
+ */
+export function makeService(models?: ReadonlyMap<string, Served>): Service {
+  let engine: Engine | undefined;
+  return {
+    async open({ places, flags }: ComputeSetup, { report }: Call): Promise<string> {
+      models ??= await openModels(places);
+      const say = (notice: string) => void report(notice);
+      engine = await Engine.create(() => openForCommand(flags, { say }));
+      return engine.name;
+    },
+    async paint(
+      request: JobRequest,
+      { signal, report }: Call,
+    ): Promise<readonly Uint8Array[]> {
+      const plan = await models!.get(request.model!)!.plan(request);
+      const steps = paint(engine!, plan, signal);
+      for (;;) {
+        const { done, value } = await steps.next();
+        if (done) return value;
+        await report(value);
+      }
+    },
+    close(): void {
+      engine?.[Symbol.dispose]();
+    },
+  };
+}
+
+/** Does what was planned, and makes files of it; none if it is aborted. */
+export async function* paint(
+  engine: Engine,
+  plan: Plan,
+  signal: AbortSignal,
+): AsyncGenerator<PaintStep, readonly Uint8Array[]> {
+  const run = engine.run(plan, signal);
+  let next = await run.next(), batch = 0;
+  for (; !next.done; next = await run.next()) {
+    const { index, step, steps, sample } = next.value;
+    batch ||= sample.count;
+    yield {
+      step: Math.floor(index / batch) * steps + step,
+      steps: Math.ceil(plan.count / batch) * steps,
+      preview: await drawPreview(sample, index),
+    };
+  }
+  const images: Uint8Array[] = [];
+  for (let i = 0; i < next.value.count && !signal.aborted; i++) {
+    const picture = makePicture(next.value, i);
+    images.push(await encodePng(picture, plan.provenance(i), plan.parameters?.(i)));
+  }
+  return signal.aborted ? [] : images;
+}
+
+/** Pictures side by side, small. */
+async function drawPreview(sample: Samples, first: number): Promise<Preview> {
+  const { count } = sample, { height, width } = pictureSize(sample);
+  const columns = Math.ceil(Math.sqrt(count));
+  const every = Math.ceil(columns * Math.max(height, width) / PREVIEW_SIDE);
+  const png = await encodePng(makeGrid(thinned(sample, every), 1, 0, columns), {});
+  return { png: new Uint8Array(png).toBase64(), columns, first, count };
+}
+
+/** Every so many-th pixel. */
+function thinned(samples: Samples, every: number): Samples {
+  if (every === 1) return samples;
+  const { count } = samples, { height, width, channels } = pictureSize(samples);
+  const [rows, columns] = [height, width].map((side) => Math.ceil(side / every));
+  const data = new Float32Array(count * rows * columns * channels);
+  for (let i = 0, to = 0; i < count; i++) {
+    for (let y = 0; y < rows; y++) {
+      for (let x = 0; x < columns; x++) {
+        const at = ((i * height + y * every) * width + x * every) * channels;
+        for (let c = 0; c < channels; c++) data[to++] = samples.data[at + c];
+      }
+    }
+  }
+  return { count, shape: [rows, columns, channels], data };
+}

@@ -66,7 +66,7 @@ const below: Record<string, readonly string[]> = {
   evaluate: ["ground", "formats", "gpu", "data", "diffusion", "model", "sample"],
   cli: [
     ...["ground", "text", "formats", "gpu", "data", "diffusion", "model", "sample", "train"],
-    "evaluate",
+    ...["worker", "evaluate"],
   ],
 };
 

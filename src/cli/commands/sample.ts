@@ -9,10 +9,8 @@ import type { Precision } from "../../gpu/device.ts";
 import { denoisingNetwork } from "../../model/denoiser.ts";
 import type { Model } from "../../model/model.ts";
 import type { Shape } from "../../shape.ts";
-import { NoiseSchedule } from "../../diffusion/schedule.ts";
 import { shippedModels } from "../../model/shipped.ts";
-import { defaultMethod, type MethodName, methods } from "../../sample/solvers/mod.ts";
-import { makeUpdateTable } from "../../sample/timesteps.ts";
+import { defaultMethod, type MethodName } from "../../sample/solvers/mod.ts";
 import {
   checkDeviceFlags,
   deviceFlags,
@@ -30,21 +28,16 @@ import { checkDrawable, checkOutput, writeImages } from "../media/picture_files.
 import { DEFAULT_NOISE_LEVEL, enlarge, enlargedShape, loadStages, splitModels } from "./cascade.ts";
 import { noiseLevelFlag } from "./upscaling.ts";
 import { debugProgram } from "../run/profile.ts";
-import { classesOf, classFlags, defaultModel, planClasses, readClasses } from "./class_flags.ts";
+import { classFlags, defaultModel, planClasses, readClasses } from "./class_flags.ts";
 import { editFlags, readEdit } from "./edit.ts";
-import { guidanceFlags, planGuidance } from "./guidance_flags.ts";
-import { planPromptGuidance, planPrompts, promptFlags, readPrompts } from "./prompt_flags.ts";
+import { guidanceFlags } from "./guidance_flags.ts";
+import { promptFlags, readPrompts } from "./prompt_flags.ts";
+import { planSampling } from "./sampling_plan.ts";
 import { createSampler, invert } from "./samplers.ts";
 import { latentFlags, paintTexts } from "./text_to_image.ts";
 import { vary } from "../../sample/interpolate.ts";
 import { classifierFlags, planClassifier } from "./classifier_flags.ts";
-import {
-  describeOptions,
-  listMethods,
-  readOptions,
-  samplerFlags,
-  samplerOfModel,
-} from "./sampler_flags.ts";
+import { listMethods, readOptions, samplerFlags } from "./sampler_flags.ts";
 import { checkPreview, watch } from "../terminal/sampling_run.ts";
 import { print, printError, Progress } from "../terminal/progress.ts";
 
@@ -150,53 +143,36 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
       "--variation samples with ddim: leave out --sampler",
     );
   }
-  const chosen = edit.sampler.method ?? (variation ? "ddim" : undefined) ??
-    flags.sampler as MethodName | undefined;
-  const usual = chosen ? undefined : samplerOfModel(loaded);
-  const method = chosen ?? usual?.method ?? defaultMethod;
   // Clipping cannot be inverted.
   const model = variation
     ? { ...loaded, schedule: { ...loaded.schedule, clipSample: false, thresholding: false } }
     : loaded;
-  const given = { ...usual?.options, ...readOptions(flags) };
-  const options = { ...given, ...edit.sampler };
-  const asked = flags.steps ?? edit.sampler.steps,
-    judge = await planClassifier(flags, model, shape);
-  const classes = classesOf(model, shape) ?? judge.classes;
-  const counts = { count: flags.count, usual: USUAL_COUNT };
-  const said = planPrompts(prompts, denoisingNetwork(model), place, counts);
-  const plan = planClasses(flags, classes, place, {
-    ...{ ...counts, count: said?.count ?? flags.count, seed },
-    prefersNone: edits,
+  const judge = await planClassifier(flags, model, shape);
+  const plan = await planSampling(model, {
+    ...{ place, shape, flags, seed, prompts, edit, judge },
+    counts: { count: flags.count, usual: USUAL_COUNT },
+    chooseClasses: (known, count) =>
+      planClasses(flags, known, place, {
+        ...{ count, usual: USUAL_COUNT, seed, prefersNone: edits },
+      }),
   });
-  const { count, labels, names } = plan, { columns } = said ?? plan;
+  const { count, steps, said, usual, classes: { labels, names } } = plan, { method } = plan.sampler;
+  const { columns } = said ?? plan.classes;
   const settings = {
     ...readOptions(flags),
-    ...{ method: chosen ?? defaultMethod, labels, noiseLevel: flags["noise-level"] },
+    ...{ method: usual ? defaultMethod : method, labels, noiseLevel: flags["noise-level"] },
   };
   const { stages, factor } = await loadStages(places, loaded, {
     ...{ ...settings, kind: output.kind },
     ...(flags.steps === undefined ? {} : { steps: flags.steps }),
   });
   await checkDrawable(output, { count, shape: enlargedShape(painted, factor) }, columns);
-  const guidance = said
-    ? planPromptGuidance(flags, prompts, said)
-    : await planGuidance(flags, { model, place, shape, classes, plan });
   const other = flags["other-class"];
-  const others = other === undefined ? [] : readClasses("other-class", other, classes, place);
-  // Invalid options are reported before the device is opened and prints its notes.
-  const table = makeUpdateTable(
-    methods[method],
-    new NoiseSchedule(model.schedule),
-    asked,
-    options,
-  );
-  const steps = table.filter(({ endsStep = true }) => endsStep).length;
-
+  const others = other === undefined ? [] : readClasses("other-class", other, plan.known, place);
   if (stages.length) progress.prefix = `model 1 of ${places.length}: `;
   using device = await openForCommand(flags, progress);
   if (usual) progress.say(usual.notice);
-  if (plan.notice) progress.say(`class: ${plan.notice}`);
+  if (plan.classes.notice) progress.say(`class: ${plan.classes.notice}`);
   if (said?.notice) progress.say(said.notice);
   progress.update(`compiling for ${device.name}`);
   const batchSize = Math.ceil(count / Math.ceil(count / MAX_BATCH));
@@ -204,11 +180,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const precision = (flags.precision ?? "f32") as Precision;
   using programs = new DisposableStack();
   const sampler = programs.use(
-    await createSampler(device, model, {
-      ...options,
-      ...(asked === undefined ? {} : { steps: asked }),
-      ...{ method, batchSize, precision, wrap: [...guidance.wrap, ...judge.wrap, ...edit.wrap] },
-    }),
+    await createSampler(device, model, { ...plan.sampler, batchSize, precision }),
   );
   debugProgram(progress, sampler.describe());
   const decoder = autoencoder &&
@@ -227,13 +199,10 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     flags.preview ?? false,
     progress,
     {
-      ...{ count, seed, ...edit.sample },
+      ...plan.sample,
       ...(start ? { start } : {}),
-      ...(labels ? { labels } : {}),
       conditions: {
-        ...said?.conditions,
-        ...guidance.conditions,
-        ...edit.sample.conditions,
+        ...plan.sample.conditions,
         ...(others.length
           ? { other_labels: Array.from({ length: count }, (_, k) => others[k % others.length]) }
           : {}),
@@ -255,11 +224,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     return INTERRUPTED;
   }
   const written = await writeImages(output, images, first.frames, {
-    ...{ model: place, seed, steps, sampler: method },
-    ...describeOptions(given),
-    ...(prompts ? { prompt: prompts.texts.join(" | ") } : {}),
-    ...(prompts?.negative ? { negative: prompts.negative } : {}),
-    ...{ ...guidance.facts, ...judge.facts, ...edit.provenance },
+    ...plan.provenance,
     ...(isStopped ? { interrupted: "yes" } : {}),
   }, { columns, classes: names });
   progress.clear();

@@ -5,7 +5,6 @@
  */
 
 import { readImageHeader } from "../../data/datasets/image.ts";
-import { NoiseSchedule } from "../../diffusion/schedule.ts";
 import { InputError } from "../../errors.ts";
 import type { Device } from "../../gpu/device.ts";
 import { denoisingNetwork } from "../../model/denoiser.ts";
@@ -13,13 +12,9 @@ import type { Model } from "../../model/model.ts";
 import { itemOf } from "../../model/network.ts";
 import { walkNoise } from "../../sample/interpolate.ts";
 import type { SamplerOptions, Samples, SamplingStep, StreamOptions } from "../../sample/options.ts";
-import { defaultMethod, methods } from "../../sample/solvers/mod.ts";
-import { makeUpdateTable } from "../../sample/timesteps.ts";
-import { type Classes, classesOf, type ClassPlan, planClasses } from "../commands/class_flags.ts";
+import { type Classes, type ClassPlan, planClasses } from "../commands/class_flags.ts";
 import { readEdit } from "../commands/edit.ts";
-import { planGuidance } from "../commands/guidance_flags.ts";
-import { planPromptGuidance, planPrompts } from "../commands/prompt_flags.ts";
-import { describeOptions, samplerOfModel } from "../commands/sampler_flags.ts";
+import { planSampling } from "../commands/sampling_plan.ts";
 import { createSampler } from "../commands/samplers.ts";
 import type { Provenance } from "../media/picture_files.ts";
 import { type JobRequest, MAX_SENT_SIDE } from "./schemas.ts";
@@ -76,64 +71,46 @@ export async function planJob(
     ...[shape, request.sampler, { say() {} }] as const,
     sent(request),
   );
-  const chosen = edit.sampler.method ?? request.sampler;
-  const usual = chosen ? undefined : samplerOfModel(model);
-  const method = chosen ?? usual?.method ?? defaultMethod;
-  const given = { ...usual?.options, ...present({ sigmas: request.sigmas, eta: request.eta }) };
-  const options = { ...given, ...edit.sampler }, steps = request.steps ?? edit.sampler.steps;
   if (negative !== undefined && prompt === undefined) {
     throw new InputError("negative_prompt is for a prompt");
   }
   const prompts = prompt === undefined ? undefined : { texts: [prompt], negative: negative ?? "" };
-  const said = planPrompts(prompts, network, name, { count, usual: count });
-  const classes = classesOf(model, shape);
-  const plan = chooseClasses(request, classes, name);
-  const flags = present({
-    guidance: request.guidance,
-    "guidance-interval": request.guidance_interval?.join(","),
+  const plan = await planSampling(model, {
+    ...{ place: name, shape, seed, prompts, edit, counts: { count, usual: count } },
+    flags: present({
+      ...{ sampler: request.sampler, steps: request.steps, sigmas: request.sigmas },
+      ...{ eta: request.eta, guidance: request.guidance },
+      "guidance-interval": request.guidance_interval?.join(","),
+    }),
+    chooseClasses: (known) => chooseClasses(request, known, name),
   });
-  const guidance = said
-    ? planPromptGuidance(flags, prompts, said)
-    : await planGuidance(flags, { model, place: name, shape, classes, plan });
-  const { guidance: scale, ...kind } = guidance.facts;
-  const isGuided = guidance.wrap.length > 0;
-  const table = makeUpdateTable(
-    methods[method],
-    new NoiseSchedule(model.schedule),
-    ...[steps, options] as const,
-  );
+  const { classes: { names }, guidance } = plan, { wrap, ...options } = plan.sampler;
+  const { guidance: scale, ...kind } = guidance.facts, isGuided = guidance.wrap.length > 0;
   const settings: SamplerOptions & { readonly batchSize: number } = {
-    ...{ ...options, method, size: shape.slice(0, -1) },
-    ...(steps === undefined ? {} : { steps }),
+    ...{ ...options, size: shape.slice(0, -1) },
     batchSize: Math.ceil(count / Math.ceil(count / MAX_BATCH)),
   };
   if (walk && request.init) throw new InputError("walk starts from noise, and init from a picture");
-  const evaluated = table.filter(({ endsStep = true }) => endsStep).length;
   return {
     count,
     key: JSON.stringify([name, settings, isGuided && kind, edit.wrap.length]),
     weights: 4 * model.network.layout.size,
-    compile: (device) =>
-      createSampler(device, model, { ...settings, wrap: [...guidance.wrap, ...edit.wrap] }),
+    compile: (device) => createSampler(device, model, { ...settings, wrap }),
     options: {
-      ...{ count, seed, ...edit.sample },
+      ...plan.sample,
       ...(walk ? { start: walkNoise(shape, { seed, count }, walk) } : {}),
-      ...(plan.labels ? { labels: plan.labels } : {}),
       conditions: {
-        ...{ ...said?.conditions, ...guidance.conditions, ...edit.sample.conditions },
+        ...plan.sample.conditions,
         // Another scale compiles nothing.
         ...(isGuided ? { guidance: [Number(scale)] } : {}),
       },
     },
     finish: edit.finish,
     provenance: (image) => ({
-      ...{ model: name, seed, steps: evaluated, sampler: method, ...describeOptions(given) },
-      ...(prompt === undefined ? {} : { prompt }),
-      ...(negative ? { negative } : {}),
-      ...{ ...guidance.facts, ...edit.provenance },
+      ...plan.provenance,
       ...(walk ? { walk: `${walk.share} to seed ${walk.seed}` } : {}),
       image,
-      ...(plan.names ? { class: plan.names[image] } : {}),
+      ...(names ? { class: names[image] } : {}),
     }),
   };
 }

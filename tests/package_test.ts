@@ -135,7 +135,7 @@ Deno.test("the library calls nothing of Deno's, and no source has a type any", a
   }
 });
 
-Deno.test("the library is one file for the browser", async () => {
+Deno.test("the library is one file for the browser, and needs nothing that Node 20 lacks", async () => {
   await using folder = await temporaryFolder();
   const entry = join(folder.path, "library.ts"), bundle = join(folder.path, "library.js");
   await Deno.writeTextFile(entry, `export * from "${new URL("../mod.ts", import.meta.url)}";`);
@@ -147,13 +147,24 @@ Deno.test("the library is one file for the browser", async () => {
   await Deno.writeTextFile(
     join(folder.path, "page.js"),
     `delete globalThis.Deno;
+    for (const name of ["Float16Array", "DisposableStack", "AsyncDisposableStack"]) {
+      delete globalThis[name];
+    }
+    for (const group of [Map, Object]) delete group.groupBy;
+    for (const name of ["withResolvers", "try"]) delete Promise[name];
+    for (const name of ["toBase64", "toHex"]) delete Uint8Array.prototype[name];
+    delete Array.fromAsync;
+    const helpers = Object.getOwnPropertyNames(Iterator.prototype);
+    for (const name of helpers) if (name !== "constructor") delete Iterator.prototype[name];
     const library = await import("./library.js");
-    const { initializeModel, makeGrid, openDevice, parseNetwork, Sampler } = library;
+    const { initializeModel, makeGrid, openDevice, parseModel, parseNetwork, Sampler } = library;
     const network = parseNetwork({ sample_size: 8, block_out_channels: [8], norm_num_groups: 4,
       down_block_types: ["DownBlock2D"], up_block_types: ["UpBlock2D"] });
     const notices = [], onNotice = (notice) => notices.push(notice);
     const device = await openDevice("cpu", { threads: 2, onNotice });
-    const sampler = await Sampler.create(device, initializeModel(network, {}, 0), { steps: 1 });
+    const file = library.serializeModel(initializeModel(network, {}, 0), "F16");
+    const options = { steps: 1, weightDType: "f16" };
+    const sampler = await Sampler.create(device, parseModel(file), options);
     const { width } = makeGrid(await sampler.sample({ count: 1 }));
     const names = Object.keys(library), { name } = device;
     device[Symbol.dispose]();

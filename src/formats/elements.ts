@@ -5,6 +5,8 @@
  * @module
  */
 
+import { roundToHalves, widenHalves } from "../halves.ts";
+
 /** Element types that can be read as numbers, by the names that safetensors gives them. */
 export type FileDType =
   | ("BOOL" | "U8" | "I8" | "U16" | "I16" | "U32" | "I32" | "U64" | "I64")
@@ -13,7 +15,7 @@ export type FileDType =
 /** The arrays that hold their bits. */
 const arrays = {
   ...{ BOOL: Uint8Array, U8: Uint8Array, I8: Int8Array, F8_E4M3: Uint8Array, F8_E5M2: Uint8Array },
-  ...{ U16: Uint16Array, I16: Int16Array, F16: Float16Array, BF16: Uint16Array },
+  ...{ U16: Uint16Array, I16: Int16Array, F16: Uint16Array, BF16: Uint16Array },
   ...{ U32: Uint32Array, I32: Int32Array, F32: Float32Array },
   ...{ U64: BigUint64Array, I64: BigInt64Array, F64: Float64Array },
 } satisfies Record<FileDType, unknown>;
@@ -48,6 +50,8 @@ export function decodeElements(
   values: Float32Array<ArrayBuffer> = new Float32Array(bytes.length / elementSize(dtype)),
 ): Float32Array<ArrayBuffer> {
   switch (dtype) {
+    case "F16":
+      return widenHalves(viewAs(Uint16Array, bytes), values);
     case "BF16": {
       // The upper halves of 32-bit floats.
       const halves = viewAs(Uint16Array, bytes), { buffer, byteOffset } = values;
@@ -59,8 +63,7 @@ export function decodeElements(
       // The upper halves of 16-bit floats.
       const bits = new Uint16Array(bytes.length);
       for (let i = 0; i < bits.length; i++) bits[i] = bytes[i] << 8;
-      values.set(new Float16Array(bits.buffer));
-      return values;
+      return widenHalves(bits, values);
     }
     case "F8_E4M3":
       for (let i = 0; i < values.length; i++) values[i] = float8[bytes[i]];
@@ -87,7 +90,7 @@ export function encodeHalves(
 ): Uint16Array<ArrayBuffer> | undefined {
   if (!isAllFinite(values)) return undefined;
   let bits: Uint16Array<ArrayBuffer>;
-  if (dtype === "F16") bits = new Uint16Array(new Float16Array(values).buffer);
+  if (dtype === "F16") bits = roundToHalves(values);
   else {
     const wide = new Uint32Array(values.buffer, values.byteOffset, values.length);
     bits = new Uint16Array(values.length);

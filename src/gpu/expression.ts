@@ -7,6 +7,8 @@
  * @module
  */
 
+import { widenHalf } from "../halves.ts";
+
 /** A scalar expression over numbered arguments. */
 export type Expression = Constant | Argument | Call;
 
@@ -95,15 +97,13 @@ export const primitives: Readonly<Record<Primitive, Rule>> = {
   less: rule((a, b) => a < b ? 1 : 0, () => [0, 0]),
   /** b where a is not 0, else c. */
   select: rule((a, b, c) => a !== 0 ? b : c, ([a]) => [0, select(a, 1, 0), select(a, 0, 1)]),
-  f16Low: rule((a) => asHalf(a), () => [0]),
-  f16High: rule((a) => asHalf(a >>> 16), () => [0]),
+  f16Low: rule((a) => widenHalf(a & 0xffff), () => [0]),
+  f16High: rule((a) => widenHalf(a >>> 16), () => [0]),
   bf16Low: rule((a) => asFloat(a << 16), () => [0]),
   bf16High: rule((a) => asFloat(a & 0xffff0000), () => [0]),
 };
 
-const bits = new Uint32Array(1);
-const half = new Float16Array(bits.buffer, 0, 1), single = new Float32Array(bits.buffer);
-const asHalf = (word: number): number => (bits[0] = word, half[0]);
+const bits = new Uint32Array(1), single = new Float32Array(bits.buffer);
 const asFloat = (word: number): number => (bits[0] = word, single[0]);
 
 /** The input whose bits a call widens, if it is one of {@linkcode HalfPrimitive}. */

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { groupBy } from "../ponyfills.ts";
 import { fourNormals, philox, seedWords, toUniform } from "../gpu/philox.ts";
 import { type Shape, sizeOf } from "../shape.ts";
 import { concat, viewOf } from "../gpu/ops/concat.ts";
@@ -122,7 +123,7 @@ const align = (size: number) => Math.ceil(size / ALIGNMENT) * ALIGNMENT;
 
 /** Indices of the parameters of each family; one without a family is one of its own. */
 function families(specs: readonly ParameterSpec[]): Iterable<number[]> {
-  return Map.groupBy(specs.keys(), (i) => specs[i].family ?? specs[i].name).values();
+  return groupBy(specs.keys(), (i) => specs[i].family ?? specs[i].name).values();
 }
 
 /**

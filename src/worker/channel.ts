@@ -5,6 +5,7 @@
  * @module
  */
 
+import { withResolvers } from "../ponyfills.ts";
 import { DeviceError } from "../gpu/device.ts";
 import { receiveError, sendError, type SentError } from "./errors.ts";
 
@@ -54,7 +55,7 @@ export class Caller {
   /** Calls something by its name. */
   call<R>(name: string, args: unknown, options: CallOptions = {}): Promise<R> {
     if (this.#failure) return Promise.reject(this.#failure);
-    const id = this.#next++, { promise, resolve, reject } = Promise.withResolvers<R>();
+    const id = this.#next++, { promise, resolve, reject } = withResolvers<R>();
     const abort = () => this.#send({ id, abort: true });
     this.#pending.set(id, { resolve, reject, options });
     this.#send({ id, name, args });
@@ -69,7 +70,7 @@ export class Caller {
     const forward = () => stop.abort();
     if (signal?.aborted) forward();
     signal?.addEventListener("abort", forward);
-    let wake = Promise.withResolvers<{ report: E; taken: () => void } | undefined>();
+    let wake = withResolvers<{ report: E; taken: () => void } | undefined>();
     const result = this.call<R>(name, args, {
       signal: stop.signal,
       onReport: (report) => new Promise<void>((taken) => wake.resolve({ report, taken })),
@@ -84,7 +85,7 @@ export class Caller {
       for (;;) {
         const next = await wake.promise;
         if (!next) return await result;
-        wake = Promise.withResolvers();
+        wake = withResolvers();
         if (isOver) wake.resolve(undefined);
         next.taken();
         yield next.report;

@@ -424,3 +424,13 @@ Deno.test("convolutions with more weights than pixels transform them where they 
     assertEquals(stages.length, 1);
   }
 });
+
+Deno.test("an engine without relaxed SIMD is told of, and how to have it", async () => {
+  const { validate } = WebAssembly;
+  try {
+    WebAssembly.validate = () => false;
+    await assertRejects(() => WasmDevice.open(1), DeviceError, "--experimental-wasm-relaxed-simd");
+  } finally {
+    WebAssembly.validate = validate;
+  }
+});

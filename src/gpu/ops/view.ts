@@ -5,6 +5,7 @@
  * @module
  */
 
+import { groupBy } from "../../ponyfills.ts";
 import type { Op } from "../op.ts";
 import {
   broadcastShapes,
@@ -188,7 +189,7 @@ export function partOf(x: Tensor): { whole: Tensor; start: number } {
  * not overlap, zeros where there are none.
  */
 export function joinSlices(shape: Shape, slices: readonly Part[]): Tensor {
-  const byAxis = Map.groupBy(slices, ({ axis }) => axis);
+  const byAxis = groupBy(slices, ({ axis }) => axis);
   const rows = [...byAxis.values()].flatMap(rowsOf);
   return rows.map((row) => joinRow(shape, row)).reduce((sum, joined) => add(sum, joined));
 }

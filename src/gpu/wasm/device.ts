@@ -4,6 +4,8 @@
  * @module
  */
 
+import { withResolvers } from "../../ponyfills.ts";
+import { f32x4, Module } from "./assembler.ts";
 import {
   type CompileOptions,
   type Device,
@@ -197,7 +199,14 @@ const NOT_SHARED = "document" in globalThis || "WorkerGlobalScope" in globalThis
 /** The least module there is. */
 const EMPTY_MODULE = new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0]);
 
-/** @throws {DeviceError} If there is no WebAssembly, or a policy forbids it. */
+/** Whether there are the relaxed vector instructions that kernels are made of. */
+function hasRelaxedSimd(): boolean {
+  const module = new Module(), zero = f32x4.const(0);
+  module.define("f", [], (f) => f.vector(f32x4.madd(zero, zero, zero)));
+  return WebAssembly.validate(module.encode({ maxPages: 1, isShared: false }));
+}
+
+/** @throws {DeviceError} If there is no WebAssembly, it lacks instructions, or a policy forbids it. */
 function checkWebAssembly(): void {
   try {
     new WebAssembly.Module(EMPTY_MODULE);
@@ -208,6 +217,11 @@ function checkWebAssembly(): void {
         "'wasm-unsafe-eval'";
     throw new DeviceError(`Cannot compute on the CPU: ${why}`, { cause: error });
   }
+  if (hasRelaxedSimd()) return;
+  throw new DeviceError(
+    "Cannot compute on the CPU: WebAssembly lacks relaxed SIMD; Node 20 has it with " +
+      "--experimental-wasm-relaxed-simd, and Node 22 without",
+  );
 }
 
 /** The address of the program of threads, which is in no file of its own: bundles are one file. */
@@ -226,7 +240,7 @@ async function startWorker(
         "worker-src blob:",
     );
   if (typeof Worker === "undefined") throw new DeviceError("there are no Workers here");
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const { promise, resolve, reject } = withResolvers<void>();
   let worker: Worker;
   try {
     worker = new Worker(url, { type: "module" });

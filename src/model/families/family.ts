@@ -60,7 +60,7 @@ export type NameTable = readonly (readonly [
 /** The tensors under other names. */
 export const rename = (tensors: TensorMap, table: NameTable): TensorMap =>
   new Map(
-    tensors.entries().map(([name, tensor]) => [
+    [...tensors].map(([name, tensor]) => [
       table.reduce(
         (name, [pattern, other]) =>
           typeof other === "string" ? name.replace(pattern, other) : name.replace(pattern, other),
@@ -73,7 +73,7 @@ export const rename = (tensors: TensorMap, table: NameTable): TensorMap =>
 /** The tensors whose names begin so, without that. */
 export const below = (tensors: TensorMap, prefix: string): TensorMap =>
   new Map(
-    tensors.entries().filter(([name]) => name.startsWith(prefix))
+    [...tensors].filter(([name]) => name.startsWith(prefix))
       .map(([name, tensor]) => [name.slice(prefix.length), tensor]),
   );
 

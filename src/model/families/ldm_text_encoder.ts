@@ -42,7 +42,7 @@ export function explainTextEncoder(stage: TensorMap): string {
  * @throws {InputError} If tensors are missing, or contradict what is known.
  */
 export function readLdmTextEncoder(stage: TensorMap, given: Fields): FamilyNetwork | undefined {
-  const used = new Map(stage.entries().filter(([name]) => !BESIDE.test(name)));
+  const used = new Map([...stage].filter(([name]) => !BESIDE.test(name)));
   const all = [...used.keys()];
   if (all.some((name) => name.startsWith(CLIP))) return clipOf(below(used, "transformer."), given);
   if (all.some((name) => name.startsWith(BARE_CLIP))) {

@@ -251,6 +251,6 @@ export const ldmUnet: Family = {
   name: "CompVis/latent-diffusion, the UNet alone",
   recognizes: (tensors) =>
     PLACES.some((place) => tensors.has(place + CROSS_ATTENTION)) &&
-    !tensors.keys().some((name) => OTHER_PIECES.test(name)),
+    ![...tensors.keys()].some((name) => OTHER_PIECES.test(name)),
   read,
 };

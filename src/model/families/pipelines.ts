@@ -106,5 +106,9 @@ export function readPipelineFamily(
 
 /** The types of weights, each once. */
 export const dtypesOf = (tensors: TensorMap): string =>
-  [...new Set(tensors.values().map(({ dtype }) => dtype).filter((dtype) => /^B?F/.test(dtype)))]
+  [
+    ...new Set(
+      [...tensors.values()].map(({ dtype }) => dtype).filter((dtype) => /^B?F/.test(dtype)),
+    ),
+  ]
     .sort().join(", ");

@@ -243,7 +243,7 @@ export const PLAIN_ATTENTION = "middle_block.1.qkv.weight";
 export function isUnconditional(tensors: TensorMap): boolean {
   const root = rootOf(tensors);
   return root !== undefined && tensors.has(root + UNET + PLAIN_ATTENTION) &&
-    !tensors.keys().some((name) => name.startsWith(root + TEXT_STAGE));
+    ![...tensors.keys()].some((name) => name.startsWith(root + TEXT_STAGE));
 }
 
 function read(tensors: TensorMap, config: unknown): FamilyPipeline {

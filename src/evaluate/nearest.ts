@@ -42,26 +42,33 @@ export class NearestSearch {
    * @throws The signal's reason, if it is aborted.
    */
   async add(points: Rows, work: Work = {}): Promise<void> {
-    const { k, squares, indices } = this.#found, isSame = points === this.#rows;
-    const before = this.#seen;
-    await forEachTile(this.#rows, points, { ...work, kind: "distance" }, (tile) => {
-      const [first, end] = tile.rows, [left, right] = tile.columns;
+    const isSame = points === this.#rows, before = this.#seen;
+    const options = { ...work, kind: "distance", isHalf: isSame } as const;
+    await forEachTile(this.#rows, points, options, ({ rows, columns, values }) => {
+      const [first, end] = rows, [left, right] = columns;
       for (let i = first; i < end; i++) {
-        const from = (i - first) * TILE - left, start = i * k, last = start + k - 1;
-        for (let j = left; j < right; j++) {
-          const square = tile.values[from + j];
-          if (!(square < squares[last]) || isSame && i === j) continue;
-          let at = last;
-          for (; at > start && squares[at - 1] > square; at--) {
-            squares[at] = squares[at - 1];
-            indices[at] = indices[at - 1];
-          }
-          squares[at] = square;
-          indices[at] = before + j;
+        const from = (i - first) * TILE - left, last = isSame ? Math.min(right, i) : right;
+        for (let j = left; j < last; j++) {
+          this.#see(i, before + j, values[from + j]);
+          // Half of the pairs of a set tell of the others.
+          if (isSame) this.#see(j, before + i, values[from + j]);
         }
       }
     });
     this.#seen += points.count;
+  }
+
+  /** Takes a point at some distance of row `i`; those as far come in the order of their numbers. */
+  #see(i: number, point: number, square: number): void {
+    const { k, squares, indices } = this.#found, start = i * k, last = start + k - 1;
+    if (!(square < squares[last])) return;
+    let at = last;
+    for (; at > start && squares[at - 1] > square; at--) {
+      squares[at] = squares[at - 1];
+      indices[at] = indices[at - 1];
+    }
+    squares[at] = square;
+    indices[at] = point;
   }
 
   /**

@@ -5,6 +5,10 @@
  * @module
  */
 
+import { type PairKind, type Range, TILE, TileComputer } from "./tile_kernels.ts";
+
+export { TILE };
+
 /** Numbers of images, as features and logits are. */
 export interface Rows {
   /** How many. */
@@ -23,8 +27,6 @@ export interface Work {
   readonly onProgress?: (done: number, total: number) => void;
 }
 
-/** Rows and columns of a tile, a multiple of four. */
-export const TILE = 64;
 /** Signals and timers have a turn after so many milliseconds. */
 const PAUSE_MS = 50;
 
@@ -51,7 +53,7 @@ export class Breath {
 /** What is computed of pairs of rows. */
 export interface PairOptions extends Work {
   /** Their inner product, or their squared distance. */
-  readonly kind: "product" | "distance";
+  readonly kind: PairKind;
   /** Leaves out tiles above the diagonal, for sets of which those are a mirror. @default {false} */
   readonly isHalf?: boolean;
 }
@@ -59,9 +61,9 @@ export interface PairOptions extends Work {
 /** A tile: `values[(i - first) * TILE + j - firstOther]` belongs to rows i and j. */
 export interface Tile {
   /** Rows of the first set, from here to before there. */
-  readonly rows: readonly [first: number, end: number];
+  readonly rows: Range;
   /** Rows of the other set. */
-  readonly columns: readonly [first: number, end: number];
+  readonly columns: Range;
   /** `[TILE, TILE]`, of which the first rows and columns count. */
   readonly values: Float64Array;
 }
@@ -78,95 +80,14 @@ export async function forEachTile(
   visit: (tile: Tile) => void,
 ): Promise<void> {
   if (a.width !== b.width) throw new RangeError(`Rows of ${a.width} and ${b.width} do not compare`);
-  const { width } = a, values = new Float64Array(TILE * TILE), breath = new Breath(work);
-  const left = new Float64Array(TILE * width), right = new Float64Array(TILE * width);
-  const compute = kind === "product" ? products : distances;
+  const tiles = await TileComputer.open(), breath = new Breath(work);
+  const part = (first: number, count: number): Range => [first, Math.min(first + TILE, count)];
   for (let i = 0; i < a.count; i += TILE) {
-    const rows = load(left, a, i);
+    const rows = part(i, a.count);
     for (let j = 0; j < (isHalf ? i + 1 : b.count); j += TILE) {
-      const columns = load(right, b, j);
+      const columns = part(j, b.count);
       await breath.take(i * b.count + j * TILE, a.count * b.count);
-      compute(values, left, right, width, rows[1] - i, columns[1] - j);
-      visit({ rows, columns, values });
-    }
-  }
-}
-
-/** Copies rows, in double precision; what is left of the tile is not read. */
-function load(tile: Float64Array, { count, width, data }: Rows, first: number) {
-  const end = Math.min(first + TILE, count);
-  tile.set(data.subarray(first * width, end * width));
-  return [first, end] as const;
-}
-
-/** Inner products, four rows by two at a time. */
-function products(
-  out: Float64Array,
-  a: Float64Array,
-  b: Float64Array,
-  width: number,
-  rows: number,
-  columns: number,
-): void {
-  for (let i = 0; i < rows; i += 4) {
-    const a0 = i * width, a1 = a0 + width, a2 = a1 + width, a3 = a2 + width;
-    for (let j = 0; j < columns; j += 2) {
-      const b0 = j * width, b1 = b0 + width;
-      let p00 = 0, p01 = 0, p10 = 0, p11 = 0, p20 = 0, p21 = 0, p30 = 0, p31 = 0;
-      for (let k = 0; k < width; k++) {
-        const x = b[b0 + k], y = b[b1 + k];
-        const u0 = a[a0 + k], u1 = a[a1 + k], u2 = a[a2 + k], u3 = a[a3 + k];
-        p00 += u0 * x;
-        p01 += u0 * y;
-        p10 += u1 * x;
-        p11 += u1 * y;
-        p20 += u2 * x;
-        p21 += u2 * y;
-        p30 += u3 * x;
-        p31 += u3 * y;
-      }
-      const at = i * TILE + j;
-      out[at] = p00;
-      out[at + 1] = p01;
-      out[at + TILE] = p10;
-      out[at + TILE + 1] = p11;
-      out[at + 2 * TILE] = p20;
-      out[at + 2 * TILE + 1] = p21;
-      out[at + 3 * TILE] = p30;
-      out[at + 3 * TILE + 1] = p31;
-    }
-  }
-}
-
-/**
- * Squared distances as sums of squared differences: by |a|² + |b|² - 2ab, those of near rows would be
- * what rounding left.
- */
-function distances(
-  out: Float64Array,
-  a: Float64Array,
-  b: Float64Array,
-  width: number,
-  rows: number,
-  columns: number,
-): void {
-  for (let i = 0; i < rows; i += 2) {
-    const a0 = i * width, a1 = a0 + width;
-    for (let j = 0; j < columns; j += 2) {
-      const b0 = j * width, b1 = b0 + width;
-      let d00 = 0, d01 = 0, d10 = 0, d11 = 0;
-      for (let k = 0; k < width; k++) {
-        const x = b[b0 + k], y = b[b1 + k], u = a[a0 + k], v = a[a1 + k];
-        d00 += (u - x) * (u - x);
-        d01 += (u - y) * (u - y);
-        d10 += (v - x) * (v - x);
-        d11 += (v - y) * (v - y);
-      }
-      const at = i * TILE + j;
-      out[at] = d00;
-      out[at + 1] = d01;
-      out[at + TILE] = d10;
-      out[at + TILE + 1] = d11;
+      visit({ rows, columns, values: tiles.compute(kind, a, rows, b, columns) });
     }
   }
 }

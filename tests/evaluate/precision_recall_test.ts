@@ -3,6 +3,7 @@ import { InputError } from "../../src/errors.ts";
 import { findNeighbors } from "../../src/evaluate/near_copies.ts";
 import { nearest, NearestSearch } from "../../src/evaluate/nearest.ts";
 import { precisionRecall } from "../../src/evaluate/precision_recall.ts";
+import { forEachTile, TILE } from "../../src/evaluate/rows.ts";
 import { between, features, golden, mixedRows } from "./fixture.ts";
 
 Deno.test("precision, recall, density and coverage are those of their authors", async () => {
@@ -39,6 +40,38 @@ Deno.test("neighbours are the nearest, in sets of any size", async () => {
       }
     }
   }
+});
+
+Deno.test("numbers of pairs are those of plain loops, of rows of any width", async () => {
+  for (const width of [1, 2, 255, 256, 257, 515]) {
+    const a = mixedRows("a", 67, width), b = mixedRows("b", 5, width), seen = new Set<number>();
+    const plain = (i: number, j: number, kind: string) => {
+      let sum = 0;
+      for (let c = 0; c < width; c++) {
+        const x = a.data[i * width + c], y = b.data[j * width + c];
+        sum += kind === "product" ? x * y : (x - y) ** 2;
+      }
+      return sum;
+    };
+    for (const kind of ["product", "distance"] as const) {
+      await forEachTile(a, b, { kind }, ({ rows, columns, values }) => {
+        for (let i = rows[0]; i < rows[1]; i++) {
+          for (let j = columns[0]; j < columns[1]; j++) {
+            const value = values[(i - rows[0]) * TILE + j - columns[0]];
+            assertAlmostEquals(value, plain(i, j, kind), 1e-12 * width, `${kind} ${width}`);
+            seen.add(i * b.count + j);
+          }
+        }
+      });
+      assertEquals(seen.size, a.count * b.count);
+    }
+  }
+});
+
+Deno.test("two computations at a time do not disturb each other", async () => {
+  const [a, b] = [mixedRows("a", 700, 40), mixedRows("b", 650, 40)];
+  const alone = [await nearest(a, b, 1), await nearest(b, b, 2)];
+  assertEquals(await Promise.all([nearest(a, b, 1), nearest(b, b, 2)]), alone);
 });
 
 Deno.test("points may come in sets", async () => {

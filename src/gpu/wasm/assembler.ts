@@ -179,6 +179,23 @@ export const f32x4 = {
   fromU32: simd(0xfb),
 };
 
+/** Two doubles. */
+export const f64x2 = {
+  add: simd(0xf0),
+  sub: simd(0xf1),
+  mul: simd(0xf2),
+  /** The first lanes of two vectors. */
+  low: (a: Operand, b: Operand): Code => joined([a, b], shuffling(0, 16)),
+  /** The second lanes of two vectors. */
+  high: (a: Operand, b: Operand): Code => joined([a, b], shuffling(8, 24)),
+};
+
+/** Takes eight bytes from either of these places on, of two vectors one after the other. */
+const shuffling = (...from: number[]) => [
+  ...[0xfd, 0x0d],
+  ...from.flatMap((first) => Array.from({ length: 8 }, (_, i) => first + i)),
+];
+
 /** Four integers. */
 export const i32x4 = {
   const: (x: number): Code => {

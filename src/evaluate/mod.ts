@@ -44,6 +44,7 @@ export {
   type PrecisionRecallOptions,
 } from "./precision_recall.ts";
 export { type Recognition, recognize } from "./recognition.ts";
+export { type Captioned, type Retrieval, retrieve } from "./retrieval.ts";
 export type { Rows, Work } from "./rows.ts";
 export {
   encodeStatistics,

@@ -272,6 +272,18 @@ Deno.test("copies of training images are found, in features and in pixels", asyn
     assert(nn.distances.slice(5).every((distance: number) => distance > 1e-3));
     assert(nn.near_copies >= 0.5, JSON.stringify(nn));
     assertEquals([nn.count, nn.held_out.count], [10, 10]);
+    // What a model learnt from are the training images, whatever distances are measured to.
+    const test = await evaluate(
+      folder,
+      ...["--samples", "c-idx3-ubyte", "--metric", "fd,nn", "--neighbors", space, ...data],
+      ...["--split", "test", "--report", "r.html"],
+    );
+    assertEquals([test.split, test.data_count], ["test", 12]);
+    const { count, ...heldOut } = test.nn.held_out;
+    assertEquals([test.nn.indices, test.nn.near_copies], [nn.indices, nn.near_copies]);
+    assertEquals([count, heldOut], [10, (({ count: _, ...rest }) => rest)(nn.held_out)]);
+    const page = await Deno.readTextFile(folder.at("r.html"));
+    assertStringIncludes(page, "the nearest training images below");
   }
 });
 

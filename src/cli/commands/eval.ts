@@ -21,6 +21,7 @@ import { classFlags } from "./class_flags.ts";
 import { evaluatePictures } from "./eval_pictures.ts";
 import { guidanceFlags } from "./guidance_flags.ts";
 import { parseImages } from "./image_options.ts";
+import { promptFlags } from "./prompt_flags.ts";
 import { listMethods, samplerFlags } from "./sampler_flags.ts";
 
 /** The flags of `eval`. */
@@ -32,7 +33,7 @@ export const evalFlags = {
     help:
       `what to measure: fd (Fréchet distance), kid (kernel distance), prdc (precision, recall, ` +
       `density, coverage), is (score of classes), class (what a classifier sees), nn (nearest ` +
-      `training images), bpd (bits per dimension)`,
+      `training images), retrieval (captions found again), bpd (bits per dimension)`,
   },
   model: {
     kind: "text",
@@ -113,6 +114,11 @@ export const evalFlags = {
     help: "sampling steps; for bpd alone ODE steps, of four evaluations each",
   },
   ...classFlags,
+  ...promptFlags,
+  prompts: {
+    ...promptFlags.prompts,
+    default: "the captions of --data, for models that read",
+  },
   ...guidanceFlags,
   seed: {
     kind: "integer",
@@ -171,7 +177,7 @@ export async function evalCommand(args: readonly string[]): Promise<number> {
 /** What bits per dimension have nothing to do with. */
 const IDLE = [
   ...["reference", "features", "weights", "first", "neighbors", "batch", "out", "report"],
-  ...Object.keys({ ...samplerFlags, ...classFlags, ...guidanceFlags })
+  ...Object.keys({ ...samplerFlags, ...classFlags, ...promptFlags, ...guidanceFlags })
     .filter((name) => name !== "steps"),
 ] as (keyof EvalFlags)[];
 

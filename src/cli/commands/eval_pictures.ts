@@ -7,17 +7,25 @@
 import { InputError } from "../../errors.ts";
 import type { Device } from "../../gpu/device.ts";
 import { encodeStatistics } from "../../evaluate/statistics_file.ts";
+import { denoisingNetwork } from "../../model/denoiser.ts";
 import { shippedFeatures } from "../../model/shipped.ts";
+import type { Shape } from "../../shape.ts";
 import { heldBack } from "../data/data.ts";
+import { readTexts } from "../evaluation/asked_texts.ts";
 import { type Bits, BITS_COUNT, BITS_STEPS, measureBits } from "../evaluation/bits.ts";
 import { describe, resultsOf } from "../evaluation/describe.ts";
 import { evaluate, type Evaluation } from "../evaluation/evaluate.ts";
 import { type Features, readFeatures } from "../evaluation/features.ts";
-import { checkCounts, comparesWithData, type Metric } from "../evaluation/measures.ts";
+import {
+  type Captions,
+  checkCounts,
+  comparesWithData,
+  type Metric,
+} from "../evaluation/measures.ts";
 import { renderEvaluation } from "../evaluation/report.ts";
 import type { Space } from "../evaluation/neighbors.ts";
 import { checkHolds } from "../evaluation/parts.ts";
-import { referenceData, referenceFile, splitOf } from "../evaluation/reference.ts";
+import { type Reference, referenceData, referenceFile, splitOf } from "../evaluation/reference.ts";
 import {
   checkClasses,
   checkShape,
@@ -25,6 +33,9 @@ import {
   filesSubject,
   modelSubject,
   openImages,
+  openPainter,
+  type Painter,
+  type Range,
   type Subject,
 } from "../evaluation/subject.ts";
 import { openForCommand } from "../terminal/device.ts";
@@ -34,6 +45,7 @@ import { packageName, version } from "../terminal/version.ts";
 import { classFlags } from "./class_flags.ts";
 import type { EvalFlags } from "./eval.ts";
 import { guidanceFlags } from "./guidance_flags.ts";
+import { promptFlags } from "./prompt_flags.ts";
 import { samplerFlags } from "./sampler_flags.ts";
 
 /** Evaluates pictures, and prints and writes what came out. */
@@ -87,7 +99,10 @@ export async function evaluatePictures(
   if (out !== undefined) print(`${out}: statistics${size} of ${subject.name}`);
   if (report !== undefined) print(`${report}: the report`);
   if (!plan.metrics.length) return;
-  const names = { name: subject.name, against: reference?.name, features: features?.name };
+  const names = {
+    ...{ name: subject.name, prompts: (told.prompts ?? told.prompt) as string | undefined },
+    ...{ against: reference?.name, features: features?.name },
+  };
   print(describe({ ...names, count }, results, features?.isInception ?? false));
 }
 
@@ -97,7 +112,7 @@ const isOfData = ({ model, samples, metric, out }: EvalFlags) =>
 
 /** Flags that are for pictures that a model is to make. */
 const SAMPLING = [
-  ...Object.keys({ ...samplerFlags, ...classFlags, ...guidanceFlags }),
+  ...Object.keys({ ...samplerFlags, ...classFlags, ...promptFlags, ...guidanceFlags }),
   ...["seed", "batch"],
 ] as (keyof EvalFlags)[];
 
@@ -168,9 +183,19 @@ async function makePlan(
   const measured = metrics.filter((name) =>
     canCompare || !isData && !comparesWithData([name]) && name !== "bpd"
   );
-  const usual = shippedFeatures.find((name) => name === data) ?? "mnist";
+  const usual = shippedFeatures.find((name) => name === data?.replace(/-test$/, "")) ?? "mnist";
   const chosen = await readFeatures(flags.features ?? usual, flags.weights);
-  const subject = await subjectOf(flags, isData, chosen, progress);
+  const range = { first: flags.first, count: flags.count };
+  const painter = isData || flags.samples !== undefined
+    ? undefined
+    : await openPainter(flags.model ?? "mnist");
+  if (painter) checkShape(chosen, painter);
+  const look = async (shape: Shape | undefined, captions: boolean) =>
+    await referenceData(data!, flags.split ?? "train", chosen.shape ?? shape, captions, progress);
+  const captioned = painter && await captionsFor(painter, flags, look);
+  const subject = painter
+    ? await modelSubject(painter, flags, range, await readTexts(flags, captioned?.data), progress)
+    : await pictureSubject(flags, chosen, range, progress);
   if (measured.includes("class")) checkClasses(chosen, subject);
   const left = metrics.filter((name) => !measured.includes(name)).join(", ");
   if (left) {
@@ -181,7 +206,7 @@ async function makePlan(
     ? undefined
     : file !== undefined
     ? await referenceFile(file)
-    : await referenceData(data!, flags.split ?? "train", chosen.shape ?? subject.shape, progress);
+    : captioned ?? await look(subject.shape, measured.includes("retrieval"));
   for (const part of subject.files) checkHolds(part, measured, ["features", "logits"]);
   if (reference?.file) checkHolds(reference.file, measured, ["features"]);
   const { file: known, source } = reference ?? {};
@@ -191,27 +216,65 @@ async function makePlan(
   return {
     ...{ metrics: measured, keepsFor: metrics, subject, reference, space, progress, signal },
     features: isUsed ? chosen : undefined,
+    captions: measured.includes("retrieval") ? captionsOf(subject, reference!) : undefined,
     wantsPictures: flags.report !== undefined,
   };
 }
 
-/** What is looked at. */
-async function subjectOf(
-  flags: EvalFlags,
-  isData: boolean,
+/**
+ * What is said of samples and real images.
+ *
+ * @throws {InputError} If that is not known, or they have nothing to do with each other.
+ */
+function captionsOf({ name, texts }: Subject, { name: place, data }: Reference): Captions {
+  if (!texts) {
+    throw new InputError(
+      `retrieval looks for the captions of pictures, and those of ${name} are not known: give a ` +
+        "--model that reads, and all of its images at once",
+    );
+  }
+  const real = data?.captions?.map(([first]) => first);
+  if (!real) {
+    throw new InputError(`retrieval looks among the captions of real images: ${place} has none`);
+  }
+  const known = new Set(real), other = texts.find((text) => !known.has(text));
+  if (other === undefined) return { samples: texts, real };
+  throw new InputError(
+    `retrieval looks for captions of real images, and "${other}" is none of those of ${place}`,
+  );
+}
+
+/** What is looked at where no model makes it: pictures that were made already, or real ones. */
+async function pictureSubject(
+  { samples, data, split }: EvalFlags,
   features: Features,
+  range: Range,
   progress: Progress,
 ): Promise<Subject> {
-  const range = { first: flags.first, count: flags.count };
-  if (isData) {
-    const from = await splitOf(flags.data!, flags.split);
-    return await dataSubject(from, features.shape, range, progress);
+  if (samples === undefined) {
+    return await dataSubject(await splitOf(data!, split), features.shape, range, progress);
   }
-  const subject = flags.samples === undefined
-    ? await modelSubject(flags.model ?? "mnist", flags, range, progress)
-    : await filesSubject(flags.samples, range, progress);
+  const subject = await filesSubject(samples, range, progress);
   checkShape(features, subject);
   return subject;
+}
+
+/**
+ * The real images whose captions a model that reads is asked for, where no flag says for what.
+ *
+ * @throws {InputError} If there are none.
+ */
+async function captionsFor(
+  { name, model, shape }: Painter,
+  flags: EvalFlags,
+  look: (shape: Shape, captions: boolean) => Promise<Reference>,
+): Promise<Reference | undefined> {
+  const { prompt, prompts, data } = flags, { tokenize } = denoisingNetwork(model);
+  if (!tokenize || prompt !== undefined || prompts !== undefined) return undefined;
+  if (data !== undefined) return await look(shape, true);
+  throw new InputError(
+    `${name} paints what a text says: give --data with captions, --prompts FILE or --prompt TEXT`,
+  );
 }
 
 /** The likelihood of real images that the model did not learn from. */

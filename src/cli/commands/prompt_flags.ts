@@ -47,15 +47,20 @@ export interface Prompts {
 /**
  * Reads the flags; `undefined` if none is given.
  *
+ * @param usual Texts where no flag gives any.
  * @throws {InputError} If they contradict each other, or there is no such file.
  */
-export async function readPrompts(flags: Flags<typeof promptFlags>): Promise<Prompts | undefined> {
+export async function readPrompts(
+  flags: Flags<typeof promptFlags>,
+  usual?: readonly string[],
+): Promise<Prompts | undefined> {
   const { prompt, prompts, negative = "" } = flags;
   if (prompt !== undefined && prompts !== undefined) {
     throw new InputError("Give --prompt or --prompts: both say what to paint");
   }
   if (prompts === undefined) {
     if (prompt !== undefined) return { texts: [prompt], negative };
+    if (usual) return { texts: usual, negative };
     if (flags.negative === undefined) return undefined;
     throw new InputError("--negative is for a --prompt");
   }

@@ -29,7 +29,7 @@ export async function withCaptions<S extends Pictures | ImageFiles>(set: S): Pro
   if (set.captions) return set;
   if (!("files" in set) || set.place.kind !== "folder") {
     throw new InputError(
-      `Cannot train on ${set.name} with --captions: it has none; they are read of folders, from ` +
+      `Cannot take captions of ${set.name}: it has none; they are read of folders, from ` +
         `${METADATA} or a text file beside each image`,
     );
   }
@@ -42,7 +42,7 @@ export async function withCaptions<S extends Pictures | ImageFiles>(set: S): Pro
   const silent = captions.flatMap((said, i) => said.length ? [] : [names[i]]);
   if (silent.length) {
     throw new InputError(
-      `Cannot train on ${path} with --captions: ${silent[0]} ` +
+      `Cannot take captions of ${path}: ${silent[0]} ` +
         (silent.length > 1 ? `and ${silent.length - 1} more have none ` : "has none ") +
         (hasTable ? `in ${METADATA}` : `in a text file beside, and there is no ${METADATA}`),
     );

@@ -149,11 +149,11 @@ function cacheLimit(): number {
 }
 
 /**
- * The test split of a data set: for MNIST and data sets in its format, the files t10k-*; `undefined`
- * if there is none.
+ * The test split of a data set: the one that a built-in set has, or for folders in the format of MNIST
+ * the files t10k-*; `undefined` if there is none.
  */
 export async function heldBack(place: string): Promise<string | undefined> {
-  if (place === "mnist") return "mnist-test";
+  if (Object.hasOwn(knownData, `${place}-test`)) return `${place}-test`;
   if (Object.hasOwn(knownData, place) || await kindOf(place) !== "folder") return undefined;
   for await (const { name } of Deno.readDir(place)) {
     if (/^t10k-images[-.]idx3-ubyte(\.gz)?$/.test(name)) return join(place, name);

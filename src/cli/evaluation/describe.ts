@@ -50,7 +50,7 @@ const number = (x: number) => String(Number(x.toPrecision(4)));
 
 /** What the measures are called, in whole, and their values. */
 export function tell(results: Results, isInception: boolean): [name: string, value: string][] {
-  const { measures: { fd, kid, prdc, is, class: seen }, neighbors, bits } = results;
+  const { measures: { fd, kid, prdc, is, class: seen, retrieval }, neighbors, bits } = results;
   const lines: [string, string][] = [];
   if (fd !== undefined) lines.push([isInception ? "FID" : "Fréchet distance", number(fd)]);
   if (kid) {
@@ -73,6 +73,14 @@ export function tell(results: Results, isInception: boolean): [name: string, val
     const held = heldOut ? ` (${percent(heldOut.nearCopies)} of images held out)` : "";
     lines.push(["near copies", `${percent(samples.nearCopies)}${held}`]);
   }
+  if (retrieval) {
+    const { recallAt1, recallAt10, captions } = retrieval;
+    const line = (k: number, found: number): [string, string] => [
+      `R@${k}`,
+      `${percent(found)} (${percent(Math.min(1, k / captions))} by chance)`,
+    ];
+    lines.push(line(1, recallAt1), line(10, recallAt10));
+  }
   for (const [name, value] of [["bound", bits?.vlb], ["density by ODE", bits?.ode]] as const) {
     if (value) lines.push([name, `${value.total.toFixed(4)} bits/dim`]);
   }
@@ -81,8 +89,10 @@ export function tell(results: Results, isInception: boolean): [name: string, val
 
 /** One line. */
 export function describe(
-  { name, count, against, features }: {
+  { name, prompts, count, against, features }: {
     readonly name: string;
+    /** Where the texts of images are from. */
+    readonly prompts?: string | undefined;
     readonly count: number | undefined;
     readonly against: string | undefined;
     readonly features: string | undefined;
@@ -93,6 +103,7 @@ export function describe(
   const images = count === undefined ? "" : `, ${count} images`;
   const real = against === undefined ? "" : ` against ${against}`;
   const by = features === undefined ? "" : `, features ${features}`;
+  const of = prompts === undefined ? "" : ` of ${prompts}`;
   const values = tell(results, isInception).map((pair) => pair.join(" ")).join(", ");
-  return `${name}${images}${real}${by}: ${values}`;
+  return `${name}${images}${of}${real}${by}: ${values}`;
 }

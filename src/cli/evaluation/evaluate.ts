@@ -5,7 +5,7 @@
  */
 
 import type { FeatureExtractor } from "../../evaluate/feature_extractor.ts";
-import type { Work } from "../../evaluate/rows.ts";
+import type { Rows, Work } from "../../evaluate/rows.ts";
 import type { Statistics } from "../../evaluate/statistics_file.ts";
 import type { Device } from "../../gpu/device.ts";
 import type { Samples } from "../../sample/options.ts";
@@ -13,7 +13,14 @@ import { formatLeft, type Progress } from "../terminal/progress.ts";
 import { collect, type Collected, type Kept } from "./collect.ts";
 import type { Features } from "./features.ts";
 import type { ImageSource } from "./image_source.ts";
-import { comparesWithData, measure, type Measures, type Metric, whoNeeds } from "./measures.ts";
+import {
+  type Captions,
+  comparesWithData,
+  measure,
+  type Measures,
+  type Metric,
+  whoNeeds,
+} from "./measures.ts";
 import { closest, type NeighborMeasures, neighborsAmong, NeighborSearch } from "./neighbors.ts";
 import type { Space } from "./neighbors.ts";
 import { checkFeatures, mergeParts } from "./parts.ts";
@@ -29,6 +36,8 @@ export interface Evaluation {
   readonly subject: Subject;
   readonly reference: Reference | undefined;
   readonly features: Features | undefined;
+  /** What is said of samples and real images, where a measure looks at that. */
+  readonly captions: Captions | undefined;
   /** What neighbours are near in. */
   readonly space: Space;
   /** Whether pictures of neighbours are wanted. */
@@ -84,13 +93,13 @@ export async function evaluate(task: Evaluation, device: Device | undefined): Pr
   const samples: Known = source && extractor
     ? await collect(source, extractor, kept, workOf(task, subject.model ? SAMPLING : "samples"))
     : { statistics: mergeParts(subject.files) };
-  const { real, neighbors } = comparesWithData(metrics)
+  const { real, neighbors, learnt } = comparesWithData(metrics)
     ? await compareWith(task, samples, extractor, kept)
     : {};
   const of = (name: string): Work => workOf(task, name);
-  const measures = await measure(metrics, samples.statistics, real, of);
-  const pairs = neighbors && source && reference?.source && task.wantsPictures
-    ? await pictures(source, reference.source, neighbors)
+  const measures = await measure(metrics, samples.statistics, real, task.captions, of);
+  const pairs = neighbors && source && learnt && task.wantsPictures
+    ? await pictures(source, learnt, neighbors)
     : undefined;
   return {
     ...{ statistics: samples.statistics, measures },
@@ -100,16 +109,16 @@ export async function evaluate(task: Evaluation, device: Device | undefined): Pr
   };
 }
 
-/** Looks at the real images, and for neighbours among them. */
+/** Looks at the real images, and for neighbours among those that a model learnt from. */
 async function compareWith(
   task: Evaluation,
   { statistics, pixels }: Known,
   extractor: FeatureExtractor | undefined,
   kept: Kept,
-): Promise<{ real?: Statistics; neighbors?: NeighborMeasures }> {
+): Promise<{ real?: Statistics; neighbors?: NeighborMeasures; learnt?: ImageSource }> {
   const { metrics, reference, space, signal } = task, { features } = statistics;
   const rows = metrics.includes("nn") ? space === "pixels" ? pixels : features : undefined;
-  const { file, source, openHeldOut } = reference!;
+  const { file, source, openTraining, openHeldOut } = reference!;
   if (file) {
     const real = file.statistics;
     checkFeatures(file, task.features, statistics.gaussian.mean.length);
@@ -121,15 +130,23 @@ async function compareWith(
   const heldOut = held && await collect(held, extractor!, kept, workOf(task, "held-out images"));
   const search = rows &&
     new NeighborSearch(space, rows, heldOut?.pixels ?? heldOut?.statistics.features);
+  // Neighbours are looked for batch by batch.
+  const look = async (features: Rows, pixels: Rows) =>
+    await search?.add(features, pixels, { signal });
+  const training = search && await openTraining?.();
+  const none: Kept = { features: false, logits: false, pixels: false };
+  if (training) await collect(training, extractor!, none, workOf(task, "training images"), look);
   const real = await collect(
     source!,
     extractor!,
-    // Neighbours are looked for batch by batch.
-    { features: !!whoNeeds(metrics, "features"), logits: false, pixels: false },
+    { ...none, features: !!whoNeeds(metrics, "features") },
     workOf(task, "real images"),
-    async (features, pixels) => await search?.add(features, pixels, { signal }),
+    training ? undefined : look,
   );
-  return { real: real.statistics, ...(search ? { neighbors: search.found() } : {}) };
+  return {
+    real: real.statistics,
+    ...(search ? { neighbors: search.found(), learnt: training ?? source! } : {}),
+  };
 }
 
 /** Samples and their neighbours as pictures. */

@@ -11,18 +11,19 @@ import { type InceptionScore, inceptionScore } from "../../evaluate/inception_sc
 import { type KernelDistance, kernelDistance, pickRows } from "../../evaluate/kernel_distance.ts";
 import { type PrecisionRecall, precisionRecall } from "../../evaluate/precision_recall.ts";
 import { type Recognition, recognize } from "../../evaluate/recognition.ts";
+import { type Retrieval, retrieve } from "../../evaluate/retrieval.ts";
 import type { Rows, Work } from "../../evaluate/rows.ts";
 import type { Statistics } from "../../evaluate/statistics_file.ts";
 import { suggest } from "../terminal/flags.ts";
 
 /** All measures, in the order in which they are told. */
-export const METRICS = ["fd", "kid", "prdc", "is", "class", "nn", "bpd"] as const;
+export const METRICS = ["fd", "kid", "prdc", "is", "class", "nn", "retrieval", "bpd"] as const;
 /** The name of a measure. */
 export type Metric = typeof METRICS[number];
 
 /** Which ones compare with real images, with features of each image, or look at classes. */
-const COMPARES: readonly Metric[] = ["fd", "kid", "prdc", "nn"];
-const NEEDS_FEATURES: readonly Metric[] = ["kid", "prdc"];
+const COMPARES: readonly Metric[] = ["fd", "kid", "prdc", "nn", "retrieval"];
+const NEEDS_FEATURES: readonly Metric[] = ["kid", "prdc", "retrieval"];
 const NEEDS_LOGITS: readonly Metric[] = ["is", "class"];
 
 /** Whether real images are needed. */
@@ -91,6 +92,15 @@ export interface Measures {
   };
   readonly is?: InceptionScore;
   readonly class?: Recognition;
+  readonly retrieval?: Retrieval;
+}
+
+/** What is said of pictures, for measures that look at that. */
+export interface Captions {
+  /** What each sample was asked for by. */
+  readonly samples: readonly string[];
+  /** The caption of each real image. */
+  readonly real: readonly string[];
 }
 
 /**
@@ -98,6 +108,7 @@ export interface Measures {
  *
  * @param samples With features and logits where a measure needs them.
  * @param real Of real images, for those that compare.
+ * @param captions Of both.
  * @throws {InputError} If there are too few images for one of them.
  * @throws The signal's reason, if it is aborted.
  */
@@ -105,6 +116,7 @@ export async function measure(
   metrics: readonly Metric[],
   samples: Statistics,
   real: Statistics | undefined,
+  captions: Captions | undefined,
   workOf: (name: string) => Work,
 ): Promise<Measures> {
   const has = (name: Metric) => metrics.includes(name), { gaussian, logits, labels } = samples;
@@ -134,6 +146,13 @@ export async function measure(
     found.is = inceptionScore(shuffled, SPLITS);
   }
   if (has("class")) found.class = recognize(logits!, labels);
+  if (has("retrieval")) {
+    found.retrieval = await retrieve(
+      { rows: rows[0], captions: captions!.samples },
+      { rows: rows[1], captions: captions!.real },
+      workOf("retrieval"),
+    );
+  }
   return found;
 }
 

@@ -26,6 +26,10 @@ export interface Reference {
   readonly file?: StatisticsFile;
   /** Real images. */
   readonly source?: ImageSource;
+  /** The data set that those are of. */
+  readonly data?: Dataset;
+  /** Where those are of a test split: the images that a model learnt from. */
+  openTraining?(): Promise<ImageSource>;
   /** Images of the same kind that a model did not learn from, if there are any. */
   openHeldOut?(most: number): Promise<ImageSource | undefined>;
 }
@@ -60,22 +64,28 @@ export async function splitOf(place: string, split: string | undefined): Promise
  * Images of a data set, of which the training split is the usual reference, as for torch-fidelity.
  *
  * @param shape The shape that they are brought to.
+ * @param captions Whether captions are read too.
  * @throws {InputError} If there are none, or one cannot be read.
  */
 export async function referenceData(
   place: string,
   split: string,
   shape: Shape | undefined,
+  captions: boolean,
   progress: Progress,
 ): Promise<Reference> {
-  const from = await splitOf(place, split), options = imageOptions(shape);
+  const from = await splitOf(place, split), options = { ...imageOptions(shape), captions };
   const { data, fingerprint } = await openTrainingData(from, options, progress, { maxBad: "0" });
   return {
     name: from,
     facts: { data: from, split, data_hash: fingerprint.pictures, data_count: data.count },
-    source: imagesOf(data),
+    ...{ source: imagesOf(data), data },
+    ...(from === place ? {} : {
+      openTraining: async () => imagesOf(await openImages(place, data.shape, progress)),
+    }),
     async openHeldOut(most) {
-      const held = split === "train" ? await heldBack(place) : undefined;
+      if (from !== place) return evenlyOf(data, most);
+      const held = await heldBack(place);
       if (held === undefined) return undefined;
       return evenlyOf(await openImages(held, data.shape, progress), most);
     },

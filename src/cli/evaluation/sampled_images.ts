@@ -4,9 +4,9 @@
  * @module
  */
 
-import { InputError } from "../../errors.ts";
 import { NoiseSchedule } from "../../diffusion/schedule.ts";
 import type { Device } from "../../gpu/device.ts";
+import { denoisingNetwork } from "../../model/denoiser.ts";
 import type { Model } from "../../model/model.ts";
 import type { SampleOptions, SamplerOptions, Samples } from "../../sample/options.ts";
 import type { Sampler } from "../../sample/sampler.ts";
@@ -15,9 +15,11 @@ import { makeUpdateTable } from "../../sample/timesteps.ts";
 import type { Shape } from "../../shape.ts";
 import { classesOf, type classFlags, planClasses } from "../commands/class_flags.ts";
 import { type guidanceFlags, planGuidance } from "../commands/guidance_flags.ts";
+import { planPromptGuidance, planPrompts, type promptFlags } from "../commands/prompt_flags.ts";
 import { describeOptions, readOptions, type samplerFlags } from "../commands/sampler_flags.ts";
 import { createSampler } from "../commands/samplers.ts";
 import type { Flags } from "../terminal/flags.ts";
+import type { AskedTexts } from "./asked_texts.ts";
 import type { ImageSource } from "./image_source.ts";
 import { join } from "../terminal/sampling_run.ts";
 
@@ -28,6 +30,7 @@ const BATCH = 64;
 export type SamplingFlags = Flags<
   & typeof samplerFlags
   & typeof classFlags
+  & typeof promptFlags
   & typeof guidanceFlags
   & {
     readonly batch: { readonly kind: "integer"; readonly help: string };
@@ -39,6 +42,8 @@ export type SamplingFlags = Flags<
 export interface SampledImages {
   /** What is told of it. */
   readonly facts: Readonly<Record<string, string | number>>;
+  /** The text of each image, of models that read. */
+  readonly texts?: readonly string[];
   /** What its classes are called, where each image has one. */
   readonly classes?: readonly string[];
   /** What is to be said of it, in words. */
@@ -51,16 +56,18 @@ export interface SampledImages {
  * Plans pictures of a model: those of the numbers `first` to `first + count` of a seed.
  *
  * @param place What the model is called.
+ * @param asked Texts that images take in turns, the first one that of the number 0.
  * @throws {InputError} If the flags contradict each other, or the model.
  */
 export async function planSampling(
   flags: SamplingFlags,
-  { model, place, shape, first, count }: {
+  { model, place, shape, first, count, asked }: {
     readonly model: Model;
     readonly place: string;
     readonly shape: Shape;
     readonly first: number;
     readonly count: number;
+    readonly asked: AskedTexts | undefined;
   },
 ): Promise<SampledImages> {
   const { seed = 0 } = flags, method = (flags.sampler ?? defaultMethod) as MethodName;
@@ -68,7 +75,14 @@ export async function planSampling(
   // Classes go by the number of the image, whoever makes it.
   const counts = { count: total, usual: total, seed, prefersNone: false };
   const plan = planClasses(flags, known, place, counts);
-  const guidance = await planGuidance(flags, { model, place, shape, classes: known, plan });
+  const inTurn = <T>(values: ArrayLike<T>) =>
+    Array.from({ length: count }, (_, k) => values[(first + k) % values.length]);
+  const prompts = asked && { ...asked, texts: inTurn(asked.texts) };
+  const said = prompts &&
+    planPrompts(prompts, denoisingNetwork(model), place, { count, usual: count });
+  const guidance = said
+    ? planPromptGuidance(flags, prompts, said)
+    : await planGuidance(flags, { model, place, shape, classes: known, plan });
   const options = readOptions(flags);
   const schedule = new NoiseSchedule(model.schedule);
   const table = makeUpdateTable(methods[method], schedule, flags.steps, options);
@@ -77,14 +91,19 @@ export async function planSampling(
     ...{ ...options, method, wrap: guidance.wrap },
     ...(flags.steps === undefined ? {} : { steps: flags.steps }),
   };
-  const labels = plan.labels?.slice(first), isAsked = labels?.every((c) => c !== known?.none);
-  const text = flags.class ?? flags.label;
+  const labels = plan.labels?.slice(first), text = flags.class ?? flags.label;
+  const isAsked = labels?.every((c) => c !== known?.none);
+  // What a classifier should see.
+  const seen = isAsked ? labels : asked?.labels && inTurn(asked.labels);
+  const classes = isAsked ? known?.names : asked?.classes;
   return {
     facts: {
       ...{ sampler: method, steps, seed, ...describeOptions(options), ...guidance.facts },
       ...(text === undefined ? {} : { class: text }),
+      ...asked?.facts,
     },
-    ...(isAsked ? { classes: known!.names } : {}),
+    ...(said ? { texts: said.texts } : {}),
+    ...(seen && classes ? { classes } : {}),
     ...(plan.notice ? { notice: `class: ${plan.notice}` } : {}),
     async open(device, stack) {
       const batchSize = Math.min(flags.batch ?? BATCH, count);
@@ -100,14 +119,16 @@ export async function planSampling(
         const images = await sampler.sample({
           ...{ count: n, seed, first: first + from, ...rest },
           ...(labels ? { labels: labels.slice(from, from + n) } : {}),
-          conditions: partOf(guidance.conditions, total, first + from, n),
+          conditions: said
+            ? { ...partOf(said.conditions, count, from, n), ...guidance.conditions }
+            : partOf(guidance.conditions, total, first + from, n),
         });
         rest.signal?.throwIfAborted();
         return images;
       };
       return {
         ...{ name: place, count, shape },
-        ...(isAsked ? { labels: labels! } : {}),
+        ...(seen ? { labels: seen } : {}),
         async *batches({ signal, onProgress }) {
           for (let at = 0; at < count; at += batchSize) {
             const n = Math.min(batchSize, count - at);
@@ -127,7 +148,7 @@ export async function planSampling(
   };
 }
 
-/** The conditions of some images: those that have a value for each, cut. */
+/** The conditions of some of `total` images, of which they have the values one after the other. */
 function partOf(
   conditions: NonNullable<SampleOptions["conditions"]>,
   total: number,
@@ -135,8 +156,8 @@ function partOf(
   count: number,
 ): NonNullable<SampleOptions["conditions"]> {
   const cut = Object.entries(conditions).map(([name, values]) => {
-    if (values.length !== total) throw new InputError(`Cannot cut the condition ${name}`);
-    return [name, Array.from(values).slice(from, from + count)] as const;
+    const each = values.length / total;
+    return [name, Array.prototype.slice.call(values, from * each, (from + count) * each)] as const;
   });
   return Object.fromEntries(cut);
 }

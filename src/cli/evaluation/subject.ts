@@ -18,6 +18,7 @@ import { kindOf } from "../terminal/files.ts";
 import type { Progress } from "../terminal/progress.ts";
 import { openModel } from "../run/open_model.ts";
 import type { Features } from "./features.ts";
+import type { AskedTexts } from "./asked_texts.ts";
 import { hashModel } from "./hashes.ts";
 import { imagesOf, type ImageSource, joinSources } from "./image_source.ts";
 import { isStatistics, readStatisticsFile, type StatisticsFile } from "./parts.ts";
@@ -38,6 +39,8 @@ export interface Subject {
   readonly count?: number | undefined;
   /** Of its pictures, where there are any. */
   readonly shape?: Shape;
+  /** The text that each picture was asked for by, where there was one. */
+  readonly texts?: readonly string[];
   /** What its classes are called. */
   readonly classes?: readonly string[];
   /** The model that makes it. */
@@ -52,23 +55,39 @@ export interface Range {
   readonly count?: number | undefined;
 }
 
+/** A model that makes pictures of a shape. */
+export interface Painter {
+  /** What it is called. */
+  readonly name: string;
+  readonly model: Model;
+  readonly shape: Shape;
+}
+
+/** Opens a model. @throws {InputError} If there is none, or it makes no pictures by itself. */
+export async function openPainter(name: string): Promise<Painter> {
+  const model = await openModel(name);
+  return { name, model, shape: shapeOf(model, name) };
+}
+
 /**
  * The pictures of a model.
  *
+ * @param asked What it is asked for, if it reads.
  * @throws {InputError} If the flags do not fit it.
  */
 export async function modelSubject(
-  place: string,
+  { name: place, model, shape }: Painter,
   flags: SamplingFlags,
   { first = 0, count = USUAL_COUNT }: Range,
+  asked: AskedTexts | undefined,
   progress: Progress,
 ): Promise<Subject> {
-  const model = await openModel(place), shape = shapeOf(model, place);
-  const plan = await planSampling(flags, { model, place, shape, first, count });
+  const plan = await planSampling(flags, { model, place, shape, first, count, asked });
   if (plan.notice) progress.say(plan.notice);
   return {
     ...{ name: place, files: [], count, shape, model, open: plan.open },
     facts: { model: place, model_hash: hashModel(model), ...plan.facts, first, count },
+    ...(plan.texts ? { texts: plan.texts } : {}),
     ...(plan.classes ? { classes: plan.classes } : {}),
   };
 }
@@ -162,7 +181,10 @@ export async function dataSubject(
 }
 
 /** @throws {InputError} If the features are for other pictures. */
-export function checkShape({ shape: wanted, name }: Features, subject: Subject): void {
+export function checkShape(
+  { shape: wanted, name }: Features,
+  subject: Pick<Subject, "name" | "shape">,
+): void {
   const { shape } = subject;
   if (!shape || !wanted || sameShape(shape, wanted)) return;
   throw new InputError(
@@ -179,6 +201,6 @@ export function checkClasses({ name, classes }: Features, subject: Subject): voi
   if (!subject.classes || !classes || subject.classes.join() === classes.join()) return;
   throw new InputError(
     `${subject.name} has the classes ${subject.classes.join(", ")}, and ${name} ` +
-      `${classes.join(", ")}: give --features that tell those of the model apart`,
+      `${classes.join(", ")}: give --features that tell the former apart`,
   );
 }

@@ -25,7 +25,8 @@ export const someItems = async (data: Dataset, count: number): Promise<Samples> 
 const spread = (total: number, count: number) =>
   Array.from({ length: count }, (_, k) => Math.floor(k * total / count));
 
-async function itemsAt(data: Dataset, places: readonly number[]): Promise<Samples> {
+/** Items at places of a data set. */
+export async function itemsAt(data: Dataset, places: readonly number[]): Promise<Samples> {
   const { shape } = data, each = sizeOf(shape), count = places.length;
   const items = new Float32Array(count * each);
   for (const [i, index] of places.entries()) await data.read(index, items, i * each);

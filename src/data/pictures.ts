@@ -89,7 +89,7 @@ export function centered({ width, height }: Raster, format: Format): Placement {
  * ```
  */
 export function pictureDataset(pictures: Pictures, preparation: Preparation): Dataset {
-  if (!pictures.count) throw new InputError(`Cannot train on ${pictures.name}: it has no pictures`);
+  if (!pictures.count) throw new InputError(`Cannot use ${pictures.name}: it has no pictures`);
   return {
     ...describe(pictures, preparation),
     read: (index, out, offset) =>

@@ -240,7 +240,7 @@ Deno.test("a training is not started over, and resumed only as it was", async ()
     [[...resume, "--config", "wide.json"], /block_out_channels is \[8,16\] in a and \[8,24\] in/],
     [[...resume, "--config", "cosine.json"], /beta_schedule is "linear" in a/],
     [[...resume, "--config", "eps.json"], /eps is 1e-8 in a and 0\.000001 in/],
-    [[...resume, "--data", "nowhere"], /Cannot train on nowhere/],
+    [[...resume, "--data", "nowhere"], /Cannot use nowhere/],
   ];
   for (const [args, message] of cases) await folder.refuse(args, message);
   // What it was started with may be repeated.

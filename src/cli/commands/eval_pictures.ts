@@ -197,6 +197,7 @@ async function makePlan(
     ? await modelSubject(painter, flags, range, await readTexts(flags, captioned?.data), progress)
     : await pictureSubject(flags, chosen, range, progress);
   if (measured.includes("class")) checkClasses(chosen, subject);
+  const texts = measured.includes("retrieval") ? textsOf(subject) : undefined;
   const left = metrics.filter((name) => !measured.includes(name)).join(", ");
   if (left) {
     progress.say(`${left}: not measured, there is no --data or --reference to compare with`);
@@ -206,7 +207,7 @@ async function makePlan(
     ? undefined
     : file !== undefined
     ? await referenceFile(file)
-    : captioned ?? await look(subject.shape, measured.includes("retrieval"));
+    : captioned ?? await look(subject.shape, texts !== undefined);
   for (const part of subject.files) checkHolds(part, measured, ["features", "logits"]);
   if (reference?.file) checkHolds(reference.file, measured, ["features"]);
   const { file: known, source } = reference ?? {};
@@ -216,23 +217,26 @@ async function makePlan(
   return {
     ...{ metrics: measured, keepsFor: metrics, subject, reference, space, progress, signal },
     features: isUsed ? chosen : undefined,
-    captions: measured.includes("retrieval") ? captionsOf(subject, reference!) : undefined,
+    captions: texts && captionsOf(texts, reference!),
     wantsPictures: flags.report !== undefined,
   };
+}
+
+/** The texts of pictures. @throws {InputError} If they are not known. */
+function textsOf({ name, texts }: Subject): readonly string[] {
+  if (texts) return texts;
+  throw new InputError(
+    `retrieval looks for the captions of pictures, and those of ${name} are not known: give a ` +
+      "--model that reads, and all of its images at once",
+  );
 }
 
 /**
  * What is said of samples and real images.
  *
- * @throws {InputError} If that is not known, or they have nothing to do with each other.
+ * @throws {InputError} If real images have no captions, or not those of samples.
  */
-function captionsOf({ name, texts }: Subject, { name: place, data }: Reference): Captions {
-  if (!texts) {
-    throw new InputError(
-      `retrieval looks for the captions of pictures, and those of ${name} are not known: give a ` +
-        "--model that reads, and all of its images at once",
-    );
-  }
+function captionsOf(texts: readonly string[], { name: place, data }: Reference): Captions {
   const real = data?.captions?.map(([first]) => first);
   if (!real) {
     throw new InputError(`retrieval looks among the captions of real images: ${place} has none`);

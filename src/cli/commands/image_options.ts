@@ -160,7 +160,7 @@ export function preparationOf(name: string, options: ImageOptions, look: Look): 
   ) {
     const what = look.isOneSize ? `are ${look.width}x${look.height}` : "are of different sizes";
     throw new InputError(
-      `Cannot train on ${name}: its images ${what}; give --size, 64 for instance`,
+      `Cannot use ${name}: its images ${what}; give --size, 64 for instance`,
     );
   }
   const [height, width] = options.size ?? [look.height, look.width];

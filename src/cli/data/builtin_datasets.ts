@@ -125,7 +125,7 @@ export async function readEmojiFolder(folder: string): Promise<Pictures> {
     const sheets = { [set]: await decodeImage(await readFile(sheet), sheet) };
     return emojiPictures(folder, table, sheets);
   }
-  throw new Error(`Cannot train on ${folder}: it has an emoji.json, but no img/SET/sheets/32.png`);
+  throw new Error(`Cannot use ${folder}: it has an emoji.json, but no img/SET/sheets/32.png`);
 }
 
 /** Opens an npm package, which Deno downloads on first use and caches. */

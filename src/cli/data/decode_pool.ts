@@ -72,11 +72,11 @@ class BadFiles {
     const { name, count } = this.#files, { maxBad, maxBadText, onBad } = this.#options;
     if (this.#bad.size > maxBad) {
       throw new InputError(
-        `Cannot train on ${name}: ${this.#bad.size} of ${count} images are bad, but --max-bad is ` +
+        `Cannot use ${name}: ${this.#bad.size} of ${count} images are bad, but --max-bad is ` +
           `${maxBadText}; the last one: ${why}`,
       );
     }
-    if (this.#bad.size === count) throw new InputError(`Cannot train on ${name}: ${why}`);
+    if (this.#bad.size === count) throw new InputError(`Cannot use ${name}: ${why}`);
     onBad(`left out   ${why} (${this.#bad.size} of at most ${maxBad})`);
   }
 

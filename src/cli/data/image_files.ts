@@ -188,7 +188,7 @@ function classify(
   const { name, files, lost: [lost] } = set, count = files.length;
   if (!count) {
     throw new InputError(
-      `Cannot train on ${name}: it holds no images, files that end in .png, .jpg, .gif, .webp or ` +
+      `Cannot use ${name}: it holds no images, files that end in .png, .jpg, .gif, .webp or ` +
         `.bmp${lost ? `; left out is ${lost.name}: ${lost.why}` : ""}`,
     );
   }
@@ -206,9 +206,7 @@ function classify(
   const outside = folders.findIndex((f) => f.length <= depth);
   if (outside >= 0) {
     throw new InputError(
-      `Cannot train on ${name} with --classes folders: ${
-        paths[outside]
-      } is in no folder of a class`,
+      `Cannot use ${name} with --classes folders: ${paths[outside]} is in no folder of a class`,
     );
   }
   const classes = [...new Set(folders.map((f) => f[depth]))].sort();

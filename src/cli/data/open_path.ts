@@ -41,7 +41,7 @@ export async function openPath(
   const kind = await kindOf(path), names = Object.keys(knownData);
   if (kind === "nothing") {
     throw new InputError(
-      `Cannot train on ${path}: there is no such file or folder; data sets known by name are: ` +
+      `Cannot use ${path}: there is no such file or folder; data sets known by name are: ` +
         names.join(", ") + suggest(path, names),
     );
   }
@@ -71,7 +71,7 @@ async function openFolder(
   const plain = idx.find((name) => name.replace(".idx", "-idx").startsWith(IDX_IMAGES));
   if (idx.length > 1 && !plain) {
     throw new InputError(
-      `Cannot train on ${folder}: it holds several sets; give one of its files: ${idx.join(", ")}`,
+      `Cannot use ${folder}: it holds several sets; give one of its files: ${idx.join(", ")}`,
     );
   }
   if (idx.length) return await openIdx(join(folder, plain ?? idx[0]), folder);
@@ -144,7 +144,7 @@ async function openFile(
     if (/\.safetensors$/i.test(path)) return tensorPictures(await readFile(path), path);
     if (start[0] === 0 && start[1] === 0 && start[2]) return await openIdx(path, path);
     refusePickles(path, [`${basename(dirname(resolve(path)))}/${basename(path)}`]);
-    throw new InputError(`Cannot train on ${path}: ${explainOther(start)}`);
+    throw new InputError(`Cannot use ${path}: ${explainOther(start)}`);
   } finally {
     if (!isKept) file[Symbol.dispose]();
   }
@@ -153,7 +153,7 @@ async function openFile(
 /** @throws {InputError} If there are no images, but the files of a set that is pickled. */
 function refusePickles(place: string, paths: readonly string[]): void {
   const why = paths.some((path) => IMAGE_NAME.test(path)) ? undefined : explainPickles(paths);
-  if (why) throw new InputError(`Cannot train on ${place}: ${why}`);
+  if (why) throw new InputError(`Cannot use ${place}: ${why}`);
 }
 
 /** Why a file is no data set, by how it starts. */
@@ -179,7 +179,7 @@ async function openGzip(
   if (!isTarHeader(bytes)) {
     const idx = bytes[0] === 0 && bytes[1] === 0 && bytes[2];
     if (idx) return idxPictures(path, await readIdx(bytes, path));
-    throw new InputError(`Cannot train on ${path}: it holds neither a tar archive nor IDX data`);
+    throw new InputError(`Cannot use ${path}: it holds neither a tar archive nor IDX data`);
   }
   return await openArchive(path, readTar(inMemory(bytes), path), inMemory(bytes), classes);
 }

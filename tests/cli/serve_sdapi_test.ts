@@ -40,7 +40,15 @@ Deno.test("front ends get pictures of texts, of their size, the same for the sam
   assertEquals(await sizeOf(first.images[0]), [12, 8]);
   assertEquals(first.parameters.prompt, "a cat");
   const info = JSON.parse(first.info);
-  assertEquals([info.seed, info.all_seeds], [3, [3, 3, 3, 3]]);
+  assertEquals([info.seed, info.all_seeds, info.index_of_first_image], [3, [3, 4, 5, 6], 0]);
+  assertEquals([info.batch_size, info.all_prompts.length, info.sd_model_name], [2, 4, "reader"]);
+  assertEquals([info.subseed_strength, info.all_subseeds.length], [0, 4]);
+  // Each picture comes again for its seed alone, also of samplers that draw noise.
+  assertEquals((await paint({ cfg_scale: 7, seed: info.all_seeds[2] })).images, [first.images[2]]);
+  const noisy = { sampler_name: "Euler a", cfg_scale: 7 };
+  const several = await paint({ ...noisy, n_iter: 3 });
+  assertEquals(new Set(several.images).size, 3);
+  assertEquals((await paint({ ...noisy, seed: 5 })).images, [several.images[2]]);
   assertEquals((await paint({ cfg_scale: 7 })).images[0], first.images[0]);
   const others = [{ prompt: "dog" }, { negative_prompt: "dog" }, { seed: 4 }, { cfg_scale: 1 }];
   for (const fields of others) {
@@ -155,7 +163,7 @@ Deno.test("models, progress and options are told; who goes away gives pictures u
   const asked = served.post("sdapi/v1/txt2img", slow, { signal: leaving.signal });
   let told = await get("progress");
   while (!told.progress) told = await get("progress");
-  assert(told.current_image && told.state.sampling_steps === 1000);
+  assert(told.current_image && told.state.sampling_steps === 8 * 1000);
   leaving.abort();
   await asked.catch(() => {});
   await served.idle();

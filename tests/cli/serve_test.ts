@@ -59,11 +59,15 @@ Deno.test("steps come in order, each with a preview of all pictures", async () =
     [1, 2, 3, 4, 5].map((n) => [n, 5]),
   );
   for (const { data: { preview } } of steps) {
-    const { width, height, pixels } = await look(Uint8Array.fromBase64(preview.png));
-    assertEquals([width, height], [16, 16]);
+    for (const png of [preview.png, preview.noisy]) {
+      const { width, height, pixels } = await look(Uint8Array.fromBase64(png));
+      assertEquals([width, height], [16, 16]);
+      assert(new Set(pixels).size > 20);
+    }
     assertEquals([preview.columns, preview.first, preview.count], [2, 0, 3]);
-    assert(new Set(pixels).size > 20);
   }
+  const [{ data: { preview: begun } }] = steps;
+  assert(begun.png !== begun.noisy);
   const names = events.map(({ name }) => name);
   assert(names.indexOf("queued") < names.indexOf("running"), `${names}`);
 });

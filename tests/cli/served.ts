@@ -47,6 +47,7 @@ export interface Told {
   readonly device: string;
   readonly preview: {
     readonly png: string;
+    readonly noisy: string;
     readonly columns: number;
     readonly first: number;
     readonly count: number;

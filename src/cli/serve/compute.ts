@@ -4,7 +4,7 @@
  * @module
  */
 
-import { pictureSize, type Samples } from "../../sample/options.ts";
+import { pictureSize, type Samples, type SamplingStep } from "../../sample/options.ts";
 import { makeGrid, makePicture } from "../../sample/pixels.ts";
 import type { Call, Service } from "../../worker/channel.ts";
 import { encodePng } from "../media/picture_files.ts";
@@ -49,19 +49,37 @@ export function makeService(models?: ReadonlyMap<string, Served>): Service {
       request: JobRequest,
       { signal, report }: Call,
     ): Promise<readonly Uint8Array[]> {
-      const plan = await models!.get(request.model!)!.plan(request);
-      const steps = paint(engine!, plan, signal);
-      for (;;) {
-        const { done, value } = await steps.next();
-        if (done) return value;
-        await report(value);
+      const { plan } = models!.get(request.model!)!, parts = partsOf(request);
+      const images: Uint8Array[] = [];
+      for (const [k, part] of parts.entries()) {
+        if (signal.aborted) return [];
+        const painting = paint(engine!, await plan(part), signal);
+        for (;;) {
+          const { done, value } = await painting.next();
+          if (done) {
+            images.push(...value);
+            break;
+          }
+          const { step, steps, preview } = value, first = preview.first + k;
+          const told = { step: k * steps + step, steps: parts.length * steps };
+          await report({ ...told, preview: { ...preview, first } } satisfies PaintStep);
+        }
       }
+      return images;
     },
     close(): void {
       engine?.[Symbol.dispose]();
     },
   };
 }
+
+/** A request as those that are planned: one, or one for each picture that has a seed of its own. */
+const partsOf = ({ hasOwnSeeds, ...request }: JobRequest): JobRequest[] =>
+  hasOwnSeeds
+    ? Array.from({ length: request.count }, (_, k) => ({
+      ...{ ...request, count: 1, seed: request.seed + k },
+    }))
+    : [request];
 
 /** Does what was planned, and makes files of it; none if it is aborted. */
 export async function* paint(
@@ -77,7 +95,7 @@ export async function* paint(
     yield {
       step: Math.floor(index / batch) * steps + step,
       steps: Math.ceil(plan.count / batch) * steps,
-      preview: await drawPreview(sample, index),
+      preview: await drawPreview(next.value),
     };
   }
   const images: Uint8Array[] = [];
@@ -88,13 +106,20 @@ export async function* paint(
   return signal.aborted ? [] : images;
 }
 
-/** Pictures side by side, small. */
-async function drawPreview(sample: Samples, first: number): Promise<Preview> {
+/** What a step shows, small. */
+async function drawPreview({ index: first, sample, noisy }: SamplingStep): Promise<Preview> {
   const { count } = sample, { height, width } = pictureSize(sample);
   const columns = Math.ceil(Math.sqrt(count));
   const every = Math.ceil(columns * Math.max(height, width) / PREVIEW_SIDE);
-  const png = await encodePng(makeGrid(thinned(sample, every), 1, 0, columns), {});
-  return { png: new Uint8Array(png).toBase64(), columns, first, count };
+  const draw = async (samples: Samples) =>
+    new Uint8Array(await encodePng(makeGrid(thinned(samples, every), 1, 0, columns), {}))
+      .toBase64();
+  // Latents are no pictures.
+  const isPicture = String(noisy.shape) === String(sample.shape);
+  return {
+    ...{ png: await draw(sample), columns, first, count },
+    ...(isPicture ? { noisy: await draw(noisy) } : {}),
+  };
 }
 
 /** Every so many-th pixel. */

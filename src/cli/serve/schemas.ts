@@ -55,7 +55,10 @@ export const jobSchema = ({ images, steps }: Limits) =>
   });
 
 /** What can be asked for. */
-export type JobRequest = z.infer<ReturnType<typeof jobSchema>>;
+export interface JobRequest extends z.infer<ReturnType<typeof jobSchema>> {
+  /** Whether picture k is the first one of `seed` + k, made by itself, and not the k-th of `seed`. */
+  readonly hasOwnSeeds?: boolean;
+}
 
 /** An answer that refuses. */
 export const errorSchema = z.object({ error: z.string(), detail: z.string() });
@@ -77,6 +80,8 @@ export type JobState = z.infer<typeof jobStateSchema>;
 /** What an event of a step tells beside how far the job is. */
 export const previewSchema = z.object({
   png: z.string().describe("The predicted x_0 of pictures side by side, without gaps, base64"),
+  noisy: z.string().optional()
+    .describe("Their x_t in the same way, where samples are pictures and not latents"),
   columns: z.int(),
   first: z.int().describe("The number of the first picture"),
   count: z.int(),

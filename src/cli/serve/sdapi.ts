@@ -121,7 +121,7 @@ export function sdRoutes(studio: Studio): Route[] {
       async handle({ client, body }) {
         refuseOthers(body, known);
         const request = parseWith(schema, translate(body, models, checkpoint), "request");
-        const job = await take(studio, client, request);
+        const job = await take(studio, client, { ...request, hasOwnSeeds: true });
         job.isHeld = true;
         // A client that goes away is noticed as soon as the answer has begun.
         await job.begun;
@@ -186,15 +186,28 @@ async function finished(job: Job): Promise<Job> {
   throw state === "failed" ? new Error(detail) : new HttpError(503, "The job was cancelled");
 }
 
-/** What front ends expect. */
-function resultOf(job: Job, body: SdRequest, { seed }: JobRequest) {
-  const count = job.images.length, seeds = new Array<number>(count).fill(seed);
+/**
+ * What front ends expect. Picture k is the first one of the seed `all_seeds[k]`, so that asking for that
+ * seed alone gives it again.
+ */
+function resultOf(job: Job, body: SdRequest, { seed, model, steps }: JobRequest) {
+  const count = job.images.length, prompt = body.prompt ?? "";
+  const negative = body.negative_prompt ?? "";
+  const each = <T>(value: (k: number) => T) => Array.from({ length: count }, (_, k) => value(k));
+  // Variations are refused, so that what they would be drawn from changes nothing.
+  const subseed = Math.max(0, Number(body.subseed ?? 0));
   return {
     images: job.images.map((png) => new Uint8Array(png).toBase64()),
     parameters: { ...body, ...(body.init_images ? { init_images: null, mask: null } : {}) },
     info: JSON.stringify({
-      ...{ seed, all_seeds: seeds, batch_size: count, prompt: body.prompt ?? "" },
-      ...{ negative_prompt: body.negative_prompt ?? "", index_of_first_image: 0 },
+      ...{ prompt, all_prompts: each(() => prompt) },
+      ...{ negative_prompt: negative, all_negative_prompts: each(() => negative) },
+      ...{ seed, all_seeds: each((k) => seed + k) },
+      ...{ subseed, all_subseeds: each((k) => subseed + k), subseed_strength: 0 },
+      ...{ width: body.width, height: body.height, steps, cfg_scale: body.cfg_scale },
+      ...{ sampler_name: body.sampler_name ?? body.sampler_index, sd_model_name: model },
+      ...{ batch_size: body.batch_size ?? 1, denoising_strength: body.denoising_strength },
+      index_of_first_image: 0,
     }),
   };
 }

@@ -115,12 +115,16 @@ element("again").addEventListener("click", () => {
 });
 cancel.addEventListener("click", () => stop?.abort());
 list.addEventListener("change", () => attempt(open));
-kind.addEventListener("change", () => {
+/** Takes the engine that is chosen. */
+function changeEngine(): void {
   engine.reset();
-  const files = engine.files;
   engine = makeEngine();
   notices.length = 0;
   fill(list, engine.models, list.value);
+}
+kind.addEventListener("change", () => {
+  const { files } = engine;
+  changeEngine();
   attempt(async () => {
     if (kind.value !== "server") {
       for (const [name, file] of files) {
@@ -152,13 +156,19 @@ const pad = addDrawing(studio);
 element("save").addEventListener("click", () => attempt(() => player.save(settings)));
 listenForFiles({
   async takeModel(files) {
+    const isMoved = kind.value === "server";
+    if (isMoved) {
+      kind.value = "auto";
+      changeEngine();
+    }
     await attempt(async () => {
       say(`Reading ${files.map(({ name }) => name).join(", ")} …`);
       const name = await engine.add(files);
       fill(list, engine.models, name);
       await open();
       const { notes } = await engine.open(name);
-      say([`${name} is ready.`, ...notes].join(" "));
+      const where = isMoved ? " and computes in this tab, not on the server" : "";
+      say([`${name} is ready${where}.`, ...notes].join(" "));
     });
   },
   takeTexts: (texts) => settings.restore(texts) && (generate(), true),

@@ -23,6 +23,7 @@ interface Told {
   readonly detail?: string;
   readonly preview?: {
     readonly png: string;
+    readonly noisy?: string;
     readonly columns: number;
     readonly first: number;
     readonly count: number;
@@ -61,7 +62,7 @@ export class ServerEngine implements Engine {
 
   add(): Promise<string> {
     return Promise.reject(
-      new InputError("The server has models of its own; choose another device for yours"),
+      new InputError("The server has models of its own: yours compute in this tab"),
     );
   }
 
@@ -86,7 +87,11 @@ export class ServerEngine implements Engine {
         if (state === "failed") throw new DeviceError(told.detail ?? "The server failed");
         if (state === "done") return await this.#fetchAll(id, images, shape);
         if (step === undefined || steps === undefined || !preview) continue;
-        yield { step, steps, sample: await cut(preview, shape) };
+        const sample = await cut(preview, preview.png, shape), { noisy } = preview;
+        yield {
+          ...{ step, steps, sample },
+          ...(noisy === undefined ? {} : { noisy: await cut(preview, noisy, shape) }),
+        };
       }
       throw new DeviceError("The server does not answer");
     } finally {
@@ -164,7 +169,8 @@ async function encode(image: Samples): Promise<string> {
 
 /** The images of a preview, in the size of the model's. */
 async function cut(
-  { png, columns, count }: NonNullable<Told["preview"]>,
+  { columns, count }: NonNullable<Told["preview"]>,
+  png: string,
   shape: readonly number[],
 ): Promise<Samples> {
   const bytes = Uint8Array.from(atob(png), (c) => c.charCodeAt(0));

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { assert, assertEquals, assertMatch } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { ComputeThread } from "../../src/cli/serve/compute_thread.ts";
 import { openModels } from "../../src/cli/serve/models.ts";
 import { type ServerOptions, startServer } from "../../src/cli/serve/server.ts";
@@ -45,6 +45,13 @@ Deno.test("the served page computes on the server, and in the tab too, under a s
   const there = await tab.run<number[]>(pixels);
   assert(new Set(there).size > 50);
 
+  // Its x_t are shown too, which the last of them are not the pictures of.
+  await tab.run(`document.querySelector("[value=noisy]").click(); ${byId("scrub")}.value = 1;
+    ${byId("scrub")}.dispatchEvent(new Event("input", { bubbles: true }))`);
+  assertNotEquals(await tab.run<number[]>(pixels), there);
+  assert(await tab.run(`!document.querySelector("[value=noisy]").disabled`));
+  await tab.run(`document.querySelector("[value=sample]").click()`);
+
   // Painting on the server.
   await tab.run(`${byId("take")}.click()`);
   const live = `[...${byId("live")}.getContext("2d").getImageData(0, 0, 30, 30).data]`;
@@ -61,6 +68,19 @@ Deno.test("the served page computes on the server, and in the tab too, under a s
   const here = await tab.run<number[]>(pixels);
   const furthest = Math.max(...here.map((value, i) => Math.abs(value - there[i])));
   assert(furthest <= 1, `pictures differ by ${furthest} of 255`);
+  // A model of one's own computes in the tab, which is said.
+  await tab.run(
+    `{ ${byId("kind")}.value = "server";
+       ${byId("kind")}.dispatchEvent(new Event("change", { bubbles: true })); }`,
+  );
+  await tab.until(`/of this server/.test(${byId("device")}.textContent)`);
+  await tab.run(`(async () => {
+    const data = new DataTransfer(), model = await (await fetch("mnist.safetensors")).blob();
+    data.items.add(new File([model], "mine.safetensors"));
+    dispatchEvent(new DragEvent("drop", { dataTransfer: data }));
+  })()`);
+  await tab.until(`/mine.safetensors is ready and computes in this tab/.test(${status})`);
+  assertEquals(await tab.run(`${byId("kind")}.value`), "auto");
   assertEquals(await tab.run("[violations.length, crossOriginIsolated]"), [0, true]);
   assertEquals(await tab.run('location.search.includes("token")'), false);
   assertEquals(tab.errors, []);

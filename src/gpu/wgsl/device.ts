@@ -4,6 +4,7 @@
  * @module
  */
 
+import { withResolvers } from "../../ponyfills.ts";
 import {
   type CompileOptions,
   type Device,
@@ -34,6 +35,8 @@ const LIMITS = [
 
 /** Bytes that may be written without a submit. */
 const MAX_WRITTEN = 2 ** 24;
+/** How long to wait to be told that the device was lost, when something broke off. */
+const LOSS_MS = 100;
 
 /** The feature of adapters whose kernels know 16-bit floats. */
 const HALVES = "shader-f16" satisfies GPUFeatureName;
@@ -142,6 +145,14 @@ export class GpuDevice implements Device {
     this.#failure ??= new DeviceError(`Failed ${activity} on ${this.name}: ${error.message}`, {
       cause: error,
     });
+  }
+
+  /** Remembers why something was broken off: by a loss of the device, which browsers tell later. */
+  async failLater(activity: string, error: Error): Promise<void> {
+    const { promise, resolve } = withResolvers<void>(), timer = setTimeout(resolve, LOSS_MS);
+    await Promise.race([this.device.lost, promise]);
+    clearTimeout(timer);
+    this.fail(activity, error);
   }
 
   /** Throws if tensors cannot be kept like this. */
@@ -277,7 +288,7 @@ export class GpuTensorBuffer implements TensorBuffer {
       });
       await Promise.all([
         staging.mapAsync(GPUMapMode.READ, 0, size).catch((error) =>
-          device.fail("reading back", error)
+          device.failLater("reading back", error)
         ),
         done,
       ]);

@@ -128,3 +128,76 @@ Deno.test("a run in a Worker of a tab answers its signal soon, with threads too"
   console.log(`aborts answered after ${waits.join(", ")} ms`);
   assert(Math.min(...waits) <= 100, `${waits}`);
 });
+
+/** A Worker whose WebGPU devices end when it is sent `{ destroy: true }`. */
+const MORTAL = `const request = GPUAdapter.prototype.requestDevice;
+  GPUAdapter.prototype.requestDevice = async function (...settings) {
+    const device = await request.apply(this, settings);
+    addEventListener("message", ({ data }) => data.destroy && device.destroy());
+    return device;
+  };`;
+
+Deno.test("a GPU that a Worker loses in a run is told, and another Worker goes on", async () => {
+  const told = await runIn<{ error: string; isOfClass: boolean; again: string; count: number }>(
+    {},
+    GPU_FLAGS,
+    `(async () => {
+      const { openWorker } = await import("/library.js");
+      const program = await (await fetch("/serve.js")).text();
+      const open = async () => {
+        const blob = new Blob([${JSON.stringify(MORTAL)}, program], { type: "text/javascript" });
+        const worker = new Worker(URL.createObjectURL(blob), { type: "module" });
+        const device = await openWorker("gpu", { worker });
+        const model = await device.load(new URL("/tiny.safetensors", location.href));
+        return { worker, device, sampler: await model.sampler({ steps: 200 }) };
+      };
+      const first = await open();
+      const caught = [];
+      const run = async () => {
+        for await (const { step } of first.sampler.stream()) {
+          if (step === 3) first.worker.postMessage({ destroy: true });
+        }
+      };
+      for (let i = 0; i < 2; i++) await run().catch((error) => caught.push(error));
+      first.device[Symbol.dispose]();
+      const second = await open();
+      const { count } = await second.sampler.sample();
+      second.device[Symbol.dispose]();
+      const [error, again] = caught;
+      return { error: error?.message, isOfClass: error?.constructor === again?.constructor,
+        again: again?.message, count };
+    })()`,
+  );
+  assertMatch(told.error, /lost \(destroyed\)/);
+  assertMatch(told.again, /lost \(destroyed\)/);
+  assertEquals([told.isOfClass, told.count], [true, 1]);
+});
+
+Deno.test("what has no room in a Worker says what would have, and the next run works", async () => {
+  for (const [kind, flags] of [["cpu", []], ["gpu", GPU_FLAGS]] as const) {
+    const told = await runIn<{ errors: [string, number, number][]; count: number }>(
+      isolated,
+      [...flags],
+      `(async () => {
+        const { openWorker } = await import("/library.js");
+        const device = await openWorker("${kind}", {
+          worker: new Worker("/serve.js", { type: "module" }),
+        });
+        const model = await device.load(new URL("/tiny.safetensors", location.href));
+        const errors = [];
+        for (const batchSize of [2 ** 17, 2 ** 22]) {
+          await model.sampler({ steps: 2, batchSize })
+            .catch(({ message, wanted, limit }) => errors.push([message, wanted, limit]));
+        }
+        const { count } = await (await model.sampler({ steps: 2 })).sample();
+        device[Symbol.dispose]();
+        return { errors, count };
+      })()`,
+    );
+    assertEquals([told.errors.length, told.count], [2, 1], kind);
+    for (const [message, wanted, limit] of told.errors) {
+      assert(wanted > limit && limit > 0, message);
+      assertMatch(message, /\d.*(allows|gives) .*\d/);
+    }
+  }
+});

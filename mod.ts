@@ -153,12 +153,18 @@ export type {
 } from "./src/model/families/family.ts";
 export { readTensorFile, readTorch, type TorchFile } from "./src/formats/torch.ts";
 export { ByteTokenizer } from "./src/text/byte_tokenizer.ts";
-export { ClipTokenizer, type ClipTokenizerOptions } from "./src/text/clip_tokenizer.ts";
+export {
+  BertTokenizer,
+  fetchBertVocabulary,
+  parseBertVocabulary,
+} from "./src/text/bert_tokenizer.ts";
+export { ClipTokenizer } from "./src/text/clip_tokenizer.ts";
 export {
   type ClipVocabulary,
   fetchClipVocabulary,
   parseClipVocabulary,
 } from "./src/text/clip_vocabulary.ts";
+export type { TokenizerOptions } from "./src/text/framing.ts";
 export { parsePromptWeights, type WeightedText } from "./src/text/prompt_weights.ts";
 export type { TokenizedText, Tokenizer, WeightedTokens } from "./src/text/tokenizer.ts";
 export {

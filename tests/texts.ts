@@ -34,6 +34,7 @@ import {
 } from "./comparison.ts";
 import { weightsOf } from "../src/model/weights.ts";
 import { writeWeights } from "../src/diffusion/weights.ts";
+import { BertTokenizer, fetchBertVocabulary } from "../src/text/bert_tokenizer.ts";
 import { ClipTokenizer } from "../src/text/clip_tokenizer.ts";
 import { fetchClipVocabulary } from "../src/text/clip_vocabulary.ts";
 
@@ -141,15 +142,20 @@ export async function compareText(device: Device, folder: string): Promise<Compa
 
 /** Compares tokens of a file of cases, which are equal or are not. */
 export async function compareTokens(_: Device, path: string): Promise<Comparison[]> {
-  const { cases } = await readJson(path) as {
+  const { cases, eos } = await readJson(path) as {
     cases: { text: string; ids: number[]; input_ids?: number[] }[];
+    eos: number;
   };
-  const vocabulary = await fetchClipVocabulary(), usual = new ClipTokenizer(vocabulary);
-  const long = new ClipTokenizer(vocabulary, { length: 1000 });
+  const clip = await fetchClipVocabulary(), bert = await fetchBertVocabulary();
+  const [usual, long] = [77, 1000].map((length) =>
+    eos === bert.get("[SEP]")
+      ? new BertTokenizer(bert, { length })
+      : new ClipTokenizer(clip, { length })
+  );
   const pairs = cases.flatMap(({ text, ids, input_ids }) => {
     const own = [...long.encode(text).ids.slice(1, ids.length + 2)];
     return [
-      { name: text, actual: own, expected: [...ids, 49407] },
+      { name: text, actual: own, expected: [...ids, eos] },
       ...(input_ids ? [{ name: text, actual: usual.encode(text).ids, expected: input_ids }] : []),
     ];
   });

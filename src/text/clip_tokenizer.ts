@@ -4,19 +4,17 @@
  * @module
  */
 
-import { InputError } from "../errors.ts";
 import { BytePairs } from "./byte_pairs.ts";
 import { byteCharacters, type ClipVocabulary, END, START, WORD_END } from "./clip_vocabulary.ts";
-import { parsePromptWeights, type WeightedText } from "./prompt_weights.ts";
+import {
+  type Frame,
+  frameTokens,
+  makeFrame,
+  type Spelling,
+  type TokenizerOptions,
+} from "./framing.ts";
+import { parsePromptWeights } from "./prompt_weights.ts";
 import type { TokenizedText, Tokenizer, WeightedTokens } from "./tokenizer.ts";
-
-/** Settings of a {@linkcode ClipTokenizer}. */
-export interface ClipTokenizerOptions {
-  /** As many tokens as the text encoder has positions. @default {77} */
-  readonly length?: number;
-  /** What fills up the rest; by default the token that ends texts. Stable Diffusion 2 has 0. */
-  readonly padding?: number;
-}
 
 /** What is a word: tokens that stand for themselves, endings, letters, one digit, and the rest. */
 const WORDS =
@@ -70,9 +68,8 @@ export class ClipTokenizer implements Tokenizer {
   readonly #ids: ReadonlyMap<string, number>;
   readonly #tokens: ReadonlyMap<number, string>;
   readonly #pairs: BytePairs;
-  readonly #start: number;
-  readonly #end: number;
-  readonly #padding: number;
+  readonly #frame: Frame;
+  readonly #spelling: Spelling;
   /** Ids of bytes within a word, and of those that end it. */
   readonly #bytes: readonly [number[], number[]];
   readonly #remembered = new Map<string, readonly number[]>();
@@ -83,19 +80,16 @@ export class ClipTokenizer implements Tokenizer {
    * @param vocabulary Of `fetchClipVocabulary()` or `parseClipVocabulary()`.
    * @throws {InputError} If the length is no integer from 3 on, or padding no id.
    */
-  constructor(vocabulary: ClipVocabulary, options: ClipTokenizerOptions = {}) {
-    const { ids, merges } = vocabulary, { length = 77 } = options;
+  constructor({ ids, merges }: ClipVocabulary, options: TokenizerOptions = {}) {
     const [start, end] = [START, END].map((token) => ids.get(token)!);
     this.vocabulary = 1 + [...ids.values()].reduce((a, b) => Math.max(a, b), 0);
-    const { padding = end } = options;
-    if (!Number.isSafeInteger(length) || length < 3) {
-      throw new InputError(`Cannot make prompts ${length} tokens long: give an integer from 3 on`);
-    }
-    if (!Number.isSafeInteger(padding) || padding < 0 || padding >= this.vocabulary) {
-      throw new InputError(`Cannot pad with ${padding}: ids are from 0 to ${this.vocabulary - 1}`);
-    }
-    [this.length, this.#ids, this.#start, this.#end] = [length, ids, start, end];
-    this.#padding = padding;
+    this.#frame = makeFrame(options, { start, end, padding: end }, this.vocabulary);
+    [this.length, this.#ids] = [this.#frame.length, ids];
+    this.#spelling = {
+      ...{ normalize, words: WORDS },
+      encodeWord: (word) => this.#encodeWord(word),
+      decode: (tokens) => this.decode(tokens),
+    };
     this.#tokens = new Map([...ids].map(([token, id]) => [id, token]));
     this.#pairs = new BytePairs(
       merges.map(([left, right]) => ({
@@ -109,7 +103,7 @@ export class ClipTokenizer implements Tokenizer {
 
   /** The tokens of a text between those that start and end it, padded, or cut at the end. */
   encode(text: string): TokenizedText {
-    const { ids, cut } = this.#frame([{ text, weight: 1 }]);
+    const { ids, cut } = frameTokens([{ text, weight: 1 }], this.#spelling, this.#frame);
     return { ids, cut };
   }
 
@@ -120,7 +114,7 @@ export class ClipTokenizer implements Tokenizer {
    * @throws {InputError} If a weight is too large for a number.
    */
   encodeWeighted(prompt: string): WeightedTokens {
-    return this.#frame(parsePromptWeights(prompt));
+    return frameTokens(parsePromptWeights(prompt), this.#spelling, this.#frame);
   }
 
   /** The text that tokens stand for, with a space after each word. */
@@ -128,38 +122,12 @@ export class ClipTokenizer implements Tokenizer {
     const bytes: number[] = [];
     for (const id of ids) {
       const token = this.#tokens.get(id) ?? "";
-      const isEnd = token.endsWith(WORD_END), isSpecial = id === this.#start || id === this.#end;
+      const isEnd = token.endsWith(WORD_END), isSpecial = token === START || token === END;
       const letters = isEnd ? token.slice(0, -WORD_END.length) : token;
       for (const letter of letters) bytes.push(byteOf.get(letter) ?? 0);
       if (isEnd || isSpecial) bytes.push(0x20);
     }
     return new TextDecoder().decode(Uint8Array.from(bytes)).trimEnd();
-  }
-
-  /** The tokens of pieces of a text, one behind the other. What is cut off is not looked at. */
-  #frame(pieces: readonly WeightedText[]): WeightedTokens {
-    const { length } = this, ids = new Int32Array(length).fill(this.#padding);
-    const weights = new Float32Array(length).fill(1);
-    let at = 1, cut = "";
-    ids[0] = this.#start;
-    for (const { text, weight } of pieces) {
-      const plain = normalize(text);
-      if (cut) {
-        cut += plain;
-        continue;
-      }
-      for (const { 0: word, index } of plain.matchAll(WORDS)) {
-        const tokens = this.#encodeWord(word), count = Math.min(tokens.length, length - 1 - at);
-        ids.set(tokens.slice(0, count), at);
-        weights.fill(weight, at, at + count);
-        at += count;
-        if (count === tokens.length) continue;
-        cut = this.decode(tokens.slice(count)) + plain.slice(index + word.length);
-        break;
-      }
-    }
-    ids[at] = this.#end;
-    return { ids, weights, cut: cut.trim() };
   }
 
   #encodeWord(word: string): readonly number[] {

@@ -7,6 +7,7 @@
 
 import { InputError } from "../errors.ts";
 import { MAX_VOCABULARY } from "./byte_pairs.ts";
+import { fetchShippedText } from "./shipped_text.ts";
 
 /** Ends the last token of a word. */
 export const WORD_END = "</w>";
@@ -67,17 +68,7 @@ function parseMerges(text: string, limit = Infinity): [string, string][] {
  * ```
  */
 export async function fetchClipVocabulary(): Promise<ClipVocabulary> {
-  const url = new URL("../../data/bpe_simple_vocab_16e6.txt.gz", import.meta.url);
-  const response = await fetch(url);
-  if (!response.ok) throw new TypeError(`Cannot load ${url}: the answer is ${response.status}`);
-  const bytes = new Uint8Array(await response.arrayBuffer());
-  // A server may say that the file is compressed, and fetch unpacks it.
-  const isPacked = bytes[0] === 0x1f && bytes[1] === 0x8b;
-  const text = isPacked
-    ? await new Response(
-      new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")),
-    ).text()
-    : new TextDecoder().decode(bytes);
+  const text = await fetchShippedText("bpe_simple_vocab_16e6.txt.gz");
   const merges = parseMerges(text, MERGES), letters = byteOrder.map((byte) => byteCharacters[byte]);
   const tokens = [
     ...letters,

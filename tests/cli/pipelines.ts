@@ -66,7 +66,8 @@ export const pipelineFolder = async (changes: Changes = {}): Promise<Folder> =>
 export const singleFile = async (changes: Changes = {}): Promise<Folder> =>
   await folderOf("one", { ...await singleFiles(), ...changes });
 
-async function folderOf(top: string, files: Changes): Promise<Folder> {
+/** Files in a folder. */
+export async function folderOf(top: string, files: Changes): Promise<Folder> {
   const folder = await Folder.make();
   for (const [path, content] of Object.entries(files)) {
     if (content === undefined) continue;

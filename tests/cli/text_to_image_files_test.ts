@@ -113,7 +113,10 @@ Deno.test("models that do not read texts are none of these", async () => {
 Deno.test("pieces that are missing, or do not fit, are named", async () => {
   const cases: [Changes, RegExp][] = [
     [{ [index]: { ...pieces, vae: [null, null] } }, /lacks a vae \(AutoencoderKL or VQModel\)/],
-    [{ [index]: { ...pieces, text_encoder: undefined } }, /lacks a text_encoder \(CLIPTextModel\)/],
+    [
+      { [index]: { ...pieces, text_encoder: undefined } },
+      /lacks a text_encoder \(CLIPTextModel or LDMB/,
+    ],
     [
       { [index]: { ...pieces, text_encoder_2: ["transformers", "CLIPTextModelWithProjection"] } },
       /does not paint with text_encoder_2 \(CLIPTextModelWithProjection\)/,

@@ -48,7 +48,8 @@ const pieceSchema = z.tuple([z.string().nullable(), z.string().nullable()]);
 /** Networks that paint nothing by themselves, and those that read texts. */
 const autoencoders = ["AutoencoderKL", "VQModel"], readers = ["UNet2DConditionModel"];
 /** What reads texts for them, and makes tokens of these. */
-const textEncoders = ["CLIPTextModel"], tokenizers = ["CLIPTokenizer", "CLIPTokenizerFast"];
+const textEncoders = ["CLIPTextModel", "LDMBertModel"];
+const tokenizers = ["CLIPTokenizer", "BertTokenizer"].flatMap((name) => [name, `${name}Fast`]);
 const helpers = [...autoencoders, ...textEncoders, "BERTEmbedder"];
 const painters = () => networkClasses().filter((name) => !helpers.includes(name));
 
@@ -115,7 +116,7 @@ export function explainMissing(
       : "which names no network");
 }
 
-/** The pieces that one which paints texts lacks, in words; the vocabulary of CLIP comes along. */
+/** The pieces that one which paints texts lacks, in words; vocabularies come along. */
 export const lackOf = (text: Pipeline["text"]): string[] =>
   text
     ? [

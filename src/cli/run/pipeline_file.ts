@@ -29,9 +29,6 @@ interface PipelineFile extends Pick<FamilyPieces, "notes"> {
   readonly pipeline: Pipeline;
 }
 
-/** The text encoders whose tokens can be made. */
-const READABLE = "CLIPTextModel";
-
 /**
  * Reads the networks of a file.
  *
@@ -48,9 +45,8 @@ export async function readPipelineFile(
     config: await readOriginalConfig(path, folder),
     schedule: (await findSchedule(folder, ["", "scheduler"]))?.schedule,
   });
-  const { denoiser, autoencoder, textEncoder, notes } = found, missing = [...found.missing];
-  const pieces = piecesOf(found, found.dtypes), className = textEncoder?.network.className;
-  if (className && className !== READABLE) missing.push(`tokenizer (of a ${className})`);
+  const { denoiser, autoencoder, textEncoder, notes, missing } = found;
+  const pieces = piecesOf(found, found.dtypes);
   const pipeline = { className: family.name, network: undefined, spectators: [], missing };
   if (denoiser && autoencoder && textEncoder && !missing.length) {
     return { networks: { denoiser, autoencoder, textEncoder }, notes, pieces, pipeline };

@@ -1,5 +1,6 @@
 /**
- * Loading what paints texts: pipelines of diffusers, and single files of Stable Diffusion.
+ * Loading what paints texts: pipelines of diffusers, and single files of latent diffusion and
+ * Stable Diffusion.
  *
  * @module
  */
@@ -16,7 +17,7 @@ import { assembleNetwork } from "../../model/weights.ts";
 import { FileBytes, readJson } from "../terminal/files.ts";
 import { printError } from "../terminal/progress.ts";
 import { locate, type Located } from "./load_model.ts";
-import { loadTokenizer } from "./load_tokenizer.ts";
+import { loadTokenizer, tokenizerKindOf } from "./load_tokenizer.ts";
 import { type ModelFolder, readSchedule, UnsupportedPipeline } from "./model_folder.ts";
 import { type Networks, piecesOf, readPipelineFile } from "./pipeline_file.ts";
 import { findPiece, findWeights, inFolder, readWeights, tellVariant } from "./piece_weights.ts";
@@ -103,12 +104,12 @@ async function complete(
   const name = pipeline.text?.tokenizer?.name ?? "tokenizer", { network } = networks.textEncoder;
   const tokenizer = await loadTokenizer(folder, name, network);
   if (tokenizer) return checkFits(place, { ...networks, tokenizer });
-  const missing = [`${name} (of ${network.vocabulary} tokens)`];
+  const missing = [`${name} (of ${network.vocabulary} tokens)`], kind = tokenizerKindOf(network);
   throw new UnsupportedPipeline(
     place,
     { ...pipeline, missing },
-    `its text encoder knows ${network.vocabulary} tokens, which is not the vocabulary of CLIP that comes ` +
-      `along, and there is no ${name} with vocab.json and merges.txt beside it`,
+    `its text encoder knows ${network.vocabulary} tokens, which is not the vocabulary of ${kind.name} that ` +
+      `comes along, and there is no ${name} with ${kind.files.join(" and ")} beside it`,
     pieces,
   );
 }

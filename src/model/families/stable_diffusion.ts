@@ -143,23 +143,23 @@ const textFields = (params: Fields): Fields =>
       .map((name) => [name, params[name]]),
   );
 
-/** What Stable Diffusion 1 reads of a token, and the size of its latents. */
-const FIRST_WIDTH = 768, FIRST_SIZE = 64;
+/** The size of latents, which no tensor tells, by the numbers that are read of a token, and whose. */
+const usualSizes: ReadonlyMap<unknown, readonly [size: number, whose: string]> = new Map([
+  [768, [64, "Stable Diffusion 1"]],
+  [1280, [32, "text2img-large of latent diffusion"]],
+  [640, [64, "text2img256 of latent diffusion"]],
+]);
 
 /** The network that denoises; `undefined` if it reads no texts. */
 function readDenoiser(tensors: TensorMap, known: Fields): FamilyNetwork | undefined {
   const found = findLdmUnet(tensors);
   if (!found) return undefined;
   const { network, guesses, ...rest } = renameLdmUnet(found.tensors, known);
-  const isFirst = network.sample_size == null && network.cross_attention_dim === FIRST_WIDTH;
-  return {
-    ...rest,
-    network: isFirst ? { ...network, sample_size: FIRST_SIZE } : network,
-    weightSource: found.weightSource,
-    guesses: isFirst
-      ? [...guesses, `its latents are ${FIRST_SIZE}x${FIRST_SIZE}, as in Stable Diffusion 1`]
-      : guesses,
-  };
+  const own = { ...rest, weightSource: found.weightSource };
+  const usual = network.sample_size == null && usualSizes.get(network.cross_attention_dim);
+  if (!usual) return { ...own, network, guesses };
+  const [size, whose] = usual, guess = `its latents are ${size}x${size}, as in ${whose}`;
+  return { ...own, network: { ...network, sample_size: size }, guesses: [...guesses, guess] };
 }
 
 /** The autoencoder, compared with what is known of it by the names of diffusers. */

@@ -86,25 +86,12 @@ Deno.test("a model of latents paints pictures, and is told and exported with its
   const vae = JSON.parse(await Deno.readTextFile(folder.at("parts/vae/config.json")));
   assert(vae.scaling_factor !== 0.18215 && vae._class_name === "AutoencoderKL");
 
-  const refuse = async (message: RegExp, ...args: string[]) => await folder.refuse(args, message);
-  await refuse(
-    /Cannot use a to edit images: it is a model of latents/,
-    ...sample,
-    "--init",
-    "x.png",
+  const cascade = ["sample", "--model", "a,a", ...cpu];
+  await folder.refuse(cascade, /Cannot use a in a cascade: it is a model of latents/);
+  await folder.refuse(
+    ["restore", "x.png", "--task", "superres:2", "--model", "a", ...cpu],
+    /Cannot use a here: it is a model of latents, which sample, interpolate and eval take/,
   );
-  await refuse(/Cannot use a in a cascade: it is a model/, "sample", "--model", "a,a", ...cpu);
-  for (
-    const args of [["eval", "--model", "a", "--data", "data"], [
-      "interpolate",
-      "--model",
-      "a",
-      "--seeds",
-      "1,2",
-    ]]
-  ) {
-    await refuse(/Cannot use a here: it is a model of latents, which sample paints with/, ...args);
-  }
 });
 
 Deno.test("what goes with an autoencoder, and what does not, is said before anything is done", async () => {

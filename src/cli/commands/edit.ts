@@ -10,6 +10,7 @@ import { InputError } from "../../errors.ts";
 import type { Shape } from "../../shape.ts";
 import { inpaint } from "../../sample/editing/inpaint.ts";
 import { regions } from "../../sample/editing/regions.ts";
+import { keepKnown, latentMask } from "../../sample/latent_pictures.ts";
 import {
   pictureSize,
   type SampleOptions,
@@ -94,13 +95,24 @@ export interface Edit {
   /** Metadata for the files. */
   readonly provenance: Readonly<Record<string, string | number>>;
   /** Restores what was to be kept. */
-  finish(images: Samples): Samples;
+  readonly finish: (images: Samples) => Samples;
+  /**
+   * The same edit of latents.
+   *
+   * @param encode The latents of the picture.
+   * @param factor How many times smaller they are.
+   * @throws {InputError} If a mask has no place in latents.
+   */
+  readonly inLatents: (
+    encode: (picture: Samples) => Promise<Samples>,
+    factor: number,
+  ) => Promise<Edit>;
 }
 
 /**
  * Reads the flags and their images.
  *
- * @param shape The shape of the model's images.
+ * @param shape The shape of the model's images; of one of latents, that of its pictures.
  * @param method The value of --sampler.
  * @param read What is at a path.
  * @throws {InputError} If they contradict each other, or an image cannot be used.
@@ -121,11 +133,47 @@ export async function readEdit(
       `--region ${region} is black everywhere: it leaves no place for --other-class`,
     );
   }
+  const pixels = { picture, mask, region: painted?.values };
+  const edit: Edit = {
+    ...{ ...toOptions(flags, pixels, method), provenance },
+    async inLatents(encode, factor) {
+      const small = (name: "mask" | "region") => {
+        const values = pixels[name] && latentMask(pixels[name], shape, factor);
+        if (!values || values.some((v) => v)) return values;
+        const flag = flags[name] === undefined ? "outpaint" : name;
+        throw new InputError(
+          `--${flag} is too fine: the model paints latents, one for ${factor}x${factor} pixels, and ` +
+            "none of these is white where it begins",
+        );
+      };
+      const masks = { mask: small("mask"), region: small("region") };
+      const latents = { ...masks, picture: picture && await encode(picture) };
+      return { ...edit, ...toOptions(flags, latents, method) };
+    },
+  };
+  return edit;
+}
+
+/** What an edit is about: pixels, or latents. */
+interface Edited {
+  readonly picture: Samples | undefined;
+  /** 1 where to paint, `[height, width]`. */
+  readonly mask: Float32Array | undefined;
+  /** 1 where another class is painted. */
+  readonly region: Float32Array | undefined;
+}
+
+/** An edit as options of a sampler. */
+function toOptions(
+  flags: EditFlags,
+  { picture, mask, region }: Edited,
+  method: MethodName | undefined,
+): Pick<Edit, "wrap" | "sampler" | "sample" | "variation" | "finish"> {
   const chosen = method ?? (mask ? "ddpm" : undefined);
   const isFresh = chosen === undefined || methods[chosen].isStochastic;
   return {
     wrap: [
-      ...(painted ? [regions] : []),
+      ...(region ? [regions] : []),
       ...(mask ? [inpaint({ noise: isFresh ? "fresh" : "fixed" })] : []),
     ],
     sampler: {
@@ -140,14 +188,13 @@ export async function readEdit(
         : {}),
       conditions: {
         ...(mask && picture ? { mask, known: picture.data } : {}),
-        ...(painted ? { region: painted.values } : {}),
+        ...(region ? { region } : {}),
       },
     },
     ...(picture && flags.variation !== undefined
       ? { variation: { of: picture, amount: flags.variation } }
       : {}),
-    provenance,
-    finish: (images) => mask && picture ? keep(images, picture, mask) : images,
+    finish: (images) => mask && picture ? keepKnown(images, picture, mask) : images,
   };
 }
 
@@ -363,13 +410,4 @@ async function maskOf(
       ? `--mask alpha: no part of ${flags.init} is transparent, so there is nothing to paint`
       : `The mask ${flags.mask} is black everywhere, so there is nothing to paint: make it white where to paint`,
   );
-}
-
-/** The images, with the original where the mask is 0. */
-function keep(images: Samples, picture: Samples, mask: Float32Array): Samples {
-  const channels = images.shape[images.shape.length - 1], each = picture.data.length;
-  const data = images.data.map((value, i) =>
-    mask[Math.floor(i % each / channels)] ? value : picture.data[i % each]
-  );
-  return { ...images, data };
 }

@@ -6,14 +6,20 @@
 
 import { InputError } from "../../errors.ts";
 import { heldBack, openDataset } from "../data/data.ts";
-import { BITS_COUNT, BITS_STEPS, describeBits, measureBits } from "../evaluation/bits.ts";
+import {
+  BITS_COUNT,
+  BITS_STEPS,
+  checkBits,
+  describeBits,
+  measureBits,
+} from "../evaluation/bits.ts";
 import { featureNames } from "../evaluation/features.ts";
 import { METRICS, readMetrics } from "../evaluation/measures.ts";
 import { SPACES } from "../evaluation/neighbors.ts";
 import { splitOf, SPLITS } from "../evaluation/reference.ts";
 import { USUAL_COUNT } from "../evaluation/subject.ts";
 import { INTERRUPTED, Interruption } from "../run/interruption.ts";
-import { openModel } from "../run/open_model.ts";
+import { openAnyModel } from "../run/open_model.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
 import { type Flag, type Flags, parseFlags } from "../terminal/flags.ts";
 import { print, Progress } from "../terminal/progress.ts";
@@ -199,7 +205,8 @@ async function evaluateBits(
   if (by === "vlb" && flags.steps !== undefined) {
     throw new InputError("--steps is for the ODE: the bound takes every timestep");
   }
-  const model = await openModel(place);
+  const model = await openAnyModel(place);
+  checkBits(model, place);
   const [height, width, channels] = model.network.itemShape;
   const from = split === undefined
     ? await heldBack(flags.data) ?? flags.data

@@ -12,7 +12,7 @@ import { shippedFeatures } from "../../model/shipped.ts";
 import type { Shape } from "../../shape.ts";
 import { heldBack } from "../data/data.ts";
 import { readTexts } from "../evaluation/asked_texts.ts";
-import { type Bits, BITS_COUNT, BITS_STEPS, measureBits } from "../evaluation/bits.ts";
+import { type Bits, BITS_COUNT, BITS_STEPS, checkBits, measureBits } from "../evaluation/bits.ts";
 import { describe, resultsOf } from "../evaluation/describe.ts";
 import { evaluate, type Evaluation } from "../evaluation/evaluate.ts";
 import { type Features, readFeatures } from "../evaluation/features.ts";
@@ -197,6 +197,7 @@ async function makePlan(
     ? await modelSubject(painter, flags, range, await readTexts(flags, captioned?.data), progress)
     : await pictureSubject(flags, chosen, range, progress);
   if (measured.includes("class")) checkClasses(chosen, subject);
+  if (measured.includes("bpd") && subject.model) checkBits(subject.model, subject.name);
   const texts = measured.includes("retrieval") ? textsOf(subject) : undefined;
   const left = metrics.filter((name) => !measured.includes(name)).join(", ");
   if (left) {

@@ -11,7 +11,8 @@ import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/devic
 import { readFile, refuseStdin } from "../terminal/files.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED } from "../run/interruption.ts";
-import { openModel } from "../run/open_model.ts";
+import { openAnyModel } from "../run/open_model.ts";
+import { createDecoder, encodePictures, paintedShape } from "../run/sample_grid.ts";
 import { checkDrawable, checkOutput, readPicture, writeImages } from "../media/picture_files.ts";
 import { print, printError, Progress } from "../terminal/progress.ts";
 import { classesOf, classFlags, defaultModel, planClasses } from "./class_flags.ts";
@@ -67,20 +68,21 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
   }
   const ends = readPair(flags.seeds ?? flags.images!, flags.seeds ? "seeds" : "images");
   if (flags.images !== undefined) ends.forEach((path) => refuseStdin(path, "an image"));
-  const output = await checkOutput(out), loaded = await openModel(place);
+  const output = await checkOutput(out), loaded = await openAnyModel(place);
   // Clipping cannot be inverted.
   const unclipped = { ...loaded.schedule, clipSample: false, thresholding: false };
   const model = flags.images === undefined ? loaded : { ...loaded, schedule: unclipped };
-  const shape = shapeOf(model, place);
+  const shape = shapeOf(model, place), { autoencoder } = model;
+  const painted = autoencoder ? paintedShape(autoencoder.network, shape) : shape;
   // A way for each class.
   const classes = planClasses(flags, classesOf(model, shape), place, {
     ...{ count: undefined, usual: 1, seed: 0, prefersNone: true },
   });
   const { count: ways, columns } = classes, total = ways * count;
-  await checkDrawable(output, { count: total, shape }, columns);
+  await checkDrawable(output, { count: total, shape: painted }, columns);
   const given: Samples[] | undefined = flags.images === undefined
     ? undefined
-    : await Promise.all(ends.map(async (path) => readPicture(await readFile(path), path, shape)));
+    : await Promise.all(ends.map(async (path) => readPicture(await readFile(path), path, painted)));
   const steps = flags.steps ??
     Math.min(given ? 100 : 50, model.schedule.numTrainTimesteps);
 
@@ -91,9 +93,12 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
   /** The classes of images of all ways, each `n` images long. */
   const labels = (n: number) =>
     classes.labels ? { labels: new Array(n).fill(classes.labels).flat() } : {};
-  const noise = given
+  const items = given && autoencoder
+    ? split(await encodePictures(device, autoencoder, join(given), { sample: false }), 1)
+    : given;
+  const noise = items
     ? split(
-      await invert(device, model, steps, join(given.flatMap((end) => new Array(ways).fill(end))), {
+      await invert(device, model, steps, join(items.flatMap((end) => new Array(ways).fill(end))), {
         ...labels(2),
         onProgress: (done, total) => progress.update(`inverting: step ${done} of ${total}`),
       }),
@@ -106,10 +111,11 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
   const start = join(found[0].flatMap((_, k) => found.map((way) => way[k])));
   const batchSize = Math.min(total, 64);
   using sampler = await createSampler(device, model, { method: "ddim", steps, batchSize });
+  using decoder = autoencoder && await createDecoder(device, autoencoder, shape, batchSize);
   const { images, isStopped } = await watch(sampler, "grid", flags.preview ?? false, progress, {
     ...{ count: total, start },
     ...labels(count),
-  });
+  }, { decode: decoder && ((latents) => decoder.decode(latents)) });
   if (!images.count) return INTERRUPTED;
   const [from, to] = ends, provenance = { model: place, from, to, steps, sampler: "ddim" };
   const arrangement = {

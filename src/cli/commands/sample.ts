@@ -22,7 +22,7 @@ import { INTERRUPTED, Interruption } from "../run/interruption.ts";
 import { locate } from "../run/load_model.ts";
 import { openLocated } from "../run/open_model.ts";
 import { withLoras } from "../run/load_lora.ts";
-import { createDecoder, paintedShape } from "../run/sample_grid.ts";
+import { createDecoder, encodePictures, paintedShape } from "../run/sample_grid.ts";
 import { openTextToImage } from "../run/text_to_image.ts";
 import { checkDrawable, checkOutput, writeImages } from "../media/picture_files.ts";
 import { DEFAULT_NOISE_LEVEL, enlarge, enlargedShape, loadStages, splitModels } from "./cascade.ts";
@@ -129,27 +129,26 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const loaded = await openLocated(places[0], located);
   const shape = shapeOf(loaded, places[0]), { autoencoder } = loaded;
   const painted = autoencoder ? paintedShape(autoencoder.network, shape) : shape;
-  if (autoencoder && (edits || places.length > 1)) {
+  if (autoencoder && places.length > 1) {
     throw new InputError(
-      `Cannot use ${places[0]} ${edits ? "to edit images" : "in a cascade"}: it is a model of ` +
-        "latents, which paints from noise only",
+      `Cannot use ${places[0]} in a cascade: it is a model of latents, which paints by itself only`,
     );
   }
   using progress = new Progress();
-  const edit = await readEdit(flags, shape, flags.sampler as MethodName | undefined, progress);
-  const { variation } = edit;
-  if (variation && flags.sampler && flags.sampler !== "ddim") {
+  const pixels = await readEdit(flags, painted, flags.sampler as MethodName | undefined, progress);
+  const isVaried = pixels.variation !== undefined;
+  if (isVaried && flags.sampler && flags.sampler !== "ddim") {
     throw new InputError(
       "--variation samples with ddim: leave out --sampler",
     );
   }
   // Clipping cannot be inverted.
-  const model = variation
+  const model = isVaried
     ? { ...loaded, schedule: { ...loaded.schedule, clipSample: false, thresholding: false } }
     : loaded;
   const judge = await planClassifier(flags, model, shape);
   const plan = await planSampling(model, {
-    ...{ place, shape, flags, seed, prompts, edit, judge },
+    ...{ place, shape, flags, seed, prompts, edit: pixels, judge },
     counts: { count: flags.count, usual: USUAL_COUNT },
     chooseClasses: (known, count) =>
       planClasses(flags, known, place, {
@@ -178,6 +177,14 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const batchSize = Math.ceil(count / Math.ceil(count / MAX_BATCH));
   const began = performance.now();
   const precision = (flags.precision ?? "f32") as Precision;
+  const edit = autoencoder
+    ? await pixels.inLatents(
+      // Inversion goes back to the same picture, so that nothing may be drawn.
+      (picture) => encodePictures(device, autoencoder, picture, { seed, sample: !isVaried }),
+      autoencoder.network.factor,
+    )
+    : pixels;
+  const { variation } = edit;
   using programs = new DisposableStack();
   const sampler = programs.use(
     await createSampler(device, model, { ...plan.sampler, batchSize, precision }),
@@ -193,25 +200,24 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     variation.amount,
     { seed, count },
   );
-  const sampled = await watch(
+  const first = await watch(
     sampler,
     output.kind,
     flags.preview ?? false,
     progress,
     {
-      ...plan.sample,
+      ...{ ...plan.sample, ...edit.sample },
       ...(start ? { start } : {}),
       conditions: {
-        ...plan.sample.conditions,
+        ...{ ...plan.sample.conditions, ...edit.sample.conditions },
         ...(others.length
           ? { other_labels: Array.from({ length: count }, (_, k) => others[k % others.length]) }
           : {}),
       },
     },
-    decoder && ((latents) => decoder.decode(latents)),
+    { finish: edit.finish, decode: decoder && ((latents) => decoder.decode(latents)) },
   );
   programs.dispose();
-  const first = { ...sampled, images: edit.finish(sampled.images) };
   using interruption = new Interruption(progress, "writing what is done");
   const { images, isStopped } = stages.length && !first.isStopped
     ? await enlarge(device, first.images, stages, progress, {

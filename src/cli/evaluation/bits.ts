@@ -4,6 +4,7 @@
  * @module
  */
 
+import { InputError } from "../../errors.ts";
 import type { Dataset } from "../../data/dataset.ts";
 import type { Device } from "../../gpu/device.ts";
 import type { Model } from "../../model/model.ts";
@@ -44,6 +45,16 @@ export interface Bits {
   readonly count: number;
   readonly vlb?: Bound & { readonly decoder: number };
   readonly ode?: Density & { readonly steps: number };
+}
+
+/** @throws {InputError} If a model has no likelihood of images. */
+export function checkBits({ autoencoder }: Model, place: string): void {
+  if (!autoencoder) return;
+  throw new InputError(
+    `Cannot measure bits per dimension of ${place}: it is a model of latents, which gives ` +
+      "probabilities of these and not of images, of which its autoencoder leaves something out; " +
+      "--metric fd compares its images",
+  );
 }
 
 /** Measures images of a data set. */

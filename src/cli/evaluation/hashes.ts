@@ -11,16 +11,20 @@ import type { Model } from "../../model/model.ts";
 import { formatNetwork } from "../../model/network.ts";
 import { readParameter } from "../../model/parameters.ts";
 
-/** SHA-256 of a model: configuration, noise schedule and weights, whatever file they lie in. */
-export function hashModel({ network, schedule, parameters }: Model): string {
-  const hash = createHash("sha256");
+/** SHA-256 of a model: configuration, noise schedule and weights, those of its autoencoder
+ * too, whatever file they lie in. */
+export function hashModel(model: Model): string {
+  const hash = createHash("sha256"), scratch = new Scratch();
+  const { network, schedule, autoencoder } = model;
   hash.update(JSON.stringify([formatNetwork(network), formatSchedule(schedule)]));
-  const scratch = new Scratch();
-  network.layout.specs.forEach(({ name }, i) => {
-    const values = readParameter(network.layout, parameters, i, scratch);
-    hash.update(`${name}\n`);
-    hash.update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
-  });
+  if (autoencoder) hash.update(JSON.stringify(formatNetwork(autoencoder.network)));
+  for (const { network: { layout }, parameters } of autoencoder ? [model, autoencoder] : [model]) {
+    layout.specs.forEach(({ name }, i) => {
+      const values = readParameter(layout, parameters, i, scratch);
+      hash.update(`${name}\n`);
+      hash.update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+    });
+  }
   return hash.digest("hex");
 }
 

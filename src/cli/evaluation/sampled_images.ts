@@ -18,6 +18,7 @@ import { type guidanceFlags, planGuidance } from "../commands/guidance_flags.ts"
 import { planPromptGuidance, planPrompts, type promptFlags } from "../commands/prompt_flags.ts";
 import { describeOptions, readOptions, type samplerFlags } from "../commands/sampler_flags.ts";
 import { createSampler } from "../commands/samplers.ts";
+import { createDecoder, paintedShape } from "../run/sample_grid.ts";
 import type { Flags } from "../terminal/flags.ts";
 import type { AskedTexts } from "./asked_texts.ts";
 import type { ImageSource } from "./image_source.ts";
@@ -55,6 +56,7 @@ export interface SampledImages {
 /**
  * Plans pictures of a model: those of the numbers `first` to `first + count` of a seed.
  *
+ * @param shape Of the model's items: pictures, or latents of these.
  * @param place What the model is called.
  * @param asked Texts that images take in turns, the first one that of the number 0.
  * @throws {InputError} If the flags contradict each other, or the model.
@@ -91,6 +93,8 @@ export async function planSampling(
     ...{ ...options, method, wrap: guidance.wrap },
     ...(flags.steps === undefined ? {} : { steps: flags.steps }),
   };
+  const { autoencoder } = model;
+  const painted = autoencoder ? paintedShape(autoencoder.network, shape) : shape;
   const labels = plan.labels?.slice(first), text = flags.class ?? flags.label;
   const isAsked = labels?.every((c) => c !== known?.none);
   // What a classifier should see.
@@ -109,6 +113,8 @@ export async function planSampling(
       const batchSize = Math.min(flags.batch ?? BATCH, count);
       const make = async (batchSize: number) =>
         stack.use(await createSampler(device, model, { ...settings, batchSize }));
+      const decoder = autoencoder &&
+        stack.use(await createDecoder(device, autoencoder, shape, batchSize));
       const sampler = await make(batchSize);
       const sample = async (
         sampler: Sampler,
@@ -124,10 +130,10 @@ export async function planSampling(
             : partOf(guidance.conditions, total, first + from, n),
         });
         rest.signal?.throwIfAborted();
-        return images;
+        return decoder ? clipped(await decoder.decode(images)) : images;
       };
       return {
-        ...{ name: place, count, shape },
+        ...{ name: place, count, shape: painted },
         ...(seen ? { labels: seen } : {}),
         async *batches({ signal, onProgress }) {
           for (let at = 0; at < count; at += batchSize) {
@@ -147,6 +153,12 @@ export async function planSampling(
     },
   };
 }
+
+/** Pictures without the overshoot of decoders, as files show them. */
+const clipped = (pictures: Samples): Samples => ({
+  ...pictures,
+  data: pictures.data.map((x) => Math.max(-1, Math.min(1, x))),
+});
 
 /** The conditions of some of `total` images, of which they have the values one after the other. */
 function partOf(

@@ -16,7 +16,8 @@ import { parseImages } from "../commands/image_options.ts";
 import { shapeOf } from "../commands/sample.ts";
 import { kindOf } from "../terminal/files.ts";
 import type { Progress } from "../terminal/progress.ts";
-import { openModel } from "../run/open_model.ts";
+import { openAnyModel } from "../run/open_model.ts";
+import { paintedShape } from "../run/sample_grid.ts";
 import type { Features } from "./features.ts";
 import type { AskedTexts } from "./asked_texts.ts";
 import { hashModel } from "./hashes.ts";
@@ -65,8 +66,9 @@ export interface Painter {
 
 /** Opens a model. @throws {InputError} If there is none, or it makes no pictures by itself. */
 export async function openPainter(name: string): Promise<Painter> {
-  const model = await openModel(name);
-  return { name, model, shape: shapeOf(model, name) };
+  const model = await openAnyModel(name), { autoencoder } = model, items = shapeOf(model, name);
+  const shape = autoencoder ? paintedShape(autoencoder.network, items) : items;
+  return { name, model, shape };
 }
 
 /**
@@ -82,7 +84,8 @@ export async function modelSubject(
   asked: AskedTexts | undefined,
   progress: Progress,
 ): Promise<Subject> {
-  const plan = await planSampling(flags, { model, place, shape, first, count, asked });
+  const items = shapeOf(model, place);
+  const plan = await planSampling(flags, { model, place, shape: items, first, count, asked });
   if (plan.notice) progress.say(plan.notice);
   return {
     ...{ name: place, files: [], count, shape, model, open: plan.open },

@@ -13,7 +13,11 @@ import { denoisingNetwork } from "../../model/denoiser.ts";
 import type { AutoencoderModel, Model, Trainable } from "../../model/model.ts";
 import type { AutoencoderNetwork } from "../../model/network.ts";
 import type { Weighted } from "../../model/weights.ts";
-import { Autoencoder, type AutoencoderOptions } from "../../sample/autoencoder.ts";
+import {
+  Autoencoder,
+  type AutoencoderOptions,
+  type EncodeOptions,
+} from "../../sample/autoencoder.ts";
 import type { Samples } from "../../sample/options.ts";
 import { defaultMethod, methods } from "../../sample/solvers/mod.ts";
 import { defaultSteps } from "../../sample/timesteps.ts";
@@ -147,6 +151,20 @@ export const createDecoder = async (
     },
     only: "decode",
   });
+
+/** The latents of pictures; what computes them is gone afterwards. */
+export async function encodePictures(
+  device: Device,
+  autoencoder: Weighted<AutoencoderNetwork>,
+  pictures: Samples,
+  options: EncodeOptions,
+): Promise<Samples> {
+  const [height, width] = pictures.shape, batchSize = pictures.count;
+  using encoder = await createAutoencoder(device, autoencoder, {
+    ...{ size: [height, width], batchSize, only: "encode" },
+  });
+  return await encoder.encode(pictures, options);
+}
 
 /** The shape of the pictures that latents of a shape become. */
 export const paintedShape = (

@@ -33,18 +33,22 @@ export interface Watched {
   readonly isStopped: boolean;
 }
 
-/**
- * Runs a sampler to its end, or until the user interrupts it.
- *
- * @param decode Of a model of latents: what makes pictures of them.
- */
+/** How samples become the pictures that are shown. */
+export interface Showing {
+  /** Restores what an edit was to keep, of samples that are done. */
+  readonly finish?: (samples: Samples) => Samples;
+  /** Of a model of latents: makes pictures of them. */
+  readonly decode?: ((latents: Samples) => Promise<Samples>) | undefined;
+}
+
+/** Runs a sampler to its end, or until the user interrupts it. */
 export async function watch(
   sampler: Sampler,
   kind: OutputKind,
   hasPreview: boolean,
   progress: Progress,
   options: SampleOptions,
-  decode: (samples: Samples) => Promise<Samples> | Samples = (samples) => samples,
+  { finish = (samples) => samples, decode = (samples) => Promise.resolve(samples) }: Showing = {},
 ): Promise<Watched> {
   const { steps } = sampler, began = performance.now(), isAnimated = kind === "animation";
   const preview = hasPreview
@@ -77,7 +81,7 @@ export async function watch(
       preview.draw(picture);
     }
   }
-  const { count } = next.value, images = count ? await decode(next.value) : next.value;
+  const { count } = next.value, images = count ? await decode(finish(next.value)) : next.value;
   // After an interruption, some of the images may not have got as far.
   const whole = [...frames.values()].map(join).filter((frame) => frame.count === count);
   const shown: Samples[] = [];

@@ -18,7 +18,7 @@ import {
   type TextTransformerConfig,
   textTransformerSchema,
 } from "./text_transformer.ts";
-import { unet2dCondition, unetCondition } from "./unet_condition.ts";
+import { multipleOf, unet2dCondition, unetCondition } from "./unet_condition.ts";
 import {
   formatUNetConditionConfig,
   parseUNetConditionConfig,
@@ -77,7 +77,7 @@ export const textUNet: NetworkMaker<TextUNetConfig> = defineNetwork({
     return {
       kind: "denoiser",
       itemShape: [...(unet.sampleSize ?? [null, null]), unet.inChannels],
-      multiple: 2 ** (unet.blockOutChannels.length - 1),
+      multiple: multipleOf(unet),
       outChannels: unet.outChannels,
       hasDropout: unet.dropout > 0,
       conditions: () => ({

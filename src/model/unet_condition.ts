@@ -48,8 +48,9 @@ const fillsHoles = ({ inChannels, outChannels }: UNetConditionConfig) =>
   inChannels === 2 * outChannels + 1;
 
 /** What sides of images must be multiples of: of nothing, where none of their last pixels is lost. */
-const multipleOf = ({ downsamplePadding, blockOutChannels: { length } }: UNetConditionConfig) =>
-  downsamplePadding ? 1 : 2 ** (length - 1);
+export const multipleOf = (
+  { downsamplePadding, blockOutChannels: { length } }: UNetConditionConfig,
+) => downsamplePadding ? 1 : 2 ** (length - 1);
 
 function conditions(config: UNetConditionConfig, [height, width]: Shape): Conditions {
   const { encoderSequenceLength, crossAttentionDim, outChannels } = config;

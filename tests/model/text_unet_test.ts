@@ -1,4 +1,7 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { InputError } from "../../src/errors.ts";
+import { input } from "../../src/gpu/tensor.ts";
+import { parameterInputs, viewParameters } from "../../src/model/parameters.ts";
 import { denoisingNetwork } from "../../src/model/denoiser.ts";
 import { initializeModel, parseModel, serializeModel } from "../../src/model/model.ts";
 import { parseNetwork } from "../../src/model/network.ts";
@@ -17,6 +20,28 @@ const network = denoisingNetwork({
     ...{ attention_head_dim: 2, mid_block_type: null },
     text_encoder: { max_length: 8, width: 16, layers: 1, heads: 2 },
   }),
+});
+
+Deno.test("it paints images of any size, unless pixels at their edges are lost on the way down", () => {
+  const fields = { ...network.config, _class_name: "TextUNet2DModel", sample_size: null };
+  const deep = {
+    ...{ ...fields, block_out_channels: [16, 16], mid_block_type: "UNetMidBlock2DCrossAttn" },
+    down_block_types: ["CrossAttnDownBlock2D", "DownBlock2D"],
+    up_block_types: ["UpBlock2D", "CrossAttnUpBlock2D"],
+  };
+  const predict = (padding: number) => {
+    const { multiple, forward, layout } = denoisingNetwork({
+      network: parseNetwork({ ...deep, downsample_padding: padding }),
+    });
+    const parameter = viewParameters(layout, parameterInputs(layout));
+    const inputs = { sample: input("x", [1, 5, 7, 1]), timestep: input("t", [1]) };
+    const conditions = { tokens: input("tokens", [1, 8], "i32") };
+    return { multiple, run: () => forward({ parameter }, { ...inputs, conditions }).shape };
+  };
+  const free = predict(1), bound = predict(0);
+  assertEquals([free.multiple, bound.multiple], [1, 2]);
+  assertEquals(free.run(), [1, 5, 7, 1]);
+  assertThrows(bound.run, InputError, "multiples of 2");
 });
 
 const captions = [["top", "upper"], ["left"], ["bottom"], ["right"]];

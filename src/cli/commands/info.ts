@@ -109,9 +109,13 @@ const isWhole = (shape: ItemShape): shape is Shape => shape.every((n) => n !== n
 
 /** The memory that training this network takes on this machine. */
 async function planTraining(model: Model, flags: Flags<typeof infoFlags>): Promise<string> {
-  const isClassifier = model.network.kind === "classifier";
+  const { network } = model, isClassifier = network.kind === "classifier";
   const training = parseTraining(isClassifier ? { objective: "classifier" } : {});
-  const shape = model.network.itemShape;
+  const { itemShape: shape, multiple = 1 } = network;
+  if ("encoder_hidden_states" in network.conditions(shape.map((n) => n ?? multiple))) {
+    return "none: this program does not train networks that are told states of texts, but those " +
+      "that read by themselves (train --captions)";
+  }
   if (!isWhole(shape)) return "depends on the size of the images";
   using device = await openForCommand(flags, new Progress());
   try {

@@ -19,6 +19,19 @@ export interface Outcome {
   readonly stderr: string;
 }
 
+/**
+ * Arguments without flags that come again: tests vary a command by adding to it, and the program takes
+ * a flag once.
+ */
+function lastOfEach(args: readonly string[]): string[] {
+  const nameOf = (arg = "") => /^--[\w-]+/.exec(arg)?.[0];
+  return args.filter((arg, i) => {
+    const isValue = !nameOf(arg) && !args[i - 1]?.includes("="), at = isValue ? i - 1 : i;
+    const name = nameOf(args[at]);
+    return !name || !args.some((other, k) => k > at && nameOf(other) === name);
+  });
+}
+
 /** A folder that is gone after the test. */
 export class Folder implements AsyncDisposable {
   readonly path: string;
@@ -57,7 +70,7 @@ export class Folder implements AsyncDisposable {
     permissions: readonly string[] = ["-A"],
   ): Deno.ChildProcess {
     const run = [Deno.execPath(), "run", "--no-prompt", ...permissions, program];
-    const [command, ...rest] = [...wrapper, ...run, ...args];
+    const [command, ...rest] = [...wrapper, ...run, ...lastOfEach(args)];
     return new Deno.Command(command, {
       args: rest,
       cwd: this.path,

@@ -1,4 +1,5 @@
-import { assert, assertEquals, assertMatch } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { InputError } from "../../src/errors.ts";
 import { commands } from "../../src/cli.ts";
 import { parseFlags } from "../../src/cli/terminal/flags.ts";
 import { describeCommand, describeProgram } from "../../src/cli/terminal/help.ts";
@@ -45,4 +46,32 @@ Deno.test("a default that is a number or a choice is one that the flag allows", 
       if (flag.default !== undefined) parseFlags([`--${name}`, String(flag.default)], flags);
     }
   }
+});
+
+Deno.test("a flag is given once, and only texts that may be empty are", () => {
+  const table = {
+    prompt: { kind: "text", mayBeEmpty: true, help: "" },
+    out: { kind: "text", help: "" },
+    steps: { kind: "integer", help: "" },
+    json: { kind: "switch", help: "" },
+  } as const;
+  for (
+    const args of [["--prompt", ""], ["--prompt="], ["--json", "--prompt", "", "--steps", "2"]]
+  ) {
+    assertEquals(parseFlags(args, table).flags.prompt, "", args.join(" "));
+  }
+  const refused: [string[], RegExp][] = [
+    [["--prompt"], /--prompt needs a value/],
+    [["--prompt", "--steps", "2"], /--prompt needs a value/],
+    [["--out", ""], /--out needs a value/],
+    [["--steps", "2", "--steps", "3"], /--steps was given twice/],
+    [["--steps=2", "--json", "--steps", "2"], /--steps was given twice/],
+    [["--json", "--json"], /--json was given twice/],
+  ];
+  for (const [args, message] of refused) {
+    assertMatch(assertThrows(() => parseFlags(args, table), InputError).message, message);
+  }
+  // What is behind -- is no flag, and neither is the value of one.
+  assertEquals(parseFlags(["--steps=2", "--", "--steps"], table).rest, ["--steps"]);
+  assertEquals(parseFlags(["--prompt=--steps=3", "--steps=2"], table).flags.steps, 2);
 });

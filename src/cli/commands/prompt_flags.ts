@@ -23,7 +23,12 @@ const MAX_COLUMNS = 16;
 
 /** What commands that paint texts understand. */
 export const promptFlags = {
-  prompt: { kind: "text", value: "TEXT", help: "what to paint, for models that read" },
+  prompt: {
+    kind: "text",
+    mayBeEmpty: true,
+    value: "TEXT",
+    help: "what to paint, for models that read; nothing in particular if it is empty",
+  },
   prompts: {
     kind: "text",
     value: "FILE",
@@ -31,6 +36,7 @@ export const promptFlags = {
   },
   negative: {
     kind: "text",
+    mayBeEmpty: true,
     value: "TEXT",
     help: "what not to paint; default nothing in particular",
   },

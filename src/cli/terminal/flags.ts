@@ -16,6 +16,8 @@ export interface Flag {
   readonly max?: number;
   /** The allowed values of a text. */
   readonly choices?: readonly string[];
+  /** Whether a text may be empty. */
+  readonly mayBeEmpty?: boolean;
   /** Placeholder of the value in the help. */
   readonly value?: string;
   /** The default, or a description of it, for the help; the command applies it. */
@@ -33,7 +35,7 @@ export type Flags<T extends Record<string, Flag>> = { readonly [K in keyof T]?: 
 /**
  * Parses flags and positional arguments.
  *
- * @throws {InputError} If a flag is unknown or its value is invalid.
+ * @throws {InputError} If a flag is unknown or given twice, or its value is invalid.
  */
 export function parseFlags<const T extends Record<string, Flag>>(
   args: readonly string[],
@@ -55,11 +57,21 @@ export function parseFlags<const T extends Record<string, Flag>>(
   });
   const filled = switches.find((name) => args.some((arg) => arg.startsWith(`--${name}=`)));
   if (filled) throw new InputError(`--${filled} takes no value`);
+  const given = args.slice(0, args.includes("--") ? args.indexOf("--") : args.length);
   const flags: Record<string, unknown> = {};
   for (const name of names) {
     const value = parsed[name];
     if (value === undefined || value === false) continue;
-    flags[name] = isSwitch(name) ? true : readValue(name, table[name], String(value));
+    const places = [...given.keys()].filter((i) =>
+      given[i] === `--${name}` || given[i].startsWith(`--${name}=`)
+    );
+    if (places.length > 1) throw new InputError(`--${name} was given twice: once is enough`);
+    const isTold = given[places[0]] === `--${name}=` || given[places[0] + 1] === "";
+    flags[name] = value === "" && isTold && table[name].mayBeEmpty
+      ? ""
+      : isSwitch(name)
+      ? true
+      : readValue(name, table[name], String(value));
   }
   return { flags: flags as Flags<T>, rest: parsed._.map(String) };
 }

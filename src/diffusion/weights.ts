@@ -16,9 +16,16 @@ export interface WeightParts {
   /**
    * The parts, and the element at which each starts; between them are zeros. A part may be there only
    * until the next one is.
+   *
+   * @param place Where a part may be put; elsewhere, if it gives none.
    */
-  parts(): Iterable<readonly [offset: number, values: WeightArray]>;
+  parts(
+    place?: (offset: number, length: number) => WeightArray | undefined,
+  ): Iterable<readonly [offset: number, values: WeightArray]>;
 }
+
+/** Memory for elements of an input. */
+export type Place = NonNullable<Parameters<WeightParts["parts"]>[0]>;
 
 /** Values in memory. */
 export type WeightArray = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
@@ -32,8 +39,14 @@ export const weightBuffer = (device: Device, weights: WeightValues): TensorBuffe
 
 /** Writes weights to buffers of their own. */
 export function writeWeights(weights: WeightValues, ...buffers: readonly TensorBuffer[]): void {
-  const parts = "dtype" in weights ? weights.parts() : [[0, weights] as const];
+  // With a single one, values are made where they belong, if that can be.
+  const [first, ...others] = buffers, isOne = !others.length;
+  let placed: WeightArray | undefined;
+  const place: Place = (offset, length) =>
+    placed = isOne ? first?.place?.(offset, length) : undefined;
+  const parts = "dtype" in weights ? weights.parts(place) : [[0, weights] as const];
   for (const [offset, values] of parts) {
+    if (values === placed) continue;
     for (const buffer of buffers) buffer.write(values, offset);
   }
 }

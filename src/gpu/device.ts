@@ -78,6 +78,13 @@ export interface TensorBuffer extends Disposable {
    */
   write(values: ArrayLike<number>, offset?: number): void;
   /**
+   * Where elements lie, for whoever overwrites them at once, if that is in memory of this thread. It
+   * is valid until the device takes more memory, and counts as a write.
+   *
+   * @throws {RangeError} If there are none there.
+   */
+  place?(offset: number, length: number): Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
+  /**
    * Waits for what was started before, and reads elements. On a GPU under Deno a wait takes at
    * least 11 ms, so this is nothing to do at every step.
    *

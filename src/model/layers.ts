@@ -82,9 +82,19 @@ export function conv(
   size: 1 | 3 = 3,
   { window = same(size), init = "xavier" }: { window?: Window; init?: Initializer } = {},
 ): Tensor {
-  const weight = weights(net, name, [size, size, x.shape[3], channels], init);
-  return conv2d(x, weight, vector(net, `${name}.bias`, channels), window);
+  return conv2d(x, ...kernelOf(net, name, [size, size, x.shape[3], channels], init), window);
 }
+
+/** Weights `[height, width, in, out]` and bias of a convolution. */
+const kernelOf = (
+  net: LayerContext,
+  name: string,
+  shape: readonly [height: number, width: number, in_: number, out: number],
+  init: Initializer,
+): [weight: Tensor, bias: Tensor] => [
+  weights(net, name, shape, init),
+  vector(net, `${name}.bias`, shape[3]),
+];
 
 /** Weights and bias of a dense layer. */
 function dense(
@@ -109,6 +119,21 @@ export function linear(
 ): Tensor {
   const weight = weights(net, name, [size, x.shape.at(-1)!], init);
   return linearOp(x, weight, bias ? vector(net, `${name}.bias`, size) : undefined);
+}
+
+/** Dense layer whose result falls into parts of equal size along the last axis, each a product. */
+export function splitLinear(
+  net: WithParameters,
+  name: string,
+  x: Tensor,
+  size: number,
+  parts: number,
+): Tensor[] {
+  const { weight, bias } = dense(net, name, [parts * size, x.shape.at(-1)!]);
+  return Array.from(
+    { length: parts },
+    (_, i) => linearOp(x, slice(weight, 0, i * size, size), slice(bias, 0, i * size, size)),
+  );
 }
 
 /** Dense layers without bias that see the same, `name.part` for each part, as one product. */
@@ -216,11 +241,14 @@ export function resnet(
     : norm(net, `${name}.norm2`, conv(net, `${name}.conv1`, h, channels));
   h = activate(h);
   if (net.random) h = dropout(h, rate, net.random, net.nextStream());
-  h = conv(net, `${name}.conv2`, h, channels, 3, { init: "zeros" });
+  // Parameters lie in the order in which they are asked for.
+  const kernel = kernelOf(net, `${name}.conv2`, [3, 3, channels, channels], "zeros");
   const skip = resize(x);
   const shortcut = x.shape[3] === channels
     ? skip
     : conv(net, `${name}.conv_shortcut`, skip, channels, 1);
+  // Made last, it can be added to the shortcut in its memory.
+  h = conv2d(h, ...kernel, same(3));
   return scaleFactor === 1 ? add(shortcut, h) : mul(add(shortcut, h), 1 / scaleFactor);
 }
 

@@ -66,9 +66,14 @@ export interface ParameterReader {
    * The numbers of a parameter, given its index in the layout.
    *
    * @param scratch Where they may be put, to be there until the next ones are.
+   * @param into An array of their length to put them into, unless it is simpler to give another one.
    * @throws {InputError} If they cannot be read, or are not finite.
    */
-  read(index: number, scratch?: Scratch): Float32Array<ArrayBuffer>;
+  read(
+    index: number,
+    scratch?: Scratch,
+    into?: Float32Array<ArrayBuffer>,
+  ): Float32Array<ArrayBuffer>;
 }
 
 /** All parameters: as a flat array, or to be read. */
@@ -80,8 +85,9 @@ export function readParameter(
   values: ParameterValues,
   index: number,
   scratch?: Scratch,
+  into?: Float32Array<ArrayBuffer>,
 ): Float32Array<ArrayBuffer> {
-  if (!(values instanceof Float32Array)) return values.read(index, scratch);
+  if (!(values instanceof Float32Array)) return values.read(index, scratch, into);
   return values.subarray(offsets[index], offsets[index] + sizeOf(specs[index].shape));
 }
 
@@ -106,6 +112,24 @@ export function collectParameters(
     specs.push(spec);
     return placeholder(spec.name, spec.shape);
   });
+  return layOut(specs);
+}
+
+/** The parameters of a network that some function of it asks for, without the others. */
+export function usedParameters(
+  { specs }: ParameterLayout,
+  network: (parameter: ParameterSource) => void,
+): ParameterLayout {
+  const names = new Set<string>();
+  network((spec) => {
+    names.add(spec.name);
+    return input(spec.name, spec.shape);
+  });
+  return layOut(specs.filter(({ name }) => names.has(name)));
+}
+
+/** Gives parameters their places. */
+function layOut(specs: readonly ParameterSpec[]): ParameterLayout {
   const offsets: number[] = [];
   let size = 0;
   for (const members of families(specs)) {
@@ -291,20 +315,39 @@ export function fileShape({ shape, order }: ParameterSpec): Shape {
   return order === "conv" ? [shape[3], shape[2], shape[0], shape[1]] : shape;
 }
 
-/** Values in the order of files as values in the order used here, which may be put into `out`. */
+/** Values in the order of files as values in the order used here. */
 export function fromFileOrder(
-  { shape, order }: ParameterSpec,
+  spec: ParameterSpec,
   values: Float32Array<ArrayBuffer>,
-  out: Float32Array<ArrayBuffer> = new Float32Array(values.length),
 ): Float32Array<ArrayBuffer> {
-  if (order !== "conv") return values;
+  if (spec.order !== "conv") return values;
+  const out = new Float32Array(values.length);
+  putRows(spec, values, 0, out);
+  return out;
+}
+
+/** Numbers of a row of a file: of all that belongs to one channel of the result. */
+export const rowOfFile = (spec: ParameterSpec): number => sizeOf(fileShape(spec).slice(1));
+
+/** Puts some rows of a file, from one on, where they belong in the order used here. */
+export function putRows(
+  { shape, order }: ParameterSpec,
+  rows: Float32Array<ArrayBuffer>,
+  first: number,
+  out: Float32Array<ArrayBuffer>,
+): void {
+  if (order !== "conv") return out.set(rows, first * sizeOf(shape.slice(1)));
   const [input, output] = shape.slice(-2), taps = sizeOf(shape.slice(0, -2));
-  for (let o = 0, from = 0; o < output; o++) {
-    for (let i = 0; i < input; i++) {
-      for (let t = 0; t < taps; t++) out[(t * input + i) * output + o] = values[from++];
+  const count = rows.length / (input * taps);
+  // Rows side by side: they are neighbours there.
+  for (let i = 0; i < input; i++) {
+    for (let t = 0; t < taps; t++) {
+      const to = (t * input + i) * output + first;
+      for (let o = 0, from = i * taps + t; o < count; o++, from += input * taps) {
+        out[to + o] = rows[from];
+      }
     }
   }
-  return out;
 }
 
 /** Values in the order used here as values in the order of files. */

@@ -6,17 +6,23 @@
 
 import { InputError } from "../errors.ts";
 import { Scratch } from "../formats/bytes.ts";
-import { encodeHalves, floatDTypes, isAllFinite } from "../formats/elements.ts";
-import { type FileTensor, type NamedTensor, toFloat32 } from "../formats/safetensors.ts";
+import { elementSize, encodeHalves, floatDTypes, isAllFinite } from "../formats/elements.ts";
+import {
+  type FileDType,
+  type FileTensor,
+  type NamedTensor,
+  toFloat32,
+} from "../formats/safetensors.ts";
 import { formatShape, sameShape, sizeOf } from "../shape.ts";
 import {
   fileShape,
-  fromFileOrder,
   type ParameterLayout,
   type ParameterReader,
   type ParameterSpec,
   type ParameterValues,
+  putRows,
   readParameter,
+  rowOfFile,
   toFileOrder,
 } from "./parameters.ts";
 
@@ -47,16 +53,41 @@ export function parametersFrom(
     );
   }
   return {
-    read(index, scratch) {
-      const spec = layout.specs[index], values = toFloat32(found[index], spec.name, scratch);
-      // The bytes are no longer needed.
-      if (isAllFinite(values)) {
-        return fromFileOrder(spec, values, scratch?.floats(0, values.length));
+    read(index, scratch = new Scratch(), into) {
+      const spec = layout.specs[index], tensor = found[index], length = sizeOf(spec.shape);
+      const out = into ?? scratch.floats(2, length), row = rowOfFile(spec);
+      const each = tensor.read ? Math.max(1, Math.floor(PIECE / row)) : length / row;
+      // Piece by piece, so that there is no second copy of all of it.
+      for (let first = 0; first * row < length; first += each) {
+        const rows = Math.min(each, length / row - first);
+        const piece = partOf(tensor, first * row, rows * row);
+        const values = toFloat32(piece, spec.name, scratch);
+        if (!isAllFinite(values)) {
+          throw new InputError(
+            `Cannot load ${what}: ${spec.name} holds numbers that are not finite`,
+          );
+        }
+        putRows(spec, values, first, out);
       }
-      throw new InputError(`Cannot load ${what}: ${spec.name} holds numbers that are not finite`);
+      return out;
     },
   };
 }
+
+/** Numbers that are read at a time. */
+const PIECE = 2 ** 20;
+
+/** Elements of a tensor, if they can be read apart. */
+function partOf(tensor: FileTensor, first: number, length: number): FileTensor {
+  if (!tensor.read || length === sizeOf(tensor.shape)) return tensor;
+  const { dtype, read } = tensor, size = elementSize(dtype as FileDType), start = first * size;
+  const part = (from: number, to: number, into?: Uint8Array<ArrayBuffer>) =>
+    read.call(tensor, start + from, start + to, into);
+  return { dtype, shape: [length], read: part, bytes: NONE };
+}
+
+/** What is never looked at where there is a function to read. */
+const NONE = new Uint8Array();
 
 /**
  * What files hold beside parameters: early ones the fixed frequencies under a second name, those of

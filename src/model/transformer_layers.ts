@@ -8,9 +8,17 @@
 import { attention as attend } from "../gpu/ops/attention.ts";
 import { add, gelu, mul } from "../gpu/ops/map.ts";
 import { splitHeads } from "../gpu/ops/matmul.ts";
-import { permute, reshape, slice } from "../gpu/ops/view.ts";
+import { permute, reshape } from "../gpu/ops/view.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { conv, jointLinear, type LayerContext, layerNorm, linear, norm } from "./layers.ts";
+import {
+  conv,
+  jointLinear,
+  type LayerContext,
+  layerNorm,
+  linear,
+  norm,
+  splitLinear,
+} from "./layers.ts";
 
 /** Added to variances of the pixels, whatever the rest of the network adds. */
 const NORM_EPS = 1e-6;
@@ -58,8 +66,8 @@ export function tokenAttention(
 /** Dense layers of which one gates the other by GELU (Shazeer 2020). */
 function feedForward(net: LayerContext, name: string, x: Tensor): Tensor {
   const channels = x.shape[2], inner = EXPANSION * channels;
-  const both = linear(net, `${name}.net.0.proj`, x, 2 * inner);
-  const gated = mul(slice(both, 2, 0, inner), gelu(slice(both, 2, inner, inner)));
+  const [value, gate] = splitLinear(net, `${name}.net.0.proj`, x, inner, 2);
+  const gated = mul(value, gelu(gate));
   return linear(net, `${name}.net.2`, gated, channels);
 }
 

@@ -4,17 +4,19 @@
  * @module
  */
 
-import type { WeightParts, WeightValues } from "../diffusion/weights.ts";
+import type { Place, WeightParts, WeightValues } from "../diffusion/weights.ts";
 import { Scratch } from "../formats/bytes.ts";
 import { InputError } from "../errors.ts";
-import { packHalves } from "../gpu/ops/widen.ts";
+import { putHalves, wordsOf } from "../gpu/ops/widen.ts";
 import { encodeHalves } from "../formats/elements.ts";
 import type { FileTensor } from "../formats/safetensors.ts";
+import { sizeOf } from "../shape.ts";
 import { parametersFrom } from "./tensors.ts";
 import type { Network } from "./network.ts";
 import {
   initializeParameters,
   type ParameterLayout,
+  type ParameterReader,
   type ParameterValues,
   readParameter,
   type Shard,
@@ -64,6 +66,18 @@ export const initializeNetwork = <N extends Network>(network: N, seed: number): 
   parameters: initializeParameters(network.layout, seed),
 });
 
+/** Some of the parameters of a network under a layout of their own, as {@linkcode usedParameters} makes it. */
+export function selectParameters(
+  { network: { layout }, parameters }: AnyWeighted,
+  part: ParameterLayout,
+): ParameterReader {
+  const indices = new Map(layout.specs.map(({ name }, i) => [name, i]));
+  return {
+    read: (index, ...where) =>
+      readParameter(layout, parameters, indices.get(part.specs[index].name)!, ...where),
+  };
+}
+
 /** Parameters and their places. */
 type AnyWeighted = Weighted<{ readonly layout: ParameterLayout }>;
 
@@ -83,39 +97,54 @@ export function weightsOf(
     shardName(name, k),
     weightDType === "f32" && parameters instanceof Float32Array
       ? parameters.subarray(start, start += shard.size)
-      : { dtype: shard.dtype, length: shard.size, parts: () => partsOf(model, shard, weightDType) },
+      : {
+        dtype: shard.dtype,
+        length: shard.size,
+        parts: (place) => partsOf(model, shard, weightDType, place),
+      },
   ]);
   return Object.fromEntries(values);
 }
+
+/** Numbers that are rounded at a time. */
+const PIECE = 2 ** 20;
+
+/** Words for so many halves: where they belong, or elsewhere. */
+const wordsIn = (place: Place, offset: number, length: number) =>
+  place(offset, wordsOf(length)) as Int32Array<ArrayBuffer> ??
+    new Int32Array(wordsOf(length));
 
 /** The values of a shard, one parameter or packed family after the other. */
 function* partsOf(
   { network: { layout }, parameters }: AnyWeighted,
   { dtype, families }: Shard,
   weightDType: WeightDType,
+  place: Place = () => undefined,
 ): ReturnType<WeightParts["parts"]> {
   const { specs } = layout,
     scratch = new Scratch(),
     fileDType = weightDType === "f16" ? "F16" : "BF16";
   for (const { members, length, offset } of families) {
-    const bits = new Uint16Array(dtype === "i32" ? length : 0);
+    const words = dtype === "i32" ? wordsIn(place, offset, length) : undefined;
     let at = 0;
     for (const i of members) {
-      const values = readParameter(layout, parameters, i, scratch);
-      if (dtype === "f32") yield [offset + at, values];
-      else {
-        const halves = encodeHalves(fileDType, values);
-        if (!halves) {
-          throw new InputError(
-            `Cannot keep weights as ${weightDType}: ${
-              specs[i].name
-            } holds numbers beyond its range`,
-          );
-        }
-        bits.set(halves, at);
-      }
-      at += values.length;
+      const size = sizeOf(specs[i].shape);
+      const into = words ? undefined : place(offset + at, size) as Float32Array<ArrayBuffer>;
+      const values = readParameter(layout, parameters, i, scratch, into);
+      if (!words) yield [offset + at, values];
+      else {for (let first = 0; first < size; first += PIECE) {
+          const halves = encodeHalves(fileDType, values.subarray(first, first + PIECE));
+          if (!halves) {
+            throw new InputError(
+              `Cannot keep weights as ${weightDType}: ${
+                specs[i].name
+              } holds numbers beyond its range`,
+            );
+          }
+          putHalves(words, length, at + first, halves);
+        }}
+      at += size;
     }
-    if (dtype === "i32") yield [offset, packHalves(bits)];
+    if (words) yield [offset, words];
   }
 }

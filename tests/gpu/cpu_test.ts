@@ -400,6 +400,32 @@ Deno.test("products on the CPU make of their results what follows, on the way", 
   }
 });
 
+Deno.test("products of few rows and large matrices pack these where they need them", async () => {
+  using device = await WasmDevice.open(2);
+  const random = new Random("few rows");
+  const numbers = (n: number) =>
+    Float64Array.from({ length: n }, () => Math.fround(random.between(-1, 1)));
+  const x = input("x", [3, 5, 403]), rows = input("x", [2, 1024]);
+  const cases: Record<string, [Tensor, kernels: number]> = {
+    batches: [matmul(x, input("w", [3, 403, 300])), 1],
+    transposed: [linear(rows, input("w", [301, 1024]), input("b", [301])), 1],
+    "many rows": [linear(input("x", [97, 1024]), input("w", [301, 1024])), 2],
+  };
+  for (const [name, [y, kernels]] of Object.entries(cases)) {
+    const graph = makeGraph({ y });
+    using program = await device.compile(graph);
+    assertEquals(program.dispatches, kernels, name);
+    const data: Record<string, HostArray> = {};
+    for (const [input, buffer] of Object.entries(program.buffers)) {
+      if (input !== "y") buffer.write(data[input] = numbers(buffer.length));
+    }
+    program.run();
+    assertClose(await program.buffers.y.read(), interpret(graph, data).y, 2e-5, name);
+    const { temporary } = device.plan(graph);
+    assertEquals(temporary > 1e6, kernels > 1, `${name}: ${temporary} bytes`);
+  }
+});
+
 Deno.test("convolutions with more weights than pixels transform them where they need them", async () => {
   const random = new Random("weights"), [channels, out] = [208, 224];
   const image = input("x", [2, 7, 8, channels]), time = input("time", [2, 1, 1, out]);

@@ -204,6 +204,28 @@ Deno.test("memory is told beforehand", async () => {
   assert(small.bytes < large.bytes, `${small.bytes} and ${large.bytes}`);
 });
 
+Deno.test("a half takes the weights of that half only, and gives what both together give", async () => {
+  for (const weightDType of ["f32", "f16"] as const) {
+    const both = await open({ weightDType });
+    using _device = both.device, whole = both.autoencoder;
+    const pictures = items(1, 16, 24, 3), latents = items(1, 8, 12, 4);
+    const { size } = kl.network.layout;
+    let own = 0;
+    for (const only of ["encode", "decode"] as const) {
+      const options = { size: [16, 24], only, weightDType } as const;
+      using half = await Autoencoder.create(both.device, kl, options);
+      const of = (autoencoder: Autoencoder) =>
+        only === "encode"
+          ? autoencoder.encode(pictures, { sample: false })
+          : autoencoder.decode(latents);
+      assertEquals((await of(half)).data, (await of(whole)).data);
+      own += Autoencoder.plan(both.device, kl.network, options).bytes - half.memory;
+    }
+    // Each begins with a whole number of lines.
+    assert(own <= 4 * (size + 128), `${own} bytes of ${4 * size}`);
+  }
+});
+
 Deno.test("what does not fit is refused", async () => {
   const { device, autoencoder } = await open({ only: "decode" });
   using _device = device, _autoencoder = autoencoder;

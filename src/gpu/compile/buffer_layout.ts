@@ -8,9 +8,11 @@
 import { type Graph, nodesOf } from "../graph.ts";
 import { hasGaps } from "../ops/concat.ts";
 import type { Lifetime } from "./memory_plan.ts";
-import type { Placements } from "./stage.ts";
 import { Scratch, type Storage } from "../storage.ts";
 import { constantData, inputName, type Tensor } from "../tensor.ts";
+
+/** Tensors that lie inside something else, and the element of it that they start at. */
+export type Places = ReadonlyMap<Tensor, { readonly within: Storage; readonly offset: number }>;
 
 /** How long the memory of a program is needed. */
 export class Layout {
@@ -18,7 +20,7 @@ export class Layout {
   readonly named: ReadonlyMap<Tensor, string | undefined>;
   /** Everything between the kernels. */
   readonly lifetimes: readonly Lifetime<Storage>[];
-  readonly #placements: Placements;
+  readonly #placements: Places;
 
   /**
    * @param kernels What each of them touches, in order.
@@ -27,7 +29,7 @@ export class Layout {
    */
   constructor(
     graph: Graph,
-    placements: Placements,
+    placements: Places,
     kernels: readonly (readonly Storage[])[],
     size: (storage: Storage) => number,
     preparations = 0,

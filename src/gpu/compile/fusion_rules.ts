@@ -5,7 +5,7 @@
  * @module
  */
 
-import { mapOp } from "../ops/map.ts";
+import { isCopy, mapOp } from "../ops/map.ts";
 import {
   broadcastStrides,
   denseStrides,
@@ -48,22 +48,34 @@ export interface Absorbing {
 /** The elementwise tensor that an operation can compute in its prologue instead of reading it. */
 export function absorbedInput(node: Tensor, uses: Uses, target: Absorbing): Tensor | undefined {
   if (!target.fuses(node)?.input) return undefined;
-  const x = target.findsAnything ? resolve(node.inputs[0]).source : node.inputs[0];
+  const x = resolve(node.inputs[0]).source, { findsAnything } = target;
   const readers = uses.readersOf(x);
   const isPossible = x.op === mapOp && x.dtype === "f32" && !uses.roots.has(x) &&
     // A convolution and the gradient by its weights: computing it for more is no longer cheap.
     readers.length <= 2 && x.shape.at(-1)! % 4 === 0 && isChannelwise(x, x.shape, uses) &&
     readers.every((reader) => {
       const [first, ...others] = reader.inputs;
-      const isFirst = target.findsAnything
-        ? resolve(first).source === x && isDenseView(first) &&
-          sizeOf(first.shape) === sizeOf(x.shape) && refine(first.shape, x.shape) !== undefined
-        : first === x && x.shape.length === 4;
+      const isWhole = resolve(first).source === x && isDenseView(first) &&
+        sizeOf(first.shape) === sizeOf(x.shape);
+      const isFirst = findsAnything
+        ? isWhole && refine(first.shape, x.shape) !== undefined
+        : first === x
+        ? x.shape.length === 4
+        : isWhole && repeatsPixels(x, first.shape, uses);
       return isFirst && first.shape.length === 4 && first.shape[3] === x.shape.at(-1) &&
         target.fuses(reader)?.input &&
         accesses([x], uses, x).size + others.length + 1 <= target.maxStorages;
     });
   return isPossible ? x : undefined;
+}
+
+/** Whether a tensor is a copy of images, `[n, height, f, width, f, channels]`, with each pixel repeated. */
+function repeatsPixels(x: Tensor, images: Shape, uses: Uses): boolean {
+  const { shape, inputs: [view, ...others] } = x, [n, h, up, w, across, c] = shape;
+  if (shape.length !== 6 || others.length || uses.isInlined(view)) return false;
+  const { strides } = resolve(view);
+  return sameShape(images, [n, h * up, w * across, c]) && sameShape(view.shape, shape) &&
+    strides[2] === 0 && strides[4] === 0 && isCopy(x);
 }
 
 /** Whether all operands of an elementwise tensor have stride 1 along the channels. */
@@ -124,7 +136,7 @@ function isPixelwise(
       const last = domain.length - 1;
       return isAlike || strides.every((s, i) => domain[i] === 1 || s === (i === last ? 1 : 0));
     }
-    return sameShape(strides, dense) || (strides[1] === 0 && strides[2] === 0 && strides[3] === 1);
+    return isAlike || (strides[1] === 0 && strides[2] === 0 && strides[3] === 1);
   });
 }
 

@@ -152,6 +152,10 @@ export function copy(x: Tensor): Tensor {
   return apply(mapOp, [x], attributes);
 }
 
+/** Whether an elementwise tensor is one. */
+export const isCopy = ({ attributes, dtype, inputs: [x] }: Tensor): boolean =>
+  (attributes as MapAttributes).formula.expression === e.argument(0) && dtype === x.dtype;
+
 /** A function of each element. */
 export type Unary = (x: Tensor) => Tensor;
 /** A function of two elements at the same place. */

@@ -19,9 +19,23 @@ export const wordsOf = (length: number): number => Math.ceil(length / 2);
 
 /** The words of numbers that are given as their 16 bits each. */
 export function packHalves(bits: Uint16Array): Int32Array<ArrayBuffer> {
-  const words = new Int32Array(wordsOf(bits.length)), { length } = words;
-  for (let i = 0; i < length; i++) words[i] = bits[i] | bits[length + i] << 16;
+  const words = new Int32Array(wordsOf(bits.length));
+  putHalves(words, bits.length, 0, bits);
   return words;
+}
+
+/** Puts some of `length` numbers, from one on, given as their 16 bits each, into their words. */
+export function putHalves(
+  words: Int32Array,
+  length: number,
+  first: number,
+  bits: Uint16Array,
+): void {
+  const all = new Uint16Array(words.buffer, words.byteOffset, 2 * words.length);
+  const low = Math.max(0, Math.min(bits.length, wordsOf(length) - first));
+  for (let i = 0, to = 2 * first; i < low; i++, to += 2) all[to] = bits[i];
+  const start = 2 * (first + low - wordsOf(length)) + 1;
+  for (let i = low, to = start; i < bits.length; i++, to += 2) all[to] = bits[i];
 }
 
 /** `f32` `[length]`, the numbers in words `i32` `[wordsOf(length)]`. */

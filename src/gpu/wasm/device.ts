@@ -294,6 +294,12 @@ export class WasmBuffer implements TensorBuffer {
     this.version++;
   }
 
+  place(offset: number, length: number): Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> {
+    this.version++;
+    // Other threads wait meanwhile, so that it is as good as memory that is not shared.
+    return this.#view(offset, length) as Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
+  }
+
   async read(
     offset = 0,
     length: number = this.length - offset,

@@ -7,7 +7,14 @@
 
 import { Scratch } from "../storage.ts";
 import { add, div, i32, mul, rem } from "./assembler.ts";
-import { bandRow, type BandShape, type BandSource, emitBand, isInMemory } from "./padded_rows.ts";
+import {
+  bandRow,
+  type BandShape,
+  type BandSource,
+  emitBand,
+  isInMemory,
+  sourceKey,
+} from "./padded_rows.ts";
 import type { Epilogue } from "./epilogue.ts";
 import {
   emitPack,
@@ -56,9 +63,6 @@ export interface Correlation {
   readonly epilogue: Epilogue;
 }
 
-/** What tells the code of a source from that of others. */
-const sourceKey = ({ expression, strides }: BandSource) => JSON.stringify([expression.id, strides]);
-
 /** Rows of the result that a task computes. */
 export function bandRows(units: number, perRow: number, bytesPerRow: number): number {
   const wanted = Math.ceil(TASK_WORK / perRow);
@@ -101,7 +105,9 @@ export function lowerCorrelation(c: Correlation, { pair }: WasmTarget): [WasmKer
     label: c.label,
     key: `conv ${
       JSON.stringify([image, c.top, stride, kernelHeight, kernelWidth, c.batch, outHeight, lattice])
-    } ${outWidth} ${outChannels} ${width} ${!!c.bias} ${sourceKey(source)} ${epilogue.key}`,
+    } ${outWidth} ${outChannels} ${width} ${!!c.bias} ${
+      JSON.stringify(sourceKey(source))
+    } ${epilogue.key}`,
     pointers: [
       ...[pointFrom(packed), pointAt(epilogue.target)],
       ...(c.bias ? [c.bias] : []),
@@ -110,6 +116,18 @@ export function lowerCorrelation(c: Correlation, { pair }: WasmTarget): [WasmKer
     ],
     tasks: c.batch * bands * groups,
     scratch: isInPlace ? 0 : bandHeight * rowBytes + 64,
+    ...(isInPlace && stride === 1 && lattice.step === 1 && !c.x[0].offset
+      ? {
+        walk: {
+          ...{ input: c.x[0].storage, result: epilogue.target, tasks: groups },
+          steps: c.batch * bands,
+          before: (step) => {
+            const row = Math.floor(step / bands) * outHeight + step % bands * rows;
+            return [row * rowBytes, row * outWidth * outChannels * 4];
+          },
+        },
+      }
+      : {}),
     build(f, task, [by, y, ...others], scratch) {
       const bias = c.bias ? others.shift() : undefined, x = others.splice(0, c.x.length);
       const finish = epilogue.begin(f, y, others);

@@ -10,7 +10,7 @@ import { denseStrides } from "../../shape.ts";
 import type { Storage } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import { add, type Body, load, type Local, mul, type Operand, sub } from "./assembler.ts";
-import { pointAt, type Pointer } from "./kernel.ts";
+import type { Pointer } from "./kernel.ts";
 import { emitExpressions } from "./vector.ts";
 
 /** The epilogue of a kernel. */
@@ -30,14 +30,13 @@ export class Epilogue {
     const operands = output?.operands ?? [];
     this.#output = output;
     this.target = output?.storage ?? node;
-    this.pointers = operands.map(({ storage, offset }) => ({
-      ...pointAt(storage),
-      offset: 4 * offset,
-      write: false,
-    }));
     const fit = (strides: readonly number[]) =>
       strides.every((s, i) => s === dense[i] || domain[i] === 1);
     this.#imageStrides = operands.map(({ strides }) => fit(strides) ? undefined : 4 * strides[0]);
+    this.pointers = operands.map(({ storage, offset }, k) => ({
+      ...{ storage, offset: 4 * offset, write: false },
+      isInStep: this.#imageStrides[k] === undefined,
+    }));
     this.key = JSON.stringify([output?.expression.id, this.#imageStrides]);
   }
 

@@ -17,6 +17,11 @@ export interface Pointer {
   /** Bytes from its start. */
   readonly offset: number;
   readonly write: boolean;
+  /**
+   * Whether each number is read only by who writes the one at the same place, and before that: then
+   * both may be in the same memory.
+   */
+  readonly isInStep?: boolean;
 }
 
 /** One entry of a tape. */
@@ -30,8 +35,23 @@ export interface WasmKernel {
   readonly pointers: readonly Pointer[];
   /** Tasks, which may run in any order and at the same time. */
   readonly tasks: number;
+  /** The number of the first one. @default {0} */
+  readonly first?: number;
   /** Bytes of scratch that a thread needs. */
   readonly scratch: number;
+  /** How its tasks go through an input, if each needs only what is beside its part of the result. */
+  readonly walk?: Walk;
+}
+
+/** How a kernel goes from the start of an input and of its result to their ends. */
+export interface Walk {
+  readonly input: Storage;
+  readonly result: Storage;
+  /** Tasks that make up a step, which come one after the other, and how many steps there are. */
+  readonly tasks: number;
+  readonly steps: number;
+  /** Bytes of the input and of the result before a step. */
+  readonly before: (step: number) => readonly [input: number, result: number];
 }
 
 /** What kernels are generated for. */

@@ -16,7 +16,7 @@ import {
   makePorts,
   moveTo,
   ones,
-  pointers,
+  pointersInStep,
   read,
   TASK_ELEMENTS,
   walk,
@@ -56,7 +56,7 @@ function rowsKernel(loop: Loop<Storage>, axes: readonly Axis[], pair: 1 | 2): Wa
   return {
     label: loop.label,
     key: `map ${keyOf(loop, ports, axes, vectors)}`,
-    pointers: pointers(loop),
+    pointers: pointersInStep(loop),
     tasks,
     scratch: 0,
     build(f, task, bases) {
@@ -113,7 +113,7 @@ function flatKernel(loop: Loop<Storage>, axis: Axis): WasmKernel {
   return {
     label: loop.label,
     key: `flat ${keyOf(loop, ports, [axis])}`,
-    pointers: pointers(loop),
+    pointers: pointersInStep(loop),
     tasks,
     scratch: 0,
     build(f, task, bases) {

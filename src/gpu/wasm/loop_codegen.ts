@@ -45,6 +45,18 @@ export const pointers = (loop: Loop<Storage>): Pointer[] =>
     write: k >= loop.operands.length,
   }));
 
+/** The pointers of a nest without sums, which reads all of an element before it writes it. */
+export const pointersInStep = (loop: Loop<Storage>): Pointer[] =>
+  pointers(loop).map((pointer, k) => {
+    const access = loop.operands[k];
+    const isInStep = access &&
+      loop.results.every(({ strides, offset }) =>
+        offset === access.offset &&
+        strides.every((s, i) => s === access.strides[i] || loop.domain[i] === 1)
+      );
+    return isInStep ? { ...pointer, isInStep } : pointer;
+  });
+
 /** What tells the code of a nest from that of others. */
 export const keyOf = (
   loop: Loop<Storage>,

@@ -10,16 +10,17 @@ import { type CompileOptions, DeviceError, noHalves } from "../device.ts";
 import { constantInputs, findPreparations } from "../compile/prepack.ts";
 import { fuse } from "../compile/fuse.ts";
 import type { Graph } from "../graph.ts";
-import { Layout } from "../compile/buffer_layout.ts";
+import { Layout, type Places } from "../compile/buffer_layout.ts";
 import { planOffsets } from "../compile/memory_plan.ts";
 import { sizeOf } from "../../shape.ts";
 import { formatBytes } from "../../units.ts";
 import { simplify } from "../compile/simplify.ts";
-import type { Placements, Stage } from "../compile/stage.ts";
+import type { Stage } from "../compile/stage.ts";
 import { type Storage, storageBytes } from "../storage.ts";
 import type { Tensor } from "../tensor.ts";
 import type { WasmDevice } from "./device.ts";
 import type { WasmKernel, WasmTarget } from "./kernel.ts";
+import { findInPlace } from "./in_place.ts";
 import { lowerLoop } from "./loop.ts";
 import { TAPE_HEAD } from "./threads.ts";
 
@@ -56,12 +57,18 @@ export function lowerProgram(device: WasmDevice, given: Graph, options: CompileO
   }));
   const inOrder = stages.flatMap(({ kernels }) => kernels);
   const constants = constantInputs(graph, options);
-  const parts = { graph, stages, constants };
   const preparations = findPreparations(inOrder, constants, ({ pointers }) => pointers);
-  const planned = layOut(device, parts, fused.placements, preparations, options);
+  const { placements, parts } = findInPlace(graph, fused.placements, inOrder);
+  const program = {
+    ...{ graph, constants },
+    stages: stages.map(({ stage, kernels }) => ({
+      ...{ stage, kernels: kernels.flatMap((kernel) => parts.get(kernel) ?? [kernel]) },
+    })),
+  };
+  const planned = layOut(device, program, placements, preparations, options);
   // What is prepared stays: where there is no room for that, it is made whenever it is needed.
   return planned.memory.excess && preparations.length
-    ? layOut(device, parts, fused.placements, [], options)
+    ? layOut(device, program, placements, [], options)
     : planned;
 }
 
@@ -69,7 +76,7 @@ export function lowerProgram(device: WasmDevice, given: Graph, options: CompileO
 function layOut(
   device: WasmDevice,
   parts: Pick<Lowered, "graph" | "stages" | "constants">,
-  placements: Placements,
+  placements: Places,
   preparations: readonly WasmKernel[],
   options: CompileOptions,
 ): Lowered {

@@ -1,5 +1,6 @@
 /**
- * Matrix products on the CPU: B is packed into panels first, then tiles of rows meet panels.
+ * Matrix products on the CPU: B is packed into panels, and tiles of rows meet panels. Packing comes
+ * first, but where B is large and rows are so few that each panel is needed once.
  *
  * @module
  */
@@ -26,6 +27,8 @@ import { pointAt, pointFrom, pointTo, type WasmKernel, type WasmTarget } from ".
 const ROWS = 96;
 /** Multiplications that make a task worth while. */
 const TASK_WORK = 200_000;
+/** Bytes of a packed B that is large. */
+const LARGE = 1 << 20;
 
 /** Splits a flat index over batch axes into a byte offset. */
 export function batchOffset(
@@ -57,6 +60,7 @@ export function lowerMatmul(node: Tensor, { pair }: WasmTarget, fused: Fused): W
     ...{ taps: [0], inner: k, innerStride: bK, columns: n, columnStride: bN },
   };
   const panel = panelBytes(pack, width), packed = new Scratch(batches * panels * panel / 4);
+  const isPackedFirst = m > ROWS || 4 * packed.size < LARGE;
   const packing: WasmKernel = {
     label: "matmul, pack",
     key: `pack ${JSON.stringify([pack, width, batchShape, b.strides])}`,
@@ -77,14 +81,16 @@ export function lowerMatmul(node: Tensor, { pair }: WasmTarget, fused: Fused): W
   const epilogue = new Epilogue(node, fused);
   const product: WasmKernel = {
     label: "matmul",
-    key: `matmul ${JSON.stringify([m, n, k, batchShape, a.strides, width])} ${epilogue.key}`,
+    key: `matmul ${
+      JSON.stringify([m, n, k, batchShape, a.strides, isPackedFirst || b.strides, width])
+    } ${epilogue.key}`,
     pointers: [
-      ...[pointTo(x), pointFrom(packed), pointAt(epilogue.target)],
+      ...[pointTo(x), isPackedFirst ? pointFrom(packed) : pointTo(w), pointAt(epilogue.target)],
       ...epilogue.pointers,
     ],
     tasks: batches * blocks * groups,
-    scratch: 0,
-    build(f, task, [from, by, to, ...others]) {
+    scratch: isPackedFirst ? 0 : panel,
+    build(f, task, [from, by, to, ...others], scratch) {
       const finish = epilogue.begin(f, to, others);
       finish.enterImage(0);
       const registers = tileRegisters(f, TILE_ROWS, width / 4);
@@ -98,9 +104,16 @@ export function lowerMatmul(node: Tensor, { pair }: WasmTarget, fused: Fused): W
       const cStart = f.integer(add(add(to, mul(batch, m * n * 4)), mul(block, rows * cRow)));
       const aAt = f.local("i32"), bAt = f.local("i32"), cAt = f.local("i32");
       const column = f.local("i32");
+      const unpacked = isPackedFirst
+        ? by
+        : f.integer(add(by, batchOffset(f, batch, batchShape, b.strides)));
       f.loop(p, end, 1, () => {
         f.set(aAt, aStart);
-        f.set(bAt, add(by, mul(add(mul(batch, panels), p), panel)));
+        if (isPackedFirst) f.set(bAt, add(by, mul(add(mul(batch, panels), p), panel)));
+        else {
+          emitPack(f, pack, width, unpacked, p, scratch);
+          f.set(bAt, scratch);
+        }
         f.set(column, mul(p, 4 * width));
         f.set(cAt, add(cStart, column));
         const run = (count: number, columns: number) =>
@@ -127,5 +140,5 @@ export function lowerMatmul(node: Tensor, { pair }: WasmTarget, fused: Fused): W
       });
     },
   };
-  return [packing, product];
+  return isPackedFirst ? [packing, product] : [product];
 }

@@ -183,8 +183,7 @@ class Builder {
       open.push(...ranges);
       entries.push({
         kernel: indices[i],
-        tasks: kernel.tasks,
-        hasBarrier: false,
+        ...{ first: kernel.first ?? 0, tasks: kernel.tasks, hasBarrier: false },
         pointers: kernel.pointers.map(({ storage, offset }) => this.#addressOf(storage) + offset),
       });
     });

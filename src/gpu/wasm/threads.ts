@@ -15,13 +15,16 @@ export const MAX_ENTRIES = 16384 - COUNTERS;
 /** Bytes of the control block, at the start of the memory. */
 export const CONTROL_BYTES = 4 * (COUNTERS + MAX_ENTRIES);
 
-/** Words of a tape's entry before its pointers: function, tasks, whether a barrier follows, count. */
-export const TAPE_HEAD = 4;
+/** Words of a tape's entry before its pointers: function, first task, tasks, barrier, count. */
+export const TAPE_HEAD = 5;
 
 /** One entry of a tape. */
 export interface TapeEntry {
   readonly kernel: number;
+  /** The first task, and how many there are. */
+  readonly first: number;
   readonly tasks: number;
+  /** Whether threads wait for each other after it. */
   readonly hasBarrier: boolean;
   /** Addresses. */
   readonly pointers: readonly number[];
@@ -30,8 +33,8 @@ export interface TapeEntry {
 /** A tape as words: the number of entries, then each of them. */
 export function encodeTape(entries: readonly TapeEntry[]): Int32Array<ArrayBuffer> {
   const words = [entries.length];
-  for (const { kernel, tasks, hasBarrier, pointers } of entries) {
-    words.push(kernel, tasks, hasBarrier ? 1 : 0, pointers.length, ...pointers);
+  for (const { kernel, first, tasks, hasBarrier, pointers } of entries) {
+    words.push(kernel, first, tasks, hasBarrier ? 1 : 0, pointers.length, ...pointers);
   }
   return Int32Array.from(words);
 }
@@ -114,15 +117,15 @@ function play({ memory, threads, index }: ThreadSetup, counters: number, bytes: 
     const kernels = programs.get(program)!, tape = new Int32Array(memory.buffer, address);
     const args: number[] = [];
     for (let entry = 0, at = 1; entry < tape[0]; entry++) {
-      const kernel = kernels[tape[at]], tasks = tape[at + 1], hasBarrier = tape[at + 2];
-      const count = tape[at + 3];
-      at += 4; // TAPE_HEAD
+      const kernel = kernels[tape[at]], first = tape[at + 1], end = first + tape[at + 2];
+      const hasBarrier = tape[at + 3], count = tape[at + 4];
+      at += 5; // TAPE_HEAD
       args.length = count + 2;
       for (let i = 0; i < count; i++) args[i + 1] = tape[at++];
       args[count + 1] = scratch;
-      for (let task = 0;; task++) {
-        args[0] = isAlone ? task : Atomics.add(control, counters + entry, 1);
-        if (args[0] >= tasks) break;
+      for (let task = first;; task++) {
+        args[0] = isAlone ? task : first + Atomics.add(control, counters + entry, 1);
+        if (args[0] >= end) break;
         try {
           kernel.apply(null, args);
         } catch {

@@ -27,6 +27,7 @@ import {
   emitBand,
   fusedSource,
   plainSource,
+  sourceKey,
 } from "./padded_rows.ts";
 
 /** Outputs of a tile along an axis, inputs of it, and frequencies. */
@@ -163,7 +164,7 @@ export const sourceOf = (
 
 /** What tells the code of a source from that of others. */
 export const tileKey = ({ band, source, top, size }: TileSource): unknown => [
-  ...[band, source.expression.id, source.strides, top, size],
+  ...[band, sourceKey(source), top, size],
 ];
 
 /** Bytes of the band that a block's tiles are cut from. */

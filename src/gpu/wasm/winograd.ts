@@ -86,8 +86,9 @@ function correlate(c: Correlation, weights: Scratch, { pair }: WasmTarget): Wasm
   const { tiles } = blocks, tilesUp = Math.ceil(tiles / 4) * 4;
   const vStride = frequencyStride(tilesUp, channels),
     mStride = frequencyStride(tilesUp, outChannels);
-  const bandAt = 0, vAt = Math.ceil(bandBytes(source, blocks) / 64) * 64 + 64;
-  const mAt = vAt + FREQUENCIES * vStride, dumpAt = mAt + FREQUENCIES * mStride;
+  // The band is no longer needed when there are products.
+  const first = Math.max(bandBytes(source, blocks), FREQUENCIES * mStride);
+  const vAt = Math.ceil(first / 64) * 64 + 64, dumpAt = vAt + FREQUENCIES * vStride;
   const pixel = 4 * outChannels;
   const { bias, epilogue } = c;
   // With few blocks, several tasks share one: each makes some of the channels.
@@ -112,9 +113,9 @@ function correlate(c: Correlation, weights: Scratch, { pair }: WasmTarget): Wasm
       const finish = epilogue.begin(f, y, others);
       const place = emitPlace(f, f.integer(div(task, groups)), blocks, batch);
       const first = f.integer(mul(rem(task, groups), span));
-      const band = f.integer(add(scratch, bandAt)), v = f.integer(add(scratch, vAt));
-      const m = f.integer(add(scratch, mAt)), dump = f.integer(add(scratch, dumpAt));
-      emitTransform(f, source, F4.bt, blocks, place, x, band, v, tilesUp);
+      const v = f.integer(add(scratch, vAt)), m = f.integer(scratch);
+      const dump = f.integer(add(scratch, dumpAt));
+      emitTransform(f, source, F4.bt, blocks, place, x, m, v, tilesUp);
 
       const registers = tileRegisters(f, TILE_ROWS, panel / 4);
       const by = f.integer(add(u, mul(first, channels))), a = f.local("i32"), to = f.local("i32");

@@ -10,7 +10,7 @@
 
 import { parseArgs } from "@std/cli/parse-args";
 import { join } from "@std/path";
-import { parseImages } from "../src/cli/commands/image_options.ts";
+import { parseImages } from "../src/data/image_options.ts";
 import { openDataset } from "../src/cli/data/data.ts";
 import { drawGrid, encodePng } from "../src/cli/media/picture_files.ts";
 import { openModel } from "../src/cli/run/open_model.ts";

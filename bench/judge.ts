@@ -6,7 +6,7 @@
  */
 
 import { join } from "@std/path";
-import { parseImages } from "../src/cli/commands/image_options.ts";
+import { parseImages } from "../src/data/image_options.ts";
 import { openDataset } from "../src/cli/data/data.ts";
 import { makeFolder, writeWhole } from "../src/cli/terminal/files.ts";
 import { Progress } from "../src/cli/terminal/progress.ts";

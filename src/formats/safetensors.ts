@@ -204,11 +204,13 @@ export interface NamedTensor {
     | Float32Array<ArrayBuffer>
     | Float16Array<ArrayBuffer>
     | Int32Array<ArrayBuffer>
-    | Uint16Array<ArrayBuffer>;
+    | Uint16Array<ArrayBuffer>
+    | Uint8Array<ArrayBuffer>;
 }
 
 function dtypeOf({ values }: NamedTensor): FileDType {
   if (values instanceof Int32Array) return "I32";
+  if (values instanceof Uint8Array) return "U8";
   return values instanceof Float32Array ? "F32" : values instanceof Uint16Array ? "U16" : "F16";
 }
 

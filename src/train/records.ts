@@ -4,7 +4,7 @@
  * @module
  */
 
-import { isOverflow } from "./loss_scale.ts";
+import { isExhausted, isOverflow } from "./loss_scale.ts";
 import { HISTORY, RANGES, ROW } from "./step.ts";
 
 /** How a step went. */
@@ -69,3 +69,27 @@ export function readRecords(
     };
   });
 }
+
+/** A loss that has grown by this factor since the first steps is not going to recover. */
+const EXPLOSION = 100;
+
+/**
+ * Finds the step at which a training diverged, in words; `undefined` if none did.
+ *
+ * @param first The loss of the first steps, if it is known.
+ */
+export function describeDivergence(
+  records: readonly StepRecord[],
+  first: number | undefined,
+): string | undefined {
+  const isGood = ({ loss, gradientNorm, isSkipped, lossScale }: StepRecord) =>
+    isSkipped ? !isExhausted(lossScale) : Number.isFinite(loss) && Number.isFinite(gradientNorm) &&
+      !(first !== undefined && loss > EXPLOSION * first);
+  const bad = records.find((record) => !isGood(record));
+  if (!bad) return undefined;
+  const what = `The loss is ${format(bad.loss)} at step ${bad.step}, with a gradient of norm ` +
+    format(bad.gradientNorm);
+  return first === undefined ? what : `${what}, up from ${format(first)} at first`;
+}
+
+const format = (x: number) => Number.isFinite(x) ? String(Number(x.toPrecision(4))) : String(x);

@@ -8,7 +8,7 @@
 import { crc32 } from "node:zlib";
 import { assert } from "@std/assert";
 import { openDataset } from "../../src/cli/data/data.ts";
-import { parseImages } from "../../src/cli/commands/image_options.ts";
+import { parseImages } from "../../src/data/image_options.ts";
 import { Progress } from "../../src/cli/terminal/progress.ts";
 import { InputError } from "../../src/errors.ts";
 import { inMemory } from "../../src/formats/bytes.ts";

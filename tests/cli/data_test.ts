@@ -6,7 +6,7 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import { openDataset, type ReadOptions } from "../../src/cli/data/data.ts";
-import { parseImages } from "../../src/cli/commands/image_options.ts";
+import { parseImages } from "../../src/data/image_options.ts";
 import { Progress } from "../../src/cli/terminal/progress.ts";
 import { InputError } from "../../src/errors.ts";
 import { parseTraining } from "../../src/train/config.ts";

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { join } from "@std/path";
-import { parseImages } from "../../src/cli/commands/image_options.ts";
+import { parseImages } from "../../src/data/image_options.ts";
 import { openTrainingData } from "../../src/cli/data/data.ts";
 import type { Fingerprint } from "../../src/cli/data/fingerprint.ts";
 import { writeSealed } from "../../src/cli/run/state_file.ts";

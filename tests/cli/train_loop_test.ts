@@ -7,7 +7,7 @@ import {
 } from "@std/assert";
 import { openTrainingData } from "../../src/cli/data/data.ts";
 import { kindOf } from "../../src/cli/terminal/files.ts";
-import { parseImages } from "../../src/cli/commands/image_options.ts";
+import { parseImages } from "../../src/data/image_options.ts";
 import { Progress } from "../../src/cli/terminal/progress.ts";
 import { RunFolder } from "../../src/cli/run/run_folder.ts";
 import { type Plan, runTraining } from "../../src/cli/run/train_loop.ts";

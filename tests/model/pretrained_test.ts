@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { openDataset } from "../../src/cli/data/data.ts";
-import { parseImages } from "../../src/cli/commands/image_options.ts";
+import { parseImages } from "../../src/data/image_options.ts";
 import { Progress } from "../../src/cli/terminal/progress.ts";
 import { InputError } from "../../src/errors.ts";
 import { initializeModel, serializeModel } from "../../src/model/model.ts";

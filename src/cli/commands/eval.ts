@@ -23,10 +23,10 @@ import { openAnyModel } from "../run/open_model.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
 import { type Flag, type Flags, parseFlags } from "../terminal/flags.ts";
 import { print, Progress } from "../terminal/progress.ts";
+import { parseImages } from "../../data/image_options.ts";
 import { classFlags } from "./class_flags.ts";
 import { evaluatePictures } from "./eval_pictures.ts";
 import { guidanceFlags } from "./guidance_flags.ts";
-import { parseImages } from "./image_options.ts";
 import { promptFlags } from "./prompt_flags.ts";
 import { listMethods, samplerFlags } from "./sampler_flags.ts";
 

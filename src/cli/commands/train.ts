@@ -11,15 +11,17 @@ import { openDataset, openTrainingData, type ReadOptions } from "../data/data.ts
 import { checkDeviceFlags, openForCommand } from "../terminal/device.ts";
 import { STREAM } from "../terminal/files.ts";
 import { parseFlags } from "../terminal/flags.ts";
-import { parseImages } from "./image_options.ts";
+import { parseImages } from "../../data/image_options.ts";
 import { knownData } from "../data/builtin_datasets.ts";
 import { residentBytes } from "../run/memory.ts";
 import { profileTraining } from "../run/profile.ts";
 import { latentShape, type LatentSource, prepareLatents } from "../run/latents.ts";
 import { openAutoencoder } from "../run/open_autoencoder.ts";
 import { print, Progress } from "../terminal/progress.ts";
-import { configSchema, formatRunConfig } from "../run/run_config.ts";
+import { formatRunConfig } from "../../train/run_config.ts";
+import { configSchema } from "../run/run_config.ts";
 import { RunFolder } from "../run/run_folder.ts";
+import { openSavedTraining } from "../run/saved_training.ts";
 import {
   askedFor,
   assembleConfig,
@@ -28,7 +30,7 @@ import {
   planConfig,
 } from "../run/train_config.ts";
 import { DEFAULTS, type TrainFlags, trainFlags } from "./train_flags.ts";
-import { initialModel } from "../run/initial_model.ts";
+import { initialModel } from "../../train/initial_model.ts";
 import { announce, runTraining } from "../run/train_loop.ts";
 import { isWide, runWide } from "../terminal/v8_simd.ts";
 
@@ -58,10 +60,16 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
     dtype: flags.half ? "F16" : "F32",
     ...(flags.keep === undefined ? {} : { keep: flags.keep }),
   });
-  const recorded = flags.resume ? formatRunConfig(await folder.readConfig()) : undefined;
+  // A training of a page is data and state in one.
+  using begun = flags.resume && given.data !== undefined && !await folder.holdsTraining()
+    ? await openSavedTraining(given.data)
+    : undefined;
+  const recorded = flags.resume
+    ? formatRunConfig(begun?.config ?? await folder.readConfig())
+    : undefined;
   const place = given.data ?? recorded?.data;
   if (place === undefined) throw needsData();
-  if (!recorded) await folder.checkNew();
+  if (!recorded || begun) await folder.checkNew();
   if (recorded && flags["print-config"]) {
     print(JSON.stringify(recorded, null, 2));
     return 0;
@@ -76,7 +84,7 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
   const config = recorded ? assembleConfig(recorded, {}, place, items) : wanted;
   if (recorded) {
     checkUnchanged(config, wanted, folder);
-    await folder.lock();
+    if (!begun) await folder.lock();
   }
   const plan = {
     last: wanted.steps,
@@ -94,7 +102,8 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
   const command = ["ddpm train", ...args.map(quote)].join(" ");
   return await runTraining({
     ...{
-      isNew: !recorded,
+      isNew: !recorded || begun !== undefined,
+      begun: begun?.state,
       config,
       data,
       latents,

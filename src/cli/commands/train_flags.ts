@@ -10,7 +10,8 @@ import { HISTORY } from "../../train/step.ts";
 import { deviceFlags, precisionFlag } from "../terminal/device.ts";
 import type { Flag, Flags } from "../terminal/flags.ts";
 import { imageFlags } from "./image_options.ts";
-import { DEFAULT_TRAINING_STEPS, MAX_STEPS, presets } from "../run/run_config.ts";
+import { DEFAULT_TRAINING_STEPS, MAX_STEPS } from "../../train/run_config.ts";
+import { presets } from "../run/run_config.ts";
 
 /** Default intervals in steps: of log lines and of checkpoints. */
 export const DEFAULTS = { logEvery: 50, saveEvery: 500 };
@@ -143,7 +144,10 @@ export const trainFlags = {
     max: 1000,
     help: "time N steps kernel by kernel, print where the time goes, and write nothing",
   },
-  resume: { kind: "switch", help: "continue the training in --out" },
+  resume: {
+    kind: "switch",
+    help: "continue the training in --out, or one that a page saved, in --data",
+  },
   "print-config": { kind: "switch", help: "print the resulting configuration and exit" },
   "print-schema": { kind: "switch", help: "print the JSON schema of configuration files and exit" },
   ...deviceFlags,

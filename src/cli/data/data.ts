@@ -11,12 +11,8 @@ import { readImageHeader } from "../../data/datasets/image.ts";
 import { pictureDataset, type Pictures } from "../../data/pictures.ts";
 import type { Raster } from "../../data/raster.ts";
 import { type Fingerprint, takeFingerprint } from "./fingerprint.ts";
-import {
-  type ImageOptions,
-  type Look,
-  parseMaxBad,
-  preparationOf,
-} from "../commands/image_options.ts";
+import { type ImageOptions, type Look, preparationOf } from "../../data/image_options.ts";
+import { parseMaxBad } from "../commands/image_options.ts";
 import { kindOf, refuseStdin } from "../terminal/files.ts";
 import type { Progress } from "../terminal/progress.ts";
 import { knownData } from "./builtin_datasets.ts";

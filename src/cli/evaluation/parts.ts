@@ -12,7 +12,7 @@ import {
 } from "../../evaluate/statistics_file.ts";
 import { readZip } from "../../formats/zip.ts";
 import type { Fields } from "../../model/network.ts";
-import { describeDifference } from "../run/run_config.ts";
+import { describeDifference } from "../../train/run_config.ts";
 import { FileBytes, kindOf, readFile } from "../terminal/files.ts";
 import { hashBytes } from "./hashes.ts";
 import type { Features } from "./features.ts";

@@ -12,7 +12,7 @@ import type { Model } from "../../model/model.ts";
 import { formatShape, sameShape, type Shape } from "../../shape.ts";
 import { knownData } from "../data/builtin_datasets.ts";
 import { openDataset } from "../data/data.ts";
-import { parseImages } from "../commands/image_options.ts";
+import { parseImages } from "../../data/image_options.ts";
 import { shapeOf } from "../commands/sample.ts";
 import { kindOf } from "../terminal/files.ts";
 import type { Progress } from "../terminal/progress.ts";

@@ -25,7 +25,7 @@ import {
 import { readParameter } from "../../model/parameters.ts";
 import type { Weighted } from "../../model/weights.ts";
 import { type Shape, sizeOf } from "../../shape.ts";
-import type { ImageOptions } from "../commands/image_options.ts";
+import type { ImageOptions } from "../../data/image_options.ts";
 import type { Fingerprint } from "../data/fingerprint.ts";
 import { FileBytes, kindOf } from "../terminal/files.ts";
 import type { Progress } from "../terminal/progress.ts";

@@ -10,11 +10,11 @@ import { InputError } from "../../errors.ts";
 import { readSafetensors, toFloat32 } from "../../formats/safetensors.ts";
 import { type Model, parseModel } from "../../model/model.ts";
 import { fromFormerLayout } from "../../model/parameters.ts";
+import { architectureOf, describeDifference, parseFields } from "../../train/run_config.ts";
+import { LAYOUT } from "../../train/state_file.ts";
 import { kindOf, readFile } from "../terminal/files.ts";
 import { picturesOnly } from "./open_autoencoder.ts";
 import { loadLocated, locate, type Located } from "./load_model.ts";
-import { architectureOf, describeDifference, parseFields } from "./run_config.ts";
-import { LAYOUT } from "./run_folder.ts";
 import { isIntact } from "./state_file.ts";
 
 /** What states are called. */

@@ -1,19 +1,13 @@
 /**
- * The configuration of a training: as a value, as a JSON file, and as presets.
+ * The configuration of a training as a JSON file, and as presets.
  *
  * @module
  */
 
 import { z } from "zod";
-import { parseWith, toSnakeCase } from "../../config.ts";
+import { parseWith } from "../../config.ts";
 import { InputError } from "../../errors.ts";
-import {
-  type Fields,
-  formatNetwork,
-  parseNetwork,
-  type TrainableNetwork,
-  trainableNetwork,
-} from "../../model/network.ts";
+import { imagesSchema } from "../../data/image_options.ts";
 import { foreignUNetFields, unetSchema } from "../../model/unet_config.ts";
 import { FEATURE_CLASSIFIER, featureClassifierSchema } from "../../model/feature_classifier.ts";
 import { autoencoderKlSchema } from "../../model/autoencoder_kl.ts";
@@ -21,17 +15,18 @@ import { vqModelSchema } from "../../model/vq_model.ts";
 import { unetClassifierSchema } from "../../model/unet_classifier.ts";
 import { TEXT_UNET, textUNetSchema } from "../../model/text_unet.ts";
 import { SUPER_RESOLUTION, superResolutionSchema } from "../../model/super_resolution.ts";
-import {
-  formatSchedule,
-  parseSchedule,
-  type ScheduleConfig,
-  scheduleSchema,
-} from "../../diffusion/schedule.ts";
+import { scheduleSchema } from "../../diffusion/schedule.ts";
 import { foreignScheduleFields } from "../../diffusion/schedulers.ts";
-import { parseTraining, type TrainingConfig, trainingSchema } from "../../train/config.ts";
+import { trainingSchema } from "../../train/config.ts";
+import {
+  MAX_STEPS,
+  parseRunConfig,
+  type RunConfig,
+  type RunFields,
+  runSchema,
+} from "../../train/run_config.ts";
 import { kindOf, readJson, refuseStdin } from "../terminal/files.ts";
 import { suggest } from "../terminal/flags.ts";
-import { type ImageOptions, imagesSchema, parseImages } from "../commands/image_options.ts";
 import autoencoder from "./presets/autoencoder.json" with { type: "json" };
 import cifar10 from "./presets/cifar10.json" with { type: "json" };
 import classifier from "./presets/classifier.json" with { type: "json" };
@@ -40,47 +35,6 @@ import features from "./presets/features.json" with { type: "json" };
 import fashionMnist from "./presets/fashion-mnist.json" with { type: "json" };
 import mnist from "./presets/mnist.json" with { type: "json" };
 import tiny from "./presets/tiny.json" with { type: "json" };
-
-/** The most training steps. */
-export const MAX_STEPS = 100_000_000;
-/** The default number of training steps. */
-export const DEFAULT_TRAINING_STEPS = 5000;
-
-/** The configuration of a training. */
-export interface RunConfig {
-  readonly data: string;
-  /** The last step, which may be changed later. */
-  readonly steps: number;
-  readonly images: ImageOptions;
-  /** The autoencoder whose latents are trained on, if it is not the images themselves. */
-  readonly latent?: string | undefined;
-  readonly network: TrainableNetwork;
-  /** The noise; nothing for autoencoders, which see none. */
-  readonly scheduler: ScheduleConfig;
-  readonly training: TrainingConfig;
-}
-
-/** A configuration file; missing fields have their defaults. */
-export interface RunFields {
-  readonly data?: string | undefined;
-  readonly steps?: number | undefined;
-  readonly images?: Fields | undefined;
-  readonly latent?: string | undefined;
-  readonly network?: Fields | undefined;
-  readonly scheduler?: Fields | undefined;
-  readonly training?: Fields | undefined;
-}
-
-const section = z.record(z.string(), z.unknown()).optional();
-const schema = z.strictObject({
-  // For editors.
-  $schema: z.string().optional(),
-  ...{ data: z.string().optional(), steps: z.int().min(1).max(MAX_STEPS).optional() },
-  latent: z.string().optional(),
-  ...{ images: section, network: section, scheduler: section, training: section },
-  // Its name in version 0.1.0.
-  unet: section,
-}).transform(({ unet, network = unet, $schema: _, ...rest }) => ({ ...rest, network }));
 
 /** The presets. */
 export const presets: Readonly<Record<string, RunFields>> = {
@@ -110,60 +64,12 @@ export async function readRunFields(place: string): Promise<RunFields> {
         suggest(place, names),
     );
   }
-  return parseWith(schema, await readJson(place), place);
+  return parseWith(runSchema, await readJson(place), place);
 }
 
 /** @throws {InputError} If it is not a complete configuration. */
-export async function readRunConfig(path: string): Promise<RunConfig> {
-  const fields = parseWith(schema, await readJson(path), path);
-  const { data, steps, images, latent, network, scheduler, training } = fields;
-  if (data === undefined || !network || !scheduler || !training) {
-    throw new InputError(`Cannot resume: ${path} is incomplete`);
-  }
-  return {
-    ...{ data, steps: steps ?? DEFAULT_TRAINING_STEPS, images: parseImages(images ?? {}) },
-    ...(latent === undefined ? {} : { latent }),
-    network: trainableNetwork(parseNetwork(network)),
-    ...{ scheduler: parseSchedule(scheduler), training: parseTraining(training) },
-  };
-}
-
-/** The configuration as it is written to a file. */
-export function formatRunConfig(
-  config: RunConfig,
-): Required<Omit<RunFields, "latent">> & Pick<RunFields, "latent"> {
-  return {
-    data: config.data,
-    steps: config.steps,
-    images: config.images,
-    ...(config.latent === undefined ? {} : { latent: config.latent }),
-    network: formatNetwork(config.network),
-    scheduler: config.network.kind === "autoencoder" ? {} : formatSchedule(config.scheduler),
-    training: toSnakeCase(config.training),
-  };
-}
-
-/** The fields of a network that must agree with those of a state. */
-export function architectureOf(network: TrainableNetwork): Fields {
-  const { sample_size: _s, dropout: _d, scaling_factor: _f, ...rest } = formatNetwork(network);
-  return rest;
-}
-
-/** Parses a section; empty if it is not one. */
-export function parseFields(text: string | undefined): Fields {
-  try {
-    return Object(JSON.parse(text ?? "{}"));
-  } catch {
-    return {};
-  }
-}
-
-/** "block_out_channels is [16] in A and [32] in B" for the first field of B that differs, or "". */
-export function describeDifference(a: Fields, inA: string, b: Fields, inB: string): string {
-  const text = (value: unknown) => JSON.stringify(value) ?? "not given";
-  const field = Object.keys(b).find((key) => text(a[key]) !== text(b[key]));
-  return field ? `${field} is ${text(a[field])} in ${inA} and ${text(b[field])} in ${inB}` : "";
-}
+export const readRunConfig = async (path: string): Promise<RunConfig> =>
+  parseRunConfig(await readJson(path), path);
 
 /** The JSON schema of configuration files, for editors. */
 export function configSchema(): Record<string, unknown> {

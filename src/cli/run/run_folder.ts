@@ -16,11 +16,10 @@
 import { join } from "@std/path";
 import { InputError } from "../../errors.ts";
 import { encodeModel, type Trainable } from "../../model/model.ts";
-import { fromFormerLayout } from "../../model/parameters.ts";
-import { decodeElements } from "../../formats/elements.ts";
-import { readSafetensors, type StoredTensor, toFloat32 } from "../../formats/safetensors.ts";
-import { sizeOf } from "../../shape.ts";
-import type { RestorableState, StateReader } from "../../train/state.ts";
+import { readSafetensors } from "../../formats/safetensors.ts";
+import { formatRunConfig, type RunConfig } from "../../train/run_config.ts";
+import type { RestorableState } from "../../train/state.ts";
+import { parseState, stateMetadata } from "../../train/state_file.ts";
 import type { Trainer } from "../../train/trainer.ts";
 import {
   appendText,
@@ -43,14 +42,7 @@ import { FolderLock } from "./lock.ts";
 import { type Fingerprint, formatFingerprint, parseFingerprint } from "../data/fingerprint.ts";
 import { formatBytePair } from "../../units.ts";
 import { renderReport, type Report } from "./report.ts";
-import {
-  architectureOf,
-  describeDifference,
-  formatRunConfig,
-  parseFields,
-  readRunConfig,
-  type RunConfig,
-} from "./run_config.ts";
+import { readRunConfig } from "./run_config.ts";
 import { LATENTS } from "./latents.ts";
 import { isIntact, writeSealed } from "./state_file.ts";
 import type { Task } from "./train_loop.ts";
@@ -61,10 +53,6 @@ const FILES = ["model.safetensors", "state.safetensors", "log.jsonl", "report.ht
 /** File names of the newest state and of older ones. */
 const STATE = "state.safetensors", OLDER = /^state-(\d{7,})\.safetensors$/;
 const olderName = (step: number) => `state-${String(step).padStart(7, "0")}.safetensors`;
-
-/** Version of the parameter layout in a state; states without one have the first layout. */
-export const LAYOUT = "2";
-const FLAT = new Set(["parameters", "moment1", "moment2", "ema"]);
 
 /** Sample grids, and how many of them the report shows. */
 const SAMPLES = /^step-(\d+)\.png$/, SHOWN_SAMPLES = 12;
@@ -82,12 +70,6 @@ export interface SavedState extends Disposable {
   readonly state: RestorableState;
   readonly fingerprint: Fingerprint | undefined;
 }
-
-/** The numbers of an array of 32-bit floats. */
-const readerOf = ({ shape, read }: StoredTensor): StateReader => ({
-  length: sizeOf(shape),
-  read: (offset, length) => decodeElements("F32", read(4 * offset, 4 * (offset + length))),
-});
 
 /** The folder of a training. Disposing of it releases its lock. */
 export class RunFolder implements Disposable {
@@ -127,13 +109,15 @@ export class RunFolder implements Disposable {
     await checkFolder(this.path, true);
   }
 
+  /** Whether a training was started here. */
+  async holdsTraining(): Promise<boolean> {
+    return await kindOf(this.#at("config.json")) === "file";
+  }
+
   /** @throws {InputError} If no training was started here, or its configuration is damaged. */
   async readConfig(): Promise<RunConfig> {
-    const path = this.#at("config.json");
-    if (await kindOf(path) !== "file") {
-      throw new InputError(`Cannot resume: ${this.path} holds no training`);
-    }
-    return await readRunConfig(path);
+    if (await this.holdsTraining()) return await readRunConfig(this.#at("config.json"));
+    throw new InputError(`Cannot resume: ${this.path} holds no training`);
   }
 
   /**
@@ -223,9 +207,7 @@ export class RunFolder implements Disposable {
       for (const part of file.parts) await writeAll(to, part);
     });
     await writeSealed(this.#at(STATE), buffers, {
-      step: String(step),
-      network: JSON.stringify(architectureOf(config.network)),
-      layout: LAYOUT,
+      ...stateMetadata(step, config.network),
       pictures: formatFingerprint(fingerprint),
     });
     this.#saved = step;
@@ -286,42 +268,15 @@ export class RunFolder implements Disposable {
   #readState(path: string, config: RunConfig): SavedState {
     using stack = new DisposableStack();
     const bytes = stack.use(new FileBytes(path));
-    const { tensors, metadata } = readSafetensors(bytes, path);
+    const found = readSafetensors(bytes, path);
     if (!isIntact(bytes)) {
       throw new InputError(`Cannot resume: ${path} is damaged, its checksum does not match`);
     }
-    const step = Number(metadata.step ?? NaN);
-    if (!Number.isSafeInteger(step) || step < 0) {
-      throw new InputError(`Cannot resume: ${path} has no valid step`);
-    }
-    const saved = parseFields(metadata.network ?? metadata.unet);
-    const here = architectureOf(config.network);
-    const difference = describeDifference(saved, path, here, this.#at("config.json"));
-    if (difference) {
-      throw new InputError(`Cannot resume: the state is of another network: ${difference}`);
-    }
-    const odd = [...tensors].find(([, tensor]) => tensor.dtype !== "F32");
-    if (odd) {
-      throw new InputError(`Cannot resume: ${odd[0]} in ${path} is ${odd[1].dtype}, not F32`);
-    }
-    if (![undefined, LAYOUT].includes(metadata.layout)) {
-      throw new InputError(
-        `Cannot resume: ${path} has its parameters in layout ${metadata.layout}, but this version ` +
-          `knows ${LAYOUT}; use the version that wrote it, or a later one`,
-      );
-    }
-    const layout = metadata.layout === LAYOUT ? undefined : config.network.layout;
-    const arrays = Object.fromEntries(
-      [...tensors].map(([name, tensor]) =>
-        layout && FLAT.has(name)
-          ? [name, fromFormerLayout(layout, toFloat32(tensor))]
-          : [name, readerOf(tensor)]
-      ),
-    );
+    const state = parseState(found, path, config.network, this.#at("config.json"));
     const file = stack.move();
     return {
-      state: { step, arrays },
-      fingerprint: parseFingerprint(metadata.pictures),
+      state,
+      fingerprint: parseFingerprint(found.metadata.pictures),
       [Symbol.dispose]: () => file.dispose(),
     };
   }

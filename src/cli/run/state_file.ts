@@ -1,20 +1,17 @@
 /**
- * Training states: safetensors files that are streamed to disk and carry a checksum in their metadata,
- * the SHA-256 of the file with zeros in place of the checksum itself.
+ * Files with a checksum on a disk, which are streamed: states of trainings, latents.
  *
  * @module
  */
 
 import { createHash } from "node:crypto";
 import type { TensorBuffer } from "../../gpu/device.ts";
-import { asBytes, type Bytes } from "../../formats/bytes.ts";
+import type { Bytes } from "../../formats/bytes.ts";
 import { encodeHeader } from "../../formats/safetensors.ts";
+import { findSeal, unseal, withSeal } from "../../formats/sealed.ts";
 import { writeAll, writeWhole } from "../terminal/files.ts";
 
-const KEY = "sha256", BLANK = "0".repeat(64), MARK = `"${KEY}":"`;
-/** How far into a file the checksum is searched. Metadata come first. */
-const HEADER = 1 << 20;
-/** Elements, or bytes, in memory at a time. */
+/** Elements in memory at a time. */
 const CHUNK = 1 << 22;
 
 /** Reads a buffer of a device in chunks. */
@@ -35,7 +32,7 @@ export async function writeSealed(
   const described = Object.entries(buffers).map(([name, { length }]) => ({
     ...{ name, shape: [length], dtype: "F32" as const },
   }));
-  const head = encodeHeader(described, { [KEY]: BLANK, ...metadata });
+  const head = encodeHeader(described, withSeal(metadata));
   await writeWhole(path, async (file) => {
     const hash = createHash("sha256").update(head);
     await writeAll(file, head);
@@ -53,20 +50,8 @@ export async function writeSealed(
 
 /** Whether a file has a checksum that matches. */
 export function isIntact(file: Uint8Array<ArrayBuffer> | Bytes): boolean {
-  const bytes = asBytes(file), at = findSeal(bytes.read(0, HEADER));
-  if (at === undefined) return false;
-  const end = at + BLANK.length, hash = createHash("sha256");
-  hash.update(bytes.read(0, at)).update(BLANK);
-  for (let from = end; from < bytes.length; from += CHUNK) {
-    hash.update(bytes.read(from, from + CHUNK));
-  }
-  return hash.digest("hex") === new TextDecoder("latin1").decode(bytes.read(at, end));
-}
-
-/** The position of the checksum's digits. */
-function findSeal(bytes: Uint8Array): number | undefined {
-  // One character a byte, so that places agree.
-  const found = new TextDecoder("latin1").decode(bytes.subarray(0, HEADER)).indexOf(MARK);
-  const at = found + MARK.length;
-  return found < 0 || at + BLANK.length > bytes.length ? undefined : at;
+  const found = unseal(file), hash = createHash("sha256");
+  if (!found) return false;
+  for (const part of found.parts) hash.update(part);
+  return hash.digest("hex") === found.seal;
 }

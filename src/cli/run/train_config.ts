@@ -27,17 +27,17 @@ import {
 } from "../../train/config.ts";
 import { checkObjective } from "../../train/objective.ts";
 import type { Dataset } from "../../data/dataset.ts";
-import { imageFields, parseImages } from "../commands/image_options.ts";
+import { parseImages } from "../../data/image_options.ts";
+import { imageFields } from "../commands/image_options.ts";
 import {
   architectureOf,
   DEFAULT_TRAINING_STEPS,
   describeDifference,
   formatRunConfig,
-  presets,
-  readRunFields,
   type RunConfig,
   type RunFields,
-} from "./run_config.ts";
+} from "../../train/run_config.ts";
+import { presets, readRunFields } from "./run_config.ts";
 import type { RunFolder } from "./run_folder.ts";
 import type { TrainFlags } from "../commands/train_flags.ts";
 

@@ -5,7 +5,6 @@
  * @module
  */
 
-import { toSnakeCase } from "../../config.ts";
 import { InputError } from "../../errors.ts";
 import { isAllFinite } from "../../formats/elements.ts";
 import { type Device, DeviceError, LimitError } from "../../gpu/device.ts";
@@ -15,12 +14,12 @@ import { autoencoderNetwork, formatNetwork, parseNetwork, toldOf } from "../../m
 import { learningRateAt, type TrainingConfig } from "../../train/config.ts";
 import { comparePictures, type Fingerprint } from "../data/fingerprint.ts";
 import type { Dataset } from "../../data/dataset.ts";
-import { isExhausted } from "../../train/loss_scale.ts";
-import type { StepRecord } from "../../train/records.ts";
+import { describeDivergence, type StepRecord } from "../../train/records.ts";
 import type { Trainer } from "../../train/trainer.ts";
 import { createTrainer, withAdvice } from "./fit.ts";
+import type { RestorableState } from "../../train/state.ts";
 import { partOf } from "../../train/step_inputs.ts";
-import { initialModel } from "./initial_model.ts";
+import { initialModel } from "../../train/initial_model.ts";
 import type { PreparedLatents } from "./latents.ts";
 import { INTERRUPTED, Interruption } from "./interruption.ts";
 import { scaling, shorten, summarize } from "./log_line.ts";
@@ -29,8 +28,8 @@ import { drawGrid, encodePng } from "../media/picture_files.ts";
 import { debugProgram } from "./profile.ts";
 import { formatLeft, formatRate, formatTime, type Progress } from "../terminal/progress.ts";
 import { formatBytes } from "../../units.ts";
-import { formatRunConfig, type RunConfig } from "./run_config.ts";
-import type { RunFolder } from "./run_folder.ts";
+import { cardOf, formatRunConfig, type RunConfig } from "../../train/run_config.ts";
+import type { RunFolder, SavedState } from "./run_folder.ts";
 import { createGrid, type SampleGrid } from "./sample_grid.ts";
 import { readChunks } from "./state_file.ts";
 import { packageName, version } from "../terminal/version.ts";
@@ -39,6 +38,8 @@ import { packageName, version } from "../terminal/version.ts";
 export interface Task {
   /** Whether it is a new training rather than a resumed one. */
   readonly isNew: boolean;
+  /** Where a training that is new here goes on. */
+  readonly begun?: RestorableState | undefined;
   readonly config: RunConfig;
   readonly data: Dataset;
   /** What the data are made of, if they are latents. */
@@ -77,9 +78,6 @@ const REPORT_SECONDS = 15;
 /** Device failures without a checkpoint in between after which a training gives up. */
 const MAX_FAILURES = 3;
 
-/** A loss that has grown by this factor since the first line is not going to recover. */
-const EXPLOSION = 100;
-
 /**
  * Trains to the last step or until interrupted; returns the exit code. If the device fails, it is
  * reopened and the training continues from its last checkpoint.
@@ -90,7 +88,7 @@ const EXPLOSION = 100;
 export async function runTraining(task: Task): Promise<number> {
   const { folder, config, plan, progress } = task;
   let base = residentBytes();
-  let saved = task.isNew ? undefined : await folder.readState(config);
+  let saved = task.isNew ? task.begun && unopened(task.begun) : await folder.readState(config);
   if (saved && saved.state.step >= plan.last) {
     using _ = saved;
     const { step } = saved.state;
@@ -124,7 +122,8 @@ export async function runTraining(task: Task): Promise<number> {
       if (saved) {
         using _ = saved;
         trainer.restore(saved.state);
-      } else await save(run);
+      }
+      if (!saved || kind === undefined && task.isNew) await save(run);
       kind = device.kind;
       saved = undefined;
       return await trainUntil(run);
@@ -146,6 +145,12 @@ export async function runTraining(task: Task): Promise<number> {
     }
   }
 }
+
+/** A state of which nothing is known but itself, and that somebody else closes. */
+const unopened = (state: RestorableState): SavedState => ({
+  ...{ state, fingerprint: undefined },
+  [Symbol.dispose]: () => {},
+});
 
 /**
  * Compiles everything up front, so that a training that does not fit the device fails before it
@@ -313,18 +318,10 @@ function describeRun({ command, config, data, latents, device, trainer }: Run) {
 /** Records of the steps since the last line of the log. */
 async function readRecords({ trainer, folder }: Run): Promise<readonly StepRecord[]> {
   const records = await trainer.records(trainer.step - folder.lastLogged);
-  const first = folder.firstLine;
-  const isGood = ({ loss, gradientNorm, isSkipped, lossScale }: StepRecord) =>
-    isSkipped ? !isExhausted(lossScale) : Number.isFinite(loss) && Number.isFinite(gradientNorm) &&
-      !(first && loss > EXPLOSION * first.loss);
-  const bad = records.find((record) => !isGood(record));
-  if (!bad) return records;
-  const what = `The loss is ${format(bad.loss)} at step ${bad.step}, with a gradient of norm ` +
-    format(bad.gradientNorm);
-  throw diverged(first ? `${what}, up from ${format(first.loss)} at first` : what, folder);
+  const what = describeDivergence(records, folder.firstLine?.loss);
+  if (what === undefined) return records;
+  throw diverged(what, folder);
 }
-
-const format = (x: number) => Number.isFinite(x) ? String(Number(x.toPrecision(4))) : String(x);
 
 const diverged = (what: string, folder: RunFolder) =>
   new Error(
@@ -370,13 +367,8 @@ async function showSamples({ trainer, grid, folder, progress, signal }: Run): Pr
   await folder.writeSamples(trainer.step, png);
 }
 
-/** The model card in a model's file: nothing that differs between equal trainings. */
-function makeCard({ config, trainer, device }: Run) {
-  return {
-    software: `${packageName} ${version}`,
-    data: config.data,
-    steps: String(trainer.step),
-    training: JSON.stringify(toSnakeCase(config.training)),
-    device: device.name,
-  };
-}
+/** The model card in a model's file. */
+const makeCard = ({ config, trainer, device }: Run) => ({
+  software: `${packageName} ${version}`,
+  ...cardOf(config, trainer.step, device.name),
+});

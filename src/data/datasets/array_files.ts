@@ -5,6 +5,7 @@
  * @module
  */
 
+import { z } from "zod";
 import { isFileDType } from "../../formats/elements.ts";
 import { readSafetensors, toFloat32 } from "../../formats/safetensors.ts";
 import type { Pictures } from "../pictures.ts";
@@ -12,8 +13,12 @@ import { picturesAmong } from "./array.ts";
 import { type Bytes, inMemory } from "../../formats/bytes.ts";
 import { readNpy, readNpz } from "../../formats/npy.ts";
 
+/** Where the header of a safetensors file says what classes are called, as a list in JSON. */
+export const CLASSES_KEY = "classes";
+
 /**
- * The pictures of a safetensors file, and their labels, found as in a .npz file.
+ * The pictures of a safetensors file, and their labels, found as in a .npz file. What the classes are
+ * called, its header may say.
  *
  * @param what What the file is called, for messages.
  * @throws {InputError} If it is damaged, or has no pictures.
@@ -29,8 +34,8 @@ import { readNpy, readNpz } from "../../formats/npy.ts";
  * ```
  */
 export function tensorPictures(bytes: Uint8Array<ArrayBuffer>, what: string): Pictures {
-  const { tensors } = readSafetensors(bytes, what);
-  return picturesAmong(
+  const { tensors, metadata } = readSafetensors(bytes, what);
+  const pictures = picturesAmong(
     what,
     [...tensors].map(([name, tensor]) => ({
       ...{ name, shape: tensor.shape, isBytes: tensor.dtype === "U8", offset: 0 },
@@ -41,6 +46,17 @@ export function tensorPictures(bytes: Uint8Array<ArrayBuffer>, what: string): Pi
         : { problem: `Cannot read ${name} in ${what}: its elements are of type ${tensor.dtype}` }),
     })),
   );
+  const classes = pictures.labels && namesIn(metadata[CLASSES_KEY]);
+  return classes ? { ...pictures, classes } : pictures;
+}
+
+/** What a header calls classes; nothing if it is no list of names. */
+function namesIn(text = ""): readonly string[] | undefined {
+  try {
+    return z.array(z.string()).safeParse(JSON.parse(text)).data;
+  } catch {
+    return undefined;
+  }
 }
 
 /**

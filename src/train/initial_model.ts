@@ -4,11 +4,11 @@
  * @module
  */
 
-import type { Dataset } from "../../data/dataset.ts";
-import { formatSchedule } from "../../diffusion/schedule.ts";
-import { initializeModel, type Trainable } from "../../model/model.ts";
-import type { AutoencoderNetwork } from "../../model/network.ts";
-import { initializeNetwork, type Weighted } from "../../model/weights.ts";
+import type { Dataset } from "../data/dataset.ts";
+import { formatSchedule } from "../diffusion/schedule.ts";
+import { initializeModel, type Trainable } from "../model/model.ts";
+import type { AutoencoderNetwork } from "../model/network.ts";
+import { initializeNetwork, type Weighted } from "../model/weights.ts";
 import type { RunConfig } from "./run_config.ts";
 
 /**

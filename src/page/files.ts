@@ -4,12 +4,20 @@
  * @module
  */
 
+import { findSeal } from "../formats/sealed.ts";
 import { readTexts } from "./png_texts.ts";
 import { element } from "./settings.ts";
+
+/** Bytes in which the checksum of a training is. */
+const HEAD = 4096;
 
 /** Who takes files. */
 export interface Takers {
   takeModel(files: readonly File[]): Promise<void>;
+  /** Takes a training that was saved. */
+  takeTraining(file: File): Promise<void>;
+  /** Takes pictures to learn from. */
+  takeExamples(files: readonly File[]): Promise<void>;
   /** Whether these are settings. */
   takeTexts(texts: Readonly<Record<string, string>>): boolean;
   takePicture(picture: ImageBitmap): void;
@@ -17,9 +25,6 @@ export interface Takers {
 
 /** Hands files to who takes them, from now on. */
 export function listenForFiles(takers: Takers): void {
-  const take = (files: FileList | null) => {
-    if (files?.length) handOver([...files], takers);
-  };
   const curtain = element("drop");
   addEventListener("dragover", (event) => {
     event.preventDefault();
@@ -29,18 +34,59 @@ export function listenForFiles(takers: Takers): void {
   addEventListener("drop", (event) => {
     event.preventDefault();
     curtain.hidden = true;
-    take(event.dataTransfer?.files ?? null);
+    const files = [...event.dataTransfer?.files ?? []],
+      isHere = element("train").contains(
+        event.target as Node,
+      );
+    // Entries are there only as long as the event.
+    const entries = [...event.dataTransfer?.items ?? []].map((item) => item.webkitGetAsEntry?.());
+    const folders = entries.filter((entry) => entry?.isDirectory);
+    if (folders.length) filesOf(entries).then((all) => takers.takeExamples(all));
+    else if (files.length) handOver(files, takers, isHere);
   });
   const chosen = element<HTMLInputElement>("files");
   chosen.addEventListener("change", () => {
-    take(chosen.files);
+    if (chosen.files?.length) handOver([...chosen.files], takers, false);
     chosen.value = "";
   });
 }
 
-async function handOver(files: readonly File[], takers: Takers): Promise<void> {
-  const [file] = files;
-  if (!file.type.startsWith("image/")) return await takers.takeModel(files);
+/** Several pictures, and those that are dropped where one trains, are there to learn from. */
+async function handOver(
+  files: readonly File[],
+  takers: Takers,
+  isToLearn: boolean,
+): Promise<void> {
+  const [file] = files, isPictures = files.every(({ type }) => type.startsWith("image/"));
+  if (isPictures && (isToLearn || files.length > 1)) return await takers.takeExamples(files);
+  if (!isPictures) {
+    const isTraining =
+      findSeal(new Uint8Array(await file.slice(0, HEAD).arrayBuffer())) !== undefined;
+    return isTraining ? await takers.takeTraining(file) : await takers.takeModel(files);
+  }
   if (takers.takeTexts(await readTexts(file))) return;
   takers.takePicture(await createImageBitmap(file));
+}
+
+/** All files of what was dropped, also in folders, by their names. */
+async function filesOf(entries: readonly (FileSystemEntry | null | undefined)[]): Promise<File[]> {
+  const files: File[] = [];
+  for (const entry of entries) {
+    if (entry?.isFile) {
+      files.push(
+        await new Promise<File>((...ends) => (entry as FileSystemFileEntry).file(...ends)),
+      );
+    }
+    if (!entry?.isDirectory) continue;
+    const reader = (entry as FileSystemDirectoryEntry).createReader();
+    const inside: FileSystemEntry[] = [];
+    for (;;) {
+      // A browser gives a hundred at a time.
+      const some = await new Promise<FileSystemEntry[]>((...ends) => reader.readEntries(...ends));
+      if (!some.length) break;
+      inside.push(...some);
+    }
+    files.push(...await filesOf(inside.sort((a, b) => a.name < b.name ? -1 : 1)));
+  }
+  return files;
 }

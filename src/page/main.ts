@@ -15,6 +15,7 @@ import { addWalk } from "./walk.ts";
 import { element, fill, Settings } from "./settings.ts";
 import { ServerEngine, serverModels } from "./server_engine.ts";
 import { explain, say, warn } from "./status.ts";
+import { Training } from "./training.ts";
 import { WorkerEngine } from "./worker_engine.ts";
 
 const asked = new URLSearchParams(location.search);
@@ -34,10 +35,11 @@ for (const id of ["model", "prompt", "seed", "count", "steps", "method", "guidan
 }
 
 const notices: string[] = [];
-function makeEngine(): Engine {
-  if (kind.value === "server") return new ServerEngine(served!);
+const makeEngine = (): Engine =>
+  kind.value === "server" ? new ServerEngine(served!) : makeWorkerEngine(kind.value as DeviceKind);
+function makeWorkerEngine(device: DeviceKind): WorkerEngine {
   return new WorkerEngine({
-    ...{ device: kind.value as DeviceKind, threads: Number(asked.get("threads") ?? 0) },
+    ...{ device, threads: Number(asked.get("threads") ?? 0) },
     program: element("program").textContent!,
     models: Object.fromEntries(
       shippedModels.map((name) => [name, new URL(`${name}.safetensors`, location.href)]),
@@ -52,12 +54,16 @@ fill(list, engine.models, asked.get("model") ?? undefined);
 
 /** Does something with the engine; what goes wrong is told, and the next try begins anew. */
 async function attempt(work: () => Promise<void>): Promise<void> {
+  const used = engine;
   try {
     await work();
     const notes = notices.length ? ` (${notices.join("; ")})` : "";
     element("device").textContent = `${await engine.about()}${notes}`;
   } catch (error) {
-    if (warn(explain(error)) === "reset") engine.reset();
+    if (warn(explain(error)) === "reset") {
+      used.reset();
+      if (used === engine) training.lose();
+    }
     notices.length = 0;
   }
 }
@@ -118,6 +124,8 @@ list.addEventListener("change", () => attempt(open));
 /** Takes the engine that is chosen. */
 function changeEngine(): void {
   engine.reset();
+  // Where a server computes, trainings have an engine of their own.
+  if (engine instanceof WorkerEngine) training.lose();
   engine = makeEngine();
   notices.length = 0;
   fill(list, engine.models, list.value);
@@ -154,23 +162,40 @@ export type Studio = typeof studio;
 addWalk(studio);
 const pad = addDrawing(studio);
 element("save").addEventListener("click", () => attempt(() => player.save(settings)));
-listenForFiles({
-  async takeModel(files) {
-    const isMoved = kind.value === "server";
-    if (isMoved) {
-      kind.value = "auto";
-      changeEngine();
-    }
-    await attempt(async () => {
-      say(`Reading ${files.map(({ name }) => name).join(", ")} …`);
-      const name = await engine.add(files);
-      fill(list, engine.models, name);
-      await open();
-      const { notes } = await engine.open(name);
-      const where = isMoved ? " and computes in this tab, not on the server" : "";
-      say([`${name} is ready${where}.`, ...notes].join(" "));
-    });
+async function takeModel(files: readonly File[]): Promise<void> {
+  const isMoved = kind.value === "server";
+  if (isMoved) {
+    kind.value = "auto";
+    changeEngine();
+  }
+  await attempt(async () => {
+    say(`Reading ${files.map(({ name }) => name).join(", ")} …`);
+    const name = await engine.add(files);
+    fill(list, engine.models, name);
+    await open();
+    const { notes } = await engine.open(name);
+    const where = isMoved ? " and computes in this tab, not on the server" : "";
+    say([`${name} is ready${where}.`, ...notes].join(" "));
+  });
+}
+
+/** What trains where the engine is a server. */
+let trainingEngine: WorkerEngine | undefined;
+const training = new Training({
+  engine: () =>
+    engine instanceof WorkerEngine ? engine : trainingEngine ??= makeWorkerEngine("auto"),
+  takeModel: (file) => takeModel([file]),
+  takeDrawing() {
+    if (pad.isEmpty) return say("Draw something first.") as undefined;
+    const drawing = pad.copy();
+    pad.clear();
+    return drawing;
   },
+});
+listenForFiles({
+  takeModel,
+  takeTraining: (file) => training.takeTraining(file),
+  takeExamples: (files) => training.takeFiles(files),
   takeTexts: (texts) => settings.restore(texts) && (generate(), true),
   takePicture: (picture) => pad.load(picture),
 });

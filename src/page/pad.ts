@@ -91,6 +91,11 @@ export class Pad {
     this.#show();
   }
 
+  /** A copy of the picture. */
+  copy(): Promise<ImageBitmap> {
+    return createImageBitmap(this.#picture);
+  }
+
   /** The picture as an image of a shape. */
   read(shape: readonly number[]): Samples {
     return readCanvas(this.#picture, shape);

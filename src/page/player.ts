@@ -5,6 +5,7 @@
  */
 
 import type { Samples } from "../sample/options.ts";
+import { download } from "./download.ts";
 import type { Job, Step } from "./engine.ts";
 import { drawSamples, pick } from "./pictures.ts";
 import { withTexts } from "./png_texts.ts";
@@ -89,11 +90,8 @@ export class Player {
     context.imageSmoothingEnabled = false;
     context.drawImage(this.#grid, 0, 0, canvas.width, canvas.height);
     const png = await new Promise<Blob | null>((resolve) => canvas.toBlob(resolve));
-    const job = this.#job!, link = document.createElement("a");
-    link.href = URL.createObjectURL(await withTexts(png!, settings.describe(job)));
-    link.download = `${job.model}-${job.seed}.png`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+    const job = this.#job!;
+    download(await withTexts(png!, settings.describe(job)), `${job.model}-${job.seed}.png`);
   }
 }
 

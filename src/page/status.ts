@@ -22,13 +22,15 @@ export interface Failure {
   readonly outcome: "go on" | "reset";
 }
 
-/** An error in words. */
-export function explain(error: unknown): Failure {
+/** An error in words, and what to do where it is too much memory. */
+export function explain(
+  error: unknown,
+  advice = "ask for fewer pictures, or take a smaller model",
+): Failure {
   const { message } = error instanceof Error ? error : new Error(String(error));
   if (error instanceof InputError) return { text: `${message}.`, outcome: "go on" };
   if (error instanceof LimitError || isOutOfMemory(message)) {
-    const text =
-      `${message}. That is too much memory: ask for fewer pictures, or take a smaller model.`;
+    const text = `${message}. That is too much memory: ${advice}.`;
     return { text, outcome: error instanceof LimitError ? "go on" : "reset" };
   }
   if (error instanceof DeviceError) {

@@ -6,13 +6,15 @@
 
 import type { Samples } from "../sample/options.ts";
 import type { DeviceKind } from "../gpu/open.ts";
-import type { ModelFacts, WorkerSamplerOptions } from "../worker/protocol.ts";
-import {
-  openWorker,
-  type WorkerDevice,
-  type WorkerModel,
-  type WorkerSampler,
-} from "../worker/worker_device.ts";
+import type {
+  ModelFacts,
+  WorkerPictures,
+  WorkerSamplerOptions,
+  WorkerTrainerOptions,
+} from "../worker/protocol.ts";
+import { openWorker, type WorkerDevice, type WorkerModel } from "../worker/worker_device.ts";
+import type { WorkerSampler } from "../worker/worker_sampler.ts";
+import type { WorkerTrainer } from "../worker/worker_trainer.ts";
 import { type Engine, GUIDANCE_INTERVAL, type Job, type Step, strengthOf } from "./engine.ts";
 
 /** Samplers that stay compiled. */
@@ -87,6 +89,16 @@ export class WorkerEngine implements Engine {
       ...(conditions ? { conditions } : {}),
       ...(walk ? { walk } : {}),
     }, { signal });
+  }
+
+  /** Begins a training. */
+  async train(pictures: WorkerPictures, options: WorkerTrainerOptions): Promise<WorkerTrainer> {
+    return await (await this.#opened()).trainer(pictures, options);
+  }
+
+  /** Goes on with a training that was saved. */
+  async resume(file: File): Promise<WorkerTrainer> {
+    return await (await this.#opened()).resume(file);
   }
 
   reset(): void {

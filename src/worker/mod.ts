@@ -17,15 +17,15 @@
  */
 
 export { openWorker, type WorkerOptions } from "./worker_device.ts";
-export {
-  type WorkerCallOptions,
-  WorkerDevice,
-  WorkerModel,
-  WorkerSampler,
-} from "./worker_device.ts";
+export { WorkerDevice, WorkerModel } from "./worker_device.ts";
+export { type WorkerCallOptions, WorkerSampler } from "./worker_sampler.ts";
+export { WorkerTrainer } from "./worker_trainer.ts";
 export type {
   ModelFacts,
   ModelSource,
+  WorkerPictures,
+  WorkerRunOptions,
   WorkerSamplerOptions,
   WorkerStreamOptions,
+  WorkerTrainerOptions,
 } from "./protocol.ts";

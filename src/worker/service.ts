@@ -11,7 +11,6 @@ import { InputError } from "../errors.ts";
 import { conditionsOf, denoisingNetwork } from "../model/denoiser.ts";
 import type { FamilyModel } from "../model/families/mod.ts";
 import { readModelFile } from "../model/model_file.ts";
-import type { DenoisingNetwork } from "../model/network.ts";
 import { fetchModel } from "../model/pretrained.ts";
 import { parseSchedule } from "../diffusion/schedule.ts";
 import { inpaint } from "../sample/editing/inpaint.ts";
@@ -21,6 +20,8 @@ import type { Samples } from "../sample/options.ts";
 import { Sampler } from "../sample/sampler.ts";
 import { tokensInTurns } from "../text/tokenizer.ts";
 import type { Call, Service } from "./channel.ts";
+import { addSampler, type Compiled, Table } from "./table.ts";
+import { makeTrainingService } from "./training_service.ts";
 import type {
   ModelFacts,
   OpenCall,
@@ -31,35 +32,6 @@ import type {
   SentSource,
   WorkerStreamOptions,
 } from "./protocol.ts";
-
-/** Things by number. */
-class Table<T> {
-  readonly #things = new Map<number, T>();
-  #next = 0;
-
-  add(thing: T): number {
-    this.#things.set(this.#next, thing);
-    return this.#next++;
-  }
-
-  get(id: number): T {
-    const thing = this.#things.get(id);
-    if (thing === undefined) throw new DeviceError("It was disposed of");
-    return thing;
-  }
-
-  take(id: number): T | undefined {
-    const thing = this.#things.get(id);
-    this.#things.delete(id);
-    return thing;
-  }
-}
-
-/** A sampler, and how its network reads. */
-interface Compiled {
-  readonly sampler: Sampler;
-  readonly tokenize: DenoisingNetwork["tokenize"] | undefined;
-}
 
 /** A service with a device of its own. */
 export function makeService(): Service {
@@ -96,8 +68,7 @@ export function makeService(): Service {
         ...rest,
         wrap: [...(guidance ? [guided(guidance)] : []), ...(painting ? [inpaint(painting)] : [])],
       });
-      const { itemShape, steps, evaluations } = sampler;
-      return { id: samplers.add({ sampler, tokenize }), itemShape, steps, evaluations };
+      return addSampler(samplers, sampler, tokenize);
     },
     async stream({ sampler: id, options }: SampleCall, { signal, report }: Call): Promise<Samples> {
       const { sampler, ...reader } = samplers.get(id);
@@ -118,6 +89,7 @@ export function makeService(): Service {
     dispose(id: number): void {
       samplers.take(id)?.sampler[Symbol.dispose]();
     },
+    ...makeTrainingService(opened, samplers),
   };
 }
 

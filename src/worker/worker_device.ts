@@ -6,18 +6,19 @@
 
 import { DeviceError } from "../gpu/device.ts";
 import type { DeviceKind } from "../gpu/open.ts";
-import type { Samples, SamplingStep } from "../sample/options.ts";
-import type { Shape } from "../shape.ts";
 import { Caller } from "./channel.ts";
 import type {
   ModelFacts,
   ModelSource,
   OpenedDevice,
-  OpenedSampler,
+  OpenedTrainer,
   SentSource,
+  WorkerPictures,
   WorkerSamplerOptions,
-  WorkerStreamOptions,
+  WorkerTrainerOptions,
 } from "./protocol.ts";
+import { WorkerSampler } from "./worker_sampler.ts";
+import { WorkerTrainer } from "./worker_trainer.ts";
 
 /** Settings of {@linkcode openWorker}. */
 export interface WorkerOptions {
@@ -107,6 +108,28 @@ export class WorkerDevice implements Disposable {
     return new WorkerModel(this.#caller, id, facts);
   }
 
+  /**
+   * Begins a training on pictures.
+   *
+   * @throws {InputError} If pictures and settings do not fit together.
+   * @throws {LimitError} If it does not fit the device.
+   */
+  async trainer(pictures: WorkerPictures, options: WorkerTrainerOptions): Promise<WorkerTrainer> {
+    const call = { pictures, options };
+    const opened = await this.#caller.call<Omit<OpenedTrainer, "pictures">>("beginTraining", call);
+    return new WorkerTrainer(this.#caller, { ...opened, pictures });
+  }
+
+  /**
+   * Goes on with a training that {@linkcode WorkerTrainer.save} saved.
+   *
+   * @throws {InputError} If the file is damaged, or something else.
+   * @throws {LimitError} If it does not fit the device.
+   */
+  async resume(file: Blob): Promise<WorkerTrainer> {
+    return new WorkerTrainer(this.#caller, await this.#caller.call("resumeTraining", file));
+  }
+
   /** Ends the Worker; what is being computed fails. */
   [Symbol.dispose](): void {
     this.#worker.terminate();
@@ -142,66 +165,5 @@ export class WorkerModel implements Disposable {
   /** Forgets it; its samplers live on. */
   [Symbol.dispose](): void {
     this.#caller.call("unload", this.#id).catch(() => {});
-  }
-}
-
-/** What a page keeps to itself of a run. */
-export interface WorkerCallOptions {
-  /** Stops between evaluations of the network; what is done so far is returned. */
-  readonly signal?: AbortSignal;
-  /** Is told how many of all steps of all batches are done. */
-  readonly onProgress?: (done: number, total: number) => void;
-}
-
-/** A sampler in a Worker; what is given and taken is copied. */
-export class WorkerSampler implements Disposable {
-  /** The shape of what it makes. */
-  readonly itemShape: Shape;
-  /** Steps of a run. */
-  readonly steps: number;
-  /** Evaluations of the network in a run. */
-  readonly evaluations: number;
-  readonly #caller: Caller;
-  readonly #id: number;
-
-  /** @internal */
-  constructor(caller: Caller, { id, itemShape, steps, evaluations }: OpenedSampler) {
-    this.itemShape = itemShape;
-    this.steps = steps;
-    this.evaluations = evaluations;
-    this.#caller = caller;
-    this.#id = id;
-  }
-
-  /**
-   * Makes items, as `Sampler.sample()`.
-   *
-   * @throws {InputError} If settings are wrong.
-   * @throws {DeviceError} If the device fails.
-   */
-  sample(
-    options: WorkerStreamOptions = {},
-    { signal, onProgress }: WorkerCallOptions = {},
-  ): Promise<Samples> {
-    const onReport = ([done, total]: [number, number]) => onProgress?.(done, total);
-    return this.#caller.call("sample", { sampler: this.#id, options }, { signal, onReport });
-  }
-
-  /**
-   * Makes items and shows how they come about, as `Sampler.stream()`. Who stops listening ends the run.
-   *
-   * @throws {InputError} If settings are wrong.
-   * @throws {DeviceError} If the device fails.
-   */
-  stream(
-    options: WorkerStreamOptions = {},
-    { signal }: Pick<WorkerCallOptions, "signal"> = {},
-  ): AsyncGenerator<SamplingStep, Samples> {
-    return this.#caller.stream("stream", { sampler: this.#id, options }, signal);
-  }
-
-  /** Frees its memory in the Worker. */
-  [Symbol.dispose](): void {
-    this.#caller.call("dispose", this.#id).catch(() => {});
   }
 }

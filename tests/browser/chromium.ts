@@ -161,6 +161,30 @@ export class Tab implements AsyncDisposable {
     throw new Error(`${expression} did not come true in ${seconds} s; the page says ${text}`);
   }
 
+  /**
+   * Does something, and tells the most milliseconds that the main thread computed between two looks
+   * meanwhile: none of its tasks took longer. What other programs take does not count.
+   */
+  async busiest(work: () => Promise<void>): Promise<number> {
+    await this.send("Performance.enable", { timeDomain: "threadTicks" });
+    const look = async () => {
+      const { metrics } = await this.send("Performance.getMetrics") as {
+        metrics: { name: string; value: number }[];
+      };
+      return 1000 * metrics.find(({ name }) => name === "TaskDuration")!.value;
+    };
+    let isOver = false, longest = 0, before = await look();
+    const working = work().finally(() => isOver = true);
+    while (!isOver) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      const now = await look();
+      longest = Math.max(longest, now - before);
+      before = now;
+    }
+    await working;
+    return Math.round(longest);
+  }
+
   /** A picture of all of the page. */
   async screenshot(path: string): Promise<void> {
     const params = { captureBeyondViewport: true };

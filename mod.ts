@@ -61,6 +61,7 @@ export {
   type AutoencoderParts,
   type ClassifierNetwork,
   type ClassifierParts,
+  type ConceptScores,
   defineNetwork,
   type DenoisingNetwork,
   type DenoisingParts,
@@ -87,6 +88,8 @@ export {
   parseNetwork,
   type Quantized,
   registerNetwork,
+  type SafetyCheckerNetwork,
+  type SafetyCheckerParts,
   type SegmentKind,
   type TrainableNetwork,
 } from "./src/model/network.ts";
@@ -108,7 +111,12 @@ export {
   type Trainable,
 } from "./src/model/model.ts";
 export { type LoraOptions, mergeLora } from "./src/model/lora.ts";
-export type { TextToImageModel } from "./src/model/text_to_image.ts";
+export {
+  type ClipImageProcessor,
+  parseClipImageProcessor,
+} from "./src/model/clip_image_processor.ts";
+export { parseSafetyChecker } from "./src/model/safety_checker.ts";
+export type { SafetyChecker, TextToImageModel } from "./src/model/text_to_image.ts";
 export type { FamilyPipeline } from "./src/model/families/stable_diffusion.ts";
 export type { WeightFileDType } from "./src/model/tensors.ts";
 export { assembleNetwork, initializeNetwork, type Weighted } from "./src/model/weights.ts";
@@ -234,6 +242,7 @@ export {
   type LatentOptions,
 } from "./src/sample/autoencoder.ts";
 export { TextToImage } from "./src/sample/text_to_image.ts";
+export { checkPictures, type SafetyVerdict } from "./src/sample/safety_check.ts";
 export type {
   Generated,
   GenerateOptions,

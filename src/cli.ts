@@ -122,7 +122,8 @@ export const commands: Commands = {
 /**
  * Runs a command.
  *
- * @returns The exit code: 0 for success, 2 for bad input, 1 for other failures, 130 if interrupted.
+ * @returns The exit code: 0 for success, 2 for bad input, 1 for other failures, 3 if a safety
+ * checker withheld images, 130 if interrupted.
  */
 export async function main(args: readonly string[]): Promise<number> {
   const [name, ...rest] = args;

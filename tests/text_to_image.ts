@@ -72,14 +72,17 @@ export function tinyTextToImage(
 export async function writePipeline(
   folder: Folder,
   name: string,
-  { denoiser, textEncoder, autoencoder }: TextToImageModel,
+  { denoiser, textEncoder, autoencoder, safetyChecker }: TextToImageModel,
 ): Promise<void> {
-  const pieces = { unet: denoiser, text_encoder: textEncoder, vae: autoencoder };
+  const pieces = {
+    ...{ unet: denoiser, text_encoder: textEncoder, vae: autoencoder },
+    ...(safetyChecker ? { safety_checker: safetyChecker } : {}),
+  };
   for (const [piece, weighted] of Object.entries(pieces)) {
     await Deno.mkdir(folder.at(`${name}/${piece}`), { recursive: true });
-    const { network, parameters } = weighted, isText = piece === "text_encoder";
+    const { network, parameters } = weighted, isOther = /^(text|safety)/.test(piece);
     await folder.write(`${name}/${piece}/config.json`, formatNetwork(network));
-    const file = isText ? "model" : "diffusion_pytorch_model";
+    const file = isOther ? "model" : "diffusion_pytorch_model";
     const bytes = writeSafetensors([...nameTensors(network.layout, parameters)], {});
     await folder.write(`${name}/${piece}/${file}.safetensors`, bytes);
   }
@@ -96,5 +99,18 @@ export async function writePipeline(
     text_encoder: ["transformers", "CLIPTextModel"],
     tokenizer: ["transformers", "CLIPTokenizer"],
     scheduler: ["diffusers", denoiser.scheduler!._class_name],
+    ...(safetyChecker
+      ? {
+        safety_checker: ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        feature_extractor: ["transformers", "CLIPImageProcessor"],
+      }
+      : {}),
+  });
+  if (!safetyChecker) return;
+  await Deno.mkdir(folder.at(`${name}/feature_extractor`));
+  const { size, crop, mean, std } = safetyChecker.processor;
+  await folder.write(`${name}/feature_extractor/preprocessor_config.json`, {
+    ...{ size: { shortest_edge: size }, crop_size: { height: crop, width: crop } },
+    ...{ image_mean: mean, image_std: std },
   });
 }

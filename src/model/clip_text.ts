@@ -7,68 +7,41 @@
 
 import { z } from "zod";
 import { givenFields, parseWith } from "../config.ts";
-import { gelu, toFloat } from "../gpu/ops/map.ts";
+import { toFloat } from "../gpu/ops/map.ts";
 import type { Tensor } from "../gpu/tensor.ts";
+import { clipCount, clipFields, clipLayers, clipWidth, hasEvenHeads } from "./clip_layers.ts";
 import { layerNorm } from "./layers.ts";
 import { defineNetwork, type Forward, type NetworkMaker, registerNetwork } from "./network.ts";
 import type { EncodedTokens } from "./text_encoder.ts";
-import {
-  embedTokens,
-  isToken,
-  quickGelu,
-  stateAtLargest,
-  transformerLayer,
-} from "./text_layers.ts";
+import { embedTokens, isToken, stateAtLargest } from "./text_layers.ts";
 
 /** The class of it in configurations. */
 const CLIP_TEXT_MODEL = "CLIPTextModel";
 /** What `eos_token_id` was by mistake once; texts end with the greatest id then. */
 const FORMER_END = 2;
 
-const count = z.int().positive();
-// More than anybody has means a damaged file, which must not eat all memory.
-const width = count.max(65536), layers = count.max(200);
-
 /** The fields that say what is computed, with the values that transformers takes without them. */
 const schema = z.object({
-  vocab_size: count.max(2 ** 20).default(49408),
-  hidden_size: width.default(512),
-  intermediate_size: width.default(2048),
-  num_hidden_layers: layers.default(12),
-  num_attention_heads: count.default(8),
-  max_position_embeddings: width.default(77),
-  hidden_act: z.enum(["quick_gelu", "gelu"]).default("quick_gelu"),
-  layer_norm_eps: z.number().positive().default(1e-5),
+  ...clipFields,
+  vocab_size: clipCount.max(2 ** 20).default(49408),
+  max_position_embeddings: clipWidth.default(77),
   eos_token_id: z.int().nonnegative().default(49407),
   model_type: z.enum(["clip_text_model"]).default("clip_text_model"),
-}).refine((config) => config.hidden_size % config.num_attention_heads === 0, {
+}).refine(hasEvenHeads, {
   ...{ path: ["num_attention_heads"], message: "does not divide hidden_size" },
 });
 
 /** The configuration, as in files. */
 export type ClipTextConfig = Readonly<z.infer<typeof schema>>;
 
-const activations = { quick_gelu: quickGelu, gelu };
-
 function encode(config: ClipTextConfig, { parameter }: Forward, ids: Tensor): EncodedTokens {
-  const { hidden_size: width, num_attention_heads: heads, layer_norm_eps: eps } = config;
+  const { hidden_size: width, layer_norm_eps: eps } = config;
   const net = { parameter }, embeddings = "text_model.embeddings";
-  const hidden = [embedTokens(net, ids, width, {
+  const vectors = embedTokens(net, ids, width, {
     tokens: { name: `${embeddings}.token_embedding`, rows: config.vocab_size },
     places: { name: `${embeddings}.position_embedding`, rows: config.max_position_embeddings },
-  })];
-  for (let i = 0; i < config.num_hidden_layers; i++) {
-    const name = `text_model.encoder.layers.${i}`, own = (part: string) => `${name}.${part}`;
-    hidden.push(transformerLayer(net, hidden[i], {
-      names: [own("layer_norm1"), own("layer_norm2"), own("mlp.fc1"), own("mlp.fc2")],
-      attention: {
-        name: own("self_attn"),
-        parts: ["q_proj", "k_proj", "v_proj", "out_proj"],
-        ...{ heads, size: width / heads, hasBias: true, isCausal: true },
-      },
-      ...{ inner: config.intermediate_size, activation: activations[config.hidden_act], eps },
-    }));
-  }
+  });
+  const hidden = clipLayers(net, "text_model", vectors, config, true);
   const states = layerNorm(net, "text_model.final_layer_norm", hidden.at(-1)!, eps);
   const end = config.eos_token_id;
   const scores = end === FORMER_END ? toFloat(ids) : isToken(ids, end);

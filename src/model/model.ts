@@ -30,6 +30,7 @@ import "./feature_classifier.ts";
 import "./denoising_diffusion_unet.ts";
 import "./guided_diffusion_unet.ts";
 import "./clip_text.ts";
+import "./safety_checker.ts";
 import "./bert_embedder.ts";
 import "./autoencoder_kl.ts";
 import "./vq_model.ts";

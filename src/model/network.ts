@@ -123,6 +123,24 @@ export interface FeatureParts extends ItemParts, Features {
   readonly classes: number;
 }
 
+/** How near pictures are to concepts. */
+export interface ConceptScores {
+  /** What is seen in each picture, `[batch, width]`. */
+  readonly embeddings: Tensor;
+  /** Cosines to concepts that are not to be shown, minus their thresholds, `[batch, concepts]`. */
+  readonly concepts: Tensor;
+  /** The same for those that make it stricter about the others. */
+  readonly special: Tensor;
+}
+
+/** A network that tells whether pictures may be shown. */
+export interface SafetyCheckerParts extends ItemParts {
+  /** What it does. */
+  readonly kind: "safety checker";
+  /** Of pictures `[batch, ...shape]`, normalised as CLIP's are. */
+  readonly forward: (forward: Forward, pictures: Tensor) => ConceptScores;
+}
+
 /** What an encoder makes of pictures. */
 export interface Encoded {
   /** Latents `[batch, height, width, latentChannels]`, before any scaling and quantisation. */
@@ -165,7 +183,12 @@ export interface AutoencoderParts extends ItemParts {
 }
 
 /** What there is of a kind of network of items. */
-export type ItemNetworkParts = DenoisingParts | ClassifierParts | FeatureParts | AutoencoderParts;
+export type ItemNetworkParts =
+  | DenoisingParts
+  | ClassifierParts
+  | FeatureParts
+  | SafetyCheckerParts
+  | AutoencoderParts;
 /** What there is of a kind of network. */
 export type NetworkParts = ItemNetworkParts | TextEncoderParts;
 
@@ -185,6 +208,8 @@ export type DenoisingNetwork = NetworkBase & DenoisingParts;
 export type ClassifierNetwork = NetworkBase & ClassifierParts;
 /** One that sees features in clean items. */
 export type FeatureNetwork = NetworkBase & FeatureParts;
+/** One that tells whether pictures may be shown. */
+export type SafetyCheckerNetwork = NetworkBase & SafetyCheckerParts;
 /** One between pictures and latents. */
 export type AutoencoderNetwork = NetworkBase & AutoencoderParts;
 /** A network of noisy items. */
@@ -192,7 +217,7 @@ export type NoisyItemsNetwork = DenoisingNetwork | ClassifierNetwork;
 /** A network that a {@linkcode Trainer} can teach. */
 export type TrainableNetwork = NoisyItemsNetwork | AutoencoderNetwork;
 /** A network of items of any kind. */
-export type ItemNetwork = TrainableNetwork | FeatureNetwork;
+export type ItemNetwork = TrainableNetwork | FeatureNetwork | SafetyCheckerNetwork;
 /** A network of any kind. */
 export type Network = ItemNetwork | TextEncoderNetwork;
 
@@ -278,7 +303,7 @@ function askOnce(parts: NetworkParts, parameter: ParameterSource): void {
     i === itemShape.length - 1 ? size! : size && size % multiple === 0 ? size : multiple
   );
   const sample = input("sample", [1, ...item]);
-  if (parts.kind === "feature extractor") {
+  if (parts.kind === "feature extractor" || parts.kind === "safety checker") {
     parts.forward({ parameter }, sample);
     return;
   }

@@ -6,9 +6,16 @@
 
 import type { Tokenizer } from "../text/tokenizer.ts";
 import type { Model } from "./model.ts";
-import type { AutoencoderNetwork } from "./network.ts";
+import type { ClipImageProcessor } from "./clip_image_processor.ts";
+import type { AutoencoderNetwork, SafetyCheckerNetwork } from "./network.ts";
 import type { TextEncoderNetwork } from "./text_encoder.ts";
 import type { Weighted } from "./weights.ts";
+
+/** What looks at pictures before they are shown. */
+export interface SafetyChecker extends Weighted<SafetyCheckerNetwork> {
+  /** How pictures are prepared for it. */
+  readonly processor: ClipImageProcessor;
+}
 
 /** The pieces of a model that paints texts, as Stable Diffusion is one. */
 export interface TextToImageModel {
@@ -20,4 +27,6 @@ export interface TextToImageModel {
   readonly tokenizer: Tokenizer;
   /** What makes latents of pictures, and pictures of latents. */
   readonly autoencoder: Weighted<AutoencoderNetwork>;
+  /** What looks at pictures before they are shown, if the model has it. */
+  readonly safetyChecker?: SafetyChecker;
 }

@@ -4,43 +4,35 @@
  * @module
  */
 
-import { weightBuffer, writeWeights } from "../diffusion/weights.ts";
 import type { MemoryPlan } from "../gpu/describe.ts";
-import type { Device, TensorBuffer } from "../gpu/device.ts";
-import { type Graph, makeGraph } from "../gpu/graph.ts";
-import { input, inputName } from "../gpu/tensor.ts";
-import { parameterInputs, viewParameters, type WeightDType } from "../model/parameters.ts";
+import type { Device } from "../gpu/device.ts";
+import { input } from "../gpu/tensor.ts";
+import type { WeightDType } from "../model/parameters.ts";
 import type { TextEncoderNetwork } from "../model/text_encoder.ts";
-import { type Weighted, weightsOf } from "../model/weights.ts";
+import type { Weighted } from "../model/weights.ts";
 import type { WeightedTokens } from "../text/tokenizer.ts";
 import type { LatentOptions } from "./autoencoder.ts";
+import { type NetworkTask, planNetwork, withNetwork } from "./network_program.ts";
 
 /** What is to be read. */
 export type Tokens = Pick<WeightedTokens, "ids"> & Partial<Pick<WeightedTokens, "weights">>;
 
 /** The states of one text, so that they do not depend on those that are read beside it. */
-function textGraph(
-  { layout, forward }: TextEncoderNetwork,
-  length: number,
-  weightDType: WeightDType,
-): Graph {
+function reading({ forward }: TextEncoderNetwork, length: number): NetworkTask {
   const ids = input("ids", [1, length], "i32");
-  const shards = parameterInputs(layout, "parameters", weightDType);
-  const parameter = viewParameters(layout, shards, { weightDType, event: ids });
-  return makeGraph({ states: forward({ parameter }, ids).states });
+  return {
+    input: ids,
+    compute: (parameter) => ({ states: forward({ parameter }, ids).states }),
+  };
 }
 
 /** The memory that reading takes, weights included. */
-export function planTexts(
+export const planTexts = (
   device: Device,
   network: TextEncoderNetwork,
   length: number,
-  weightDType: WeightDType = "f32",
-): MemoryPlan {
-  return device.plan(textGraph(network, length, weightDType), {
-    constant: parameterInputs(network.layout, "parameters", weightDType).map((x) => inputName(x)!),
-  });
-}
+  weightDType?: WeightDType,
+): MemoryPlan => planNetwork(device, network.layout, reading(network, length), weightDType);
 
 /**
  * Reads texts with an encoder, which is compiled for that and gives its memory back.
@@ -50,30 +42,17 @@ export function planTexts(
  * @throws {LimitError} If it does not fit the device.
  * @throws {DeviceError} If the device fails.
  */
-export async function readTexts(
+export function readTexts(
   device: Device,
   encoder: Weighted<TextEncoderNetwork>,
   texts: readonly Tokens[],
   length: number,
-  { weightDType = "f32", signal, onProgress }: LatentOptions & {
+  { weightDType, signal, onProgress }: LatentOptions & {
     readonly weightDType?: WeightDType | undefined;
   },
 ): Promise<Float32Array<ArrayBuffer>[]> {
-  const weights = Object.entries(weightsOf(encoder, "parameters", weightDType));
-  const owned: Disposable[] = [], buffers: Record<string, TensorBuffer> = {};
-  const own = <T extends Disposable>(resource: T): T => {
-    owned.push(resource);
-    return resource;
-  };
-  try {
-    for (const [name, values] of weights) {
-      writeWeights(values, buffers[name] = own(weightBuffer(device, values)));
-    }
-    const program = own(
-      await device.compile(textGraph(encoder.network, length, weightDType), {
-        ...{ label: "to read texts", buffers, constant: Object.keys(buffers) },
-      }),
-    );
+  const settings = { label: "to read texts", weightDType }, task = reading(encoder.network, length);
+  return withNetwork(device, encoder, task, settings, async (program) => {
     const read: Float32Array<ArrayBuffer>[] = [];
     for (const { ids, weights } of texts) {
       if (signal?.aborted) break;
@@ -84,9 +63,7 @@ export async function readTexts(
       onProgress?.(read.length, texts.length);
     }
     return read;
-  } finally {
-    for (const resource of owned.toReversed()) resource[Symbol.dispose]();
-  }
+  });
 }
 
 /**

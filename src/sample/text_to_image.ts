@@ -31,6 +31,7 @@ import {
   latentOptions,
   strengthOf,
 } from "./text_to_image_checks.ts";
+import { checkPictures, planCheck } from "./safety_check.ts";
 import { planTexts, readTexts } from "./text_states.ts";
 import type {
   Generated,
@@ -117,7 +118,7 @@ export class TextToImage {
     options: TextToImageOptions = {},
   ): TextToImagePlan {
     const { size, sampler, latentShape, fillsHoles } = check(model, options);
-    const { autoencoder, denoiser, tokenizer, textEncoder } = model;
+    const { autoencoder, denoiser, tokenizer, textEncoder, safetyChecker } = model;
     const half = (only: "encode" | "decode") =>
       Autoencoder.plan(device, autoencoder.network, { ...latentOptions(options), size, only });
     const wrap = [...sampler.wrap, ...(fillsHoles ? [] : [inpaint()])];
@@ -126,6 +127,7 @@ export class TextToImage {
       encode: half("encode"),
       denoise: Sampler.plan(device, denoiser, { ...sampler, wrap, size: latentShape.slice(0, -1) }),
       decode: half("decode"),
+      ...(safetyChecker ? { check: planCheck(device, safetyChecker, options.weightDType) } : {}),
     };
   }
 
@@ -177,7 +179,7 @@ export class TextToImage {
       decoding,
       (done) => onProgress?.("decode", done, latents.count),
     );
-    return { images, latents };
+    return { latents, ...await this.#check(images, decoding, onProgress) };
   }
 
   /** The states of the texts of all images, or of one for all; `undefined` if it was stopped. */
@@ -335,5 +337,24 @@ export class TextToImage {
       }
     }
     return { count: done, shape: this.pictureShape, data: data.slice(0, done * each) };
+  }
+
+  /** Makes images grey that the safety checker withholds; those that it saw where the signal stops it. */
+  async #check(
+    images: Samples,
+    signal: AbortSignal | undefined,
+    onProgress: GenerateOptions["onProgress"],
+  ): Promise<Pick<Generated, "images" | "verdicts">> {
+    const { model: { safetyChecker }, options: { weightDType } } = this.#checked;
+    if (!safetyChecker) return { images };
+    if (!images.count) return { images, verdicts: [] };
+    const verdicts = await checkPictures(this.#device, safetyChecker, images, {
+      weightDType,
+      ...(signal ? { signal } : {}),
+      onProgress: (done, total) => onProgress?.("check", done, total),
+    });
+    const each = sizeOf(images.shape), data = images.data.slice(0, verdicts.length * each);
+    verdicts.forEach(({ isWithheld }, i) => isWithheld && data.fill(0, i * each, (i + 1) * each));
+    return { images: { ...images, count: verdicts.length, data }, verdicts };
   }
 }

@@ -13,6 +13,7 @@ import type { TextToImageModel } from "../model/text_to_image.ts";
 import { formatShape, sameShape, type Shape } from "../shape.ts";
 import { guided } from "./guidance/guided.ts";
 import { checkInteger, type SamplerOptions } from "./options.ts";
+import { checkChecker } from "./safety_check.ts";
 import type { GenerateOptions, TextToImageOptions } from "./text_to_image_options.ts";
 import { makeUpdateTable } from "./timesteps.ts";
 import { methodOf } from "./sampling_programs.ts";
@@ -81,6 +82,7 @@ export function check(model: TextToImageModel, options: TextToImageOptions): Che
         `encoder takes ${tokens} below ${vocabulary}, the denoiser ${length}`,
     );
   }
+  if (model.safetyChecker) checkChecker(model.safetyChecker);
   const { guidance = GUIDANCE, interval, rescale, tile: _, size: _size, ...rest } = options;
   const usual = options.method || !denoiser.scheduler
     ? undefined

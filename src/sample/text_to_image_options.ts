@@ -13,6 +13,7 @@ import type {
   Samples,
   SamplingStep,
 } from "./options.ts";
+import type { SafetyVerdict } from "./safety_check.ts";
 
 /** Settings of a pipeline. */
 export interface TextToImageOptions
@@ -34,7 +35,7 @@ export interface TextToImageOptions
 }
 
 /** What of a pipeline is at work. */
-export type GenerationStage = "text" | "encode" | "denoise" | "decode";
+export type GenerationStage = "text" | "encode" | "denoise" | "decode" | "check";
 
 /** How far pictures are. */
 export interface GenerationPreview extends SamplingStep {
@@ -77,7 +78,10 @@ export interface GenerateOptions
   readonly onCut?: (prompt: string, cut: string) => void;
   /** Is told how far a stage is. */
   readonly onProgress?: (stage: GenerationStage, done: number, total: number) => void;
-  /** Is shown the images of a batch after some steps; sampling goes on when it is done. */
+  /**
+   * Is shown the images of a batch after some steps; sampling goes on when it is done. No safety checker
+   * has seen them.
+   */
   readonly onPreview?: (preview: GenerationPreview) => void | Promise<void>;
   /** Steps between two previews. @default {1} */
   readonly every?: number;
@@ -87,11 +91,14 @@ export interface GenerateOptions
 export interface Generated {
   /**
    * Pictures in [-1, 1], but for overshoot. If the signal stopped it, those that were decoded by then,
-   * or what the network took the unfinished ones for; which may be none.
+   * or what the network took the unfinished ones for; which may be none. Those that are withheld are
+   * grey.
    */
   readonly images: Samples;
-  /** What they were decoded from, as the denoiser sees it. */
+  /** What they were decoded from, as the denoiser sees it, those that are withheld too. */
   readonly latents: Samples;
+  /** What the safety checker says of each image, if the model has one. */
+  readonly verdicts?: readonly SafetyVerdict[];
 }
 
 /** The memory of the device that a stage takes, and gives back. */
@@ -102,5 +109,10 @@ export interface StagePlan {
   readonly excess?: Excess;
 }
 
-/** What every stage takes; `encode` is for what begins with a picture. */
-export type TextToImagePlan = Readonly<Record<GenerationStage, StagePlan>>;
+/**
+ * What every stage takes; `encode` is for what begins with a picture, and `check` there where the model
+ * has a safety checker.
+ */
+export type TextToImagePlan =
+  & Readonly<Record<Exclude<GenerationStage, "check">, StagePlan>>
+  & { readonly check?: StagePlan };

@@ -53,6 +53,7 @@ export interface Told {
     readonly count: number;
   };
   readonly images: readonly string[];
+  readonly withheld: Readonly<Record<string, string>>;
   readonly info: string;
   readonly parameters: Readonly<Record<string, unknown>>;
 }

@@ -183,7 +183,8 @@ Deno.test("info describes pipelines and single files, and other commands say wha
   assertEquals(told.code, 0, told.stderr);
   assertEquals(
     told.stderr,
-    "pipe: passing over feature_extractor and safety_checker: nothing looks at what is painted\n",
+    "pipe: passing over safety_checker (Checker), since only a StableDiffusionSafetyChecker is known: " +
+      "nothing looks at what is painted\n",
   );
   const { sha256, ...facts } = JSON.parse(told.stdout);
   assertEquals(sha256.length, 3);

@@ -110,13 +110,14 @@ export async function describePipeline(
 
 /** Facts about what paints texts. */
 export async function describeTextToImage(
-  { model: { denoiser, autoencoder, textEncoder, tokenizer }, ...files }: LoadedTextToImage,
+  { model: { denoiser, autoencoder, textEncoder, tokenizer, safetyChecker }, ...files }:
+    LoadedTextToImage,
   located: Located,
 ): Promise<Facts> {
   const { factor, latentChannels, itemShape } = autoencoder.network;
   const { image: _, network: _network, parameters: _count, ...noise } = summarize(denoiser);
   const [height, width] = denoiser.network.itemShape.map((size) => size && size * factor);
-  const all = [denoiser, autoencoder, textEncoder];
+  const all = [denoiser, autoencoder, textEncoder, ...(safetyChecker ? [safetyChecker] : [])];
   const parameters = all.reduce((n, { network }) => n + network.layout.count, 0);
   return {
     family: files.family,

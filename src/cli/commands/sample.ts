@@ -117,7 +117,9 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const { model: place = usualModel } = flags, output = await checkOutput(out);
   const places = await splitModels(place);
   const located = await locate(places[0]);
-  const painter = places.length === 1 ? await openTextToImage(located) : undefined;
+  const painter = places.length === 1
+    ? await openTextToImage(located, flags["no-safety-checker"])
+    : undefined;
   if (painter) {
     const model = await withLoras(painter.model, flags.lora);
     return await paintTexts(model, place, flags, prompts, output);

@@ -7,6 +7,7 @@
 import { InputError } from "../../errors.ts";
 import { shippedModels } from "../../model/shipped.ts";
 import { Interruption } from "../run/interruption.ts";
+import { safetyFlags } from "../run/withheld.ts";
 import { ComputeThread } from "../serve/compute_thread.ts";
 import { isLoopback, makeToken } from "../serve/guard.ts";
 import { openModels } from "../serve/models.ts";
@@ -58,6 +59,7 @@ export const serveFlags = {
     default: 1000,
     help: "steps of a job at most",
   },
+  ...safetyFlags,
   ...deviceFlags,
 } as const satisfies Record<string, Flag>;
 
@@ -70,7 +72,8 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   const isMade = flags.token === undefined && !isLoopback(host);
   const token = isMade ? makeToken() : flags.token;
   const places = flags.model === undefined ? shippedModels : await splitModels(flags.model);
-  const models = await openModels(places);
+  const { "no-safety-checker": isUnchecked = false } = flags;
+  const models = await openModels(places, isUnchecked);
   using progress = new Progress();
   using interruption = new Interruption(progress, "ending what is being computed");
   const stopped = new Promise((resolve) => interruption.signal.addEventListener("abort", resolve));
@@ -78,7 +81,7 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
     ...{ host, port, token, models, queue },
     limits: { images: flags["max-images"] ?? 16, steps: flags["max-steps"] ?? 1000 },
     start: () =>
-      ComputeThread.start({ places, flags, models, onNotice: (text) => progress.say(text) }),
+      ComputeThread.start({ places, isUnchecked, flags, models, onNotice: (text) => progress.say(text) }),
     onError: (message) => progress.say(`error: ${message}`),
   });
   const address = isMade ? `${server.url}?token=${token}` : server.url;

@@ -9,7 +9,9 @@ import type { Precision } from "../../gpu/device.ts";
 import { denoisingNetwork } from "../../model/denoiser.ts";
 import type { WeightDType } from "../../model/parameters.ts";
 import type { TextToImageModel } from "../../model/text_to_image.ts";
+import type { Samples } from "../../sample/options.ts";
 import type { MethodName } from "../../sample/solvers/mod.ts";
+import { sizeOf } from "../../shape.ts";
 import { TextToImage } from "../../sample/text_to_image.ts";
 import type {
   GenerationPreview,
@@ -20,6 +22,7 @@ import { formatParameters } from "../media/parameters.ts";
 import { checkDrawable, type Output, writeImages } from "../media/picture_files.ts";
 import { INTERRUPTED, Interruption } from "../run/interruption.ts";
 import { loraFlags } from "../run/load_lora.ts";
+import { safetyFlags, WITHHELD, withheldOf } from "../run/withheld.ts";
 import { openForCommand } from "../terminal/device.ts";
 import type { Flag, Flags } from "../terminal/flags.ts";
 import { formatLeft, print, printError, Progress } from "../terminal/progress.ts";
@@ -63,6 +66,7 @@ export const latentFlags = {
       "of such models, how weights lie in memory: f16 and bf16 take half of it; default f32, or f16 where that does not fit",
   },
   ...loraFlags,
+  ...safetyFlags,
 } as const satisfies Record<string, Flag>;
 
 type SampleFlags = Flags<typeof sampleFlags>;
@@ -76,6 +80,7 @@ const FOREIGN = [
 /** What stages do, in words. */
 const WORK: Readonly<Record<GenerationStage, string>> = {
   ...{ text: "reading texts", encode: "encoding", denoise: "step", decode: "decoding" },
+  check: "checking",
 };
 
 /**
@@ -94,6 +99,12 @@ export async function paintTexts(
   const foreign = given.find(([name]) => (FOREIGN as readonly string[]).includes(name));
   if (foreign) throw new InputError(`--${foreign[0]} is not for ${place}, which paints texts`);
   if (!prompts) throw new InputError(`${place} paints texts: say with --prompt what to paint`);
+  if (flags.preview && model.safetyChecker) {
+    throw new InputError(
+      `--preview would show what the safety checker of ${place} has not seen: leave it out, or give ` +
+        "--no-safety-checker",
+    );
+  }
   const { texts, negative } = prompts, { count = texts.length, seed = 0 } = flags;
   if (count < texts.length) {
     throw new InputError(`There are ${texts.length} prompts: --count ${count} leaves some out`);
@@ -117,7 +128,7 @@ export async function paintTexts(
     watching = new Watching(output.kind, flags.preview ?? false, progress);
   using interruption = new Interruption(progress, "writing what is done");
   let stage: GenerationStage | undefined, since = began;
-  const { images } = await painter.generate({
+  const { images, verdicts } = await painter.generate({
     ...{ prompts: texts, negative, count, seed, signal: interruption.signal },
     ...(picture ? { init: picture } : {}),
     ...(mask ? { mask } : {}),
@@ -147,8 +158,15 @@ export async function paintTexts(
     progress.say("nothing is written: no image is finished");
     return INTERRUPTED;
   }
+  const withheld = withheldOf(verdicts), shown = images.count - withheld.size;
+  for (const [image, why] of withheld) progress.say(`image ${image} of seed ${seed} is ${why}`);
+  if (!shown) {
+    progress.say("nothing is written: all images are withheld");
+    return isStopped ? INTERRUPTED : WITHHELD;
+  }
   const { method, steps } = painter;
-  const written = await writeImages(output, images, watching.framesOf(images), {
+  const frames = watching.framesOf(images).map((frame) => hide(frame, withheld));
+  const written = await writeImages(output, images, frames, {
     ...{ model: place, seed, steps, sampler: method },
     ...describeOptions({ ...usual?.options, ...readOptions(flags) }),
     prompt: texts.join(" | "),
@@ -160,6 +178,7 @@ export async function paintTexts(
     ...provenance,
     ...(isStopped ? { interrupted: "yes" } : {}),
   }, {
+    withheld,
     parametersOf: (image) =>
       formatParameters({
         ...{ prompt: texts[image % texts.length], negative, steps, method, seed, image },
@@ -170,13 +189,20 @@ export async function paintTexts(
   });
   progress.clear();
   const seconds = ((performance.now() - began) / 1000).toFixed(1);
-  const made = images.count < count ? `${images.count} of ${count}` : `${count}`;
+  const made = shown < count ? `${shown} of ${count}` : `${count}`;
   const tell = output.isStream ? printError : print;
   tell(
     `${written}: ${made} ${count === 1 ? "image" : "images"} in ${seconds} s` +
       (isStopped ? ", interrupted" : ""),
   );
-  return isStopped ? INTERRUPTED : 0;
+  return isStopped ? INTERRUPTED : withheld.size ? WITHHELD : 0;
+}
+
+/** Grey in place of images that are withheld. */
+function hide(frame: Samples, withheld: ReadonlyMap<number, unknown>): Samples {
+  const data = frame.data.slice(), each = sizeOf(frame.shape);
+  for (const image of withheld.keys()) data.fill(0, image * each, (image + 1) * each);
+  return { ...frame, data };
 }
 
 const shorten = (text: string) => text.length > 40 ? `${text.slice(0, 40)}…` : text;

@@ -22,6 +22,7 @@ import {
   listFolder,
   makeFolder,
   readFile,
+  removeFile,
   STREAM,
   writeOutput,
   writeWhole,
@@ -231,6 +232,8 @@ export interface Arrangement {
   readonly classes?: readonly string[] | undefined;
   /** What other programs are told of an image; of many in one file, of the first. */
   readonly parametersOf?: ((image: number) => string) | undefined;
+  /** Images that are not to be shown: in files of many they are grey, others are not written. */
+  readonly withheld?: ReadonlyMap<number, unknown> | undefined;
 }
 
 /** Writes images to an output; returns a description of what was written. */
@@ -239,9 +242,13 @@ export async function writeImages(
   images: Samples,
   frames: readonly Samples[],
   about: Provenance,
-  { columns, classes, parametersOf }: Arrangement = {},
+  { columns, classes, parametersOf, withheld }: Arrangement = {},
 ): Promise<string> {
-  const provenance = classes ? { ...about, class: nameClasses(classes) } : about;
+  const provenance = {
+    ...about,
+    ...(classes ? { class: nameClasses(classes) } : {}),
+    ...(withheld?.size ? { withheld: [...withheld.keys()].join(",") } : {}),
+  };
   const draw = (images: Samples) => drawGrid(images, columns);
   const place = isStream ? "standard output" : path;
   switch (kind) {
@@ -275,15 +282,21 @@ export async function writeImages(
     case "folder": {
       await makeFolder(path);
       for (let i = 0; i < images.count; i++) {
+        const name = join(path, nameOf(i, images.count));
+        if (withheld?.has(i)) {
+          // One of an earlier run would be taken for it.
+          await removeFile(name);
+          continue;
+        }
         const png = await encodePng(makePicture(images, i), {
           ...{ ...about, image: i },
           ...(classes ? { class: classes[i] } : {}),
         }, parametersOf?.(i));
-        await writeWhole(join(path, nameOf(i, images.count)), png);
+        await writeWhole(name, png);
       }
       // After an interruption there are fewer than was checked.
       const others = await numberedBeyond(path, images.count);
-      return `${path} (${images.count} files${
+      return `${path} (${images.count - (withheld?.size ?? 0)} files${
         others ? `, beside ${others} of an earlier run` : ""
       })`;
     }

@@ -31,8 +31,8 @@ export interface Pipeline {
     readonly autoencoder: Piece | undefined;
     readonly tokenizer: Piece | undefined;
   };
-  /** Pieces that look at what was painted, and that it has. */
-  readonly spectators: readonly Piece[];
+  /** What looks at what was painted, and prepares pictures for that: `undefined` where it is left out. */
+  readonly safety?: { readonly checker: Piece; readonly processor: Piece | undefined } | undefined;
   /**
    * Pieces that cannot be run here, and without which it would paint something else: name and class.
    */
@@ -53,8 +53,8 @@ const tokenizers = ["CLIPTokenizer", "BertTokenizer"].flatMap((name) => [name, `
 const helpers = [...autoencoders, ...textEncoders, "BERTEmbedder"];
 const painters = () => networkClasses().filter((name) => !helpers.includes(name));
 
-/** Pieces that look at what was painted, and change nothing. */
-const spectators = ["safety_checker", "feature_extractor"];
+/** Pieces that look at what was painted. */
+const CHECKER = "safety_checker", EXTRACTOR = "feature_extractor";
 
 /**
  * Reads what a folder says of its pieces; `undefined` if it says nothing.
@@ -84,16 +84,15 @@ export async function readPipeline(folder: ModelFolder): Promise<Pipeline | unde
       ...{ autoencoder: first(autoencoders), tokenizer: first(tokenizers) },
     }
     : undefined;
-  const isSpectator = ({ name }: Piece) => spectators.includes(name);
-  const used = [network, ...Object.values(text ?? {})];
+  const named = (name: string) => pieces.find((piece) => piece.name === name);
+  const checker = named(CHECKER), processor = named(EXTRACTOR);
+  const used = [network, named(SCHEDULER), checker, processor, ...Object.values(text ?? {})];
   return {
     ...{ className: String(json._class_name ?? "pipeline"), network },
-    scheduler: pieces.find(({ name }) => name === SCHEDULER)?.className,
+    scheduler: named(SCHEDULER)?.className,
     ...(text ? { text } : {}),
-    spectators: pieces.filter(isSpectator),
-    missing: pieces.filter((piece) =>
-      !used.includes(piece) && piece.name !== SCHEDULER && !isSpectator(piece)
-    ).map(nameOf),
+    ...(checker ? { safety: { checker, processor } } : {}),
+    missing: pieces.filter((piece) => !used.includes(piece)).map(nameOf),
   };
 }
 

@@ -18,7 +18,7 @@ import {
 import type { Pipeline } from "./pipeline.ts";
 
 /** The networks of a pipeline. */
-export type Networks = Pick<TextToImageModel, "denoiser" | "autoencoder" | "textEncoder">;
+export type Networks = Omit<TextToImageModel, "tokenizer">;
 
 /** What a file holds. */
 interface PipelineFile extends Pick<FamilyPieces, "notes"> {
@@ -47,7 +47,7 @@ export async function readPipelineFile(
   });
   const { denoiser, autoencoder, textEncoder, notes, missing } = found;
   const pieces = piecesOf(found, found.dtypes);
-  const pipeline = { className: family.name, network: undefined, spectators: [], missing };
+  const pipeline = { className: family.name, network: undefined, missing };
   if (denoiser && autoencoder && textEncoder && !missing.length) {
     return { networks: { denoiser, autoencoder, textEncoder }, notes, pieces, pipeline };
   }
@@ -62,11 +62,14 @@ export async function readPipelineFile(
 
 /** The networks in words. */
 export const piecesOf = (
-  { denoiser, autoencoder, textEncoder }: Partial<Networks>,
+  { denoiser, autoencoder, textEncoder, safetyChecker }: Partial<Networks>,
   dtypes: Readonly<Record<string, string>>,
 ): Record<string, string> =>
   Object.fromEntries(
-    Object.entries({ unet: denoiser, vae: autoencoder, text_encoder: textEncoder }).flatMap(
+    Object.entries({
+      ...{ unet: denoiser, vae: autoencoder, text_encoder: textEncoder },
+      safety_checker: safetyChecker,
+    }).flatMap(
       ([name, piece]) => piece ? [[name, describe(piece.network, dtypes[name])]] : [],
     ),
   );

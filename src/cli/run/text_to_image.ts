@@ -5,15 +5,20 @@
  * @module
  */
 
+import { z } from "zod";
+import { parseWith } from "../../config.ts";
 import { InputError } from "../../errors.ts";
+import { parseClipImageProcessor } from "../../model/clip_image_processor.ts";
 import { denoisingNetwork } from "../../model/denoiser.ts";
 import { dtypesOf, findPipelineFamily } from "../../model/families/pipelines.ts";
 import { readTensorFile } from "../../formats/torch.ts";
 import { assembleModel, holdsNetwork } from "../../model/model.ts";
 import { autoencoderNetwork, parseNetwork } from "../../model/network.ts";
+import { parseSafetyChecker, SAFETY_CHECKER } from "../../model/safety_checker.ts";
 import { parseTextEncoder } from "../../model/text_encoder.ts";
 import type { TextToImageModel } from "../../model/text_to_image.ts";
 import { assembleNetwork } from "../../model/weights.ts";
+import { checkChecker } from "../../sample/safety_check.ts";
 import { FileBytes, readJson } from "../terminal/files.ts";
 import { printError } from "../terminal/progress.ts";
 import { locate, type Located } from "./load_model.ts";
@@ -21,7 +26,7 @@ import { loadTokenizer, tokenizerKindOf } from "./load_tokenizer.ts";
 import { type ModelFolder, readSchedule, UnsupportedPipeline } from "./model_folder.ts";
 import { type Networks, piecesOf, readPipelineFile } from "./pipeline_file.ts";
 import { findPiece, findWeights, inFolder, readWeights, tellVariant } from "./piece_weights.ts";
-import { explainMissing, type Piece, type Pipeline, readPipeline } from "./pipeline.ts";
+import { explainMissing, nameOf, type Piece, type Pipeline, readPipeline } from "./pipeline.ts";
 import { TEXT_STEM } from "./weight_files.ts";
 
 /** A model that paints texts, and what is known of its files. */
@@ -46,12 +51,20 @@ export interface LoadedTextToImage {
 export const loadTextToImage = async (place: string): Promise<TextToImageModel | undefined> =>
   (await openTextToImage(await locate(place)))?.model;
 
-/** Loads what was found. */
-export async function openTextToImage(located: Located): Promise<LoadedTextToImage | undefined> {
+/**
+ * Loads what was found.
+ *
+ * @param isUnchecked Whether its safety checker is left out.
+ */
+export async function openTextToImage(
+  located: Located,
+  isUnchecked = false,
+): Promise<LoadedTextToImage | undefined> {
   if (located.kind === "file") return await openFile(located.path, located.folder);
   if (located.kind === "shipped" || located.file !== undefined) return undefined;
   const pipeline = await readPipeline(located.folder);
-  return pipeline?.text && await openPipeline(located.folder, pipeline, pipeline.text);
+  const seen = isUnchecked && pipeline ? { ...pipeline, safety: undefined } : pipeline;
+  return seen?.text && await openPipeline(located.folder, seen, seen.text);
 }
 
 /** A pipeline of diffusers: each network in a folder of its own. */
@@ -60,11 +73,12 @@ async function openPipeline(
   pipeline: Pipeline,
   text: NonNullable<Pipeline["text"]>,
 ): Promise<LoadedTextToImage> {
-  const { place } = folder, why = explainMissing(pipeline), { spectators } = pipeline;
+  const { place } = folder, why = explainMissing(pipeline);
   if (why) throw new UnsupportedPipeline(place, pipeline, why);
   const unet = await openPiece(folder, pipeline.network!);
   const vae = await openPiece(folder, text.autoencoder!);
   const encoder = await openPiece(folder, text.encoder!, TEXT_STEM);
+  const checker = pipeline.safety && await openChecker(folder, pipeline.safety);
   const { schedule, scheduler, note } = await readSchedule(folder, pipeline.scheduler);
   const network = parseNetwork(unet.config), textEncoder = parseTextEncoder(encoder.config);
   const networks = {
@@ -75,22 +89,61 @@ async function openPipeline(
       vae.what,
     ),
     textEncoder: assembleNetwork(textEncoder, encoder.tensors, encoder.what),
+    ...(checker ? { safetyChecker: checker.model } : {}),
   };
   const pieces = piecesOf(networks, {
     ...{ unet: dtypesOf(unet.tensors), vae: dtypesOf(vae.tensors) },
     text_encoder: dtypesOf(encoder.tensors),
+    ...(checker ? { safety_checker: dtypesOf(checker.tensors) } : {}),
   });
   const model = await complete(place, folder, networks, pipeline, pieces);
   if (note) printError(note);
-  if (spectators.length) {
-    const names = spectators.map(({ name }) => name).join(" and ");
-    printError(`${place}: passing over ${names}: nothing looks at what is painted`);
-  }
   return {
     ...{ model, family: "diffusers", pipeline: pipeline.className },
     pieces,
-    paths: [unet, vae, encoder].flatMap(({ paths }) => paths),
+    paths: [unet, vae, encoder, ...(checker ? [checker] : [])].flatMap(({ paths }) => paths),
   };
+}
+
+/** What prepares pictures for CLIP, by the names that it has had. */
+const processors = ["CLIPImageProcessor", "CLIPFeatureExtractor", "CLIPImageProcessorFast"];
+
+/** What looks at what was painted; `undefined`, which is said, if it is of a class that is not known. */
+async function openChecker(
+  folder: ModelFolder,
+  { checker, processor }: NonNullable<Pipeline["safety"]>,
+) {
+  const { place } = folder, leave = "; sample --no-safety-checker does without";
+  if (checker.className !== SAFETY_CHECKER) {
+    printError(
+      `${place}: passing over ${
+        nameOf(checker)
+      }, since only a ${SAFETY_CHECKER} is known: nothing ` +
+        "looks at what is painted",
+    );
+    return undefined;
+  }
+  const bad = (why: string) => new InputError(`Cannot load ${place}: ${why}${leave}`);
+  if (!processor || !processors.includes(processor.className)) {
+    throw bad(
+      `its ${nameOf(checker)} needs a feature_extractor of class ${processors[0]}` +
+        (processor ? `, not ${processor.className}` : ""),
+    );
+  }
+  const settings = await folder.find(inFolder(processor.name, "preprocessor_config.json"));
+  if (!settings) throw bad(`there is no preprocessor_config.json in its ${processor.name}`);
+  const fields = parseWith(z.record(z.string(), z.unknown()), await readJson(settings), settings);
+  try {
+    const piece = await openPiece(folder, checker, TEXT_STEM);
+    const network = parseSafetyChecker(piece.config);
+    const weighted = assembleNetwork(network, piece.tensors, piece.what);
+    const model = { ...weighted, processor: parseClipImageProcessor(fields) };
+    checkChecker(model);
+    return { ...piece, model };
+  } catch (error) {
+    if (error instanceof InputError) throw new InputError(`${error.message}${leave}`);
+    throw error;
+  }
 }
 
 /** Adds a tokenizer to networks, which must be made for each other. */

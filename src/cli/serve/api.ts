@@ -130,6 +130,7 @@ export function apiRoutes(studio: Studio): Route[] {
         if (!job.isOver) throw new HttpError(409, "The job is not done");
         const png = /^\d{1,6}$/.test(k) ? job.images[Number(k)] : undefined;
         if (!png) throw new HttpError(404, `There are ${job.images.length} pictures, from 0 on`);
+        if (typeof png === "string") throw new HttpError(403, `The picture is ${png}`);
         return new Response(new Uint8Array(png), { headers: { "Content-Type": "image/png" } });
       },
     }),

@@ -21,14 +21,20 @@ const PREVIEW_SIDE = 256;
 export interface ComputeSetup {
   /** Where the models are. */
   readonly places: readonly string[];
+  /** Whether their safety checkers are left out. */
+  readonly isUnchecked?: boolean;
   readonly flags: DeviceFlags;
 }
+
+/** The file of a picture, or why it is withheld, in words. */
+export type Painted = Uint8Array | string;
 
 /** How far a request is. */
 export interface PaintStep {
   readonly step: number;
   readonly steps: number;
-  readonly preview: Preview;
+  /** What it shows; nothing where a safety checker has yet to look. */
+  readonly preview?: Preview;
 }
 
 /**
@@ -39,8 +45,8 @@ export interface PaintStep {
 export function makeService(models?: ReadonlyMap<string, Served>): Service {
   let engine: Engine | undefined;
   return {
-    async open({ places, flags }: ComputeSetup, { report }: Call): Promise<string> {
-      models ??= await openModels(places);
+    async open({ places, isUnchecked, flags }: ComputeSetup, { report }: Call): Promise<string> {
+      models ??= await openModels(places, isUnchecked);
       const say = (notice: string) => void report(notice);
       engine = await Engine.create(() => openForCommand(flags, { say }));
       return engine.name;
@@ -48,9 +54,9 @@ export function makeService(models?: ReadonlyMap<string, Served>): Service {
     async paint(
       request: JobRequest,
       { signal, report }: Call,
-    ): Promise<readonly Uint8Array[]> {
+    ): Promise<readonly Painted[]> {
       const { plan } = models!.get(request.model!)!, parts = partsOf(request);
-      const images: Uint8Array[] = [];
+      const images: Painted[] = [];
       for (const [k, part] of parts.entries()) {
         if (signal.aborted) return [];
         const painting = paint(engine!, await plan(part), signal);
@@ -60,9 +66,14 @@ export function makeService(models?: ReadonlyMap<string, Served>): Service {
             images.push(...value);
             break;
           }
-          const { step, steps, preview } = value, first = preview.first + k;
+          const { step, steps, preview } = value;
           const told = { step: k * steps + step, steps: parts.length * steps };
-          await report({ ...told, preview: { ...preview, first } } satisfies PaintStep);
+          await report(
+            {
+              ...told,
+              ...(preview ? { preview: { ...preview, first: preview.first + k } } : {}),
+            } satisfies PaintStep,
+          );
         }
       }
       return images;
@@ -86,7 +97,7 @@ export async function* paint(
   engine: Engine,
   plan: Plan,
   signal: AbortSignal,
-): AsyncGenerator<PaintStep, readonly Uint8Array[]> {
+): AsyncGenerator<PaintStep, readonly Painted[]> {
   const run = engine.run(plan, signal);
   let next = await run.next(), batch = 0;
   for (; !next.done; next = await run.next()) {
@@ -95,13 +106,13 @@ export async function* paint(
     yield {
       step: Math.floor(index / batch) * steps + step,
       steps: Math.ceil(plan.count / batch) * steps,
-      preview: await drawPreview(next.value),
+      ...(plan.hidesSteps ? {} : { preview: await drawPreview(next.value) }),
     };
   }
-  const images: Uint8Array[] = [];
+  const images: Painted[] = [], withheld = plan.withheld?.();
   for (let i = 0; i < next.value.count && !signal.aborted; i++) {
-    const picture = makePicture(next.value, i);
-    images.push(await encodePng(picture, plan.provenance(i), plan.parameters?.(i)));
+    const why = withheld?.get(i), picture = makePicture(next.value, i);
+    images.push(why ?? await encodePng(picture, plan.provenance(i), plan.parameters?.(i)));
   }
   return signal.aborted ? [] : images;
 }

@@ -8,7 +8,7 @@ import { fromFileUrl } from "@std/path";
 import { DeviceError } from "../../gpu/device.ts";
 import { answer, Caller } from "../../worker/channel.ts";
 import { mayRead } from "../terminal/files.ts";
-import { type ComputeSetup, makeService, type PaintStep } from "./compute.ts";
+import { type ComputeSetup, makeService, type Painted, type PaintStep } from "./compute.ts";
 import type { Served } from "./models.ts";
 import type { JobRequest } from "./schemas.ts";
 
@@ -65,13 +65,13 @@ export class ComputeThread implements AsyncDisposable {
   async *paint(
     request: JobRequest,
     signal: AbortSignal,
-  ): AsyncGenerator<PaintStep, readonly Uint8Array[]> {
+  ): AsyncGenerator<PaintStep, readonly Painted[]> {
     const { caller } = this.#conversation ?? await this.#begin();
-    return yield* caller.stream<PaintStep, readonly Uint8Array[]>("paint", request, signal);
+    return yield* caller.stream<PaintStep, readonly Painted[]>("paint", request, signal);
   }
 
   async #begin(): Promise<Conversation> {
-    const { places, flags, models, isShared, onNotice } = this.#options;
+    const { places, isUnchecked = false, flags, models, isShared, onNotice } = this.#options;
     const mayStart = program.protocol !== "file:" || mayRead(fromFileUrl(program));
     if (!isShared && !mayStart) {
       onNotice?.(
@@ -82,7 +82,7 @@ export class ComputeThread implements AsyncDisposable {
     const begun = isShared || !mayStart ? converse(models) : this.#startWorker();
     this.#conversation = begun;
     try {
-      this.#name = await begun.caller.call("open", { places, flags } satisfies ComputeSetup, {
+      this.#name = await begun.caller.call("open", { places, isUnchecked, flags } satisfies ComputeSetup, {
         onReport: (notice: string) => onNotice?.(notice),
       });
       return begun;

@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { Painted } from "./compute.ts";
 import type { JobRequest, JobState, Preview } from "./schemas.ts";
 
 /** Events that wait for a watcher; of more, the oldest steps are left out. */
@@ -33,8 +34,8 @@ export class Job {
   readonly owner: string;
   /** What is to be done, until it is. */
   request: JobRequest | undefined;
-  /** The files of the pictures, when they are done. */
-  images: readonly Uint8Array[] = [];
+  /** The pictures, when they are done. */
+  images: readonly Painted[] = [];
   preview: Preview | undefined;
   /** Whether a request waits for its result. */
   isHeld = false;

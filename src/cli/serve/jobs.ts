@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { PaintStep } from "./compute.ts";
+import type { Painted, PaintStep } from "./compute.ts";
 import { FairQueue } from "./fair_queue.ts";
 import { HttpError, messageOf } from "./http.ts";
 import { Job, type Patience } from "./job.ts";
@@ -26,7 +26,7 @@ export interface JobsOptions {
 export type Paint = (
   request: JobRequest,
   signal: AbortSignal,
-) => AsyncGenerator<PaintStep, readonly Uint8Array[]>;
+) => AsyncGenerator<PaintStep, readonly Painted[]>;
 
 /** Takes jobs and does them, one after the other. */
 export class Jobs implements AsyncDisposable {
@@ -132,7 +132,13 @@ export class Jobs implements AsyncDisposable {
     }
     if (job.isOver) return;
     job.images = next.value;
-    job.tell({ state: "done", images: job.images.length });
+    const withheld = job.images.flatMap((image, k) =>
+      typeof image === "string" ? [[k, image] as const] : []
+    );
+    job.tell({
+      ...{ state: "done", images: job.images.length },
+      ...(withheld.length ? { withheld: Object.fromEntries(withheld) } : {}),
+    });
   }
 
   /** Forgets the oldest results. */

@@ -39,10 +39,12 @@ export function nameOf(place: string): string {
 /**
  * Opens models.
  *
+ * @param isUnchecked Whether their safety checkers are left out.
  * @throws {InputError} If one cannot be opened or makes no pictures, or two have one name.
  */
 export async function openModels(
   places: readonly string[],
+  isUnchecked = false,
 ): Promise<ReadonlyMap<string, Served>> {
   const served = new Map<string, Served>();
   for (const place of places) {
@@ -50,14 +52,14 @@ export async function openModels(
     if (served.has(name)) {
       throw new InputError(`Cannot serve ${place}: there is a model ${name} already; rename one`);
     }
-    served.set(name, await describe(name, place));
+    served.set(name, await describe(name, place, isUnchecked));
   }
   return served;
 }
 
-async function describe(name: string, place: string): Promise<Served> {
+async function describe(name: string, place: string, isUnchecked: boolean): Promise<Served> {
   const refuse = (why: string) => new InputError(`Cannot serve ${place}: ${why}`);
-  const located = await locate(place), painter = await openTextToImage(located);
+  const located = await locate(place), painter = await openTextToImage(located, isUnchecked);
   if (painter) return serveTexts(name, painter.model);
   const model = picturesOnly(await openLocated(place, located), place),
     network = denoisingNetwork(model);

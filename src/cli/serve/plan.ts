@@ -45,6 +45,10 @@ export interface Plan {
   provenance(index: number): Provenance;
   /** What it says to other programs. */
   parameters?(index: number): string;
+  /** Whether steps are not shown: no safety checker has seen them. */
+  readonly hidesSteps?: boolean;
+  /** The pictures that are not to be sent, and why, in words. */
+  withheld?(): ReadonlyMap<number, string>;
 }
 
 /**

@@ -6,14 +6,19 @@
 
 import { InputError } from "../../errors.ts";
 import type { TextToImageModel } from "../../model/text_to_image.ts";
-import type { Samples, SamplingStep, StreamOptions } from "../../sample/options.ts";
+import type { SamplingStep, StreamOptions } from "../../sample/options.ts";
 import { TextToImage } from "../../sample/text_to_image.ts";
-import type { GenerateOptions, GenerationPreview } from "../../sample/text_to_image_options.ts";
+import type {
+  Generated,
+  GenerateOptions,
+  GenerationPreview,
+} from "../../sample/text_to_image_options.ts";
 import { readInit } from "../commands/edit.ts";
 import { describeOptions, readOptions, samplerOfModel } from "../commands/sampler_flags.ts";
 import { fitMemory } from "../commands/text_memory.ts";
 import { checkHoles, readSettings, usualSize } from "../commands/text_to_image.ts";
 import { formatParameters } from "../media/parameters.ts";
+import { withheldOf } from "../run/withheld.ts";
 import { type Plan, present, sent } from "./plan.ts";
 import type { JobRequest } from "./schemas.ts";
 
@@ -52,6 +57,7 @@ export async function planTexts(
   const usual = sampler ? undefined : samplerOfModel(model.denoiser);
   let facts: { readonly method: string; readonly steps: number } | undefined;
   let weights: string | undefined;
+  let verdicts: Generated["verdicts"];
   return {
     ...{ count, weights: 0, options: {}, finish: (images) => images },
     async compile(device) {
@@ -66,9 +72,15 @@ export async function planTexts(
       };
       return {
         ...{ steps: painter.steps, memory: 0, [Symbol.dispose]() {} },
-        stream: (options) => stream(painter, call, options),
+        async *stream(options) {
+          const { images, verdicts: all } = yield* stream(painter, call, options);
+          verdicts = all;
+          return images;
+        },
       };
     },
+    hidesSteps: model.safetyChecker !== undefined,
+    withheld: () => withheldOf(verdicts),
     provenance: (image) => ({
       ...{ model: name, seed, steps: facts!.steps, sampler: facts!.method },
       ...describeOptions({ ...usual?.options, ...readOptions(flags) }),
@@ -91,7 +103,7 @@ async function* stream(
   painter: TextToImage,
   call: GenerateOptions,
   { every, signal }: StreamOptions,
-): AsyncGenerator<SamplingStep, Samples> {
+): AsyncGenerator<SamplingStep, Generated> {
   const pending: GenerationPreview[] = [];
   let isOver = false, wake = () => {};
   const result = painter.generate({
@@ -110,6 +122,6 @@ async function* stream(
     if (!pending.length && !isOver) await new Promise<void>((resolve) => wake = resolve);
     const next = pending.shift();
     if (next) yield { ...next, sample: next.pictures };
-    else if (isOver) return (await result).images;
+    else if (isOver) return await result;
   }
 }

@@ -71,6 +71,8 @@ export const jobStateSchema = z.object({
   step: z.int().optional(),
   steps: z.int().optional(),
   images: z.int().optional().describe("How many pictures there are"),
+  withheld: z.record(z.string(), z.string()).optional()
+    .describe("By the numbers of pictures that are not sent, why"),
   detail: z.string().optional().describe("What went wrong"),
 });
 

@@ -191,13 +191,15 @@ async function finished(job: Job): Promise<Job> {
  * seed alone gives it again.
  */
 function resultOf(job: Job, body: SdRequest, { seed, model, steps }: JobRequest) {
-  const count = job.images.length, prompt = body.prompt ?? "";
+  // Of pictures that are withheld nothing is sent: all lists are of the others.
+  const files = job.images.flatMap((image, k) => typeof image === "string" ? [] : [{ image, k }]);
+  const { withheld } = job.state, prompt = body.prompt ?? "";
   const negative = body.negative_prompt ?? "";
-  const each = <T>(value: (k: number) => T) => Array.from({ length: count }, (_, k) => value(k));
+  const each = <T>(value: (k: number) => T) => files.map(({ k }) => value(k));
   // Variations are refused, so that what they would be drawn from changes nothing.
   const subseed = Math.max(0, Number(body.subseed ?? 0));
   return {
-    images: job.images.map((png) => new Uint8Array(png).toBase64()),
+    images: files.map(({ image }) => new Uint8Array(image).toBase64()),
     parameters: { ...body, ...(body.init_images ? { init_images: null, mask: null } : {}) },
     info: JSON.stringify({
       ...{ prompt, all_prompts: each(() => prompt) },
@@ -208,6 +210,7 @@ function resultOf(job: Job, body: SdRequest, { seed, model, steps }: JobRequest)
       ...{ sampler_name: body.sampler_name ?? body.sampler_index, sd_model_name: model },
       ...{ batch_size: body.batch_size ?? 1, denoising_strength: body.denoising_strength },
       index_of_first_image: 0,
+      ...(withheld ? { withheld } : {}),
     }),
   };
 }

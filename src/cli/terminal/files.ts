@@ -305,6 +305,11 @@ export async function removeTemporary(folder: string): Promise<void> {
   }
 }
 
+/** Removes a file, if it is there. */
+export async function removeFile(path: string): Promise<void> {
+  if (await kindOf(path) === "file") await Deno.remove(path);
+}
+
 /** The entries of a folder in alphabetical order; none if it does not exist. */
 export async function listFolder(folder: string): Promise<string[]> {
   if (await kindOf(folder) !== "folder") return [];

@@ -202,6 +202,7 @@ export {
 export { autoguided } from "./src/sample/guidance/autoguided.ts";
 export type { GuidanceOptions } from "./src/sample/guidance/extrapolate.ts";
 export { guided } from "./src/sample/guidance/guided.ts";
+export { embedWatermark, readWatermark } from "./src/sample/watermark.ts";
 export { makeGrid, type Picture } from "./src/sample/pixels.ts";
 export { interpolate, type NoiseOptions, startNoise, vary } from "./src/sample/interpolate.ts";
 export type { MethodOptions, SigmaSpacing } from "./src/sample/options.ts";

@@ -111,10 +111,13 @@ export const commands: Commands = {
     run: modelsCommand,
   },
   info: {
-    usage: "info [MODEL] [flags]",
-    help: "describe a model, or this machine",
+    usage: "info [MODEL|PICTURE] [flags]",
+    help: "describe a model, how a picture was made, or this machine",
     flags: infoFlags,
-    examples: { "info runs/digits": "the configuration and card of a model" },
+    examples: {
+      "info samples.png": "what made a picture, and its watermark",
+      "info runs/digits": "the configuration and card of a model",
+    },
     run: infoCommand,
   },
 };

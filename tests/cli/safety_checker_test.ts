@@ -3,7 +3,6 @@ import { decode, type Image } from "imagescript";
 import { makeGraph } from "../../src/gpu/graph.ts";
 import { input } from "../../src/gpu/tensor.ts";
 import { WasmDevice } from "../../src/gpu/wasm/device.ts";
-import { openModels } from "../../src/cli/serve/models.ts";
 import { readSafetensors, toFloat32 } from "../../src/formats/safetensors.ts";
 import { flatten, viewParameters } from "../../src/model/parameters.ts";
 import { makePicture } from "../../src/sample/pixels.ts";
@@ -201,7 +200,8 @@ Deno.test("parts of a safety checker that are missing are named", async () => {
 
 Deno.test("a server sends no pictures that are withheld, nor steps that nothing has looked at", async () => {
   await using folder = await makeFolder();
-  await using served = await Served.start({ models: await openModels([folder.at("sd")]) });
+  // In a thread, which opens the models itself.
+  await using served = await Served.start({ places: [folder.at("sd")], isShared: false });
   const id = await served.begin({ prompt: "a red heart", steps: 2, seed: 3, count: 3 });
   const events = await served.follow(id), last = events.at(-1)!;
   assertEquals(last.name, "done", JSON.stringify(last));
@@ -220,8 +220,7 @@ Deno.test("front ends of the web UI are told what is withheld, and sent nothing 
   await using folder = await makeFolder(true);
   const request = { prompt: "a red heart", steps: 2, seed: 3, batch_size: 2 };
   for (const isUnchecked of [false, true]) {
-    const models = await openModels([folder.at("sd")], isUnchecked);
-    await using served = await Served.start({ models });
+    await using served = await Served.start({ places: [folder.at("sd")], isUnchecked });
     const { status, body } = await served.post("sdapi/v1/txt2img", request);
     const { withheld = {}, all_seeds: seeds } = JSON.parse(body.info);
     assertEquals([status, body.images.length], [200, isUnchecked ? 2 : 0]);

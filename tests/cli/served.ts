@@ -77,6 +77,8 @@ export interface ServedOptions extends Partial<ServerOptions> {
   readonly places?: readonly string[];
   /** Whether it computes in the thread of the test, which starts faster. @default {true} */
   readonly isShared?: boolean;
+  /** Whether safety checkers are left out. */
+  readonly isUnchecked?: boolean;
 }
 
 /** A running server, in a folder with its models. */
@@ -95,15 +97,15 @@ export class Served implements AsyncDisposable {
 
   /** Serves `m`, `slow`, and `c`, which knows cats, dogs and none. */
   static async start(
-    { places, isShared = true, ...options }: ServedOptions = {},
+    { places, isShared = true, isUnchecked = false, ...options }: ServedOptions = {},
   ): Promise<Served> {
     const folder = await Folder.make(), errors: string[] = [];
     await folder.write("m.safetensors", tinyModelFile());
     await folder.write("slow.safetensors", slowModelFile());
     await folder.write("c.safetensors", serializeModel(classModel(["cat", "dog"])));
     const own = ["m", "slow", "c"].map((name) => folder.at(`${name}.safetensors`));
-    const setup = { places: places ?? own, flags: { device: "cpu", threads: 1 } };
-    const models = await openModels(setup.places);
+    const setup = { places: places ?? own, isUnchecked, flags: { device: "cpu", threads: 1 } };
+    const models = await openModels(setup.places, isUnchecked);
     const server = await startServer({
       ...{ host: "127.0.0.1", port: 0, queue: 16, models },
       limits: { images: 8, steps: 1000 },

@@ -1,5 +1,5 @@
 /**
- * `ddpm info`: describes a model, or this machine.
+ * `ddpm info`: describes a model, a picture, or this machine.
  *
  * @module
  */
@@ -27,6 +27,7 @@ import {
   describeTextToImage,
   summarize,
 } from "./model_facts.ts";
+import { describePicture, isPicture } from "./picture_facts.ts";
 import { samplerOfModel } from "./sampler_flags.ts";
 import { type Flag, type Flags, parseFlags } from "../terminal/flags.ts";
 import { print, Progress } from "../terminal/progress.ts";
@@ -44,8 +45,14 @@ export const infoFlags = {
 export async function infoCommand(args: readonly string[]): Promise<void> {
   const { flags, rest } = parseFlags(args, infoFlags);
   checkDeviceFlags(flags);
-  if (rest.length > 1) throw new InputError(`info takes one model, not ${rest.join(" and ")}`);
-  const facts = rest.length ? await describeModel(rest[0], flags) : await describeMachine(flags);
+  if (rest.length > 1) {
+    throw new InputError(`info takes one model or picture, not ${rest.join(" and ")}`);
+  }
+  const facts = !rest.length
+    ? await describeMachine(flags)
+    : await isPicture(rest[0])
+    ? await describePicture(rest[0])
+    : await describeModel(rest[0], flags);
   if (flags.json) return print(JSON.stringify(facts, null, 2));
   const width = Math.max(...Object.keys(facts).map((key) => key.length));
   for (const [key, value] of Object.entries(facts)) {

@@ -24,7 +24,7 @@ import { openLocated } from "../run/open_model.ts";
 import { withLoras } from "../run/load_lora.ts";
 import { createDecoder, encodePictures, paintedShape } from "../run/sample_grid.ts";
 import { openTextToImage } from "../run/text_to_image.ts";
-import { checkDrawable, checkOutput, writeImages } from "../media/picture_files.ts";
+import { checkDrawable, checkMarkable, checkOutput, writeImages } from "../media/picture_files.ts";
 import { DEFAULT_NOISE_LEVEL, enlarge, enlargedShape, loadStages, splitModels } from "./cascade.ts";
 import { noiseLevelFlag } from "./upscaling.ts";
 import { debugProgram } from "../run/profile.ts";
@@ -35,6 +35,7 @@ import { promptFlags, readPrompts } from "./prompt_flags.ts";
 import { planSampling } from "./sampling_plan.ts";
 import { createSampler, invert } from "./samplers.ts";
 import { latentFlags, paintTexts } from "./text_to_image.ts";
+import { watermarkFlags, watermarkOf } from "./watermark_flags.ts";
 import { vary } from "../../sample/interpolate.ts";
 import { classifierFlags, planClassifier } from "./classifier_flags.ts";
 import { listMethods, readOptions, samplerFlags } from "./sampler_flags.ts";
@@ -84,6 +85,7 @@ export const sampleFlags = {
     help:
       "what to write: .png (a grid), .gif or .apng (the denoising), .safetensors (raw floats), a folder (one PNG per image), or - (a PNG on standard output; also gif:-, apng:-, safetensors:-)",
   },
+  ...watermarkFlags,
   ...editFlags,
   "noise-level": {
     ...noiseLevelFlag,
@@ -167,7 +169,9 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     ...{ ...settings, kind: output.kind },
     ...(flags.steps === undefined ? {} : { steps: flags.steps }),
   });
-  await checkDrawable(output, { count, shape: enlargedShape(painted, factor) }, columns);
+  const drawn = { count, shape: enlargedShape(painted, factor) };
+  await checkDrawable(output, drawn, columns);
+  if (flags.watermark !== undefined) checkMarkable(output, drawn, flags.watermark, columns);
   const other = flags["other-class"];
   const others = other === undefined ? [] : readClasses("other-class", other, plan.known, place);
   if (stages.length) progress.prefix = `model 1 of ${places.length}: `;
@@ -234,7 +238,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const written = await writeImages(output, images, first.frames, {
     ...plan.provenance,
     ...(isStopped ? { interrupted: "yes" } : {}),
-  }, { columns, classes: names });
+  }, { columns, classes: names, watermark: watermarkOf(flags, progress) });
   progress.clear();
   const seconds = ((performance.now() - began) / 1000).toFixed(1);
   const made = isStopped ? `${images.count} of ${count}` : `${count}`;

@@ -19,7 +19,7 @@ import type {
   TextToImageOptions,
 } from "../../sample/text_to_image_options.ts";
 import { formatParameters } from "../media/parameters.ts";
-import { checkDrawable, type Output, writeImages } from "../media/picture_files.ts";
+import { checkDrawable, checkMarkable, type Output, writeImages } from "../media/picture_files.ts";
 import { INTERRUPTED, Interruption } from "../run/interruption.ts";
 import { loraFlags } from "../run/load_lora.ts";
 import { safetyFlags, WITHHELD, withheldOf } from "../run/withheld.ts";
@@ -33,6 +33,7 @@ import { type guidanceFlags, readGuidance } from "./guidance_flags.ts";
 import { parseSize } from "./image_options.ts";
 import type { Prompts } from "./prompt_flags.ts";
 import type { sampleFlags } from "./sample.ts";
+import { watermarkOf } from "./watermark_flags.ts";
 import { fitMemory } from "./text_memory.ts";
 import {
   describeOptions,
@@ -112,6 +113,7 @@ export async function paintTexts(
   const { options, size, guidance } = readSettings(model, place, flags);
   const shape = [...size, model.autoencoder.network.itemShape[2]!] as const;
   await checkDrawable(output, { count, shape });
+  if (flags.watermark !== undefined) checkMarkable(output, { count, shape }, flags.watermark);
   using progress = new Progress();
   const { picture, mask, provenance } = await readInit(flags, shape, progress);
   checkHoles(model, place, mask);
@@ -178,7 +180,7 @@ export async function paintTexts(
     ...provenance,
     ...(isStopped ? { interrupted: "yes" } : {}),
   }, {
-    withheld,
+    ...{ withheld, watermark: watermarkOf(flags, progress) },
     parametersOf: (image) =>
       formatParameters({
         ...{ prompt: texts[image % texts.length], negative, steps, method, seed, image },

@@ -14,10 +14,12 @@ export interface Chunk {
   readonly data: Uint8Array;
 }
 
-function* chunksOf(png: Uint8Array): Generator<Chunk> {
+/** The parts of a PNG file; of one that is cut off, those that are whole. */
+export function* chunksOf(png: Uint8Array): Generator<Chunk> {
   const view = new DataView(png.buffer, png.byteOffset, png.byteLength);
-  for (let at = SIGNATURE; at < png.length;) {
+  for (let at = SIGNATURE; at + 12 <= png.length;) {
     const length = view.getUint32(at), type = decoder.decode(png.subarray(at + 4, at + 8));
+    if (at + 12 + length > png.length) return;
     yield { type, data: png.subarray(at + 8, at + 8 + length) };
     at += 12 + length;
   }
@@ -66,7 +68,7 @@ export function animatePng(
       add("IHDR", header.data);
       // Loops forever.
       add("acTL", pack([frames.length, 4], [0, 4]));
-      chunks.filter(({ type }) => type === "tEXt").forEach(({ data }) => add("tEXt", data));
+      for (const { type, data } of chunks) if (/^[ti]TXt$/i.test(type)) add(type, data);
     }
     const place = [[size.getUint32(0), 4], [size.getUint32(4), 4], [0, 4], [0, 4]] as const;
     const time = [[Math.round(durations[i]), 2], [1000, 2]] as const;

@@ -53,3 +53,28 @@ export function formatParameters(about: Parameters): string {
 
 /** A value with a comma or a colon in quotes. */
 const quote = (text: string) => /[,:\n"]/.test(text) ? JSON.stringify(text) : text;
+
+/** A name and a value of the last line, in quotes if it has commas. */
+const FACT = /\s*([\w ./-]+):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)/g;
+
+/** What the text of such a chunk says, whichever program wrote it: prompts, and facts by their names. */
+export function parseParameters(text: string): Record<string, string> {
+  const lines = text.trim().split("\n"), last = lines.at(-1)!;
+  const hasFacts = /(^|, )Steps: \d+/.test(last), words = hasFacts ? lines.slice(0, -1) : lines;
+  const at = words.findIndex((line) => line.startsWith("Negative prompt:"));
+  const negative = at < 0 ? "" : words.slice(at).join("\n").slice("Negative prompt:".length).trim();
+  const facts = hasFacts ? [...last.matchAll(FACT)] : [];
+  return {
+    prompt: (at < 0 ? words : words.slice(0, at)).join("\n").trim(),
+    ...(negative ? { negative } : {}),
+    ...Object.fromEntries(facts.map(([, name, value]) => [name, unquote(value)])),
+  };
+}
+
+function unquote(text: string): string {
+  try {
+    return text.startsWith('"') ? String(JSON.parse(text)) : text.trim();
+  } catch {
+    return text;
+  }
+}

@@ -8,12 +8,14 @@ import { extname, join } from "@std/path";
 import { InputError } from "../../errors.ts";
 import { writeSafetensors } from "../../formats/safetensors.ts";
 import { makeGrid, makePicture, type Picture } from "../../sample/pixels.ts";
+import { checkWatermark, embedWatermark } from "../../sample/watermark.ts";
 import { pictureSize, type Samples } from "../../sample/options.ts";
 import { type Shape, sizeOf } from "../../shape.ts";
 import { fit, type Raster, writeImage } from "../../data/raster.ts";
 import { concat } from "../../formats/bytes.ts";
 import { animatePng } from "./apng.ts";
 import { writePng } from "./png_stream.ts";
+import { XMP, xmpOf } from "./xmp.ts";
 import { decodeImage } from "../data/decode.ts";
 import {
   checkFolder,
@@ -161,11 +163,38 @@ function gridSide(
   return Math.max(columns * (width + 1), rows * (height + 1)) + 1;
 }
 
-/** The images in a grid, small ones enlarged. */
-export function drawGrid(images: Samples, columns?: number): Picture {
+/** How many times as large pixels are in a grid: small images are enlarged. */
+function gridScale(images: Omit<Samples, "data">, columns?: number): number {
   const { height, width } = pictureSize(images);
   const enough = Math.min(128 / Math.max(height, width), GOOD_SIDE / gridSide(images, columns));
-  return makeGrid(images, Math.max(1, Math.floor(enough)), 1, columns);
+  return Math.max(1, Math.floor(enough));
+}
+
+/** The images in a grid, small ones enlarged. */
+export const drawGrid = (images: Samples, columns?: number): Picture =>
+  makeGrid(images, gridScale(images, columns), 1, columns);
+
+/**
+ * Checks that pictures of the output can carry a watermark, before anything is computed.
+ *
+ * @throws {InputError} If they cannot.
+ */
+export function checkMarkable(
+  { kind, path }: Output,
+  images: Omit<Samples, "data">,
+  text: string,
+  columns: number = Math.ceil(Math.sqrt(images.count)),
+): void {
+  if (kind !== "grid" && kind !== "folder") {
+    throw new InputError(
+      `--watermark is for PNG files: give a name that ends in .png, or a folder, not ${path}`,
+    );
+  }
+  const { height, width } = pictureSize(images), rows = Math.ceil(images.count / columns);
+  const scale = gridScale(images, columns);
+  const sides = (n: number, side: number) =>
+    kind === "folder" ? side : (n * (side + 1) + 1) * scale;
+  checkWatermark(text, { width: sides(columns, width), height: sides(rows, height) });
 }
 
 /**
@@ -198,7 +227,12 @@ export function textsOf(provenance: Provenance): Record<string, string> {
   const description = Object.entries(provenance).map(([k, v]) => `${k} ${v}`).join(", ");
   const software = `${packageName} ${version}`;
   const comment = JSON.stringify({ software, ...provenance });
-  return { Software: software, Description: plain(description), Comment: plain(comment) };
+  return {
+    Software: software,
+    Description: plain(description),
+    Comment: plain(comment),
+    [XMP]: xmpOf(provenance),
+  };
 }
 
 /** Text chunks are Latin-1; other characters become JSON escapes. */
@@ -234,6 +268,10 @@ export interface Arrangement {
   readonly parametersOf?: ((image: number) => string) | undefined;
   /** Images that are not to be shown: in files of many they are grey, others are not written. */
   readonly withheld?: ReadonlyMap<number, unknown> | undefined;
+  /** A text that is put into pixels, and who is told of what cannot carry it. */
+  readonly watermark?:
+    | { readonly text: string; readonly onUnmarked: (what: string) => void }
+    | undefined;
 }
 
 /** Writes images to an output; returns a description of what was written. */
@@ -242,7 +280,7 @@ export async function writeImages(
   images: Samples,
   frames: readonly Samples[],
   about: Provenance,
-  { columns, classes, parametersOf, withheld }: Arrangement = {},
+  { columns, classes, parametersOf, withheld, watermark }: Arrangement = {},
 ): Promise<string> {
   const provenance = {
     ...about,
@@ -250,10 +288,17 @@ export async function writeImages(
     ...(withheld?.size ? { withheld: [...withheld.keys()].join(",") } : {}),
   };
   const draw = (images: Samples) => drawGrid(images, columns);
+  const encode = async (picture: Picture, about: Provenance, image: number, what: string) => {
+    const marked = watermark && embedWatermark(picture, watermark.text);
+    if (watermark && !marked) watermark.onUnmarked(what);
+    // What is told of a watermark is what was read back.
+    const told = marked ? { ...about, watermark: watermark!.text } : about;
+    return await encodePng(marked ?? picture, told, parametersOf?.(image));
+  };
   const place = isStream ? "standard output" : path;
   switch (kind) {
     case "grid":
-      await writeOutput(path, await encodePng(draw(images), provenance, parametersOf?.(0)));
+      await writeOutput(path, await encode(draw(images), provenance, 0, "the grid"));
       return place;
     case "animation": {
       const pictures = [...frames, images].map(draw);
@@ -288,10 +333,8 @@ export async function writeImages(
           await removeFile(name);
           continue;
         }
-        const png = await encodePng(makePicture(images, i), {
-          ...{ ...about, image: i },
-          ...(classes ? { class: classes[i] } : {}),
-        }, parametersOf?.(i));
+        const own = { ...{ ...about, image: i }, ...(classes ? { class: classes[i] } : {}) };
+        const png = await encode(makePicture(images, i), own, i, `image ${i}`);
         await writeWhole(name, png);
       }
       // After an interruption there are fewer than was checked.

@@ -6,6 +6,7 @@
 
 import { concat } from "../../formats/bytes.ts";
 import { encodeChunk } from "./apng.ts";
+import { XMP } from "./xmp.ts";
 import { writeAll } from "../terminal/files.ts";
 
 /** What is said of a picture before its rows. */
@@ -50,7 +51,8 @@ export async function writePng(
   await writeAll(file, SIGNATURE);
   await write("IHDR", new Uint8Array(header.buffer));
   for (const [name, text] of Object.entries(texts)) {
-    if (isLatin1(text)) await write("tEXt", latin1(`${name}\0${text}`));
+    // XMP is read in chunks of UTF-8 alone.
+    if (isLatin1(text) && name !== XMP) await write("tEXt", latin1(`${name}\0${text}`));
     else await write("iTXt", concat([latin1(`${name}\0\0\0\0\0`), new TextEncoder().encode(text)]));
   }
   const packed = ReadableStream.from(inBlocks(filtered(rows, width * channels, channels)))

@@ -62,6 +62,6 @@ Deno.test("pictures that are no files have captions of their own, or none", asyn
   await assertRejects(
     () => withCaptions(silent),
     InputError,
-    "animals with --captions: it has none",
+    "captions of animals: it has none",
   );
 });

@@ -30,7 +30,18 @@ Deno.test("an animated PNG holds all frames, and is a PNG of the first", async (
   const frames = await Promise.all(greys.map((grey) => encodePng(picture(grey), { seed: 7 })));
   const file = animatePng(frames, [50, 50, 2000]), chunks = chunksOf(file);
   const types = chunks.map(({ type }) => type).filter((type) => type !== "tEXt");
-  assertEquals(types, ["IHDR", "acTL", "iTXt", "fcTL", "IDAT", "fcTL", "fdAT", "fcTL", "fdAT", "IEND"]);
+  assertEquals(types, [
+    "IHDR",
+    "acTL",
+    "iTXt",
+    "fcTL",
+    "IDAT",
+    "fcTL",
+    "fdAT",
+    "fcTL",
+    "fdAT",
+    "IEND",
+  ]);
   const find = (name: string) => chunks.filter(({ type }) => type === name);
   assertEquals([0, 4].map((i) => find("acTL")[0].view.getUint32(i)), [3, 0]);
   const controls = find("fcTL").map(({ view }) => [

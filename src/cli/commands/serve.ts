@@ -81,7 +81,13 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
     ...{ host, port, token, models, queue },
     limits: { images: flags["max-images"] ?? 16, steps: flags["max-steps"] ?? 1000 },
     start: () =>
-      ComputeThread.start({ places, isUnchecked, flags, models, onNotice: (text) => progress.say(text) }),
+      ComputeThread.start({
+        places,
+        isUnchecked,
+        flags,
+        models,
+        onNotice: (text) => progress.say(text),
+      }),
     onError: (message) => progress.say(`error: ${message}`),
   });
   const address = isMade ? `${server.url}?token=${token}` : server.url;

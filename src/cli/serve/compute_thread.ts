@@ -82,9 +82,13 @@ export class ComputeThread implements AsyncDisposable {
     const begun = isShared || !mayStart ? converse(models) : this.#startWorker();
     this.#conversation = begun;
     try {
-      this.#name = await begun.caller.call("open", { places, isUnchecked, flags } satisfies ComputeSetup, {
-        onReport: (notice: string) => onNotice?.(notice),
-      });
+      this.#name = await begun.caller.call(
+        "open",
+        { places, isUnchecked, flags } satisfies ComputeSetup,
+        {
+          onReport: (notice: string) => onNotice?.(notice),
+        },
+      );
       return begun;
     } catch (error) {
       this.#conversation = undefined;

@@ -67,6 +67,8 @@ export class Training {
   readonly #side = element<HTMLSelectElement>("side");
   readonly #channels = element<HTMLSelectElement>("channels");
   #trainer: WorkerTrainer | undefined;
+  /** What it computes on: the page may compute on another one since. */
+  #engine: WorkerEngine | undefined;
   #sampler: Promise<WorkerSampler> | undefined;
   /** A copy of the training, for when its device is lost. */
   #kept: { readonly file: File; readonly step: number } | undefined;
@@ -141,7 +143,7 @@ export class Training {
   async takeTraining(file: File): Promise<void> {
     await this.#read(async () => {
       say(`Reading ${file.name} …`);
-      const trainer = await this.#studio.engine().resume(file);
+      const trainer = await this.#choose().resume(file);
       const { pictures, step } = trainer;
       this.#begin();
       this.#trainer = trainer;
@@ -217,8 +219,12 @@ export class Training {
     }
   }
 
+  #choose(): WorkerEngine {
+    return this.#engine = this.#studio.engine();
+  }
+
   async #open(): Promise<WorkerTrainer> {
-    const engine = this.#studio.engine(), { count, side } = this.#examples;
+    const engine = this.#choose(), { count, side } = this.#examples;
     if (this.#kept) return await engine.resume(this.#kept.file);
     const options = trainingOptions(Number(this.#channels.value), side, count);
     return await engine.train(await this.#examples.pictures(), options);
@@ -288,7 +294,7 @@ export class Training {
   #fail(error: unknown): void {
     const { text, outcome } = explain(error, TOO_LARGE), { step } = this.#kept ?? {};
     const isLost = outcome === "reset" || this.#trainer !== undefined && isDiverged(error);
-    if (outcome === "reset") this.#studio.engine().reset();
+    if (outcome === "reset") this.#engine?.reset();
     if (isLost) this.lose();
     const rest = step === undefined ? "Train begins anew." : `Train goes on after step ${step}.`;
     warn({ text: isLost ? `${text} ${rest}` : text, outcome });

@@ -39,8 +39,8 @@ Deno.test("flags of guidance do what the library does, and are told", async () =
   const plain = await make(folder, ...two, "--guidance", "1");
   assertClose(plain.images, await compute(model, {}, { labels }), 1e-5);
   const usual = await make(folder, ...two), strong = await make(folder, ...two, "--guidance", "3");
-  assertEquals([usual.facts.guidance, usual.facts.guidance_interval], ["2", "0.3,1.6"]);
-  const same = ["--guidance", "2", "--guidance-interval", "0.3,1.6"];
+  assertEquals([usual.facts.guidance, usual.facts.guidance_interval], ["1.75", "0.3,1.6"]);
+  const same = ["--guidance", "1.75", "--guidance-interval", "0.3,1.6"];
   assertEquals((await make(folder, ...two, ...same)).images, usual.images);
   assertEquals(strong.facts.guidance, "3");
   assertNotEquals(strong.images, plain.images);

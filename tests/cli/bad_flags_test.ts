@@ -52,7 +52,7 @@ refuses("a value that is missing, or where none belongs, is refused", [
   ["train --resume=yes --out x", /--resume takes no value/],
   ["sample mnist", /sample takes flags only, not mnist/],
   ["train ./photos", /train takes flags only, not \.\/photos/],
-  ["info a b", /info takes one model, not a and b/],
+  ["info a b", /info takes one model or picture, not a and b/],
 ]);
 
 refuses("16-bit floats are refused on the CPU", [

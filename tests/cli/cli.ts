@@ -23,7 +23,7 @@ export interface Outcome {
  * Arguments without flags that come again: tests vary a command by adding to it, and the program takes
  * a flag once.
  */
-function lastOfEach(args: readonly string[]): string[] {
+export function lastOfEach(args: readonly string[]): string[] {
   const nameOf = (arg = "") => /^--[\w-]+/.exec(arg)?.[0];
   return args.filter((arg, i) => {
     const isValue = !nameOf(arg) && !args[i - 1]?.includes("="), at = isValue ? i - 1 : i;

@@ -68,7 +68,7 @@ export function animatePng(
       add("IHDR", header.data);
       // Loops forever.
       add("acTL", pack([frames.length, 4], [0, 4]));
-      for (const { type, data } of chunks) if (/^[ti]TXt$/i.test(type)) add(type, data);
+      for (const { type, data } of chunks) if (type === "tEXt" || type === "iTXt") add(type, data);
     }
     const place = [[size.getUint32(0), 4], [size.getUint32(4), 4], [0, 4], [0, 4]] as const;
     const time = [[Math.round(durations[i]), 2], [1000, 2]] as const;

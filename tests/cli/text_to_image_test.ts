@@ -1,7 +1,10 @@
-import { assert, assertEquals, assertMatch } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { decode, Image } from "imagescript";
 import { encodePng } from "../../src/cli/media/picture_files.ts";
 import { formatParameters } from "../../src/cli/media/parameters.ts";
+import { fitMemory } from "../../src/cli/commands/text_memory.ts";
+import { InputError } from "../../src/errors.ts";
+import { openDevice } from "../../src/gpu/open.ts";
 import { tinyTextToImage, writePipeline } from "../text_to_image.ts";
 import { Folder, tinyModelFile } from "./cli.ts";
 
@@ -110,12 +113,20 @@ Deno.test("sample tells what would be right where flags and model do not go toge
     [[...args, "--tile", "9"], /--tile 9: sides must be multiples of 2/],
     [[...args, "--mask", "m.png"], /--mask needs an image to start from: --init IMAGE/],
     [[...args, "--class", "3"], /--class is not for sd, which paints texts/],
-    [
-      [...args, "--size", "4096"],
-      /Cannot paint with sd at 4096x4096: to denoise, it takes .* GB.* less is taken with/,
-    ],
   ];
   for (const [args, message] of cases) await folder.refuse(args, message);
+});
+
+Deno.test("what does not fit is told by the stage that takes it, and what takes less", async () => {
+  using device = await openDevice("cpu", { threads: 1 });
+  const model = tinyTextToImage({ channels: 4, vocabulary: CLIP }), options = { steps: 2 };
+  const about = { place: "sd", isBegun: false };
+  assertEquals(fitMemory(device, model, { ...options, size: [64, 64] }, about).notice, undefined);
+  assertThrows(
+    () => fitMemory(device, model, { ...options, size: [2 ** 14, 2 ** 14] }, about),
+    InputError,
+    "Cannot paint with sd at 16384x16384: to denoise, it takes ",
+  );
 });
 
 Deno.test("what is too long for the text encoder is told", async () => {

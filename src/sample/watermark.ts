@@ -15,6 +15,7 @@ import { InputError } from "../errors.ts";
 import { crc32 } from "../formats/crc32.ts";
 import type { Picture } from "./pixels.ts";
 import { philox, toInteger } from "../gpu/philox.ts";
+import { formatBytes } from "../units.ts";
 
 /** The longest text, in bytes of UTF-8. */
 const TEXT = 20;
@@ -172,8 +173,8 @@ function decode(bits: ArrayLike<number>): string | undefined {
 export function checkWatermark(text: string, { width, height }: Omit<Picture, "rgba">): void {
   if (!encode(text)) {
     throw new InputError(
-      `Cannot mark pictures with ${JSON.stringify(text)}: a watermark is 1 to ${TEXT} bytes of ` +
-        `UTF-8, and these are ${new TextEncoder().encode(text).length}`,
+      `Cannot mark pictures with ${JSON.stringify(text)}: as UTF-8 a watermark takes 1 to ` +
+        `${formatBytes(TEXT)}, and this one ${formatBytes(new TextEncoder().encode(text).length)}`,
     );
   }
   if (Math.floor(width / SIDE) * Math.floor(height / SIDE) >= LEAST) return;

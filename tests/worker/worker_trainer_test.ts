@@ -156,7 +156,8 @@ Deno.test("what cannot be trained in a Worker is told in words", async () => {
   await refused({ count: 7, labels: [0, 1, 2, 0, 1, 2, 0] }, {}, "waves: 7 images need");
   await refused({}, { training: { batch: 3 } }, "batch");
   await refused({}, { network: { ...network, in_channels: 3 } }, "channels");
-  const huge = { training: { batch_size: 60_000 } };
+  const wide = { ...network, block_out_channels: [256] };
+  const huge = { network: wide, training: { batch_size: 60_000 } };
   await assertRejects(() => device.trainer(pictures, { ...options, ...huge }), LimitError);
   using trainer = await device.trainer(pictures, {
     ...options,

@@ -8,7 +8,6 @@ import { weightBuffer, writeWeights } from "../diffusion/weights.ts";
 import type { MemoryPlan } from "../gpu/describe.ts";
 import type { Device, Program, TensorBuffer } from "../gpu/device.ts";
 import { makeGraph } from "../gpu/graph.ts";
-
 import { inputName, type Tensor } from "../gpu/tensor.ts";
 import {
   parameterInputs,

@@ -3,7 +3,7 @@ import { decode, type Image } from "imagescript";
 import { formatParameters, parseParameters } from "../../src/cli/media/parameters.ts";
 import { checkOutput, encodePng, writeImages } from "../../src/cli/media/picture_files.ts";
 import { readTexts } from "../../src/cli/media/png_texts.ts";
-import { encodeChunk } from "../../src/cli/media/apng.ts";
+import { encodeChunk } from "../../src/formats/png.ts";
 import { sourceTypeIn, XMP } from "../../src/cli/media/xmp.ts";
 import type { Samples } from "../../src/sample/options.ts";
 import { Random } from "../random.ts";

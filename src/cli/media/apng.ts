@@ -4,36 +4,7 @@
  * @module
  */
 
-import { crc32 } from "../../formats/crc32.ts";
-
-const SIGNATURE = 8, decoder = new TextDecoder("latin1");
-
-/** A part of a PNG file. */
-export interface Chunk {
-  readonly type: string;
-  readonly data: Uint8Array;
-}
-
-/** The parts of a PNG file; of one that is cut off, those that are whole. */
-export function* chunksOf(png: Uint8Array): Generator<Chunk> {
-  const view = new DataView(png.buffer, png.byteOffset, png.byteLength);
-  for (let at = SIGNATURE; at + 12 <= png.length;) {
-    const length = view.getUint32(at), type = decoder.decode(png.subarray(at + 4, at + 8));
-    if (at + 12 + length > png.length) return;
-    yield { type, data: png.subarray(at + 8, at + 8 + length) };
-    at += 12 + length;
-  }
-}
-
-/** The bytes of a part. */
-export function encodeChunk({ type, data }: Chunk): Uint8Array {
-  const bytes = new Uint8Array(12 + data.length), view = new DataView(bytes.buffer);
-  view.setUint32(0, data.length);
-  bytes.set(new TextEncoder().encode(type), 4);
-  bytes.set(data, 8);
-  view.setUint32(8 + data.length, crc32(bytes.subarray(4, 8 + data.length)));
-  return bytes;
-}
+import { chunksOf, encodeChunk, SIGNATURE_BYTES } from "../../formats/png.ts";
 
 /** Packs big-endian integers. */
 function pack(...fields: readonly (readonly [value: number, bytes: 1 | 2 | 4])[]): Uint8Array {
@@ -58,7 +29,7 @@ export function animatePng(
   frames: readonly Uint8Array[],
   durations: readonly number[],
 ): Uint8Array {
-  const parts = [frames[0].subarray(0, SIGNATURE)];
+  const parts = [frames[0].subarray(0, SIGNATURE_BYTES)];
   let sequence = 0;
   frames.forEach((png, i) => {
     const chunks = [...chunksOf(png)], header = chunks.find(({ type }) => type === "IHDR")!;

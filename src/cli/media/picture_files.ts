@@ -13,6 +13,7 @@ import { pictureSize, type Samples } from "../../sample/options.ts";
 import { type Shape, sizeOf } from "../../shape.ts";
 import { fit, type Raster, writeImage } from "../../data/raster.ts";
 import { concat } from "../../formats/bytes.ts";
+import { plainText } from "../../formats/png.ts";
 import { animatePng } from "./apng.ts";
 import { writePng } from "./png_stream.ts";
 import { XMP, xmpOf } from "./xmp.ts";
@@ -229,15 +230,11 @@ export function textsOf(provenance: Provenance): Record<string, string> {
   const comment = JSON.stringify({ software, ...provenance });
   return {
     Software: software,
-    Description: plain(description),
-    Comment: plain(comment),
+    Description: plainText(description),
+    Comment: plainText(comment),
     [XMP]: xmpOf(provenance),
   };
 }
-
-/** Text chunks are Latin-1; other characters become JSON escapes. */
-const plain = (text: string) =>
-  text.replace(/[^ -~]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
 /** Milliseconds of each frame; the last one is shown longer. */
 const durationsOf = (frames: number): number[] =>

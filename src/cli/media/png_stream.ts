@@ -5,7 +5,7 @@
  */
 
 import { concat } from "../../formats/bytes.ts";
-import { encodeChunk } from "./apng.ts";
+import { encodeChunk } from "../../formats/png.ts";
 import { XMP } from "./xmp.ts";
 import { writeAll } from "../terminal/files.ts";
 

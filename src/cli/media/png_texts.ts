@@ -4,7 +4,7 @@
  * @module
  */
 
-import { chunksOf } from "./apng.ts";
+import { chunksOf } from "../../formats/png.ts";
 
 const latin1 = (bytes: Uint8Array) => new TextDecoder("latin1").decode(bytes);
 

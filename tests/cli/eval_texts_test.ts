@@ -155,7 +155,7 @@ Deno.test("eval refuses texts that it cannot ask for", async () => {
 
 Deno.test("built-in data sets have the test splits that are built in", async () => {
   assertEquals(
-    await Promise.all(["mnist", "emoji", "cifar10", "emoji-test"].map(heldBack)),
-    ["mnist-test", "emoji-test", undefined, undefined],
+    await Promise.all(["mnist", "emoji", "emoji-64", "cifar10", "emoji-test"].map(heldBack)),
+    ["mnist-test", "emoji-test", "emoji-64-test", undefined, undefined],
   );
 });

@@ -70,18 +70,19 @@ const mnist = (part: "train" | "t10k") => async (progress: Progress): Promise<Pi
   return { ...idxPictures("mnist", images, labels), classes: DIGITS };
 };
 
-/** A split of the emoji of Google and Twitter, of 32x32 pixels. */
-const emoji = (split: "train" | "test") => async (progress: Progress): Promise<Pictures> => {
-  const sheets: Record<string, Raster> = {};
-  let table: unknown;
-  for (const [style, [specifier, size]] of Object.entries(emojiPackages)) {
-    const read = await openPackage("emoji", specifier, size, progress);
-    table = JSON.parse(new TextDecoder().decode(await read("emoji.json")));
-    const sheet = await read(`img/${style}/sheets/32.png`);
-    sheets[style] = await decodeImage(sheet, `the emoji sheet of ${style}`);
-  }
-  return emojiPictures("emoji", table, sheets, { split });
-};
+/** A split of the emoji of Google and Twitter, of `side` × `side` pixels. */
+const emoji =
+  (side: 32 | 64, split: "train" | "test") => async (progress: Progress): Promise<Pictures> => {
+    const sheets: Record<string, Raster> = {};
+    let table: unknown;
+    for (const [style, [specifier, size]] of Object.entries(emojiPackages)) {
+      const read = await openPackage("emoji", specifier, size, progress);
+      table = JSON.parse(new TextDecoder().decode(await read("emoji.json")));
+      const sheet = await read(`img/${style}/sheets/${side}.png`);
+      sheets[style] = await decodeImage(sheet, `the emoji sheet of ${style}`);
+    }
+    return emojiPictures("emoji", table, sheets, { size: side, split });
+  };
 
 /** @throws {InputError} If there is no cache folder. */
 function downloads(): string {
@@ -111,8 +112,10 @@ export const knownData: Readonly<Record<string, (progress: Progress) => Promise<
 
   cifar10: async (progress) => await obtain(CIFAR10, downloads(), progress),
 
-  emoji: emoji("train"),
-  "emoji-test": emoji("test"),
+  emoji: emoji(32, "train"),
+  "emoji-test": emoji(32, "test"),
+  "emoji-64": emoji(64, "train"),
+  "emoji-64-test": emoji(64, "test"),
 };
 
 /** Emoji in a folder with one of the packages emoji-datasource-*. */

@@ -32,6 +32,16 @@ export function lastOfEach(args: readonly string[]): string[] {
   });
 }
 
+/** Commands that run networks. */
+const COMPUTING = ["train", "sample", "eval", "interpolate", "restore", "upscale", "serve"];
+
+/** Arguments that compute on one thread unless they say otherwise: tests run side by side. */
+function onOneThread(args: readonly string[]): readonly string[] {
+  const isFree = COMPUTING.includes(args[0]) &&
+    !args.some((arg) => /^(gpu|--(threads|precision|device=gpu).*)$/.test(arg));
+  return isFree ? [...args, "--threads", "1"] : args;
+}
+
 /** A folder that is gone after the test. */
 export class Folder implements AsyncDisposable {
   readonly path: string;
@@ -70,7 +80,7 @@ export class Folder implements AsyncDisposable {
     permissions: readonly string[] = ["-A"],
   ): Deno.ChildProcess {
     const run = [Deno.execPath(), "run", "--no-prompt", ...permissions, program];
-    const [command, ...rest] = [...wrapper, ...run, ...lastOfEach(args)];
+    const [command, ...rest] = [...wrapper, ...run, ...onOneThread(lastOfEach(args))];
     return new Deno.Command(command, {
       args: rest,
       cwd: this.path,

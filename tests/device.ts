@@ -4,11 +4,13 @@
  * @module
  */
 
-import type { Device } from "../src/gpu/device.ts";
+import type { CompileOptions, Device } from "../src/gpu/device.ts";
+import type { Graph } from "../src/gpu/graph.ts";
 import { WasmDevice } from "../src/gpu/wasm/device.ts";
 import type { WasmTarget } from "../src/gpu/wasm/kernel.ts";
 import { GpuDevice } from "../src/gpu/wgsl/device.ts";
 import type { WgslTarget } from "../src/gpu/wgsl/kernel.ts";
+import { lowerProgram } from "../src/gpu/wgsl/lower.ts";
 
 if (Deno.build.os === "linux" && !Deno.env.get("XDG_RUNTIME_DIR")) {
   Deno.env.set("XDG_RUNTIME_DIR", "/tmp");
@@ -57,3 +59,26 @@ export const devices: Readonly<Record<string, () => Promise<Device>>> = {
   },
   "a CPU with wide vectors": () => openCpuAs(2, { pair: 2 }),
 };
+
+/**
+ * Which programs have run on a GPU, whatever it was taken for: those of the same kernels need not run
+ * again, for they would do the same, and software adapters compile slowly.
+ */
+export class RunPrograms {
+  readonly #seen = new Set<string>();
+
+  /** Whether the program of a graph is among them; it is from now on. Never those of other devices. */
+  has(device: Device, graph: Graph, options: CompileOptions = {}): boolean {
+    if (!(device instanceof GpuDevice)) return false;
+    const kernels = lowerProgram(device, graph, options).stages.flatMap((stage) => stage.kernels);
+    const key = JSON.stringify(
+      kernels.map(({ code, uniforms, workgroups, bindings }) => [
+        ...[code, [...uniforms], workgroups],
+        bindings.map(({ offset, length }) => [offset, length]),
+      ]),
+    );
+    if (this.#seen.has(key)) return true;
+    this.#seen.add(key);
+    return false;
+  }
+}

@@ -354,15 +354,18 @@ async function comparePublished(device: Device, folder: string): Promise<Compari
 /** Cases that take gigabytes and minutes, and are run only if they are named. */
 const LARGE = ["autoencoder/formula-sd15", "unet-condition/formula-sd15"];
 
+/** Whether a case is run though nobody named it. */
+export const isUsual = (id: string): boolean => !LARGE.includes(id);
+
 /**
  * Runs every case below a folder.
  *
- * @param only Of those only the ones in whose name this is, `unet-condition/sd-like`.
+ * @param takes Whether a case is run, by its name, as `unet-condition/sd-like`.
  */
 export async function* compareAll(
   device: Device,
   folder: string,
-  only?: string,
+  takes = isUsual,
 ): AsyncGenerator<Comparison> {
   const kinds = [
     ["adm", compareFamily],
@@ -390,7 +393,7 @@ export async function* compareAll(
     const cases = entries.includes("config.json") ? ["."] : entries.sort();
     for (const name of cases) {
       const id = `${kind}/${name}`;
-      if (only === undefined ? LARGE.includes(id) : !id.includes(only)) continue;
+      if (!takes(id)) continue;
       yield* await run(device, join(folder, kind, name));
     }
   }
@@ -406,7 +409,11 @@ if (import.meta.main) {
   let cases = 0, failed = 0;
   for (const folder of folders) {
     for await (
-      const { name, error, tolerance, worst } of compareAll(device, String(folder), only)
+      const { name, error, tolerance, worst } of compareAll(
+        device,
+        String(folder),
+        only === undefined ? isUsual : (id) => id.includes(only),
+      )
     ) {
       const isGood = error <= tolerance;
       cases++;

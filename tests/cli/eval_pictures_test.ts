@@ -5,6 +5,7 @@ import {
   assertMatch,
   assertStringIncludes,
 } from "@std/assert";
+import { isReducible, reduceSource } from "../../src/cli/evaluation/image_source.ts";
 import { frechetDistance } from "../../src/evaluate/frechet_distance.ts";
 import { classifierFeatures } from "../../src/evaluate/classifier_features.ts";
 import { encodeStatistics, readStatistics } from "../../src/evaluate/statistics_file.ts";
@@ -253,6 +254,28 @@ Deno.test("the classes that are asked for go by the number of the image", async 
   );
   const { labels } = await readStatistics(await Deno.readFile(folder.at("x.npz")), "x.npz");
   assertEquals([part.count, [...labels!]], [4, [0, 2, 0, 2]]);
+});
+
+Deno.test("pictures that are larger than features want are averaged", async () => {
+  // Two pictures of 4x2 with two channels.
+  const data = Float32Array.from({ length: 32 }, (_, i) => i), shape = [4, 2, 2];
+  const all = { count: 2, shape, data };
+  const source = {
+    ...{ name: "x", count: 2, shape },
+    // deno-lint-ignore require-await
+    async *batches() {
+      yield all;
+    },
+    pick: () => Promise.resolve(all),
+  };
+  const wanted = [2, 1, 2], reduced = reduceSource(source, wanted);
+  const expected = [0, 1, 8, 9, 16, 17, 24, 25].map((first) => first + 3);
+  for await (const { data } of reduced.batches({})) assertEquals([...data], expected);
+  assertEquals([...(await reduced.pick([0, 1])).data], expected);
+  assertEquals([reduced.shape, isReducible(shape, wanted)], [wanted, true]);
+  for (const other of [[4, 1, 2], [3, 2, 2], [2, 1, 3], [8, 4, 2]]) {
+    assert(!isReducible(shape, other), `${other}`);
+  }
 });
 
 Deno.test("copies of training images are found, in features and in pixels", async () => {

@@ -36,6 +36,7 @@ import {
   openPainter,
   type Painter,
   type Range,
+  reduceSubject,
   type Subject,
 } from "../evaluation/subject.ts";
 import { openForCommand } from "../terminal/device.ts";
@@ -193,9 +194,10 @@ async function makePlan(
   const look = async (shape: Shape | undefined, captions: boolean) =>
     await referenceData(data!, flags.split ?? "train", chosen.shape ?? shape, captions, progress);
   const captioned = painter && await captionsFor(painter, flags, look);
-  const subject = painter
+  const found = painter
     ? await modelSubject(painter, flags, range, await readTexts(flags, captioned?.data), progress)
     : await pictureSubject(flags, chosen, range, progress);
+  const subject = reduceSubject(found, chosen);
   if (measured.includes("class")) checkClasses(chosen, subject);
   if (measured.includes("bpd") && subject.model) checkBits(subject.model, subject.name);
   const texts = measured.includes("retrieval") ? textsOf(subject) : undefined;

@@ -63,6 +63,33 @@ export function imagesOf(
   };
 }
 
+/** Whether pictures of a shape are made smaller by whole factors, each of the same side. */
+export const isReducible = ([h, w, c]: Shape, [height, width, channels]: Shape): boolean =>
+  c === channels && h % height === 0 && h / height === w / width;
+
+/** Pictures made smaller, of which each pixel is the mean of a square; see {@linkcode isReducible}. */
+export function reduceSource(source: ImageSource, shape: Shape): ImageSource {
+  const [height, width, channels] = shape, each = sizeOf(shape), side = source.shape[0] / height;
+  const reduce = ({ count, data }: Samples): Samples => {
+    const means = new Float32Array(count * each);
+    for (let line = 0; line < count * height * side; line++) {
+      for (let x = 0; x < width * side; x++) {
+        const to = (Math.floor(line / side) * width + Math.floor(x / side)) * channels;
+        const from = (line * width * side + x) * channels;
+        for (let c = 0; c < channels; c++) means[to + c] += data[from + c] / side ** 2;
+      }
+    }
+    return { count, shape, data: means };
+  };
+  return {
+    ...{ ...source, shape },
+    async *batches(work) {
+      for await (const batch of source.batches(work)) yield reduce(batch);
+    },
+    pick: async (places) => reduce(await source.pick(places)),
+  };
+}
+
 /** The pictures of several sources of one shape, one source after the other. */
 export function joinSources(sources: readonly ImageSource[]): ImageSource {
   if (sources.length === 1) return sources[0];

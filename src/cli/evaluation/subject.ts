@@ -21,7 +21,13 @@ import { paintedShape } from "../run/sample_grid.ts";
 import type { Features } from "./features.ts";
 import type { AskedTexts } from "./asked_texts.ts";
 import { hashModel } from "./hashes.ts";
-import { imagesOf, type ImageSource, joinSources } from "./image_source.ts";
+import {
+  imagesOf,
+  type ImageSource,
+  isReducible,
+  joinSources,
+  reduceSource,
+} from "./image_source.ts";
 import { isStatistics, readStatisticsFile, type StatisticsFile } from "./parts.ts";
 import { planSampling, type SamplingFlags } from "./sampled_images.ts";
 
@@ -189,7 +195,7 @@ export function checkShape(
   subject: Pick<Subject, "name" | "shape">,
 ): void {
   const { shape } = subject;
-  if (!shape || !wanted || sameShape(shape, wanted)) return;
+  if (!shape || !wanted || isReducible(shape, wanted)) return;
   throw new InputError(
     `The features ${name} are for pictures of ${
       formatShape(wanted)
@@ -197,6 +203,17 @@ export function checkShape(
       `are of ${formatShape(shape)}: give --features a classifier of such pictures, which train ` +
       "--config features makes",
   );
+}
+
+/** What is looked at in the size that features are for, where its pictures are larger. */
+export function reduceSubject(subject: Subject, { shape: wanted }: Features): Subject {
+  const { shape, open, facts } = subject;
+  if (!open || !shape || !wanted || sameShape(shape, wanted)) return subject;
+  return {
+    ...subject,
+    facts: { ...facts, reduced_to: formatShape(wanted) },
+    open: async (device, stack) => reduceSource(await open(device, stack), wanted),
+  };
 }
 
 /** @throws {InputError} If features tell other classes apart than the model knows. */

@@ -13,7 +13,10 @@ import { stripVTControlCharacters } from "node:util";
 import { wideEnvironment } from "../src/cli/terminal/v8_simd.ts";
 
 /** Tests of the CPU device, in which V8's flags make a difference. */
-const CPU_TESTS = ["tests/gpu/cpu_test.ts", "tests/gpu/ops_test.ts", "tests/parity_test.ts"];
+const CPU_TESTS = [
+  ...["tests/gpu/cpu_test.ts", "tests/gpu/in_place_test.ts", "tests/gpu/ops_test.ts"],
+  "tests/parity_test.ts",
+];
 
 /** Debian's packages that make an adapter of the CPU. */
 const PACKAGES = ["libvulkan1", "mesa-vulkan-drivers"];

@@ -262,7 +262,6 @@ Deno.test("pictures that are larger than features want are averaged", async () =
   const all = { count: 2, shape, data };
   const source = {
     ...{ name: "x", count: 2, shape },
-    // deno-lint-ignore require-await
     async *batches() {
       yield all;
     },

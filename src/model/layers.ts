@@ -75,7 +75,7 @@ const vector = (
 
 /** Convolution with bias from `name.weight` and `name.bias`. */
 export function conv(
-  net: LayerContext,
+  net: WithParameters,
   name: string,
   x: Tensor,
   channels: number,
@@ -87,7 +87,7 @@ export function conv(
 
 /** Weights `[height, width, in, out]` and bias of a convolution. */
 const kernelOf = (
-  net: LayerContext,
+  net: WithParameters,
   name: string,
   shape: readonly [height: number, width: number, in_: number, out: number],
   init: Initializer,

@@ -40,6 +40,14 @@ export interface ParameterSpec {
 /** Gives a network the tensor of a parameter that it asks for. */
 export type ParameterSource = (spec: ParameterSpec) => Tensor;
 
+/** Parameters under names that begin so, as those of a part of a network. */
+export const below = (parameter: ParameterSource, prefix: string): ParameterSource => (spec) =>
+  parameter({
+    ...spec,
+    name: `${prefix}.${spec.name}`,
+    family: spec.family && `${prefix}.${spec.family}`,
+  });
+
 /** All parameters of a network in the order of their use, and where they lie in a flat array. */
 export interface ParameterLayout {
   /** What the network says of each. */

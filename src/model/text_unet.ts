@@ -12,7 +12,7 @@
 import { parseWith } from "../config.ts";
 import { ByteTokenizer } from "../text/byte_tokenizer.ts";
 import { defineNetwork, type NetworkMaker, registerNetwork } from "./network.ts";
-import type { ParameterSource } from "./parameters.ts";
+import { below } from "./parameters.ts";
 import {
   textTransformer,
   type TextTransformerConfig,
@@ -47,14 +47,6 @@ const textFields = ({ width, max_length }: TextTransformerConfig) => ({
   ...{ cross_attention_dim: width, encoder_sequence_length: max_length },
   ...{ class_embed_type: "projection", projection_class_embeddings_input_dim: width },
 });
-
-/** Parameters under names that begin so. */
-const below = (parameter: ParameterSource, prefix: string): ParameterSource => (spec) =>
-  parameter({
-    ...spec,
-    name: `${prefix}.${spec.name}`,
-    family: spec.family && `${prefix}.${spec.family}`,
-  });
 
 /** The class of networks. */
 export const textUNet: NetworkMaker<TextUNetConfig> = defineNetwork({

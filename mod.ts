@@ -100,12 +100,19 @@ export {
   type TextEncoderParts,
 } from "./src/model/text_encoder.ts";
 export {
+  type DualEncoderNetwork,
+  dualEncoderNetwork,
+  type DualEncoderParts,
+} from "./src/model/dual_encoder.ts";
+export {
   type AutoencoderModel,
+  type DualEncoderModel,
   initializeModel,
   type LoadedModel,
   type Model,
   parseModel,
   readAutoencoder,
+  readDualEncoder,
   readModel,
   serializeModel,
   type Trainable,
@@ -269,6 +276,7 @@ export {
   type AutoencoderLossConfig,
   divergence,
 } from "./src/train/autoencoder_loss.ts";
+export { type Contrast, contrastiveLoss } from "./src/train/contrasting.ts";
 export type { OptimizerConfig } from "./src/train/step.ts";
 export type { TimestepConfig, TimestepSampling } from "./src/train/timesteps.ts";
 export { type ItemSize, type Trained, Trainer } from "./src/train/trainer.ts";

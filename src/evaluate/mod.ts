@@ -21,6 +21,11 @@
 export { fetchFeatures } from "../model/pretrained.ts";
 export type { ShippedFeatures } from "../model/shipped.ts";
 export { classifierFeatures, type ClassifierFeaturesOptions } from "./classifier_features.ts";
+export {
+  dualEncoderFeatures,
+  type DualEncoderFeaturesOptions,
+  type TextFeatureExtractor,
+} from "./dual_encoder_features.ts";
 export type { Extracted, FeatureExtractor } from "./feature_extractor.ts";
 export { frechetDistance } from "./frechet_distance.ts";
 export {
@@ -44,7 +49,13 @@ export {
   type PrecisionRecallOptions,
 } from "./precision_recall.ts";
 export { type Recognition, recognize } from "./recognition.ts";
-export { type Captioned, type Retrieval, retrieve } from "./retrieval.ts";
+export {
+  type Captioned,
+  type Retrieval,
+  retrieve,
+  retrieveTexts,
+  type TextRetrieval,
+} from "./retrieval.ts";
 export type { Rows, Work } from "./rows.ts";
 export {
   encodeStatistics,

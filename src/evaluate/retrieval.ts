@@ -5,6 +5,7 @@
  */
 
 import { InputError } from "../errors.ts";
+import { pickRows } from "./kernel_distance.ts";
 import { forEachTile, type Rows, TILE, type Work } from "./rows.ts";
 
 /** How often the caption of a picture is among the first of all captions. */
@@ -77,4 +78,49 @@ export async function retrieve(
   });
   const total = samples.rows.count;
   return { recallAt1: first / total, recallAt10: ten / total, captions };
+}
+
+/** How often pictures and texts find each other, in features that they have in common. */
+export interface TextRetrieval {
+  /** For each picture, its own text among all texts. */
+  readonly imageToText: Retrieval;
+  /** For each text that a picture has, a picture of it among all pictures. */
+  readonly textToImage: Retrieval;
+}
+
+/**
+ * Looks for the texts of pictures among texts, and for pictures of these texts among the pictures, by an
+ * encoder of both, as CLIP is tested on pictures with captions (Radford et al. 2021).
+ *
+ * @param pictures Features of pictures, and the text of each.
+ * @param texts Features of texts, each of which is there once.
+ * @throws {InputError} If a picture has a text that is not among them.
+ * @throws The signal's reason, if it is aborted.
+ *
+ * @example
+ * ```ts
+ * import { retrieveTexts } from "@x/ddpm/evaluate";
+ *
+ * const rows = (...data: number[]) => ({ count: data.length, width: 1, data: new Float32Array(data) });
+ * const pictures = { rows: rows(0.1, 0.2), captions: ["a", "b"] };
+ * const texts = { rows: rows(0, 1), captions: ["a", "b"] };
+ * const { imageToText, textToImage } = await retrieveTexts(pictures, texts);
+ * console.log(imageToText.recallAt1, textToImage.recallAt1); // 0.5, 1
+ * ```
+ */
+export async function retrieveTexts(
+  pictures: Captioned,
+  texts: Captioned,
+  work: Work = {},
+): Promise<TextRetrieval> {
+  const shown = new Set(pictures.captions);
+  const places = texts.captions.flatMap((text, i) => shown.has(text) ? [i] : []);
+  const asked = {
+    rows: pickRows(texts.rows, places),
+    captions: places.map((i) => texts.captions[i]),
+  };
+  return {
+    imageToText: await retrieve(pictures, texts, work),
+    textToImage: await retrieve(asked, pictures, work),
+  };
 }

@@ -10,7 +10,7 @@ import { makeTables } from "../diffusion/betas.ts";
 import { parseSchedule, type ScheduleConfig } from "../diffusion/schedule.ts";
 import { InputError } from "../errors.ts";
 import { type EncodedFile, encodeSafetensors } from "../formats/safetensors.ts";
-import { formatNotes, type Trainable } from "./model.ts";
+import { formatNotes, isDualEncoder, type Trainable } from "./model.ts";
 import { nameTensors, type WeightFileDType } from "./tensors.ts";
 import { formatNetwork, type Network } from "./network.ts";
 import type { Weighted } from "./weights.ts";
@@ -143,16 +143,17 @@ const filesOf = (
  * @throws {RangeError} While weights are made, if one is too large for the type.
  */
 export function encodeDiffusers(model: Trainable, dtype: WeightFileDType): DiffusersFolder {
+  const refuse = (className: string) =>
+    new InputError(
+      `Cannot write a ${className} for diffusers, which has no such class; --format safetensors ` +
+        "writes a file that this program reads",
+    );
+  if (isDualEncoder(model)) throw refuse(model.network.className);
   if (!("schedule" in model)) {
     return { files: new Map(filesOf(model, dtype, formatNotes(model))), notes: [] };
   }
   const { network, schedule, classes, autoencoder } = model, { className } = network;
-  if (className !== "UNet2DModel") {
-    throw new InputError(
-      `Cannot write a ${className} for diffusers, which has no such class; --format safetensors ` +
-        "writes a file that this program reads",
-    );
-  }
+  if (className !== "UNet2DModel") throw refuse(className);
   const scheduler = schedulerOf(schedule), { json, lost } = formatScheduler(scheduler);
   // Only the table of classes is a part of the network that no pipeline knows.
   const hasClasses = network.config.num_class_embeds !== null ||

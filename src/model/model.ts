@@ -14,6 +14,7 @@ import {
   type AutoencoderNetwork,
   autoencoderNetwork,
   formatNetwork,
+  isOfNoisyItems,
   type Network,
   type NoisyItemsNetwork,
   noisyItemsNetwork,
@@ -34,6 +35,7 @@ import "./safety_checker.ts";
 import "./bert_embedder.ts";
 import "./autoencoder_kl.ts";
 import "./vq_model.ts";
+import { type DualEncoderNetwork, dualEncoderNetwork } from "./dual_encoder.ts";
 import { flatten, initializeParameters, type ParameterValues } from "./parameters.ts";
 import { nameTensors, parametersFrom, type WeightFileDType } from "./tensors.ts";
 import type { Weighted } from "./weights.ts";
@@ -82,8 +84,26 @@ export interface AutoencoderModel<P extends ParameterValues = ParameterValues> {
   readonly card: Readonly<Record<string, string>>;
 }
 
+/** A dual encoder, and what is known of its making; it knows nothing of noise. */
+export interface DualEncoderModel<P extends ParameterValues = ParameterValues> {
+  /** The architecture, and where each parameter lies in `parameters`. */
+  readonly network: DualEncoderNetwork;
+  /** All parameters: flat, or to be read one by one. */
+  readonly parameters: P;
+  /** What is known of its making: data, steps, seed, as text. */
+  readonly card: Readonly<Record<string, string>>;
+}
+
 /** What a {@linkcode Trainer} trains. */
-export type Trainable<P extends ParameterValues = ParameterValues> = Model<P> | AutoencoderModel<P>;
+export type Trainable<P extends ParameterValues = ParameterValues> =
+  | Model<P>
+  | AutoencoderModel<P>
+  | DualEncoderModel<P>;
+
+/** Whether what is trained is a dual encoder. */
+export const isDualEncoder = <P extends ParameterValues>(
+  model: Trainable<P>,
+): model is DualEncoderModel<P> => model.network.kind === "dual encoder";
 
 /**
  * A model with the initial weights of the DDPM paper: Xavier uniform, and zeros in the last layer
@@ -206,6 +226,32 @@ export function readAutoencoder(
 }
 
 /**
+ * Reads a dual encoder from a file that {@linkcode serializeModel} made; its weights are read when they
+ * are needed.
+ *
+ * @param what What it is called, for messages.
+ * @throws {InputError} If the file is no safetensors file, holds another network, or its tensors do
+ * not fit the configuration.
+ *
+ * @example
+ * ```ts
+ * import { dualEncoderNetwork, initializeNetwork, parseNetwork, readDualEncoder, serializeModel }
+ *   from "@x/ddpm";
+ *
+ * const network = dualEncoderNetwork(parseNetwork({ _class_name: "DualEncoder" }));
+ * const bytes = serializeModel({ ...initializeNetwork(network, 0), card: { data: "emoji" } });
+ * console.log(readDualEncoder(bytes).network.width); // 64
+ * ```
+ */
+export function readDualEncoder(
+  file: Uint8Array<ArrayBuffer> | Bytes,
+  what = "the dual encoder",
+): DualEncoderModel {
+  const model = trainableFrom(readSafetensors(file, what), what);
+  return { ...model, network: dualEncoderNetwork(model.network) };
+}
+
+/**
  * A model out of what its file holds.
  *
  * @throws {InputError} If there is no configuration among it, it is no model, or the tensors do not fit
@@ -219,7 +265,7 @@ export function modelFrom(file: Safetensors, what: string): Model {
 }
 
 /**
- * A model or an autoencoder out of what its file holds.
+ * A model, an autoencoder or a dual encoder out of what its file holds.
  *
  * @throws {InputError} If there is no configuration among it, or the tensors do not fit that.
  */
@@ -239,9 +285,11 @@ export function trainableFrom({ tensors, metadata }: Safetensors, what: string):
     );
   }
   const parsed = trainableNetwork(parseNetwork(parseJson(network, `the network of ${what}`)));
-  if (parsed.kind === "autoencoder") {
+  if (!isOfNoisyItems(parsed)) {
     const parameters = parametersFrom(parsed.layout, tensors, what);
-    return { network: parsed, parameters, card: readNotes(rest, what).card };
+    return { network: parsed, parameters, card: readNotes(rest, what).card } as
+      | AutoencoderModel
+      | DualEncoderModel;
   }
   const { card, classes } = readNotes(rest, what), names = classes ?? formerClasses(parsed, card);
   const parts = encoder === undefined
@@ -347,7 +395,7 @@ export function assembleModel(
 }
 
 /**
- * The model, or the autoencoder, as the bytes of one file.
+ * The model, the autoencoder or the dual encoder as the bytes of one file.
  *
  * @param dtype `F16` and `BF16` halve the file; weights keep 11 or 8 significant bits, and reading
  * gives those.

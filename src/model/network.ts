@@ -12,6 +12,7 @@ import type { RandomState } from "../gpu/ops/random.ts";
 import { input, type Tensor } from "../gpu/tensor.ts";
 import type { Conditions } from "../diffusion/denoiser.ts";
 import type { Shape } from "../shape.ts";
+import type { DualEncoderNetwork, DualEncoderParts } from "./dual_encoder.ts";
 import type { TextEncoderNetwork, TextEncoderParts } from "./text_encoder.ts";
 import { collectParameters, type ParameterLayout, type ParameterSource } from "./parameters.ts";
 
@@ -188,7 +189,8 @@ export type ItemNetworkParts =
   | ClassifierParts
   | FeatureParts
   | SafetyCheckerParts
-  | AutoencoderParts;
+  | AutoencoderParts
+  | DualEncoderParts;
 /** What there is of a kind of network. */
 export type NetworkParts = ItemNetworkParts | TextEncoderParts;
 
@@ -215,7 +217,7 @@ export type AutoencoderNetwork = NetworkBase & AutoencoderParts;
 /** A network of noisy items. */
 export type NoisyItemsNetwork = DenoisingNetwork | ClassifierNetwork;
 /** A network that a {@linkcode Trainer} can teach. */
-export type TrainableNetwork = NoisyItemsNetwork | AutoencoderNetwork;
+export type TrainableNetwork = NoisyItemsNetwork | AutoencoderNetwork | DualEncoderNetwork;
 /** A network of items of any kind. */
 export type ItemNetwork = TrainableNetwork | FeatureNetwork | SafetyCheckerNetwork;
 /** A network of any kind. */
@@ -311,6 +313,12 @@ function askOnce(parts: NetworkParts, parameter: ParameterSource): void {
     parts.decode({ parameter }, parts.encode({ parameter }, sample).mean);
     return;
   }
+  if (parts.kind === "dual encoder") {
+    parts.encodeItems({ parameter }, sample);
+    parts.encodeTexts({ parameter }, input("tokens", [1, ...parts.tokens.shape], "i32"));
+    parts.scale({ parameter });
+    return;
+  }
   const conditions = Object.entries(parts.conditions(item)).map(([name, { shape, dtype }]) =>
     [name, input(name, [1, ...shape], dtype)] as const
   );
@@ -390,13 +398,17 @@ export function parseNetwork(fields: unknown): ItemNetwork {
   );
 }
 
+/** Whether a network is one of noisy items, which goes with a noise schedule. */
+export const isOfNoisyItems = (network: Network): network is NoisyItemsNetwork =>
+  network.kind === "denoiser" || network.kind === "classifier";
+
 /**
  * The network as one of noisy items, which models are made of.
  *
  * @throws {InputError} If it is of another kind.
  */
 export function noisyItemsNetwork(network: Network): NoisyItemsNetwork {
-  if (network.kind === "denoiser" || network.kind === "classifier") return network;
+  if (isOfNoisyItems(network)) return network;
   const article = /^[aeiou]/.test(network.kind) ? "an" : "a";
   throw new InputError(
     `Cannot make a model of a network of class ${network.className}: it is ${article} ` +
@@ -410,11 +422,20 @@ export function noisyItemsNetwork(network: Network): NoisyItemsNetwork {
  * @throws {InputError} If it is of another kind.
  */
 export const trainableNetwork = (network: Network): TrainableNetwork =>
-  network.kind === "autoencoder" ? network : noisyItemsNetwork(network);
+  network.kind === "autoencoder" || network.kind === "dual encoder"
+    ? network
+    : noisyItemsNetwork(network);
 
-/** What a network is told of items of a shape; an autoencoder sees them, and is told nothing. */
+/**
+ * What a network is told of items of a shape: an autoencoder, which sees them, nothing, and a dual
+ * encoder a text.
+ */
 export const toldOf = (network: TrainableNetwork, item: Shape): Conditions =>
-  network.kind === "autoencoder" ? {} : network.conditions(item);
+  network.kind === "autoencoder"
+    ? {}
+    : network.kind === "dual encoder"
+    ? { tokens: network.tokens }
+    : network.conditions(item);
 
 /**
  * The network as one between pictures and latents.

@@ -50,14 +50,18 @@ export class ConditionFeed {
       const none = (classes?.below ?? 0) - 1;
       buffers.labels.write(labels.map((label, i) => draws?.[i].isDropped ? none : label));
     }
-    if (!buffers.tokens || this.#network.kind !== "denoiser") return;
-    const { captions } = this.#data, { tokenize } = this.#network, each = sizeOf(tokens.shape);
+    if (!buffers.tokens || !("tokenize" in this.#network)) return;
+    const { tokenize } = this.#network, each = sizeOf(tokens.shape);
+    const captions = Array.from(indices, (index) => this.#data.captions![index]);
+    const chosen = captions.map((all, i) => all[toInteger(draws?.[i].word ?? 0, all.length)]);
     const rows = new Int32Array(labels.length * each).fill(tokens.none ?? 0);
-    indices.forEach((index, i) => {
-      const { isDropped = false, word = 0 } = draws?.[i] ?? {}, said = captions![index];
-      if (!isDropped) rows.set(tokenize!(said[toInteger(word, said.length)]), i * each);
+    chosen.forEach((text, i) => {
+      if (!draws?.[i].isDropped) rows.set(tokenize!(text), i * each);
     });
     buffers.tokens.write(rows);
+    buffers.said?.write(
+      captions.flatMap((all) => chosen.map((text) => Number(all.includes(text)))),
+    );
   }
 
   /** Whether an image of the step is shown without its class and caption, and which caption it has. */

@@ -70,7 +70,9 @@ const positive = z.number().positive(), share = z.number().min(0).lt(1);
 const optional = (number: z.ZodNumber) => number.nullable().default(null);
 const isBound = (objective: string) => objective === "vlb" || objective === "hybrid";
 const learnsNoise = (objective: string) =>
-  objective !== "classifier" && objective !== "autoencoder";
+  !["classifier", "autoencoder", "contrastive"].includes(objective);
+const seesNoNoise = (objective: string) =>
+  objective === "autoencoder" || objective === "contrastive";
 const looksAtBatches = (sampling: string) =>
   sampling === "antithetic" || sampling === "loss_second_moment";
 /** Of the fields as they are in files. */
@@ -94,8 +96,9 @@ export const trainingSchema = z.strictObject({
   label_dropout: share.default(0),
   held_out: z.number().min(0).max(0.5).default(0),
   seed: z.int().min(0).default(0),
-  objective: z.enum(["mse", "l1", "huber", "vlb", "hybrid", "classifier", "autoencoder"])
-    .default("mse"),
+  objective: z.enum([
+    ...["mse", "l1", "huber", "vlb", "hybrid", "classifier", "autoencoder", "contrastive"] as const,
+  ]).default("mse"),
   huber_delta: optional(positive),
   loss_weighting: z.enum(["constant", "min_snr", "edm"]).default("constant"),
   snr_gamma: optional(positive),
@@ -128,13 +131,18 @@ export const trainingSchema = z.strictObject({
 }).refine((c) => learnsNoise(c.objective) || c.loss_weighting === "constant", {
   path: ["loss_weighting"],
   message: "goes with the objectives mse, l1 and huber: classifiers count all noise alike, and " +
-    "autoencoders see none",
+    "autoencoders and dual encoders see none",
 }).refine((c) => learnsNoise(c.objective) || !c.label_dropout, {
   path: ["label_dropout"],
-  message: "makes no sense with the objectives classifier and autoencoder",
-}).refine((c) => c.objective !== "autoencoder" || c.timestep_sampling === "uniform", {
+  message: "makes no sense with the objectives classifier, autoencoder and contrastive",
+}).refine((c) => !seesNoNoise(c.objective) || c.timestep_sampling === "uniform", {
   path: ["timestep_sampling"],
-  message: "makes no sense with the objective autoencoder, which knows no timesteps",
+  message:
+    "makes no sense with the objectives autoencoder and contrastive, which know no timesteps",
+}).refine((c) => c.objective !== "contrastive" || c.micro_batch === null && c.batch_size > 1, {
+  path: ["batch_size"],
+  message: "the objective contrastive compares the images of a batch: it takes two at the least, " +
+    "and no micro_batch",
 }).refine((c) => c.timestep_sampling !== "log_normal" || !isBound(c.objective), {
   path: ["timestep_sampling"],
   message:

@@ -6,8 +6,13 @@
 
 import type { Dataset } from "../data/dataset.ts";
 import { formatSchedule } from "../diffusion/schedule.ts";
-import { initializeModel, type Trainable } from "../model/model.ts";
-import type { AutoencoderNetwork } from "../model/network.ts";
+import {
+  type AutoencoderModel,
+  type DualEncoderModel,
+  initializeModel,
+  type Trainable,
+} from "../model/model.ts";
+import { type AutoencoderNetwork, isOfNoisyItems } from "../model/network.ts";
 import { initializeNetwork, type Weighted } from "../model/weights.ts";
 import type { RunConfig } from "./run_config.ts";
 
@@ -21,8 +26,10 @@ export function initialModel(
   data: Pick<Dataset, "shape" | "classes">,
   autoencoder?: Weighted<AutoencoderNetwork>,
 ): Trainable {
-  if (network.kind === "autoencoder") {
-    return { ...initializeNetwork(network, training.seed), card: {} };
+  if (!isOfNoisyItems(network)) {
+    return { ...initializeNetwork(network, training.seed), card: {} } as
+      | AutoencoderModel
+      | DualEncoderModel;
   }
   const model = initializeModel(
     ...[network, formatSchedule(scheduler), training.seed] as const,

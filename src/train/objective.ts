@@ -29,8 +29,9 @@ import { NoiseSchedule, type ScheduleConfig } from "../diffusion/schedule.ts";
  * What is minimised. `mse`, `l1` and `huber` (Huber 1964) compare what the network predicts with what
  * it should; `vlb` is the variational bound in bits a value (Ho et al. 2020, equation 5), and `hybrid`
  * is `mse` with a thousandth of the bound for learnt variances (Nichol and Dhariwal 2021, equation 16);
- * `classifier`, for networks of that kind, is the cross entropy of classes of noised images, and
- * `autoencoder`, for networks of that kind, {@linkcode autoencoderLoss}.
+ * `classifier`, for networks of that kind, is the cross entropy of classes of noised images,
+ * `autoencoder`, for networks of that kind, {@linkcode autoencoderLoss}, and `contrastive`, for dual
+ * encoders, {@linkcode contrastiveLoss}.
  */
 export type ObjectiveName =
   | "mse"
@@ -39,7 +40,8 @@ export type ObjectiveName =
   | "vlb"
   | "hybrid"
   | "classifier"
-  | "autoencoder";
+  | "autoencoder"
+  | "contrastive";
 
 /**
  * How much each noise level counts: `constant` all the same in what the network predicts; `min_snr`
@@ -87,6 +89,11 @@ export interface Batch {
   readonly random?: RandomState;
 }
 
+/** The objectives of networks of some kinds, which are for no others. */
+const ownObjectives: Readonly<Partial<Record<TrainableNetwork["kind"], ObjectiveName>>> = {
+  ...{ classifier: "classifier", autoencoder: "autoencoder", "dual encoder": "contrastive" },
+};
+
 /** A UNet begins with a consonant. */
 const withArticle = (word: string) => `${/^[aeio]/i.test(word) ? "an" : "a"} ${word}`;
 
@@ -97,11 +104,13 @@ export function checkObjective(
   network: TrainableNetwork,
 ): void {
   const { kind, className } = network;
-  for (const own of ["classifier", "autoencoder"] as const) {
-    if ((kind === own) === (objective === own)) continue;
+  for (const [own, objectiveOfOwn] of Object.entries(ownObjectives)) {
+    if ((kind === own) === (objective === objectiveOfOwn)) continue;
     throw new InputError(
       `Cannot train ${withArticle(className)} by ${objective}: ` +
-        (kind === own ? `the objective of ${own}s is ${own}` : `it is ${withArticle(kind)}`),
+        (kind === own
+          ? `the objective of ${own}s is ${objectiveOfOwn}`
+          : `it is ${withArticle(kind)}`),
     );
   }
   if (network.kind !== "denoiser" || !schedule) return;
@@ -166,6 +175,7 @@ export function diffusionLosses(
       return add(penalty(square), mul(bound(stopGradient(difference)), HYBRID_SHARE));
     case "classifier":
     case "autoencoder":
+    case "contrastive":
       throw new TypeError(`Denoisers do not learn by ${settings.objective}`);
     default: {
       const losses = penalty(penalties[settings.objective](settings));

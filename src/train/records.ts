@@ -5,7 +5,8 @@
  */
 
 import { isExhausted, isOverflow } from "./loss_scale.ts";
-import { HISTORY, RANGES, ROW } from "./step.ts";
+import type { TrainableNetwork } from "../model/network.ts";
+import { HISTORY, RANGES, rowSize } from "./step.ts";
 
 /** How a step went. */
 export interface StepRecord {
@@ -15,12 +16,17 @@ export interface StepRecord {
   readonly loss: number;
   /** Norm of the gradient before clipping. */
   readonly gradientNorm: number;
-  /** The images by quarters of the timesteps, the least noisy ones first; none of autoencoders. */
+  /**
+   * The images by quarters of the timesteps, the least noisy ones first; none of networks that see no
+   * noise.
+   */
   readonly quartiles: readonly Quartile[];
   /** Of autoencoders: the mean absolute difference of pictures to what became of them. */
   readonly reconstruction?: number;
   /** Of autoencoders: the divergence of a picture from standard normals, or the loss of the codebook. */
   readonly penalty?: number;
+  /** Of dual encoders: the share of images whose own text was the nearest of all of the batch. */
+  readonly accuracy?: number;
   /** What the loss was multiplied by for gradients in `f16`; 1 in `f32`. */
   readonly lossScale: number;
   /** Whether gradients in `f16` overflowed, so that nothing was learnt of it. */
@@ -41,30 +47,31 @@ export interface Quartile {
  * How the last steps went.
  *
  * @param history Of the last {@linkcode HISTORY} steps.
+ * @param network What is trained.
  * @param done How many steps are done.
  * @param count How many are asked for.
  */
 export function readRecords(
   history: Float32Array | Int32Array,
+  network: Pick<TrainableNetwork, "kind">,
   done: number,
   count: number,
 ): StepRecord[] {
-  // Behind what is known of all are the right answers of a classifier, and the scale of the loss.
-  const width = history.length / HISTORY, isClassifier = width >= ROW + RANGES;
-  // Of autoencoders, both terms of the loss.
-  const isAutoencoder = width < ROW;
-  const end = isAutoencoder ? 4 : isClassifier ? ROW + RANGES : ROW,
-    first = Math.max(0, done - Math.min(count, HISTORY));
+  // Behind what is known of all is the scale of the loss, where there is one.
+  const width = history.length / HISTORY, end = rowSize(network), { kind } = network;
+  const hasRanges = kind === "denoiser" || kind === "classifier";
+  const first = Math.max(0, done - Math.min(count, HISTORY));
   return Array.from({ length: done - first }, (_, i) => {
     const step = first + i, row = history.subarray(width * (step % HISTORY));
     const [loss, gradientNorm] = row, lossScale = width > end ? row[end] : 1;
-    const quartiles = Array.from({ length: isAutoencoder ? 0 : RANGES }, (_, q) => {
+    const quartiles = Array.from({ length: hasRanges ? RANGES : 0 }, (_, q) => {
       const [sum, count, correct] = [0, 1, 2].map((i) => row[2 + i * RANGES + q]);
-      return { sum, count, ...(isClassifier ? { correct } : {}) };
+      return { sum, count, ...(kind === "classifier" ? { correct } : {}) };
     });
     return {
       ...{ step: step + 1, loss, gradientNorm, quartiles, lossScale },
-      ...(isAutoencoder ? { reconstruction: row[2], penalty: row[3] } : {}),
+      ...(kind === "autoencoder" ? { reconstruction: row[2], penalty: row[3] } : {}),
+      ...(kind === "dual encoder" ? { accuracy: row[2] } : {}),
       isSkipped: width > end && isOverflow(gradientNorm * lossScale),
     };
   });

@@ -12,6 +12,7 @@ import { InputError } from "../errors.ts";
 import {
   type Fields,
   formatNetwork,
+  isOfNoisyItems,
   parseNetwork,
   type TrainableNetwork,
   trainableNetwork,
@@ -32,7 +33,7 @@ export interface RunConfig {
   /** The autoencoder whose latents are trained on, if it is not the images themselves. */
   readonly latent?: string | undefined;
   readonly network: TrainableNetwork;
-  /** The noise; nothing for autoencoders, which see none. */
+  /** The noise; nothing for networks that see none. */
   readonly scheduler: ScheduleConfig;
   readonly training: TrainingConfig;
 }
@@ -90,7 +91,7 @@ export function formatRunConfig(
     images: config.images,
     ...(config.latent === undefined ? {} : { latent: config.latent }),
     network: formatNetwork(config.network),
-    scheduler: config.network.kind === "autoencoder" ? {} : formatSchedule(config.scheduler),
+    scheduler: isOfNoisyItems(config.network) ? formatSchedule(config.scheduler) : {},
     training: toSnakeCase(config.training),
   };
 }

@@ -16,6 +16,7 @@ import { sum } from "../gpu/ops/sum.ts";
 import { reshape, slice } from "../gpu/ops/view.ts";
 import { sizeOf } from "../shape.ts";
 import { constant, input, type Tensor } from "../gpu/tensor.ts";
+import type { DualEncoderNetwork } from "../model/dual_encoder.ts";
 import type {
   AutoencoderNetwork,
   Forward,
@@ -34,6 +35,7 @@ import {
 import type { ScheduleConfig } from "../diffusion/schedule.ts";
 import { autoencoding } from "./autoencoding.ts";
 import { classification } from "./classification.ts";
+import { type BatchTexts, contrasting } from "./contrasting.ts";
 import { LossScale, unlessSkipped } from "./loss_scale.ts";
 import { type Batch, diffusionLosses, type ObjectiveConfig } from "./objective.ts";
 import type { Draw } from "./timesteps.ts";
@@ -76,15 +78,28 @@ export const HISTORY = 1024;
 export const RANGES = 4;
 /**
  * What is known of the losses of a batch: their mean; their sum and number by range; and of
- * classifiers, how many were right by range. Of autoencoders, after the mean, its two terms.
+ * classifiers, how many were right by range. Of autoencoders, after the mean, its two terms; of dual
+ * encoders, the share of images that were right.
  */
-export const tallySize = ({ kind }: Pick<TrainableNetwork, "kind">): number =>
-  kind === "autoencoder" ? 3 : 1 + (kind === "classifier" ? 3 : 2) * RANGES;
+export function tallySize({ kind }: Pick<TrainableNetwork, "kind">): number {
+  switch (kind) {
+    case "denoiser":
+      return 1 + 2 * RANGES;
+    case "classifier":
+      return 1 + 3 * RANGES;
+    case "autoencoder":
+      return 3;
+    case "dual encoder":
+      return 2;
+  }
+}
 /**
- * Numbers a step in the history of a denoiser: the gradient's norm after the first of the tally; and
- * with loss scaling one more at the end, the scale.
+ * Numbers a step in the history: the gradient's norm after the first of the tally; and with loss scaling
+ * one more at the end, the scale.
  */
-export const ROW: number = 2 + 2 * RANGES;
+export const rowSize = (network: Pick<TrainableNetwork, "kind">): number => 1 + tallySize(network);
+/** Those of a denoiser. */
+export const ROW: number = rowSize({ kind: "denoiser" });
 
 /** The program's `rates` for a step. */
 export function encodeRates(
@@ -129,8 +144,15 @@ export interface AutoencoderStepSpec extends StepSizes {
   readonly batch: Pick<Batch, "images" | "random">;
 }
 
+/** Everything a step of a dual encoder is traced from. */
+export interface ContrastiveStepSpec extends StepSizes {
+  readonly network: DualEncoderNetwork;
+  readonly batch: Pick<Batch, "images">;
+  readonly texts: BatchTexts;
+}
+
 /** Everything a training step is traced from. */
-export type StepSpec = DiffusionStepSpec | AutoencoderStepSpec;
+export type StepSpec = DiffusionStepSpec | AutoencoderStepSpec | ContrastiveStepSpec;
 
 /** What is known of a batch, beside the mean, by quarters of the timesteps. */
 function byRanges(
@@ -193,6 +215,11 @@ function measure(
   parameter: ParameterSource,
   onSegment?: Forward["onSegment"],
 ): Measured {
+  if ("texts" in spec) {
+    const { network, batch, texts, images } = spec;
+    const { losses, correct } = contrasting(network, parameter, batch, texts);
+    return { weighted: losses, details: [mul(sum(correct), 1 / images)], observed: [] };
+  }
   if (!("schedule" in spec)) {
     const { network, batch, images } = spec;
     const { losses, terms } = autoencoding(network, parameter, batch, onSegment);

@@ -10,7 +10,13 @@ import { randomNormal, type RandomState } from "../gpu/ops/random.ts";
 import { constant, input } from "../gpu/tensor.ts";
 import type { Condition } from "../diffusion/denoiser.ts";
 import type { Model, Trainable } from "../model/model.ts";
-import type { AutoencoderNetwork, TrainableNetwork } from "../model/network.ts";
+import type { DualEncoderNetwork } from "../model/dual_encoder.ts";
+import {
+  type AutoencoderNetwork,
+  isOfNoisyItems,
+  toldOf,
+  type TrainableNetwork,
+} from "../model/network.ts";
 import type { TrainingConfig } from "./config.ts";
 import { type Dataset, ImageOrder } from "../data/dataset.ts";
 import { checkClasses } from "./classification.ts";
@@ -29,7 +35,7 @@ export type ItemSize = Pick<Dataset, "shape">;
 /** What a step is about, without its weights. */
 export type Untrained =
   | Pick<Model, "network" | "schedule">
-  | { readonly network: AutoencoderNetwork };
+  | { readonly network: AutoencoderNetwork | DualEncoderNetwork };
 
 /** Images computed at a time: the micro-batch, or the batch. */
 export const partOf = ({ batchSize, microBatch }: TrainingConfig): number =>
@@ -59,9 +65,17 @@ export function makeStepSpec(
     step: isEvaluation ? constant(new Int32Array([EVALUATION])) : input("step", [1], "i32"),
   };
   if (!("schedule" in model)) {
+    const { network } = model;
+    if (network.kind === "dual encoder") {
+      const texts = {
+        tokens: input("tokens", [part, ...network.tokens.shape], "i32"),
+        said: input("said", [part, part]),
+      };
+      return { network, texts, batch: { images }, images: total, recomputes };
+    }
     // Those that are held out are decoded from the means of their latents.
     const batch = { images, ...(isEvaluation ? {} : { random }) };
-    return { network: model.network, batch, images: total, recomputes };
+    return { network, batch, images: total, recomputes };
   }
   const { schedule, network } = model, { timestepSampling: sampling } = settings;
   const draws = isEvaluation && sampling !== "log_normal"
@@ -105,7 +119,8 @@ export function checkFits({ network }: Trainable, data: Dataset, settings: Train
     throw new InputError(`Cannot hold images of ${data.name} out: it has ${data.count}`);
   }
   if (network.kind === "autoencoder") return checkPictures(network, data);
-  const { labels, tokens, ...others } = network.conditions(data.shape);
+  const { labels, tokens, ...others } = toldOf(network, data.shape);
+  if (!isOfNoisyItems(network)) return checkCaptions(network, tokens, data);
   const { derived = {} } = network;
   const other = Object.keys(others).find((name) => !derived[name]);
   if (other) {
@@ -147,7 +162,7 @@ function checkCaptions(
   { name, captions }: Dataset,
 ): void {
   if (!tokens) return;
-  if (network.kind !== "denoiser" || !network.tokenize) {
+  if (!("tokenize" in network && network.tokenize)) {
     throw new InputError(
       "Cannot train: the network's class does not say how captions are its tokens",
     );

@@ -357,7 +357,8 @@ export class Trainer<M extends Trainable = Model> implements Disposable {
    */
   async records(count: number): Promise<StepRecord[]> {
     using _ = await this.#mutex.acquire();
-    return readRecords(await this.#update.buffers.history.read(), this.#step, count);
+    const history = await this.#update.buffers.history.read();
+    return readRecords(history, this.#model.network, this.#step, count);
   }
 
   /**

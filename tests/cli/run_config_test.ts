@@ -15,8 +15,8 @@ Deno.test("presets are whole, and their networks are of the size they should be"
     assert(data && steps && network && training, name);
     parseSchedule(scheduler ?? {});
     parseTraining(training);
-    const isClassifier = training.objective === "classifier";
-    const out = isClassifier ? {} : { out_channels: 1 };
+    const isJudge = ["classifier", "contrastive"].includes(String(training.objective));
+    const out = isJudge ? {} : { out_channels: 1 };
     counts[name] = parseNetwork({ in_channels: 1, ...out, ...network }).layout.count;
   }
   const denoisers = ["mnist", "fashion-mnist", "cifar10", "emoji"];
@@ -25,6 +25,7 @@ Deno.test("presets are whole, and their networks are of the size they should be"
     "autoencoder",
     "classifier",
     "features",
+    "dual-encoder",
     "tiny",
   ]);
   assert(counts.classifier < counts.mnist);
@@ -113,6 +114,7 @@ Deno.test("the schema for editors accepts what the parser accepts, and nothing e
     [{ network: { _class_name: "SuperResolutionUNet2DModel" } }, false],
     [{ network: { _class_name: "FeatureClassifier", feature_size: 8 } }, true],
     [{ network: { _class_name: "FeatureClassifier", dropout: 0.1 } }, false],
+    [{ network: { _class_name: "DualEncoder", text_encoder: { layers: 1 } } }, true],
     [{ network: { _class_name: "AutoencoderKL", shift_factor: 0.1 } }, true],
     [{ network: { _class_name: "VQModel", num_vq_embeddings: 0 } }, false],
     [{ network: { _class_name: "CLIPTextModel" } }, false],

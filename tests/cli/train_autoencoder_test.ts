@@ -71,7 +71,7 @@ Deno.test("what cannot be trained as an autoencoder is refused", async () => {
   );
   await folder.refuse(
     train("a", 2, ...config, "--label-dropout", "0.1"),
-    /label_dropout.* makes no sense with the objectives classifier and autoencoder/,
+    /label_dropout.* makes no sense with the objectives classifier, autoencoder and contrastive/,
   );
   await folder.write("own.json", { ...own("VQModel"), scheduler: { num_train_timesteps: 10 } });
   await folder.refuse(train("a", 2, ...config), /autoencoders see no noise; leave it out/);

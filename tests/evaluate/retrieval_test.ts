@@ -1,6 +1,6 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { InputError } from "../../src/errors.ts";
-import { retrieve } from "../../src/evaluate/retrieval.ts";
+import { retrieve, retrieveTexts } from "../../src/evaluate/retrieval.ts";
 import { mixedRows } from "./fixture.ts";
 
 Deno.test("captions are found as by sorting all of them by their nearest images", async () => {
@@ -35,4 +35,18 @@ Deno.test("images find their own captions, and captions that no image has are re
   );
   const signal = AbortSignal.abort(new Error("enough"));
   await assertRejects(() => retrieve(same, same, { signal }), Error, "enough");
+});
+
+Deno.test("texts are looked for among all texts, and pictures only by texts that one has", async () => {
+  const rows = (data: number[]) => ({
+    count: data.length,
+    width: 1,
+    data: Float32Array.from(data),
+  });
+  const texts = { rows: rows([0, 1, 2, 3]), captions: ["a", "b", "c", "d"] };
+  const pictures = { rows: rows([0.1, 0.7, 1.8]), captions: ["a", "a", "c"] };
+  assertEquals(await retrieveTexts(pictures, texts), {
+    imageToText: { recallAt1: 2 / 3, recallAt10: 1, captions: 4 },
+    textToImage: { recallAt1: 1, recallAt10: 1, captions: 2 },
+  });
 });

@@ -4,6 +4,7 @@ import type { Device } from "../../src/gpu/device.ts";
 import { initializeModel } from "../../src/model/model.ts";
 import type { Dataset } from "../../src/data/dataset.ts";
 import { parseTraining } from "../../src/train/config.ts";
+import type { TrainableNetwork } from "../../src/model/network.ts";
 import { readRecords } from "../../src/train/records.ts";
 import { HISTORY, RANGES, ROW } from "../../src/train/step.ts";
 import { Trainer } from "../../src/train/trainer.ts";
@@ -89,19 +90,22 @@ for (const [kind, open] of [["GPU", openGpu], ["CPU", () => openCpuAs(2, {})]] a
   });
 }
 
-Deno.test("rows of the history tell classifiers and scaled losses apart", () => {
-  const read = (width: number) => {
+Deno.test("rows of the history are read as those of the network that is trained", () => {
+  const read = (width: number, kind: TrainableNetwork["kind"] = "denoiser") => {
     const history = new Float32Array(width * HISTORY).map((_, i) => i % width + 1);
-    return readRecords(history, 2, 1)[0];
+    return readRecords(history, { kind }, 2, 1)[0];
   };
+  const ofClassifier = (width: number) => read(width, "classifier");
   const plain = [3, 4, 5, 6].map((sum, q) => ({ sum, count: 7 + q }));
   const withRight = plain.map((quartile, q) => ({ ...quartile, correct: 11 + q }));
   assertEquals(read(ROW).quartiles, plain);
   assertEquals(read(ROW).lossScale, 1);
   assertEquals([read(ROW + 1).quartiles, read(ROW + 1).lossScale], [plain, 11]);
-  assertEquals([read(ROW + RANGES).quartiles, read(ROW + RANGES).lossScale], [withRight, 1]);
-  const both = read(ROW + RANGES + 1);
+  const right = ofClassifier(ROW + RANGES), both = ofClassifier(ROW + RANGES + 1);
+  assertEquals([right.quartiles, right.lossScale], [withRight, 1]);
   assertEquals([both.quartiles, both.lossScale], [withRight, 15]);
+  const { quartiles, accuracy, lossScale } = read(4, "dual encoder");
+  assertEquals([quartiles, accuracy, lossScale], [[], 3, 4]);
 });
 
 Deno.test("a classifier is not trained without classes, nor by what is for denoisers", async () => {

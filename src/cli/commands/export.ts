@@ -12,6 +12,7 @@ import { encodeModel, type Trainable } from "../../model/model.ts";
 import type { WeightFileDType } from "../../model/tensors.ts";
 import { formatBytes } from "../../units.ts";
 import { FoundAutoencoder } from "../run/found_autoencoder.ts";
+import { FoundDualEncoder } from "../run/found_dual_encoder.ts";
 import { openAnyModel } from "../run/open_model.ts";
 import {
   checkFolder,
@@ -74,12 +75,13 @@ export async function exportCommand(args: readonly string[]): Promise<void> {
   print(`${out}: ${model.network.className} as ${dtype}, ${formatBytes(bytes)}`);
 }
 
-/** A model, or an autoencoder. */
+/** A model, an autoencoder or a dual encoder. */
 async function openTrainable(place: string): Promise<Trainable> {
   try {
     return await openAnyModel(place);
   } catch (error) {
     if (error instanceof FoundAutoencoder) return error.autoencoder;
+    if (error instanceof FoundDualEncoder) return error.model;
     throw error;
   }
 }

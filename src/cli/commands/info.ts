@@ -14,6 +14,7 @@ import { describeExcess } from "../../gpu/describe.ts";
 import { GpuDevice } from "../../gpu/wgsl/device.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
 import { FoundAutoencoder } from "../run/found_autoencoder.ts";
+import { FoundDualEncoder } from "../run/found_dual_encoder.ts";
 import { FoundTextToImage } from "../run/found_text_to_image.ts";
 import { locate, type Located } from "../run/load_model.ts";
 import { UnsupportedPipeline } from "../run/model_folder.ts";
@@ -22,6 +23,7 @@ import { openTextToImage } from "../run/text_to_image.ts";
 import { classesOf } from "./class_flags.ts";
 import {
   describeAutoencoder,
+  describeDualEncoder,
   describeFiles,
   describePipeline,
   describeTextToImage,
@@ -71,6 +73,7 @@ async function describeModel(
     model = await openLocated(place, located);
   } catch (error) {
     if (error instanceof FoundAutoencoder) return await describeAutoencoder(error, located);
+    if (error instanceof FoundDualEncoder) return await describeDualEncoder(error.model, located);
     return await describeOther(error, located);
   }
   const { network, schedule, card } = model, sampler = samplerOfModel(model);

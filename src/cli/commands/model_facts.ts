@@ -7,7 +7,7 @@
 import { createHash } from "node:crypto";
 import { CHUNK } from "../../formats/bytes.ts";
 import { readTensorFile } from "../../formats/torch.ts";
-import type { Model } from "../../model/model.ts";
+import type { DualEncoderModel, Model } from "../../model/model.ts";
 import { formatBytes } from "../../units.ts";
 import type { ItemShape } from "../../model/network.ts";
 import { paintedShape } from "../run/sample_grid.ts";
@@ -150,6 +150,25 @@ export async function describeAutoencoder(
     ...{ network: network.className, kind: network.kind, parameters: layout.count },
     image: `any size in multiples of ${factor}, ${itemShape.at(-1)} channels`,
     latents: `${factor} times smaller, ${latentChannels} channels`,
+    weights: formatBytes(4 * layout.count),
+    ...network.config,
+    ...card,
+  };
+}
+
+/** Facts about a dual encoder. */
+export async function describeDualEncoder(
+  { network, card }: DualEncoderModel,
+  located: Located,
+): Promise<Facts> {
+  const { kind, layout, width, tokens, itemShape } = network,
+    [height, across, channels] = itemShape;
+  return {
+    ...await describeFiles(located, false, card),
+    ...{ network: network.className, kind, parameters: layout.count },
+    image: `${across}x${height}, ${channels} channels`,
+    text: `${tokens.shape[0]} bytes`,
+    embedding: `${width} numbers`,
     weights: formatBytes(4 * layout.count),
     ...network.config,
     ...card,

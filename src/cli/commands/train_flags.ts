@@ -90,6 +90,7 @@ export const trainFlags = {
         "hybrid",
         "classifier",
         "autoencoder",
+        "contrastive",
       ] satisfies ObjectiveName[]),
       "super-resolution",
     ],
@@ -98,7 +99,8 @@ export const trainFlags = {
     help:
       "the loss: mse, l1, huber, vlb or hybrid; classifier trains a classifier of noised images " +
       "for sample --classifier, super-resolution a model for upscale and cascades, autoencoder one " +
-      "between pictures and latents for --latent",
+      "between pictures and latents for --latent, contrastive a dual encoder of pictures and " +
+      "captions for eval --features",
   },
   precision: precisionFlag,
   "label-dropout": {

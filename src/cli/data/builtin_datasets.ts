@@ -72,7 +72,8 @@ const mnist = (part: "train" | "t10k") => async (progress: Progress): Promise<Pi
 
 /** A split of the emoji of Google and Twitter, of `side` × `side` pixels. */
 const emoji =
-  (side: 32 | 64, split: "train" | "test") => async (progress: Progress): Promise<Pictures> => {
+  (side: 32 | 64, split: "train" | "test" | "all") =>
+  async (progress: Progress): Promise<Pictures> => {
     const sheets: Record<string, Raster> = {};
     let table: unknown;
     for (const [style, [specifier, size]] of Object.entries(emojiPackages)) {
@@ -114,6 +115,7 @@ export const knownData: Readonly<Record<string, (progress: Progress) => Promise<
 
   emoji: emoji(32, "train"),
   "emoji-test": emoji(32, "test"),
+  "emoji-all": emoji(32, "all"),
   "emoji-64": emoji(64, "train"),
   "emoji-64-test": emoji(64, "test"),
 };

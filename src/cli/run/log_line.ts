@@ -27,10 +27,14 @@ export function summarize(all: readonly StepRecord[]) {
   const accuracies = records[0].quartiles.map((_, q) => rightOf(records, [q]));
   return {
     loss: mean(records.map((r) => r.loss)),
-    ...(quartiles.length ? { loss_quartiles: quartiles } : {
+    ...(quartiles.length ? { loss_quartiles: quartiles } : {}),
+    ...(records[0].penalty === undefined ? {} : {
       reconstruction: mean(records.map((r) => r.reconstruction!)),
       penalty: mean(records.map((r) => r.penalty!)),
     }),
+    ...(records[0].accuracy === undefined
+      ? {}
+      : { accuracy: mean(records.map((r) => r.accuracy!)) }),
     ...(records[0].quartiles[0]?.correct === undefined ? {} : {
       accuracy: rightOf(records, quartiles.keys().toArray())!,
       accuracy_quartiles: accuracies,

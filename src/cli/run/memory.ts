@@ -31,7 +31,7 @@ export function describeMemory(
   const isInProcess = !(device instanceof GpuDevice) || device.isSoftware;
   const steps = trainer.memory + (shower?.memory ?? 0), rest = base + COMPILED;
   // A checkpoint has the weights in memory once, and one tensor of them in the layout of files.
-  const saving = shower || trainer.config.objective === "classifier"
+  const saving = shower || ["classifier", "contrastive"].includes(trainer.config.objective)
     ? 4 * trainer.buffers.ema.length
     : 0;
   const parts = [

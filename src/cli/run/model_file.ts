@@ -15,10 +15,11 @@ import {
   readFamily,
 } from "../../model/families/mod.ts";
 import { findPipelineFamily } from "../../model/families/pipelines.ts";
-import { holdsNetwork, type Model, trainableFrom } from "../../model/model.ts";
+import { holdsNetwork, isDualEncoder, type Model, trainableFrom } from "../../model/model.ts";
 import { FileBytes } from "../terminal/files.ts";
 import { printError } from "../terminal/progress.ts";
 import { FoundAutoencoder } from "./found_autoencoder.ts";
+import { FoundDualEncoder } from "./found_dual_encoder.ts";
 import { FoundTextToImage } from "./found_text_to_image.ts";
 import { findSchedule, type ModelFolder, readOriginalConfig } from "./model_folder.ts";
 import { readPipelineFile } from "./pipeline_file.ts";
@@ -29,14 +30,16 @@ import { readPipelineFile } from "./pipeline_file.ts";
  *
  * @param folder The folder that it is in.
  * @throws {InputError} If it is damaged, or of none of the projects, or a
- * {@linkcode FoundAutoencoder} or {@linkcode FoundTextToImage}.
+ * {@linkcode FoundAutoencoder}, {@linkcode FoundDualEncoder} or {@linkcode FoundTextToImage}.
  */
 export async function loadFile(path: string, folder: ModelFolder): Promise<Model> {
   const file = await readTensorFile(new FileBytes(path), path), { tensors, metadata } = file;
   if (holdsNetwork(metadata)) {
     const model = trainableFrom(file, path);
     if ("schedule" in model) return model;
-    throw new FoundAutoencoder(path, model, "ddpm");
+    throw isDualEncoder(model)
+      ? new FoundDualEncoder(path, model)
+      : new FoundAutoencoder(path, model, "ddpm");
   }
   const pipeline = findPipelineFamily(tensors);
   if (pipeline) {

@@ -37,6 +37,11 @@ export function renderReport(report: Report): string {
       const value = get(l);
       return typeof value === "number" ? [[l.step, value] as const] : [];
     });
+  const byQuarter = (get: (line: LogLine) => readonly (number | null)[] | undefined) =>
+    QUARTERS.map((name, q) => ({
+      ...{ name, style: "abcd"[q] },
+      points: smooth(line((l) => get(l)?.[q])),
+    }));
   const losses = line((l) => l.loss), speeds = line((l) => l.images_per_second);
   const charts = {
     "Loss": drawChart([
@@ -44,37 +49,37 @@ export function renderReport(report: Report): string {
       { name: "running mean", style: "a", points: smooth(losses) },
       { name: "held out", style: "b", points: line((l) => l.held_out) },
     ], { isLogarithmic: true }),
-    ...(now?.penalty === undefined
+    ...(!now || now.loss_quartiles
       ? {
         "Loss by quarter of the timesteps": drawChart(
-          QUARTERS.map((name, q) => ({
-            ...{ name, style: "abcd"[q] },
-            points: smooth(line((l) => l.loss_quartiles?.[q])),
-          })),
+          byQuarter((l) => l.loss_quartiles),
           { isLogarithmic: true },
-        ),
-      }
-      : {
-        "Difference of what is decoded": drawChart(
-          [{ name: "mean", style: "a", points: smooth(line((l) => l.reconstruction)) }],
-          { isLogarithmic: true },
-        ),
-        "Divergence of latents, or loss of the codebook": drawChart(
-          [{ name: "mean", style: "a", points: smooth(line((l) => l.penalty)) }],
-          { isLogarithmic: true },
-        ),
-      }),
-    ...(now?.accuracy_quartiles
-      ? {
-        "Right answers by quarter of the timesteps": drawChart(
-          QUARTERS.map((name, q) => ({
-            ...{ name, style: "abcd"[q] },
-            points: smooth(line((l) => l.accuracy_quartiles?.[q])),
-          })),
-          { hasZero: true },
         ),
       }
       : {}),
+    ...(now?.penalty === undefined ? {} : {
+      "Difference of what is decoded": drawChart(
+        [{ name: "mean", style: "a", points: smooth(line((l) => l.reconstruction)) }],
+        { isLogarithmic: true },
+      ),
+      "Divergence of latents, or loss of the codebook": drawChart(
+        [{ name: "mean", style: "a", points: smooth(line((l) => l.penalty)) }],
+        { isLogarithmic: true },
+      ),
+    }),
+    ...(now?.accuracy === undefined ? {} : now.accuracy_quartiles
+      ? {
+        "Right answers by quarter of the timesteps": drawChart(
+          byQuarter((l) => l.accuracy_quartiles),
+          { hasZero: true },
+        ),
+      }
+      : {
+        "Images whose own text is the nearest of a batch": drawChart(
+          [{ name: "share", style: "a", points: smooth(line((l) => l.accuracy)) }],
+          { hasZero: true },
+        ),
+      }),
     "Norm of the gradient": drawChart(
       [{ name: "norm", style: "a", points: line((l) => l.grad_norm) }],
       { isLogarithmic: true },

@@ -10,6 +10,7 @@ import { InputError } from "../../errors.ts";
 import { imagesSchema } from "../../data/image_options.ts";
 import { foreignUNetFields, unetSchema } from "../../model/unet_config.ts";
 import { FEATURE_CLASSIFIER, featureClassifierSchema } from "../../model/feature_classifier.ts";
+import { DUAL_ENCODER, dualEncoderSchema } from "../../model/dual_encoder.ts";
 import { autoencoderKlSchema } from "../../model/autoencoder_kl.ts";
 import { vqModelSchema } from "../../model/vq_model.ts";
 import { unetClassifierSchema } from "../../model/unet_classifier.ts";
@@ -30,6 +31,7 @@ import { suggest } from "../terminal/flags.ts";
 import autoencoder from "./presets/autoencoder.json" with { type: "json" };
 import cifar10 from "./presets/cifar10.json" with { type: "json" };
 import classifier from "./presets/classifier.json" with { type: "json" };
+import dualEncoder from "./presets/dual-encoder.json" with { type: "json" };
 import emoji from "./presets/emoji.json" with { type: "json" };
 import features from "./presets/features.json" with { type: "json" };
 import fashionMnist from "./presets/fashion-mnist.json" with { type: "json" };
@@ -45,6 +47,7 @@ export const presets: Readonly<Record<string, RunFields>> = {
   autoencoder,
   classifier,
   features,
+  "dual-encoder": dualEncoder,
   tiny,
 };
 
@@ -92,12 +95,13 @@ export function configSchema(): Record<string, unknown> {
   const reader = textUNetSchema.extend({ _class_name: z.literal(TEXT_UNET) });
   const judge = unetClassifierSchema.extend({ _class_name: z.literal("UNet2DClassifier") });
   const look = featureClassifierSchema.extend({ _class_name: z.literal(FEATURE_CLASSIFIER) });
+  const dual = dualEncoderSchema.extend({ _class_name: z.literal(DUAL_ENCODER) });
   const kl = autoencoderKlSchema.extend({ _class_name: z.literal("AutoencoderKL") });
   const vq = vqModelSchema.extend({ _class_name: z.literal("VQModel") });
   const network = {
     anyOf: [
       ...[unet, larger, judge].map((s) => shared(s, foreignUNetFields)),
-      ...[reader, look, kl, vq].map((s) => shared(s, [])),
+      ...[reader, look, dual, kl, vq].map((s) => shared(s, [])),
     ],
   };
   return {

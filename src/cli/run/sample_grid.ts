@@ -10,7 +10,12 @@ import { latentScaling } from "../../data/latents.ts";
 import { NoiseSchedule } from "../../diffusion/schedule.ts";
 import { type Device, LimitError } from "../../gpu/device.ts";
 import { denoisingNetwork } from "../../model/denoiser.ts";
-import type { AutoencoderModel, Model, Trainable } from "../../model/model.ts";
+import {
+  type AutoencoderModel,
+  isDualEncoder,
+  type Model,
+  type Trainable,
+} from "../../model/model.ts";
 import type { AutoencoderNetwork } from "../../model/network.ts";
 import type { Weighted } from "../../model/weights.ts";
 import {
@@ -51,7 +56,7 @@ export interface SampleGrid extends Disposable {
 }
 
 /**
- * Compiles what draws a grid; nothing for classifiers.
+ * Compiles what draws a grid; nothing for classifiers and dual encoders.
  *
  * @throws {LimitError} If it does not fit the device.
  */
@@ -61,6 +66,7 @@ export async function createGrid(
   data: Dataset,
   trainer: Trainer<Trainable>,
 ): Promise<SampleGrid | undefined> {
+  if (isDualEncoder(model)) return undefined;
   if (!("schedule" in model)) return await reconstructions(device, model, data, trainer);
   if (model.network.kind === "classifier") return undefined;
   return await samples(device, model, data, trainer);

@@ -16,6 +16,7 @@ import {
 import { resizeNetwork } from "../../model/network.ts";
 import { autoencoderKl } from "../../model/autoencoder_kl.ts";
 import { vqModel } from "../../model/vq_model.ts";
+import { DUAL_ENCODER } from "../../model/dual_encoder.ts";
 import { FEATURE_CLASSIFIER } from "../../model/feature_classifier.ts";
 import { SUPER_RESOLUTION } from "../../model/super_resolution.ts";
 import { outputChannels } from "../../diffusion/prediction.ts";
@@ -52,6 +53,8 @@ function withDefaults(given: RunFields, flags: TrainFlags): RunFields {
     ? presets.classifier
     : objective === "autoencoder"
     ? presets.autoencoder
+    : objective === "contrastive"
+    ? presets["dual-encoder"]
     : given.images?.captions
     ? presets.emoji
     : presets.mnist;
@@ -70,8 +73,14 @@ const CLASSIFIERS = [presets.classifier, presets.features].map(({ network }) =>
   network!._class_name
 );
 
-/** Classes of networks between pictures and latents. */
-const AUTOENCODERS = [autoencoderKl, vqModel].map(({ className }) => className);
+/** Classes of networks that see no noise, and what these are called. */
+const NOISELESS: ReadonlyMap<unknown, string> = new Map([
+  ...[autoencoderKl, vqModel].map(({ className }) => [className, "autoencoders"] as const),
+  [DUAL_ENCODER, "dual encoders"],
+]);
+
+/** Classes of networks whose last layers are for pictures of one size. */
+const OF_ONE_SIZE: readonly unknown[] = [FEATURE_CLASSIFIER, DUAL_ENCODER];
 
 /** The fields of --config, with the flags about data applied. */
 export async function askedFor(flags: TrainFlags): Promise<RunFields> {
@@ -107,24 +116,24 @@ export function assembleConfig(
   const given = withDefaults(asked, flags), fields = networkFields(given, flags);
   const scheduler = scheduleOf(given), [height, width, channels] = shape;
   const isClassifier = CLASSIFIERS.some((name) => name === fields._class_name);
-  const isAutoencoder = AUTOENCODERS.some((name) => name === fields._class_name);
-  const predictsNoise = !isClassifier && !isAutoencoder;
+  const noiseless = NOISELESS.get(fields._class_name), predictsNoise = !isClassifier && !noiseless;
   const outChannels = predictsNoise ? outputChannels(scheduler, channels) : channels;
-  if (isAutoencoder && Object.keys(given.scheduler ?? {}).length) {
+  if (noiseless && Object.keys(given.scheduler ?? {}).length) {
     throw new InputError(
-      `Cannot train ${fields._class_name} with a scheduler: autoencoders see no noise; leave it out`,
+      `Cannot train ${fields._class_name} with a scheduler: ${noiseless} see no noise; leave it out`,
     );
   }
   const sizes = {
     in_channels: channels,
-    // Whose last layers are for one size.
-    ...(fields._class_name === FEATURE_CLASSIFIER ? { sample_size: [height, width] } : {}),
+    ...(OF_ONE_SIZE.includes(fields._class_name) ? { sample_size: [height, width] } : {}),
     ...(isClassifier
       ? {
         num_classes: classes?.length ?? countClasses("A classifier", place, labels, labelProblem),
       }
+      : fields._class_name === DUAL_ENCODER
+      ? {}
       : { out_channels: outChannels }),
-    ...(flags["label-dropout"] === undefined || isAutoencoder ? {} : {
+    ...(flags["label-dropout"] === undefined || noiseless ? {} : {
       num_class_embeds: countClasses("--label-dropout", place, labels, labelProblem) + 1,
     }),
   };
@@ -231,9 +240,7 @@ export function planConfig(asked: RunFields, flags: TrainFlags): RunFields {
     images: parseImages(given.images ?? {}),
     ...(given.latent === undefined ? {} : { latent: given.latent }),
     network,
-    scheduler: AUTOENCODERS.some((name) => name === fields._class_name)
-      ? {}
-      : formatSchedule(scheduleOf(given)),
+    scheduler: NOISELESS.has(fields._class_name) ? {} : formatSchedule(scheduleOf(given)),
     training: toSnakeCase(assembleTraining(given, flags)),
   };
 }

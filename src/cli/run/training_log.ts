@@ -8,14 +8,14 @@
 export interface LogLine {
   readonly step: number;
   readonly loss: number;
-  /** Loss by quarter of the timesteps; `null` where no image fell into it. Not of autoencoders. */
+  /** Loss by quarter of the timesteps, if there are any; `null` where no image fell into it. */
   readonly loss_quartiles?: readonly (number | null)[];
   /** Of autoencoders: both terms of the loss, before they are weighted. */
   readonly reconstruction?: number;
   readonly penalty?: number;
   /** Validation loss of the EMA weights, where it was measured. */
   readonly held_out?: number;
-  /** Of a classifier: the share of images whose class it found, in all and by quarter. */
+  /** The share of images whose class, or text, was found; of classifiers also by quarter. */
   readonly accuracy?: number;
   readonly accuracy_quartiles?: readonly (number | null)[];
   readonly grad_norm: number;

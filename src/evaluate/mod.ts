@@ -18,8 +18,8 @@
  * @module
  */
 
-export { fetchFeatures } from "../model/pretrained.ts";
-export type { ShippedFeatures } from "../model/shipped.ts";
+export { fetchDualEncoder, fetchFeatures } from "../model/pretrained.ts";
+export type { ShippedDualEncoder, ShippedFeatures } from "../model/shipped.ts";
 export { classifierFeatures, type ClassifierFeaturesOptions } from "./classifier_features.ts";
 export {
   dualEncoderFeatures,

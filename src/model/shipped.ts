@@ -20,3 +20,9 @@ export type ShippedFeatures = "mnist" | "fashion-mnist" | "emoji";
 
 /** All of them. */
 export const shippedFeatures: readonly ShippedFeatures[] = ["mnist", "fashion-mnist", "emoji"];
+
+/** The name of a data set whose pictures a dual encoder that comes with the package compares with texts. */
+export type ShippedDualEncoder = "emoji";
+
+/** All of them. */
+export const shippedDualEncoders: readonly ShippedDualEncoder[] = ["emoji"];

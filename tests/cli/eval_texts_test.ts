@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { tell } from "../../src/cli/evaluation/describe.ts";
 import { heldBack } from "../../src/cli/data/data.ts";
 import { encodePng } from "../../src/cli/media/picture_files.ts";
 import { readStatistics } from "../../src/evaluate/statistics_file.ts";
@@ -153,9 +154,74 @@ Deno.test("eval refuses texts that it cannot ask for", async () => {
   );
 });
 
+Deno.test("a dual encoder is trained on pictures and captions, and looks for the texts of pictures", async () => {
+  await using folder = await makeFolder();
+  await folder.write("dual.json", {
+    ...{ data: "pictures", images: { captions: true } },
+    network: {
+      ...{ _class_name: "DualEncoder", block_out_channels: [4, 4], projection_dim: 5 },
+      text_encoder: { max_length: 8, width: 8, layers: 1, heads: 2 },
+    },
+    training: { objective: "contrastive", batch_size: 7, warmup_steps: 2 },
+  });
+  const cpu = ["--device", "cpu"], config = ["--config", "dual.json", "--half", ...cpu];
+  await folder.succeed("train", ...config, "--steps", "2", "--log-every", "1", "--out", "d");
+  await folder.succeed("train", "--resume", "--half", "--steps", "3", "--out", "d", ...cpu);
+  const log = (await Deno.readTextFile(folder.at("d/log.jsonl"))).trimEnd().split("\n");
+  const lines = log.map((line) => JSON.parse(line));
+  assertEquals(Object.keys(lines[0]).slice(0, 4), ["step", "loss", "accuracy", "grad_norm"]);
+  assertEquals(lines.map(({ step }) => step), [1, 2, 3]);
+  assertMatch(await Deno.readTextFile(folder.at("d/report.html")), /own text is the nearest/);
+  const told = JSON.parse(await folder.succeed("info", "d", "--json", ...cpu));
+  assertEquals([told.network, told.kind, told.image, told.embedding, told.dtype, told.steps], [
+    ...["DualEncoder", "dual encoder", "32x32, 3 channels", "5 numbers", "F16", "3"],
+  ]);
+
+  const judged = ["--features", "d", ...model, ...data, "--count", "14", ...device];
+  const found = JSON.parse(
+    await folder.succeed("eval", ...judged, "--metric", "retrieval,nn", "--json"),
+  );
+  for (const one of [found.retrieval.samples, found.retrieval.real]) {
+    for (
+      const { recall_at1: first, recall_at10: ten, captions } of [
+        one.image_to_text,
+        one.text_to_image,
+      ]
+    ) {
+      assert(0 <= first && first <= ten && ten <= 1 && captions === 14);
+    }
+  }
+  await folder.refuse(
+    ["eval", ...judged, "--metric", "class"],
+    /class looks at classes, which the dual encoder d does not tell apart/,
+  );
+  await folder.refuse(
+    ["sample", "--model", "d"],
+    /it is a dual encoder \(DualEncoder\), which tells/,
+  );
+});
+
+Deno.test("what texts and pictures find is told beside chance and real pictures", () => {
+  const of = (recallAt1: number) => ({ recallAt1, recallAt10: 1, captions: 20 });
+  const measures = {
+    retrieval: {
+      samples: { imageToText: of(0.25), textToImage: of(0.5) },
+      real: { imageToText: of(0.75), textToImage: of(1) },
+    },
+  };
+  assertEquals(tell({ measures }, false), [
+    ["image to text R@1", "25.0 % (5.0 % by chance, 75.0 % of real images)"],
+    ["image to text R@10", "100.0 % (50.0 % by chance, 100.0 % of real images)"],
+    ["text to image R@1", "50.0 % (5.0 % by chance, 100.0 % of real images)"],
+    ["text to image R@10", "100.0 % (50.0 % by chance, 100.0 % of real images)"],
+  ]);
+});
+
 Deno.test("built-in data sets have the test splits that are built in", async () => {
   assertEquals(
-    await Promise.all(["mnist", "emoji", "emoji-64", "cifar10", "emoji-test"].map(heldBack)),
-    ["mnist-test", "emoji-test", "emoji-64-test", undefined, undefined],
+    await Promise.all(
+      ["mnist", "emoji", "emoji-64", "cifar10", "emoji-test", "emoji-all"].map(heldBack),
+    ),
+    ["mnist-test", "emoji-test", "emoji-64-test", undefined, undefined, undefined],
   );
 });

@@ -1,6 +1,8 @@
-import { assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { InputError } from "../../src/errors.ts";
 import { dualEncoderFeatures } from "../../src/evaluate/dual_encoder_features.ts";
+import { fetchDualEncoder } from "../../src/model/pretrained.ts";
+import { shippedDualEncoders } from "../../src/model/shipped.ts";
 import { initializeNetwork } from "../../src/model/weights.ts";
 import { assertClose } from "../close.ts";
 import { openCpuAs, openGpu } from "../device.ts";
@@ -51,4 +53,13 @@ Deno.test("other pictures are refused, calls take turns, and a signal ends one",
   assertEquals(again, alone);
   const signal = AbortSignal.abort(new Error("enough"));
   await assertRejects(() => extractor.extractTexts(texts, signal), Error, "enough");
+});
+
+Deno.test("dual encoders that come with the package are small", async () => {
+  for (const name of shippedDualEncoders) {
+    const file = new URL(`../../data/${name}-dual-encoder.safetensors`, import.meta.url);
+    assert((await Deno.stat(file)).size < 1_000_000);
+    const { network, card } = await fetchDualEncoder(name);
+    assertEquals([network.itemShape, card.data], [[32, 32, 3], "emoji-all"]);
+  }
 });

@@ -77,7 +77,7 @@ export const evalFlags = {
     default: "those of --data, or mnist",
     help: `features to compare: ${
       featureNames.join(", ")
-    } (Inception v3, for the FID as pytorch-fid or as torch-fidelity takes it), or a classifier made by train --config features`,
+    } (Inception v3, for the FID as pytorch-fid or as torch-fidelity takes it), or a model made by train --config features or dual-encoder`,
   },
   weights: {
     kind: "text",

@@ -15,7 +15,7 @@ import { readTexts } from "../evaluation/asked_texts.ts";
 import { type Bits, BITS_COUNT, BITS_STEPS, checkBits, measureBits } from "../evaluation/bits.ts";
 import { describe, resultsOf } from "../evaluation/describe.ts";
 import { evaluate, type Evaluation } from "../evaluation/evaluate.ts";
-import { type Features, readFeatures } from "../evaluation/features.ts";
+import { checkClassifies, type Features, readFeatures } from "../evaluation/features.ts";
 import {
   type Captions,
   checkCounts,
@@ -186,6 +186,7 @@ async function makePlan(
   );
   const usual = shippedFeatures.find((name) => name === data?.replace(/-test$/, "")) ?? "mnist";
   const chosen = await readFeatures(flags.features ?? usual, flags.weights);
+  checkClassifies(chosen, metrics);
   const range = { first: flags.first, count: flags.count };
   const painter = isData || flags.samples !== undefined
     ? undefined

@@ -6,6 +6,7 @@
 
 import { toSnakeCase } from "../../config.ts";
 import type { Neighbors } from "../../evaluate/near_copies.ts";
+import type { Retrieval } from "../../evaluate/retrieval.ts";
 import type { Bits } from "./bits.ts";
 import type { Measures } from "./measures.ts";
 import { median, type NeighborMeasures } from "./neighbors.ts";
@@ -20,11 +21,15 @@ export interface Results {
 /** Six digits are more than any measure is worth. */
 const shorten = (values: Float64Array) => Array.from(values, (x) => Number(x.toPrecision(6)));
 
+/** A measure, and what it consists of, as it is in JSON. */
+const format = (value: unknown): unknown =>
+  value?.constructor !== Object ? value : Object.fromEntries(
+    Object.entries(toSnakeCase(value)).map(([name, part]) => [name, format(part)]),
+  );
+
 /** Measures by name, as they are in JSON. */
 export function resultsOf({ measures, neighbors, bits }: Results): Record<string, unknown> {
-  const named = Object.entries(measures).map(([name, value]) =>
-    [name, typeof value === "object" ? toSnakeCase(value) : value] as const
-  );
+  const named = Object.entries(measures).map(([name, value]) => [name, format(value)] as const);
   const of = ({ nearCopies, distances }: Neighbors) => ({
     ...{ count: distances.length, near_copies: nearCopies, median_distance: median(distances) },
   });
@@ -47,6 +52,16 @@ export function resultsOf({ measures, neighbors, bits }: Results): Record<string
 const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
 /** Four significant digits. */
 const number = (x: number) => String(Number(x.toPrecision(4)));
+
+/** Recall among one and ten captions, beside what it is by chance and of real images. */
+const tellRecall = (way: string, found: Retrieval, real?: Retrieval): [string, string][] =>
+  ([[1, "recallAt1"], [10, "recallAt10"]] as const).map(([k, name]) => {
+    const beside = [
+      `${percent(Math.min(1, k / found.captions))} by chance`,
+      ...(real ? [`${percent(real[name])} of real images`] : []),
+    ];
+    return [`${way}R@${k}`, `${percent(found[name])} (${beside.join(", ")})`];
+  });
 
 /** What the measures are called, in whole, and their values. */
 export function tell(results: Results, isInception: boolean): [name: string, value: string][] {
@@ -73,13 +88,11 @@ export function tell(results: Results, isInception: boolean): [name: string, val
     const held = heldOut ? ` (${percent(heldOut.nearCopies)} of images held out)` : "";
     lines.push(["near copies", `${percent(samples.nearCopies)}${held}`]);
   }
-  if (retrieval) {
-    const { recallAt1, recallAt10, captions } = retrieval;
-    const line = (k: number, found: number): [string, string] => [
-      `R@${k}`,
-      `${percent(found)} (${percent(Math.min(1, k / captions))} by chance)`,
-    ];
-    lines.push(line(1, recallAt1), line(10, recallAt10));
+  if (retrieval && "captions" in retrieval) lines.push(...tellRecall("", retrieval));
+  else if (retrieval) {
+    const { samples, real } = retrieval;
+    lines.push(...tellRecall("image to text ", samples.imageToText, real.imageToText));
+    lines.push(...tellRecall("text to image ", samples.textToImage, real.textToImage));
   }
   for (const [name, value] of [["bound", bits?.vlb], ["density by ODE", bits?.ode]] as const) {
     if (value) lines.push([name, `${value.total.toFixed(4)} bits/dim`]);

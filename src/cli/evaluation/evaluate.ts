@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { TextFeatureExtractor } from "../../evaluate/dual_encoder_features.ts";
 import type { FeatureExtractor } from "../../evaluate/feature_extractor.ts";
 import type { Rows, Work } from "../../evaluate/rows.ts";
 import type { Statistics } from "../../evaluate/statistics_file.ts";
@@ -97,7 +98,8 @@ export async function evaluate(task: Evaluation, device: Device | undefined): Pr
     ? await compareWith(task, samples, extractor, kept)
     : {};
   const of = (name: string): Work => workOf(task, name);
-  const measures = await measure(metrics, samples.statistics, real, task.captions, of);
+  const captions = task.captions && await withTexts(task.captions, extractor, task.signal);
+  const measures = await measure(metrics, samples.statistics, real, captions, of);
   const pairs = neighbors && source && learnt && task.wantsPictures
     ? await pictures(source, learnt, neighbors)
     : undefined;
@@ -107,6 +109,18 @@ export async function evaluate(task: Evaluation, device: Device | undefined): Pr
     ...(samples.shown ? { shown: samples.shown } : {}),
     ...(pairs ? { pairs } : {}),
   };
+}
+
+/** Captions with their features, where these are of texts too. */
+async function withTexts(
+  captions: Captions,
+  extractor: FeatureExtractor | TextFeatureExtractor | undefined,
+  signal: AbortSignal,
+): Promise<Captions> {
+  if (!extractor || !("extractTexts" in extractor)) return captions;
+  const all = [...new Set(captions.real)], { width } = extractor;
+  const rows = { count: all.length, width, data: await extractor.extractTexts(all, signal) };
+  return { ...captions, texts: { rows, captions: all } };
 }
 
 /** Looks at the real images, and for neighbours among those that a model learnt from. */

@@ -11,7 +11,13 @@ import { type InceptionScore, inceptionScore } from "../../evaluate/inception_sc
 import { type KernelDistance, kernelDistance, pickRows } from "../../evaluate/kernel_distance.ts";
 import { type PrecisionRecall, precisionRecall } from "../../evaluate/precision_recall.ts";
 import { type Recognition, recognize } from "../../evaluate/recognition.ts";
-import { type Retrieval, retrieve } from "../../evaluate/retrieval.ts";
+import {
+  type Captioned,
+  type Retrieval,
+  retrieve,
+  retrieveTexts,
+  type TextRetrieval,
+} from "../../evaluate/retrieval.ts";
 import type { Rows, Work } from "../../evaluate/rows.ts";
 import type { Statistics } from "../../evaluate/statistics_file.ts";
 import { suggest } from "../terminal/flags.ts";
@@ -92,7 +98,11 @@ export interface Measures {
   };
   readonly is?: InceptionScore;
   readonly class?: Recognition;
-  readonly retrieval?: Retrieval;
+  /** By real pictures; by texts, where features are of texts too, of samples and of real images. */
+  readonly retrieval?: Retrieval | {
+    readonly samples: TextRetrieval;
+    readonly real: TextRetrieval;
+  };
 }
 
 /** What is said of pictures, for measures that look at that. */
@@ -101,6 +111,8 @@ export interface Captions {
   readonly samples: readonly string[];
   /** The caption of each real image. */
   readonly real: readonly string[];
+  /** Features of these captions, each once, where features are of texts too. */
+  readonly texts?: Captioned;
 }
 
 /**
@@ -147,11 +159,16 @@ export async function measure(
   }
   if (has("class")) found.class = recognize(logits!, labels);
   if (has("retrieval")) {
-    found.retrieval = await retrieve(
-      { rows: rows[0], captions: captions!.samples },
-      { rows: rows[1], captions: captions!.real },
-      workOf("retrieval"),
-    );
+    const { texts } = captions!, work = workOf("retrieval");
+    const [asked, shown] = [captions!.samples, captions!.real].map((captions, i) => ({
+      ...{ rows: rows[i], captions },
+    }));
+    found.retrieval = texts
+      ? {
+        samples: await retrieveTexts(asked, texts, work),
+        real: await retrieveTexts(shown, texts, work),
+      }
+      : await retrieve(asked, shown, work);
   }
   return found;
 }

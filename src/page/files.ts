@@ -34,10 +34,8 @@ export function listenForFiles(takers: Takers): void {
   addEventListener("drop", (event) => {
     event.preventDefault();
     curtain.hidden = true;
-    const files = [...event.dataTransfer?.files ?? []],
-      isHere = element("train").contains(
-        event.target as Node,
-      );
+    const files = [...event.dataTransfer?.files ?? []], { target } = event;
+    const isHere = target instanceof Node && element("train").contains(target);
     // Entries are there only as long as the event.
     const entries = [...event.dataTransfer?.items ?? []].map((item) => item.webkitGetAsEntry?.());
     const folders = entries.filter((entry) => entry?.isDirectory);

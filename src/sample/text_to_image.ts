@@ -285,28 +285,31 @@ export class TextToImage {
     };
     const finish = (latents: Samples) => known && mask ? keepKnown(latents, known, mask) : latents;
     if (!onPreview) return finish(await sampler.sample(given));
-    using previewer = await this.#previewer();
+    using previewer = this.#previewer();
     const stream = sampler.stream({ ...given, every });
     for (;;) {
       const { done, value } = await stream.next();
       if (done) return finish(value);
-      await onPreview({ ...value, pictures: await previewer.look(value.sample) });
+      await onPreview({ ...value, pictures: () => previewer.look(value.sample) });
     }
   }
 
   /** What shows latents: a linear map where one is known, otherwise the decoder. */
-  async #previewer(): Promise<Disposable & { look(latents: Samples): Promise<Samples> }> {
-    const { model, size, options } = this.#checked;
-    if (hasKnownColors(model.autoencoder.network)) {
+  #previewer(): Disposable & { look(latents: Samples): Promise<Samples> } {
+    const { model: { autoencoder }, size, options } = this.#checked;
+    if (hasKnownColors(autoencoder.network)) {
       const look = (latents: Samples) => Promise.resolve(latentColors(latents));
       return { look, [Symbol.dispose]: () => {} };
     }
-    const decoder = await Autoencoder.create(this.#device, model.autoencoder, {
-      ...{ ...latentOptions(options), size, only: "decode" },
-    });
+    let decoder: Autoencoder | undefined;
     return {
-      look: (latents) => decoder.decode(latents),
-      [Symbol.dispose]: () => decoder[Symbol.dispose](),
+      look: async (latents) => {
+        decoder ??= await Autoencoder.create(this.#device, autoencoder, {
+          ...{ ...latentOptions(options), size, only: "decode" },
+        });
+        return await decoder.decode(latents);
+      },
+      [Symbol.dispose]: () => decoder?.[Symbol.dispose](),
     };
   }
 

@@ -40,10 +40,10 @@ export type GenerationStage = "text" | "encode" | "denoise" | "decode" | "check"
 /** How far pictures are. */
 export interface GenerationPreview extends SamplingStep {
   /**
-   * What `sample` looks like, in [-1, 1]: of latents of Stable Diffusion 1 and 2 small pictures by a
-   * linear map, which costs nothing; others are decoded.
+   * Makes what `sample` looks like, in [-1, 1], as long as the sampler waits for the callback: of latents
+   * of Stable Diffusion 1 and 2 small pictures by a linear map, which costs nothing; others are decoded.
    */
-  readonly pictures: Samples;
+  pictures(): Promise<Samples>;
 }
 
 /** Settings of one call. */

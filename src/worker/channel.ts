@@ -1,6 +1,6 @@
 /**
- * Calls between two threads: a call may report on its way, waits until each report is taken, can be
- * aborted, and ends with a result or an error of the same class.
+ * Calls between two threads: a call may report on its way, waits until each report is taken, may ask
+ * its caller something, can be aborted, and ends with a result or an error of the same class.
  *
  * @module
  */
@@ -9,15 +9,16 @@ import { withResolvers } from "../ponyfills.ts";
 import { DeviceError } from "../gpu/device.ts";
 import { receiveError, sendError, type SentError } from "./errors.ts";
 
-/** To the thread that computes: a call, the end of one, or that a report was taken. */
+/** To the thread that computes: a call, the end of one, or the answer to what it told or asked. */
 type Request =
   | { readonly id: number; readonly name: string; readonly args: unknown }
   | { readonly id: number; readonly abort: true }
-  | { readonly id: number; readonly taken: true };
+  | { readonly id: number; readonly answer: unknown };
 
 /** From the thread that computes. */
 type Reply =
   | { readonly id: number; readonly report: unknown }
+  | { readonly id: number; readonly question: unknown }
   | { readonly id: number; readonly result: unknown }
   | { readonly id: number; readonly error: SentError };
 
@@ -32,6 +33,8 @@ export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
   /** Takes what it reports; the call goes on when that is done. */
   readonly onReport?: (report: never) => void | Promise<void>;
+  /** Answers what it asks. */
+  readonly onQuestion?: ((question: never) => unknown) | undefined;
 }
 
 interface Pending {
@@ -65,14 +68,18 @@ export class Caller {
   }
 
   /** Calls something, and yields what it reports; whoever stops listening aborts it. */
-  async *stream<E, R>(name: string, args: unknown, signal?: AbortSignal): AsyncGenerator<E, R> {
+  async *stream<E, R>(
+    name: string,
+    args: unknown,
+    { signal, onQuestion }: Pick<CallOptions, "signal" | "onQuestion"> = {},
+  ): AsyncGenerator<E, R> {
     const stop = new AbortController();
     const forward = () => stop.abort();
     if (signal?.aborted) forward();
     signal?.addEventListener("abort", forward);
     let wake = withResolvers<{ report: E; taken: () => void } | undefined>();
     const result = this.call<R>(name, args, {
-      signal: stop.signal,
+      ...{ signal: stop.signal, onQuestion },
       onReport: (report) => new Promise<void>((taken) => wake.resolve({ report, taken })),
     });
     let isOver = false;
@@ -112,7 +119,11 @@ export class Caller {
     if (!pending) return;
     if ("report" in reply) {
       await pending.options.onReport?.(reply.report as never);
-      return this.#send({ id: reply.id, taken: true });
+      return this.#send({ id: reply.id, answer: undefined });
+    }
+    if ("question" in reply) {
+      const answer = await pending.options.onQuestion?.(reply.question as never);
+      return this.#send({ id: reply.id, answer });
     }
     this.#pending.delete(reply.id);
     if ("error" in reply) pending.reject(receiveError(reply.error));
@@ -125,6 +136,8 @@ export interface Call {
   readonly signal: AbortSignal;
   /** Tells something on the way; resolves when it was taken, or the call aborted. */
   report(report: unknown): Promise<void>;
+  /** Asks the caller something; nothing is the answer where nobody answers, or the call is aborted. */
+  ask(question: unknown): Promise<unknown>;
 }
 
 /** What can be called, by name. */
@@ -132,18 +145,20 @@ export type Service = Readonly<Record<string, (args: never, call: Call) => unkno
 
 /** The side that is called: answers from now on. */
 export function answer(port: Port, service: Service): void {
-  const calls = new Map<number, { abort: AbortController; taken: () => void }>();
+  const calls = new Map<number, { abort: AbortController; answered: (answer?: unknown) => void }>();
   const send = (reply: Reply, value: unknown) => port.postMessage(reply, buffersIn(value));
   async function run(id: number, name: string, args: unknown): Promise<void> {
-    const abort = new AbortController(), state = { abort, taken: () => {} };
+    const abort = new AbortController(), state = { abort, answered: (_?: unknown) => {} };
     calls.set(id, state);
+    const say = (reply: Reply, value: unknown): Promise<unknown> => {
+      if (abort.signal.aborted) return Promise.resolve();
+      send(reply, value);
+      return new Promise((resolve) => state.answered = resolve);
+    };
     const call: Call = {
       signal: abort.signal,
-      report(report) {
-        if (abort.signal.aborted) return Promise.resolve();
-        send({ id, report }, report);
-        return new Promise((resolve) => state.taken = resolve);
-      },
+      report: (report) => say({ id, report }, report) as Promise<void>,
+      ask: (question) => say({ id, question }, question),
     };
     try {
       if (!Object.hasOwn(service, name)) throw new DeviceError(`Nothing is called ${name}`);
@@ -159,8 +174,9 @@ export function answer(port: Port, service: Service): void {
     if ("name" in data) return void run(data.id, data.name, data.args);
     const state = calls.get(data.id);
     if (!state) return;
-    if ("abort" in data) state.abort.abort();
-    state.taken();
+    if ("answer" in data) return state.answered(data.answer);
+    state.abort.abort();
+    state.answered();
   });
 }
 

@@ -61,7 +61,7 @@ export class WorkerSampler implements Disposable {
     options: WorkerStreamOptions = {},
     { signal }: Pick<WorkerCallOptions, "signal"> = {},
   ): AsyncGenerator<SamplingStep, Samples> {
-    return this.#caller.stream("stream", { sampler: this.#id, options }, signal);
+    return this.#caller.stream("stream", { sampler: this.#id, options }, { signal });
   }
 
   /** Frees its memory in the Worker. */

@@ -63,8 +63,8 @@ function asked(plan: Plan): JobRequest {
 }
 
 /** Paints by what was planned. */
-const painting = (engine: Engine): Paint => (request, signal) =>
-  paint(engine, plans.get(request)!, signal);
+const painting = (engine: Engine): Paint => (request, ...rest) =>
+  paint(engine, plans.get(request)!, ...rest);
 
 const open = () => Promise.resolve(fakeDevice() as unknown as Device);
 
@@ -173,27 +173,70 @@ Deno.test("a queue that ends takes nothing, and cancels what it has", async () =
   assert(!log.includes("run y"));
 });
 
-Deno.test("watchers that do not read hold no more than some events", async () => {
-  const log: string[] = [];
-  using engine = await Engine.create(open);
-  await using jobs = new Jobs(painting(engine), { queue: 4, patience });
+/** A painter of so many steps, which says of each what it is about to do. */
+function stepPlan(steps: number, log: string[], next = (_: number) => Promise.resolve()): Plan {
   const plan = fakePlan("x", log), { compile } = plan;
-  const many = {
+  return {
     ...plan,
     async compile(device: Device) {
       const painter = await compile(device);
       return {
-        ...{ ...painter, steps: 1 },
+        ...{ ...painter, steps },
         async *stream() {
-          for (let step = 1; step <= 500; step++) {
-            yield { index: 0, step, steps: 500, noisy: picture, sample: picture };
+          for (let step = 1; step <= steps; step++) {
+            await next(step);
+            yield {
+              ...{ index: 0, step, steps, noisy: picture, sample: picture },
+              pictures() {
+                log.push(`draw ${step}`);
+                return Promise.resolve(picture);
+              },
+            };
           }
-          return await Promise.resolve(picture);
+          return picture;
         },
       };
     },
   };
-  const job = jobs.add("a", asked(many)), stream = job.watch();
+}
+
+Deno.test("steps are drawn for those who watch, or look from time to time, and for nobody else", async () => {
+  const log: string[] = [];
+  using engine = await Engine.create(open);
+  await using jobs = new Jobs(painting(engine), { queue: 4, patience });
+  const told: string[] = [];
+  const job = jobs.add(
+    "a",
+    asked(stepPlan(6, log, async (step) => {
+      if (step === 2) assertEquals(job.look(), undefined);
+      if (step === 4) assert(job.look());
+      if (step !== 6) return;
+      const stream = job.watch(), reader = stream.getReader(), decoder = new TextDecoder();
+      // What comes first is how far it is now, without a picture of long ago.
+      const { value } = await reader.read();
+      told.push(decoder.decode(value));
+      reading = (async () => {
+        for (let part = await reader.read(); !part.done; part = await reader.read()) {
+          told.push(decoder.decode(part.value));
+        }
+      })();
+    })),
+  );
+  let reading = Promise.resolve();
+  await job.ended;
+  await reading;
+  assertEquals(log.filter((line) => line.startsWith("draw")), ["draw 2", "draw 4", "draw 6"]);
+  const events = told.map((text) => JSON.parse(text.split("data: ")[1]));
+  assertEquals(events.map(({ step, preview }) => [step, preview !== undefined]), [
+    ...[[5, false], [6, true], [undefined, false]],
+  ]);
+});
+
+Deno.test("watchers that do not read hold no more than some events", async () => {
+  const log: string[] = [];
+  using engine = await Engine.create(open);
+  await using jobs = new Jobs(painting(engine), { queue: 4, patience });
+  const job = jobs.add("a", asked(stepPlan(500, log))), stream = job.watch();
   await job.ended;
   const text = await new Response(stream).text();
   const events = text.split("\n\n").filter(Boolean);

@@ -117,13 +117,17 @@ Deno.test("previews show latents of Stable Diffusion by a linear map, and decode
   for (const [scalingFactor, side] of [[0.18215, 8], [0.5, 16]] as const) {
     const other = tinyTextToImage({ scalingFactor });
     const painter = await TextToImage.create(device, other, { steps: 4 });
-    const shown: GenerationPreview[] = [];
+    const shown: GenerationPreview[] = [], pictures: Samples[] = [];
     const made = await painter.generate({
       ...{ prompts, every: 2 },
-      onPreview: (preview) => void shown.push(preview),
+      async onPreview(preview) {
+        shown.push(preview);
+        // One that nobody looks at is not made.
+        if (preview.step === 4) pictures.push(await preview.pictures());
+      },
     });
     assertEquals(shown.map(({ index, step }) => [index, step]), [[0, 2], [0, 4], [1, 2], [1, 4]]);
-    assertEquals(shown[0].pictures.shape, [side, side, 3]);
+    assertEquals(pictures.map(({ shape }) => shape), [[side, side, 3], [side, side, 3]]);
     assertEquals(made.images, (await painter.generate({ prompts })).images);
   }
 });

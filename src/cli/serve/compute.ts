@@ -4,14 +4,14 @@
  * @module
  */
 
-import { pictureSize, type Samples, type SamplingStep } from "../../sample/options.ts";
+import { pictureSize, type Samples } from "../../sample/options.ts";
 import { makeGrid, makePicture } from "../../sample/pixels.ts";
 import type { Call, Service } from "../../worker/channel.ts";
 import { encodePng } from "../media/picture_files.ts";
 import { type DeviceFlags, openForCommand } from "../terminal/device.ts";
 import { Engine } from "./engine.ts";
 import { openModels, type Served } from "./models.ts";
-import type { Plan } from "./plan.ts";
+import type { PaintedStep, Plan } from "./plan.ts";
 import type { JobRequest, Preview } from "./schemas.ts";
 
 /** The longest side of a preview, all pictures together. */
@@ -33,7 +33,7 @@ export type Painted = Uint8Array | string;
 export interface PaintStep {
   readonly step: number;
   readonly steps: number;
-  /** What it shows; nothing where a safety checker has yet to look. */
+  /** What it shows; nothing where nobody looks, or a safety checker has yet to. */
   readonly preview?: Preview;
 }
 
@@ -53,13 +53,13 @@ export function makeService(models?: ReadonlyMap<string, Served>): Service {
     },
     async paint(
       request: JobRequest,
-      { signal, report }: Call,
+      { signal, report, ask }: Call,
     ): Promise<readonly Painted[]> {
       const { plan } = models!.get(request.model!)!, parts = partsOf(request);
       const images: Painted[] = [];
       for (const [k, part] of parts.entries()) {
         if (signal.aborted) return [];
-        const painting = paint(engine!, await plan(part), signal);
+        const painting = paint(engine!, await plan(part), signal, () => ask("isWatched"));
         for (;;) {
           const { done, value } = await painting.next();
           if (done) {
@@ -92,21 +92,30 @@ const partsOf = ({ hasOwnSeeds, ...request }: JobRequest): JobRequest[] =>
     }))
     : [request];
 
-/** Does what was planned, and makes files of it; none if it is aborted. */
+/**
+ * Does what was planned, and makes files of it; none if it is aborted.
+ *
+ * @param isWatched Whether somebody looks at the step that was just done.
+ */
 export async function* paint(
   engine: Engine,
   plan: Plan,
   signal: AbortSignal,
+  isWatched: () => unknown,
 ): AsyncGenerator<PaintStep, readonly Painted[]> {
   const run = engine.run(plan, signal);
   let next = await run.next(), batch = 0;
   for (; !next.done; next = await run.next()) {
     const { index, step, steps, sample } = next.value;
     batch ||= sample.count;
+    const isShown = !plan.hidesSteps && await isWatched();
+    const drawing = isShown ? drawPreview(next.value) : undefined;
+    // What fails there is of the same device.
+    const preview = await drawing?.catch(async (error) => void await run.throw(error));
     yield {
       step: Math.floor(index / batch) * steps + step,
       steps: Math.ceil(plan.count / batch) * steps,
-      ...(plan.hidesSteps ? {} : { preview: await drawPreview(next.value) }),
+      ...(preview ? { preview } : {}),
     };
   }
   const images: Painted[] = [], withheld = plan.withheld?.();
@@ -118,7 +127,8 @@ export async function* paint(
 }
 
 /** What a step shows, small. */
-async function drawPreview({ index: first, sample, noisy }: SamplingStep): Promise<Preview> {
+async function drawPreview({ index: first, noisy, ...step }: PaintedStep): Promise<Preview> {
+  const sample = await step.pictures?.() ?? step.sample;
   const { count } = sample, { height, width } = pictureSize(sample);
   const columns = Math.ceil(Math.sqrt(count));
   const every = Math.ceil(columns * Math.max(height, width) / PREVIEW_SIDE);

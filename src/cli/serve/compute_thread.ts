@@ -60,14 +60,18 @@ export class ComputeThread implements AsyncDisposable {
   /**
    * Paints.
    *
+   * @param isWatched Whether somebody looks at the step that was just done.
    * @throws {DeviceError} If the device fails, or the thread ends; the next request gets another one.
    */
   async *paint(
     request: JobRequest,
     signal: AbortSignal,
+    isWatched: () => boolean,
   ): AsyncGenerator<PaintStep, readonly Painted[]> {
     const { caller } = this.#conversation ?? await this.#begin();
-    return yield* caller.stream<PaintStep, readonly Painted[]>("paint", request, signal);
+    return yield* caller.stream<PaintStep, readonly Painted[]>("paint", request, {
+      ...{ signal, onQuestion: isWatched },
+    });
   }
 
   async #begin(): Promise<Conversation> {

@@ -5,8 +5,8 @@
  */
 
 import { type Device, DeviceError, LimitError } from "../../gpu/device.ts";
-import type { Samples, SamplingStep } from "../../sample/options.ts";
-import type { Painter, Plan } from "./plan.ts";
+import type { Samples } from "../../sample/options.ts";
+import type { PaintedStep, Painter, Plan } from "./plan.ts";
 
 /** Painters that stay compiled, and the bytes that they take together with their weights. */
 const KEPT = 8, KEPT_BYTES = 2 ** 30;
@@ -40,7 +40,7 @@ export class Engine implements Disposable {
    *
    * @throws {DeviceError} If the device fails; the next plan gets a new one.
    */
-  async *run(plan: Plan, signal: AbortSignal): AsyncGenerator<SamplingStep, Samples> {
+  async *run(plan: Plan, signal: AbortSignal): AsyncGenerator<PaintedStep, Samples> {
     // What is not kept is freed.
     using own = new DisposableStack();
     try {

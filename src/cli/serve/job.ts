@@ -36,7 +36,6 @@ export class Job {
   request: JobRequest | undefined;
   /** The pictures, when they are done. */
   images: readonly Painted[] = [];
-  preview: Preview | undefined;
   /** Whether a request waits for its result. */
   isHeld = false;
   readonly #abort = new AbortController();
@@ -45,6 +44,11 @@ export class Job {
   readonly #begun = Promise.withResolvers<void>();
   readonly #ended = Promise.withResolvers<void>();
   #state: Omit<JobState, "id"> = { state: "queued" };
+  /** What was drawn last, and whether it is of the last step. */
+  #preview: Preview | undefined;
+  #isFresh = false;
+  /** Whether somebody who comes from time to time waits for a preview. */
+  #isAwaited = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(owner: string, request: JobRequest, patience: Patience) {
@@ -72,6 +76,17 @@ export class Job {
     return this.#watchers.size > 0 || this.isHeld;
   }
 
+  /** Whether anybody looks at its next step. */
+  get isLookedAt(): boolean {
+    return this.#watchers.size > 0 || this.#isAwaited;
+  }
+
+  /** What was drawn last; the next step is drawn for whoever asks again. */
+  look(): Preview | undefined {
+    this.#isAwaited = true;
+    return this.#preview;
+  }
+
   /** Bytes of its pictures. */
   get bytes(): number {
     return this.images.reduce((n, { length }) => n + length, 0);
@@ -91,7 +106,11 @@ export class Job {
   tell(state: Omit<JobState, "id">, preview?: Preview): void {
     if (this.isOver) return;
     this.#state = state;
-    if (preview) this.preview = preview;
+    this.#isFresh = preview !== undefined;
+    if (preview) {
+      this.#preview = preview;
+      this.#isAwaited = false;
+    }
     const event = encode(this.state, preview), isStep = state.step !== undefined;
     for (const watcher of this.#watchers) {
       const { pending } = watcher;
@@ -125,7 +144,10 @@ export class Job {
   watch(): ReadableStream<Uint8Array<ArrayBuffer>> {
     let wakeUp = () => {};
     const watcher: Watcher = {
-      pending: [{ bytes: encode(this.state, this.preview), isStep: false }],
+      pending: [{
+        bytes: encode(this.state, this.#isFresh ? this.#preview : undefined),
+        isStep: false,
+      }],
       wake: () => wakeUp(),
     };
     let isGone = false;

@@ -22,10 +22,14 @@ export interface JobsOptions {
   readonly patience: Patience;
 }
 
-/** Paints what is asked for, step by step, and makes files of it; none if the signal aborts. */
+/**
+ * Paints what is asked for, step by step, and makes files of it; none if the signal aborts. Steps at
+ * which somebody looks are drawn.
+ */
 export type Paint = (
   request: JobRequest,
   signal: AbortSignal,
+  isWatched: () => boolean,
 ) => AsyncGenerator<PaintStep, readonly Painted[]>;
 
 /** Takes jobs and does them, one after the other. */
@@ -124,7 +128,7 @@ export class Jobs implements AsyncDisposable {
   }
 
   async #do(job: Job, request: JobRequest): Promise<void> {
-    const run = this.#paint(request, job.signal);
+    const run = this.#paint(request, job.signal, () => job.isLookedAt);
     let next = await run.next();
     for (; !next.done; next = await run.next()) {
       const { preview, ...progress } = next.value;

@@ -12,6 +12,7 @@ import type { Model } from "../../model/model.ts";
 import { itemOf } from "../../model/network.ts";
 import { walkNoise } from "../../sample/interpolate.ts";
 import type { SamplerOptions, Samples, SamplingStep, StreamOptions } from "../../sample/options.ts";
+import type { GenerationPreview } from "../../sample/text_to_image_options.ts";
 import { type Classes, type ClassPlan, planClasses } from "../commands/class_flags.ts";
 import { readEdit } from "../commands/edit.ts";
 import { planSampling } from "../commands/sampling_plan.ts";
@@ -22,12 +23,15 @@ import { type JobRequest, MAX_SENT_SIDE } from "./schemas.ts";
 /** The largest batch. */
 const MAX_BATCH = 16;
 
+/** A step; where samples are no pictures, it can be asked for these until the next one. */
+export type PaintedStep = SamplingStep & Partial<Pick<GenerationPreview, "pictures">>;
+
 /** Something compiled that makes pictures; a `Sampler` is one. */
 export interface Painter extends Disposable {
   readonly steps: number;
   /** Bytes that it takes on the device, without weights. */
   readonly memory: number;
-  stream(options: StreamOptions): AsyncGenerator<SamplingStep, Samples>;
+  stream(options: StreamOptions): AsyncGenerator<PaintedStep, Samples>;
 }
 
 /** What is to be done for a request. */

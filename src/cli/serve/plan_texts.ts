@@ -6,7 +6,7 @@
 
 import { InputError } from "../../errors.ts";
 import type { TextToImageModel } from "../../model/text_to_image.ts";
-import type { SamplingStep, StreamOptions } from "../../sample/options.ts";
+import type { StreamOptions } from "../../sample/options.ts";
 import { TextToImage } from "../../sample/text_to_image.ts";
 import type {
   Generated,
@@ -98,30 +98,32 @@ export async function planTexts(
   };
 }
 
-/** The steps of a call, as they are shown. */
+/** The steps of a call, which goes on when the next one is asked for; who stops listening ends it. */
 async function* stream(
   painter: TextToImage,
   call: GenerateOptions,
   { every, signal }: StreamOptions,
-): AsyncGenerator<SamplingStep, Generated> {
-  const pending: GenerationPreview[] = [];
-  let isOver = false, wake = () => {};
+): AsyncGenerator<GenerationPreview, Generated> {
+  let next = Promise.withResolvers<GenerationPreview | undefined>(), goOn = () => {};
+  let leave = (_: Error) => {};
   const result = painter.generate({
     ...{ ...call, ...present({ every, signal }) },
     onPreview(preview) {
-      pending.push(preview);
-      wake();
+      next.resolve(preview);
+      return new Promise((...ends) => [goOn, leave] = ends);
     },
-  }).finally(() => {
-    isOver = true;
-    wake();
   });
   // What fails is thrown below.
-  result.catch(() => {});
-  for (;;) {
-    if (!pending.length && !isOver) await new Promise<void>((resolve) => wake = resolve);
-    const next = pending.shift();
-    if (next) yield { ...next, sample: next.pictures };
-    else if (isOver) return await result;
+  result.catch(() => {}).finally(() => next.resolve(undefined));
+  try {
+    for (let step = await next.promise; step; step = await next.promise) {
+      next = Promise.withResolvers();
+      yield step;
+      goOn();
+    }
+    return await result;
+  } finally {
+    leave(new DOMException("Nobody listens", "AbortError"));
+    await result.catch(() => {});
   }
 }

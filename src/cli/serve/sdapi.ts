@@ -167,7 +167,7 @@ export function sdRoutes(studio: Studio): Route[] {
             ...{ job_count: Number(running !== undefined) + jobs.queued, job_no: 0 },
             ...{ sampling_step: step, sampling_steps: steps },
           },
-          current_image: isOwn ? running?.preview?.png ?? null : null,
+          current_image: isOwn ? running?.look()?.png ?? null : null,
         });
       },
     }),

@@ -34,7 +34,8 @@ export class Watching {
   }
 
   /** Takes what comes. */
-  show({ step, steps, pictures }: GenerationPreview): void {
+  async show({ step, steps, ...preview }: GenerationPreview): Promise<void> {
+    const pictures = await preview.pictures();
     if (this.#isAnimated && step < steps) {
       this.#frames.set(step, [...this.#frames.get(step) ?? [], pictures]);
     }

@@ -33,7 +33,7 @@ export function addDrawing({ settings, shape, run, attempt, last, keep }: Studio
       const { done, value } = await steps.next();
       if (done) return show(job, value);
       // Where runs are slow, the first guess is better than nothing.
-      if (signal.aborted) show(job, value.sample);
+      if (signal.aborted && value.sample) show(job, value.sample);
     }
   });
   const redraw = () =>

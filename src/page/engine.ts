@@ -41,10 +41,16 @@ export const strengthOf = ({ strength, mask }: Job): number => strength ?? (mask
 export interface Step {
   readonly step: number;
   readonly steps: number;
-  /** What the network takes x_0 for. */
-  readonly sample: Samples;
+  /** What the network takes x_0 for; nothing where it is not shown. */
+  readonly sample?: Samples;
   /** x_t, where the engine tells it. */
   readonly noisy?: Samples;
+}
+
+/** What a job comes to. */
+export interface Made extends Samples {
+  /** By the numbers of images that are grey instead, why, in words. */
+  readonly withheld?: ReadonlyMap<number, string>;
 }
 
 /** Something that computes. */
@@ -58,7 +64,7 @@ export interface Engine {
   /** Takes a model of the user's; returns the name that it has from now on. */
   add(files: readonly File[]): Promise<string>;
   /** Does a job, and tells each step; ends with the images, fewer if it was aborted. */
-  run(job: Job, signal: AbortSignal): AsyncGenerator<Step, Samples>;
+  run(job: Job, signal: AbortSignal): AsyncGenerator<Step, Made>;
   /** What computes, in words. */
   about(): Promise<string>;
   /** Ends everything; the next call begins anew. */

@@ -14,7 +14,7 @@ import { addDrawing } from "./drawing.ts";
 import { addWalk } from "./walk.ts";
 import { element, fill, Settings } from "./settings.ts";
 import { ServerEngine, serverModels } from "./server_engine.ts";
-import { explain, say, warn } from "./status.ts";
+import { explain, say, tellWithheld, warn } from "./status.ts";
 import { Training } from "./training.ts";
 import { WorkerEngine } from "./worker_engine.ts";
 
@@ -98,9 +98,8 @@ async function generate(): Promise<void> {
         if (own.signal.aborted) return say("Cancelled.");
         player.end(value);
         gallery.add(job, value);
-        return say(
-          `${value.count} pictures in ${((performance.now() - began) / 1000).toFixed(1)} s.`,
-        );
+        const seconds = ((performance.now() - began) / 1000).toFixed(1);
+        return say([`${value.count} pictures in ${seconds} s.`, ...tellWithheld(value)].join(" "));
       }
       player.add(value);
       progress.value = value.step / value.steps;
@@ -153,7 +152,11 @@ const studio = {
     const { shape } = await engine.open(settings.model);
     return shape.map((n) => n ?? 32);
   },
-  run: (job: Job, signal: AbortSignal) => engine.run(job, signal),
+  async *run(job: Job, signal: AbortSignal) {
+    const made = yield* engine.run(job, signal);
+    if (made.withheld) say(tellWithheld(made).join(" "));
+    return made;
+  },
   attempt,
   keep: gallery.add.bind(gallery),
 };

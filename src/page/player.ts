@@ -44,6 +44,7 @@ export class Player {
   }
 
   add(step: Step): void {
+    if (!step.sample) return;
     const size = 2 * step.sample.data.length;
     if ((this.#steps.length + 1) * size > MOST) this.#steps.shift();
     // Several batches come one after the other; steps of the last one are kept.

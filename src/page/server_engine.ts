@@ -8,7 +8,14 @@ import { InputError } from "../errors.ts";
 import { DeviceError } from "../gpu/device.ts";
 import { pictureSize, type Samples } from "../sample/options.ts";
 import type { ModelFacts } from "../worker/protocol.ts";
-import { type Engine, GUIDANCE_INTERVAL, type Job, type Step, strengthOf } from "./engine.ts";
+import {
+  type Engine,
+  GUIDANCE_INTERVAL,
+  type Job,
+  type Made,
+  type Step,
+  strengthOf,
+} from "./engine.ts";
 import { readCanvas } from "./pictures.ts";
 
 /** How often to ask again where the server is busy. */
@@ -20,6 +27,7 @@ interface Told {
   readonly step?: number;
   readonly steps?: number;
   readonly images?: number;
+  readonly withheld?: Readonly<Record<string, string>>;
   readonly detail?: string;
   readonly preview?: {
     readonly png: string;
@@ -66,7 +74,7 @@ export class ServerEngine implements Engine {
     );
   }
 
-  async *run(job: Job, signal: AbortSignal): AsyncGenerator<Step, Samples> {
+  async *run(job: Job, signal: AbortSignal): AsyncGenerator<Step, Made> {
     const served = await this.#served(job.model), shape = served.shape.map((n) => n ?? 32);
     const nothing = { count: 0, shape, data: new Float32Array() };
     const body = JSON.stringify(await describe(job, served));
@@ -82,15 +90,16 @@ export class ServerEngine implements Engine {
     if (signal.aborted) cancel();
     try {
       for await (const told of eventsOf(id)) {
-        const { state, step, steps, preview, images = 0 } = told;
+        const { state, step, steps, preview } = told;
         if (state === "cancelled") return nothing;
         if (state === "failed") throw new DeviceError(told.detail ?? "The server failed");
-        if (state === "done") return await this.#fetchAll(id, images, shape);
-        if (step === undefined || steps === undefined || !preview) continue;
-        const sample = await cut(preview, preview.png, shape), { noisy } = preview;
+        if (state === "done") return await fetchAll(id, told, shape);
+        if (step === undefined || steps === undefined) continue;
+        const { png, noisy } = preview ?? {};
         yield {
-          ...{ step, steps, sample },
-          ...(noisy === undefined ? {} : { noisy: await cut(preview, noisy, shape) }),
+          ...{ step, steps },
+          ...(png === undefined ? {} : { sample: await cut(preview!, png, shape) }),
+          ...(noisy === undefined ? {} : { noisy: await cut(preview!, noisy, shape) }),
         };
       }
       throw new DeviceError("The server does not answer");
@@ -113,17 +122,25 @@ export class ServerEngine implements Engine {
     if (facts) return facts;
     throw new InputError(`The server has no model ${model}`);
   }
+}
 
-  async #fetchAll(id: string, count: number, shape: readonly number[]): Promise<Samples> {
-    const images = await Promise.all(
-      Array.from({ length: count }, async (_, k) => {
-        const response = await fetch(`api/jobs/${id}/images/${k}`);
-        if (!response.ok) throw new DeviceError("The server forgot the pictures");
-        return readCanvas(await createImageBitmap(await response.blob()), shape);
-      }),
-    );
-    return join(images, shape);
-  }
+/** The pictures of a job that is done; those that are withheld are grey. */
+async function fetchAll(
+  id: string,
+  { images: count = 0, withheld = {} }: Told,
+  shape: readonly number[],
+): Promise<Made> {
+  const grey = { count: 1, shape, data: new Float32Array(shape.reduce((a, b) => a * b, 1)) };
+  const images = await Promise.all(
+    Array.from({ length: count }, async (_, k) => {
+      if (k in withheld) return grey;
+      const response = await fetch(`api/jobs/${id}/images/${k}`);
+      if (response.ok) return readCanvas(await createImageBitmap(await response.blob()), shape);
+      throw new InputError((await response.json()).detail);
+    }),
+  );
+  const reasons = Object.entries(withheld).map(([k, why]) => [Number(k), why] as const);
+  return { ...join(images, shape), ...(reasons.length ? { withheld: new Map(reasons) } : {}) };
 }
 
 /** A job as the server takes it. */

@@ -6,6 +6,7 @@
 
 import { DeviceError, LimitError } from "../gpu/device.ts";
 import { InputError } from "../errors.ts";
+import type { Made } from "./engine.ts";
 import { element } from "./settings.ts";
 
 /** Says how things are. */
@@ -13,6 +14,15 @@ export function say(text: string): void {
   const status = element("status");
   status.classList.remove("error");
   status.textContent = text;
+}
+
+/** Which pictures were withheld, and why, a sentence each reason. */
+export function tellWithheld({ withheld = new Map() }: Made): string[] {
+  const numbers = new Map<string, number[]>();
+  for (const [k, why] of withheld) numbers.set(why, [...numbers.get(why) ?? [], k + 1]);
+  return [...numbers].map(([why, all]) =>
+    all.length === 1 ? `Picture ${all} is ${why}.` : `Pictures ${all.join(", ")} are ${why}.`
+  );
 }
 
 /** What went wrong, and what to do about it. */

@@ -8,6 +8,9 @@ import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert"
 import { ComputeThread } from "../../src/cli/serve/compute_thread.ts";
 import { openModels } from "../../src/cli/serve/models.ts";
 import { type ServerOptions, startServer } from "../../src/cli/serve/server.ts";
+import { Folder } from "../cli/cli.ts";
+import { readChecker, withParameters } from "../safety_checker.ts";
+import { tinyTextToImage, writePipeline } from "../text_to_image.ts";
 import { Chromium } from "./chromium.ts";
 
 const byId = (id: string) => `document.getElementById("${id}")`;
@@ -83,6 +86,34 @@ Deno.test("the served page computes on the server, and in the tab too, under a s
   assertEquals(await tab.run(`${byId("kind")}.value`), "auto");
   assertEquals(await tab.run("[violations.length, crossOriginIsolated]"), [0, true]);
   assertEquals(await tab.run('location.search.includes("token")'), false);
+  assertEquals(tab.errors, []);
+});
+
+Deno.test("what a safety checker withholds is told in words, and is grey", async () => {
+  await using folder = await Folder.make();
+  const safetyChecker = withParameters(
+    await readChecker(),
+    (name, values) => /_weights$/.test(name) ? values.fill(-2) : values,
+  );
+  await writePipeline(folder, "sd", {
+    ...tinyTextToImage({ channels: 4, vocabulary: 49408 }),
+    safetyChecker,
+  });
+  await using server = await startServer({
+    ...{ host: "127.0.0.1", port: 0, queue: 8, ...await serving([folder.at("sd")]) },
+    limits: { images: 16, steps: 100 },
+  });
+  await using browser = await Chromium.start();
+  await using tab = await browser.open();
+  await tab.go(`${server.url}?count=2&steps=2&prompt=heart`);
+  await tab.until(`document.readyState === "complete" && (${isOver})`);
+  assertMatch(
+    await tab.run(status),
+    /^2 pictures in .* s\. Pictures 1, 2 are withheld by the model's safety checker: it sees/,
+  );
+  // All but the lines of the grid.
+  const shades = `new Set(${byId("grid")}.getContext("2d").getImageData(0, 0, 20, 10).data)`;
+  assertEquals(await tab.run(`[...${shades}].includes(128)`), true);
   assertEquals(tab.errors, []);
 });
 

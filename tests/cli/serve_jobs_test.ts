@@ -205,6 +205,7 @@ Deno.test("steps are drawn for those who watch, or look from time to time, and f
   using engine = await Engine.create(open);
   await using jobs = new Jobs(painting(engine), { queue: 4, patience });
   const told: string[] = [];
+  let reading = Promise.resolve();
   const job = jobs.add(
     "a",
     asked(stepPlan(6, log, async (step) => {
@@ -222,7 +223,6 @@ Deno.test("steps are drawn for those who watch, or look from time to time, and f
       })();
     })),
   );
-  let reading = Promise.resolve();
   await job.ended;
   await reading;
   assertEquals(log.filter((line) => line.startsWith("draw")), ["draw 2", "draw 4", "draw 6"]);

@@ -20,7 +20,7 @@ export interface Job {
   readonly labels?: readonly number[];
   /** What to paint, for models that read. */
   readonly prompt?: string;
-  /** Scale of guidance; 1 is none. */
+  /** Scale of guidance, at the noise levels that are usual with the model; 1 is none. */
   readonly guidance: number;
   /** Begins with this image, of which `strength` says how much changes. */
   readonly init?: Samples;
@@ -30,9 +30,6 @@ export interface Job {
   /** Starts on the way to another seed's noise. */
   readonly walk?: { readonly seed: number; readonly share: number };
 }
-
-/** Guidance towards classes between these noise levels is better and cheaper than at all. */
-export const GUIDANCE_INTERVAL = [0.3, 1.6] as const;
 
 /** How much of the image that a job begins with changes. */
 export const strengthOf = ({ strength, mask }: Job): number => strength ?? (mask ? 1 : 0.6);

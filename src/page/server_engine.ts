@@ -8,14 +8,7 @@ import { InputError } from "../errors.ts";
 import { DeviceError } from "../gpu/device.ts";
 import { pictureSize, type Samples } from "../sample/options.ts";
 import type { ModelFacts } from "../worker/protocol.ts";
-import {
-  type Engine,
-  GUIDANCE_INTERVAL,
-  type Job,
-  type Made,
-  type Step,
-  strengthOf,
-} from "./engine.ts";
+import { type Engine, type Job, type Made, type Step, strengthOf } from "./engine.ts";
 import { readCanvas } from "./pictures.ts";
 
 /** How often to ask again where the server is busy. */
@@ -39,9 +32,11 @@ interface Told {
 }
 
 /** A model as the server tells of it. */
-type Served = Pick<ModelFacts, "shape" | "parameters" | "classes" | "none" | "reads"> & {
-  readonly name: string;
-};
+type Served =
+  & Pick<ModelFacts, "shape" | "parameters" | "classes" | "none" | "reads" | "guidance">
+  & {
+    readonly name: string;
+  };
 
 /** The models of the server that the page came from; `undefined` if it has no engine. */
 export function serverModels(): string[] | undefined {
@@ -144,16 +139,18 @@ async function fetchAll(
 }
 
 /** A job as the server takes it. */
-async function describe(job: Job, { none }: Served): Promise<unknown> {
+async function describe(job: Job, { none, guidance }: Served): Promise<unknown> {
   const { model, method: sampler, steps, seed, count, labels, prompt } = job;
   const { init, mask, walk } = job;
-  const isGuided = none !== undefined && labels?.some((label) => label !== none);
+  const isGuided = prompt || none !== undefined && labels?.some((label) => label !== none);
+  const { interval } = guidance ?? {};
   return {
     ...{ model, sampler, steps, seed, count },
     ...(labels ? { labels } : {}),
-    ...(prompt ? { prompt, guidance: job.guidance } : {}),
+    ...(prompt ? { prompt } : {}),
     // The server guides by itself where nobody says how far.
-    ...(isGuided ? { guidance: job.guidance, guidance_interval: GUIDANCE_INTERVAL } : {}),
+    ...(isGuided ? { guidance: job.guidance } : {}),
+    ...(isGuided && interval ? { guidance_interval: interval } : {}),
     ...(init ? { init: await encode(init), strength: strengthOf(job) } : {}),
     ...(init && mask ? { mask: await encode(pictureOf(mask, init)) } : {}),
     ...(walk ? { walk } : {}),

@@ -28,6 +28,8 @@ export function fill(list: HTMLSelectElement, names: readonly string[], chosen?:
 /** The form. */
 export class Settings {
   #facts: ModelFacts | undefined;
+  /** The scale of guidance where nobody says. */
+  #guidance = "";
 
   constructor() {
     const names = Object.values(methods).filter((m) => !m.isInverse).map(({ name }) => name);
@@ -43,7 +45,11 @@ export class Settings {
     const { classes, none } = this.#facts = facts, before = select("class").value;
     element("class-label").hidden = !classes;
     element("prompt-label").hidden = !facts.reads;
-    element("guidance-label").hidden = none === undefined && !facts.reads;
+    element("guidance-label").hidden = !facts.guidance;
+    // Each model has its own, until somebody chooses.
+    const usual = String(facts.guidance?.scale ?? 1), { value } = input("guidance");
+    if (value === "" || value === this.#guidance) input("guidance").value = usual;
+    this.#guidance = usual;
     if (classes) {
       fill(select("class"), [ALL, ...classes, ...none === undefined ? [] : [NONE]], before || ALL);
     }

@@ -15,7 +15,7 @@ import type {
 import { openWorker, type WorkerDevice, type WorkerModel } from "../worker/worker_device.ts";
 import type { WorkerSampler } from "../worker/worker_sampler.ts";
 import type { WorkerTrainer } from "../worker/worker_trainer.ts";
-import { type Engine, GUIDANCE_INTERVAL, type Job, type Step, strengthOf } from "./engine.ts";
+import { type Engine, type Job, type Step, strengthOf } from "./engine.ts";
 
 /** Samplers that stay compiled. */
 const KEPT = 4;
@@ -141,12 +141,12 @@ export class WorkerEngine implements Engine {
   }
 
   async #sampler(job: Job): Promise<WorkerSampler> {
-    const model = await this.#load(job.model), none = model.facts.none;
+    const model = await this.#load(job.model), { none, guidance } = model.facts;
     const isOfClass = none !== undefined && job.labels?.some((label) => label !== none);
     const isGuided = job.guidance !== 1 && (isOfClass || job.prompt);
     const options: WorkerSamplerOptions = {
       ...{ method: job.method, steps: job.steps, batchSize: Math.min(job.count, 16) },
-      ...(isGuided ? { guidance: guidanceOf(job) } : {}),
+      ...(isGuided ? { guidance: { ...guidance, scale: job.guidance } } : {}),
       ...(job.mask ? { inpaint: {} } : {}),
     };
     const key = JSON.stringify([job.model, options]);
@@ -164,10 +164,6 @@ export class WorkerEngine implements Engine {
     this.#samplers.delete(key);
   }
 }
-
-/** Texts guide at all noise levels. */
-const guidanceOf = ({ guidance: scale, prompt }: Job) =>
-  prompt ? { scale } : { scale, interval: GUIDANCE_INTERVAL };
 
 /** A file of the site. */
 async function fetchFile(url: URL): Promise<Blob> {

@@ -18,12 +18,11 @@ import type { GenerateOptions, TextToImageOptions } from "./text_to_image_option
 import { makeUpdateTable } from "./timesteps.ts";
 import { methodOf } from "./sampling_programs.ts";
 import { defaultMethod } from "./solvers/mod.ts";
+import { usualGuidance } from "./guidance/usual.ts";
 import { usualSampler } from "./usual_sampler.ts";
 
 /** The share of the steps where nobody says what. */
 const STRENGTH = 0.6;
-/** The scale of guidance where nobody says. */
-const GUIDANCE = 7.5;
 
 /** Pieces and settings that were found to go together. */
 export interface Checked {
@@ -83,7 +82,14 @@ export function check(model: TextToImageModel, options: TextToImageOptions): Che
     );
   }
   if (model.safetyChecker) checkChecker(model.safetyChecker);
-  const { guidance = GUIDANCE, interval, rescale, tile: _, size: _size, ...rest } = options;
+  const {
+    guidance = usualGuidance.latents.scale,
+    interval,
+    rescale,
+    tile: _,
+    size: _size,
+    ...rest
+  } = options;
   const usual = options.method || !denoiser.scheduler
     ? undefined
     : usualSampler(denoiser.scheduler);

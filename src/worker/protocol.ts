@@ -100,6 +100,8 @@ export interface ModelFacts {
   readonly none?: number | undefined;
   /** Whether it takes prompts. */
   readonly reads: boolean;
+  /** How it is guided where nobody says, towards a text or a class; nothing if it cannot be. */
+  readonly guidance?: GuidanceOptions | undefined;
   /** What is known of its making. */
   readonly card: Readonly<Record<string, string>>;
   /** What was taken for granted when it was read. */

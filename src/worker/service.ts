@@ -15,6 +15,7 @@ import { fetchModel } from "../model/pretrained.ts";
 import { parseSchedule } from "../diffusion/schedule.ts";
 import { inpaint } from "../sample/editing/inpaint.ts";
 import { guided } from "../sample/guidance/guided.ts";
+import { guidanceOfModel } from "../sample/guidance/usual.ts";
 import { walkNoise } from "../sample/interpolate.ts";
 import type { Samples } from "../sample/options.ts";
 import { Sampler } from "../sample/sampler.ts";
@@ -134,7 +135,8 @@ function describe({ model, notes }: FamilyModel): ModelFacts {
     ? undefined
     : Array.from({ length: count }, (_, i) => model.classes?.[i] ?? String(i));
   const reads = network.kind === "denoiser" && network.tokenize !== undefined;
-  return { shape, parameters: network.layout.count, classes, none, reads, card, notes };
+  const guidance = guidanceOfModel({ none, reads });
+  return { shape, parameters: network.layout.count, classes, none, reads, guidance, card, notes };
 }
 
 /** The settings of a run, with what its network reads. */

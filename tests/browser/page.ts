@@ -162,6 +162,25 @@ Deno.test("a saved PNG that is dropped brings its settings back", async () => {
   assertMatch(text, /tEXtComment\0{"software":"@x\/ddpm","model":"mnist","seed":11,"steps":4/);
 });
 
+Deno.test("each model brings its own guidance, until somebody chooses", async () => {
+  await using site = serve(isolated);
+  await using browser = await Chromium.start();
+  await using tab = await browser.open();
+  await visit(tab, `${site.url}/page.html?count=1&steps=1`);
+  const value = `${byId("guidance")}.value`,
+    choose = (model: string) =>
+      tab.run(`${byId("device")}.textContent = ""; ${set("model", model)}`);
+  assertEquals(await tab.run(value), "1.75");
+  await choose("emoji");
+  await tab.until(`${value} === "4"`);
+  await choose("mnist");
+  await tab.until(`${value} === "1.75"`);
+  await tab.run(set("guidance", 3));
+  await choose("emoji");
+  await tab.until(`${byId("device")}.textContent`);
+  assertEquals(await tab.run(value), "3");
+});
+
 Deno.test("models and junk are dropped, runs are cancelled, and a Worker that ends is replaced", async () => {
   await using site = serve(isolated, { "tiny.safetensors": serializeModel(tinyModel()) });
   await using browser = await Chromium.start();

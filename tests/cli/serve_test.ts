@@ -304,6 +304,21 @@ Deno.test("a body that does not arrive is not waited for", async () => {
   assertMatch(new TextDecoder().decode(buffer.subarray(0, size!)), /^HTTP\/1.1 408/);
 });
 
+Deno.test("models tell how they are guided where nobody says, which is what sample does", async () => {
+  await using served = await Served.start();
+  const models = await (await fetch(`${served.url}api/models`)).json();
+  assertEquals(models.map(({ guidance }: { guidance: unknown }) => guidance), [
+    ...[undefined, undefined, { scale: 1.75, interval: [0.3, 1.6] }],
+  ]);
+  const job = { model: "c", class: "dog", steps: 4 }, pictures: Uint8Array[] = [];
+  for (const said of [{}, { guidance: 1.75, guidance_interval: [0.3, 1.6] }]) {
+    const id = await served.begin({ ...job, ...said });
+    await served.follow(id);
+    pictures.push(await served.picture(id));
+  }
+  assertEquals(pictures[0], pictures[1]);
+});
+
 Deno.test("the document describes what there is, by the schemas that requests are checked by", async () => {
   await using served = await Served.start();
   const document = await (await fetch(`${served.url}openapi.json`)).json();

@@ -15,6 +15,8 @@ Deno.test("a pipeline that paints texts is served, and paints what sample does",
   await using folder = await Folder.make();
   await writePipeline(folder, "sd", tinyTextToImage({ channels: 4, vocabulary: 49408 }));
   await using served = await Served.start({ places: [folder.at("sd")], isShared: false });
+  const [{ guidance }] = await (await fetch(`${served.url}api/models`)).json();
+  assertEquals(guidance, { scale: 7.5 });
   const init = new Image(16, 16).fill((x) => x <= 8 ? 0xc04020ff : 0x2060c0ff);
   const mask = new Image(16, 16).fill((x) => x <= 8 ? 0xffffffff : 0xff);
   const [picture, white] = [await init.encode(), await mask.encode()];

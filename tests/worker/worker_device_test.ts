@@ -43,6 +43,7 @@ Deno.test("a Worker makes the same pictures as the thread itself, step by step a
   using loaded = await device.load(file);
   assertEquals(device.name, "CPU, 1 thread (WebAssembly)");
   assertEquals([loaded.facts.classes, loaded.facts.none], [["cat", "dog", "bird"], 3]);
+  assertEquals(loaded.facts.guidance, { scale: 1.75, interval: [0.3, 1.6] });
   const options = { steps: 3, batchSize: 2, guidance: { scale: 2 }, inpaint: {} };
   const known = Float32Array.from({ length: 64 }, (_, i) => Math.sin(i));
   const mask = Float32Array.from({ length: 64 }, (_, i) => i % 2);
@@ -88,6 +89,7 @@ Deno.test("a Worker paints what prompts say, in turns, for models that read", as
   using device = await open();
   using loaded = await device.load(new File([serializeModel(own)], "own.safetensors"));
   assertEquals([loaded.facts.reads, loaded.facts.classes], [true, undefined]);
+  assertEquals(loaded.facts.guidance, { scale: 4 });
   using sampler = await loaded.sampler({ steps: 2, batchSize: 3, guidance: { scale: 3 } });
   const told = await sampler.sample({ count: 3, seed: 7, prompts: ["cat", "dog"] });
   const wanted = await expected.sample({ count: 3, seed: 7, conditions: { tokens } });

@@ -11,20 +11,14 @@ import type { Model } from "../../model/model.ts";
 import { autoguided } from "../../sample/guidance/autoguided.ts";
 import type { GuidanceOptions } from "../../sample/guidance/extrapolate.ts";
 import { guided } from "../../sample/guidance/guided.ts";
+import { type UsualGuidance, usualGuidance } from "../../sample/guidance/usual.ts";
 import type { SampleOptions } from "../../sample/options.ts";
 import type { Shape } from "../../shape.ts";
 import { openAnyModel } from "../run/open_model.ts";
 import type { Flag, Flags } from "../terminal/flags.ts";
 import { type Classes, type ClassPlan, readClasses } from "./class_flags.ts";
 
-/** The scale by a weaker model where nobody says. */
-const GUIDE_SCALE = 2;
-/**
- * The scale towards classes, and its noise levels, where nobody says. Of 2048 digits of the model `mnist`
- * 98.9 % are those asked for, at a Fréchet distance of 2.61 from the test set; scale 2 makes 99.0 %, at
- * 2.78, scale 1.5 98.5 %, at 2.46, and no guidance 96.8 %, at 2.28. Training images are at 2.14.
- */
-const USUAL_SCALE = 1.75, USUAL_INTERVAL = "0.3,1.6";
+const { classes: towardsClasses, guide: byModel } = usualGuidance;
 
 /** What commands that guide understand. */
 export const guidanceFlags = {
@@ -32,8 +26,9 @@ export const guidanceFlags = {
     kind: "number",
     min: 0,
     max: 1000,
-    help:
-      "scale of guidance towards the class, 1 being none; default 2 for --guide, and 1.75 between the noise levels 0.3 and 1.6 for models trained with --label-dropout",
+    help: `scale of guidance towards the class, 1 being none; default ${byModel.scale} for ` +
+      `--guide, and ${towardsClasses.scale} between the noise levels ` +
+      `${towardsClasses.interval.join(" and ")} for models trained with --label-dropout`,
   },
   "guidance-interval": {
     kind: "text",
@@ -94,11 +89,7 @@ export async function planGuidance(
     if (idle) throw new InputError(`--${idle} is for --guidance SCALE`);
     return { wrap: [], conditions: {}, facts: {} };
   }
-  const read = readGuidance(
-    flags,
-    isUsual ? USUAL_SCALE : GUIDE_SCALE,
-    isUsual ? USUAL_INTERVAL : undefined,
-  );
+  const read = readGuidance(flags, isUsual ? towardsClasses : byModel);
   const { options } = read, { scale } = options;
   const facts = {
     ...read.facts,
@@ -121,14 +112,17 @@ export async function planGuidance(
   return { wrap: [guided(options)], conditions: { negative_labels: labels }, facts };
 }
 
-/** Settings of guidance, and what files say of them; an interval where nobody says. */
+/**
+ * Settings of guidance, and what files say of them.
+ *
+ * @param usual Those where nobody says.
+ */
 export function readGuidance(
   flags: Flags<typeof guidanceFlags>,
-  usual: number,
-  usualInterval?: string,
+  usual: UsualGuidance,
 ): { readonly options: GuidanceOptions; readonly facts: GuidancePlan["facts"] } {
-  const interval = flags["guidance-interval"] ?? usualInterval;
-  const { guidance: scale = usual, "guidance-rescale": rescale } = flags;
+  const interval = flags["guidance-interval"] ?? usual.interval?.join(",");
+  const { guidance: scale = usual.scale, "guidance-rescale": rescale } = flags;
   return {
     options: {
       scale,

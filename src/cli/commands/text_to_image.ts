@@ -11,6 +11,7 @@ import type { WeightDType } from "../../model/parameters.ts";
 import type { TextToImageModel } from "../../model/text_to_image.ts";
 import type { Samples } from "../../sample/options.ts";
 import type { MethodName } from "../../sample/solvers/mod.ts";
+import { usualGuidance } from "../../sample/guidance/usual.ts";
 import { sizeOf } from "../../shape.ts";
 import { TextToImage } from "../../sample/text_to_image.ts";
 import type {
@@ -41,9 +42,6 @@ import {
   type samplerFlags,
   samplerOfModel,
 } from "./sampler_flags.ts";
-
-/** The scale of guidance where nobody says. */
-const USUAL_SCALE = 7.5;
 
 /** What only these models understand. */
 export const latentFlags = {
@@ -227,7 +225,8 @@ export function readSettings(
     & Flags<typeof samplerFlags>
     & Flags<typeof guidanceFlags>,
 ) {
-  const { factor } = model.autoencoder.network, guidance = readGuidance(flags, USUAL_SCALE);
+  const { factor } = model.autoencoder.network;
+  const guidance = readGuidance(flags, usualGuidance.latents);
   const size = flags.size === undefined ? usualSize(model) : parseSize(flags.size);
   if (!isSize(size)) {
     throw new InputError(`${place} does not say how large its images are: give a --size`);

@@ -8,6 +8,7 @@ import { basename, dirname } from "@std/path";
 import { InputError } from "../../errors.ts";
 import { denoisingNetwork } from "../../model/denoiser.ts";
 import type { TextToImageModel } from "../../model/text_to_image.ts";
+import { guidanceOfModel, usualGuidance } from "../../sample/guidance/usual.ts";
 import type { Shape } from "../../shape.ts";
 import { classesOf } from "../commands/class_flags.ts";
 import { usualSize } from "../commands/text_to_image.ts";
@@ -72,11 +73,13 @@ async function describe(name: string, place: string, isUnchecked: boolean): Prom
   const needed = Object.keys(others);
   if (needed.length) throw refuse(`it needs ${needed.join(" and ")}, which it cannot be given`);
   const { names, none } = classesOf(model, item) ?? {};
+  const reads = tokens !== undefined && tokenize !== undefined;
+  const guidance = guidanceOfModel({ none, reads });
   const facts: ServedModel = {
     ...{ name, shape: [...itemShape], parameters: layout.count },
     ...(names ? { classes: [...names] } : {}),
     ...(none === undefined ? {} : { none }),
-    ...{ reads: tokens !== undefined && tokenize !== undefined },
+    ...{ reads, ...(guidance ? { guidance } : {}) },
   };
   return { facts, plan: (request) => planJob(model, name, request) };
 }
@@ -88,6 +91,7 @@ function serveTexts(name: string, model: TextToImageModel): Served {
   return {
     facts: {
       ...{ name, shape: [...usualSize(model), autoencoder.network.itemShape[2]], reads: true },
+      guidance: usualGuidance.latents,
       parameters: networks.reduce((n, { layout }) => n + layout.count, 0),
     },
     plan: (request) => planTexts(model, name, request),

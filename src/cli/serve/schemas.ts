@@ -103,6 +103,11 @@ export const modelSchema = z.object({
   classes: z.array(z.string()).optional(),
   none: z.int().optional().describe("The number that stands for no class"),
   reads: z.boolean().describe("Whether it takes prompts"),
+  guidance: z.object({
+    scale: z.number(),
+    interval: z.tuple([z.number(), z.number()]).readonly().optional(),
+  }).optional()
+    .describe("How it is guided where nobody says; nothing if it cannot be"),
 });
 
 /** What is known of a model. */

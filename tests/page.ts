@@ -5,6 +5,7 @@
  */
 
 import { fromFileUrl, join } from "@std/path";
+import { software } from "../src/cli/terminal/version.ts";
 
 const root = fromFileUrl(new URL("..", import.meta.url));
 /** Where the page is. */
@@ -31,11 +32,12 @@ export async function buildPage(): Promise<string> {
     ...[bundle("src/page/main.ts"), bundle("src/worker/serve.ts")],
   ]);
   const parts: Record<string, string> = {
+    SOFTWARE: software,
     STYLE: style,
     MAIN: inline(main),
     WORKER: inline(worker),
   };
-  return frame.replace(/\/\* (STYLE|MAIN|WORKER) \*\//g, (_, name) => parts[name]);
+  return frame.replace(/\/\* (SOFTWARE|STYLE|MAIN|WORKER) \*\//g, (_, name) => parts[name]);
 }
 
 if (import.meta.main) await Deno.writeTextFile(PAGE, await buildPage());

@@ -6,8 +6,12 @@
 
 import { crc32 } from "./crc32.ts";
 
-/** Bytes of the signature that files begin with. */
-export const SIGNATURE_BYTES = 8;
+/** What files begin with. */
+export const SIGNATURE: Uint8Array<ArrayBuffer> = new Uint8Array([137, 80, 78, 71, 13, 10, 26, 10]);
+
+/** Whether a file starts as PNG files do. */
+export const isPng = (bytes: Uint8Array): boolean =>
+  SIGNATURE.every((byte, i) => bytes[i] === byte);
 
 const decoder = new TextDecoder("latin1");
 
@@ -20,7 +24,7 @@ export interface Chunk {
 /** The parts of a PNG file; of one that is cut off, those that are whole. */
 export function* chunksOf(png: Uint8Array): Generator<Chunk> {
   const view = new DataView(png.buffer, png.byteOffset, png.byteLength);
-  for (let at = SIGNATURE_BYTES; at + 12 <= png.length;) {
+  for (let at = SIGNATURE.length; at + 12 <= png.length;) {
     const length = view.getUint32(at), type = decoder.decode(png.subarray(at + 4, at + 8));
     if (at + 12 + length > png.length) return;
     yield { type, data: png.subarray(at + 8, at + 8 + length) };

@@ -13,7 +13,7 @@ import { drawSamples } from "./pictures.ts";
 import { element } from "./settings.ts";
 
 /** Few steps, so that it keeps up. */
-const QUICK = { method: "dpmpp_2m_sde", steps: 10, count: 1, guidance: 1 } as const;
+const QUICK = { method: "dpmpp_2m_sde", steps: 10, guidance: { scale: 1 } } as const;
 
 /** Brings the pad to life. */
 export function addDrawing({ settings, shape, run, attempt, last, keep }: Studio): Pad {
@@ -39,11 +39,10 @@ export function addDrawing({ settings, shape, run, attempt, last, keep }: Studio
   const redraw = () =>
     attempt(async () => {
       if (pad.isEmpty) return;
-      const sides = await shape(), labels = settings.labels(1), mask = pad.readMask(sides);
+      const sides = await shape(), mask = pad.readMask(sides);
       await live.ask({
-        ...{ ...settings.read(), ...QUICK, init: pad.read(sides) },
+        ...{ ...settings.read(1), ...QUICK, init: pad.read(sides) },
         ...(mask ? { mask, strength: 1 } : { strength: Number(strength.value) }),
-        ...(labels ? { labels } : {}),
       });
     });
   const pad = new Pad(element("pad"), redraw);

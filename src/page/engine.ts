@@ -5,7 +5,9 @@
  */
 
 import type { MethodName } from "../sample/solvers/mod.ts";
+import type { UsualGuidance } from "../sample/guidance/usual.ts";
 import type { Samples } from "../sample/options.ts";
+import { nameClasses, type Provenance } from "../sample/provenance.ts";
 import type { ModelFacts } from "../worker/protocol.ts";
 
 /** What is to be made; all of it is plain data. */
@@ -16,12 +18,13 @@ export interface Job {
   readonly steps: number;
   readonly seed: number;
   readonly count: number;
-  /** A class for each, for models that have classes. */
+  /** A class for each, for models that have classes, and what these are called. */
   readonly labels?: readonly number[];
+  readonly classes?: readonly string[];
   /** What to paint, for models that read. */
   readonly prompt?: string;
-  /** Scale of guidance, at the noise levels that are usual with the model; 1 is none. */
-  readonly guidance: number;
+  /** Guidance, where there is anything to lead towards; at scale 1 there is none. */
+  readonly guidance?: UsualGuidance;
   /** Begins with this image, of which `strength` says how much changes. */
   readonly init?: Samples;
   readonly strength?: number;
@@ -33,6 +36,23 @@ export interface Job {
 
 /** How much of the image that a job begins with changes. */
 export const strengthOf = ({ strength, mask }: Job): number => strength ?? (mask ? 1 : 0.6);
+
+/** What the file of a picture says, by the names that `ddpm sample` writes. */
+export function provenanceOf(job: Job, { withheld }: Pick<Made, "withheld"> = {}): Provenance {
+  const { model, seed, steps, method: sampler, count, prompt, guidance, classes, walk } = job;
+  const drawn = "a drawing";
+  return {
+    ...{ model, seed, steps, sampler, count },
+    ...(prompt ? { prompt } : {}),
+    ...(guidance ? { guidance: guidance.scale } : {}),
+    ...(guidance?.interval ? { guidance_interval: guidance.interval.join(",") } : {}),
+    ...(job.init ? { init: drawn, strength: strengthOf(job) } : {}),
+    ...(job.mask ? { mask: drawn } : {}),
+    ...(walk ? { walk: `${walk.share} to seed ${walk.seed}` } : {}),
+    ...(classes ? { class: nameClasses(classes) } : {}),
+    ...(withheld ? { withheld: [...withheld.keys()].join(",") } : {}),
+  };
+}
 
 /** How far a job is. */
 export interface Step {

@@ -5,7 +5,8 @@
  */
 
 import { findSeal } from "../formats/sealed.ts";
-import { readTexts } from "./png_texts.ts";
+import { readTexts } from "../formats/png_texts.ts";
+import { type Provenance, provenanceIn } from "../sample/provenance.ts";
 import { element } from "./settings.ts";
 
 /** Bytes in which the checksum of a training is. */
@@ -18,8 +19,8 @@ export interface Takers {
   takeTraining(file: File): Promise<void>;
   /** Takes pictures to learn from. */
   takeExamples(files: readonly File[]): Promise<void>;
-  /** Whether these are settings. */
-  takeTexts(texts: Readonly<Record<string, string>>): boolean;
+  /** Takes the settings of a picture. */
+  takeSettings(about: Provenance): Promise<void>;
   takePicture(picture: ImageBitmap): void;
 }
 
@@ -62,7 +63,8 @@ async function handOver(
       findSeal(new Uint8Array(await file.slice(0, HEAD).arrayBuffer())) !== undefined;
     return isTraining ? await takers.takeTraining(file) : await takers.takeModel(files);
   }
-  if (takers.takeTexts(await readTexts(file))) return;
+  const about = provenanceIn(await readTexts(new Uint8Array(await file.arrayBuffer())));
+  if (about) return await takers.takeSettings(about);
   takers.takePicture(await createImageBitmap(file));
 }
 

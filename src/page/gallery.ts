@@ -4,8 +4,7 @@
  * @module
  */
 
-import type { Samples } from "../sample/options.ts";
-import type { Job } from "./engine.ts";
+import type { Job, Made } from "./engine.ts";
 import { drawSamples } from "./pictures.ts";
 import { columnsOf } from "./player.ts";
 import { element } from "./settings.ts";
@@ -16,19 +15,19 @@ const KEPT = 40;
 /** Pictures to go back to. */
 export class Gallery {
   readonly #list = element<HTMLUListElement>("gallery");
-  readonly #onPick: (job: Job, samples: Samples) => void;
+  readonly #onPick: (job: Job, made: Made) => void;
 
-  constructor(onPick: (job: Job, samples: Samples) => void) {
+  constructor(onPick: (job: Job, made: Made) => void) {
     this.#onPick = onPick;
   }
 
-  add(job: Job, samples: Samples): void {
+  add(job: Job, made: Made): void {
     const canvas = document.createElement("canvas"), button = document.createElement("button");
-    drawSamples(canvas, samples, columnsOf(samples.count));
+    drawSamples(canvas, made, columnsOf(made.count));
     button.append(canvas);
     button.title = `${job.model}, seed ${job.seed}, ${job.method}, ${job.steps} steps`;
     button.setAttribute("aria-label", button.title);
-    button.addEventListener("click", () => this.#onPick(job, samples));
+    button.addEventListener("click", () => this.#onPick(job, made));
     const item = document.createElement("li");
     item.append(button);
     this.#list.prepend(item);

@@ -6,7 +6,8 @@
 
 import type { DeviceKind } from "../gpu/open.ts";
 import { shippedModels } from "../model/shipped.ts";
-import type { Engine, Job } from "./engine.ts";
+import type { Provenance } from "../sample/provenance.ts";
+import { type Engine, type Job, provenanceOf } from "./engine.ts";
 import { Gallery } from "./gallery.ts";
 import { listenForFiles } from "./files.ts";
 import { Player } from "./player.ts";
@@ -69,17 +70,24 @@ async function attempt(work: () => Promise<void>): Promise<void> {
 }
 
 let stop: AbortController | undefined;
-const gallery = new Gallery((job, samples) => {
-  settings.restore(settings.describe(job));
-  player.show([], samples, job);
+const gallery = new Gallery((job, made) => {
+  player.show([], made, job);
+  attempt(async () => void await restore(provenanceOf(job)));
 });
+
+/** Takes the settings of a picture; returns what of them has no place here. */
+async function restore(about: Provenance): Promise<string[]> {
+  if (about.model !== undefined) settings.model = String(about.model);
+  await open();
+  return settings.restore(about);
+}
 
 /** Gets the chosen model ready. */
 async function open(): Promise<void> {
   settings.facts = await engine.open(settings.model);
 }
 
-async function generate(): Promise<void> {
+async function generate(notes: readonly string[] = []): Promise<void> {
   if (!settings.check()) return;
   stop?.abort();
   const own = stop = new AbortController();
@@ -99,7 +107,9 @@ async function generate(): Promise<void> {
         player.end(value);
         gallery.add(job, value);
         const seconds = ((performance.now() - began) / 1000).toFixed(1);
-        return say([`${value.count} pictures in ${seconds} s.`, ...tellWithheld(value)].join(" "));
+        return say(
+          [`${value.count} pictures in ${seconds} s.`, ...tellWithheld(value), ...notes].join(" "),
+        );
       }
       player.add(value);
       progress.value = value.step / value.steps;
@@ -164,7 +174,7 @@ const studio = {
 export type Studio = typeof studio;
 addWalk(studio);
 const pad = addDrawing(studio);
-element("save").addEventListener("click", () => attempt(() => player.save(settings)));
+element("save").addEventListener("click", () => attempt(() => player.save()));
 async function takeModel(files: readonly File[]): Promise<void> {
   const isMoved = kind.value === "server";
   if (isMoved) {
@@ -199,7 +209,11 @@ listenForFiles({
   takeModel,
   takeTraining: (file) => training.takeTraining(file),
   takeExamples: (files) => training.takeFiles(files),
-  takeTexts: (texts) => settings.restore(texts) && (generate(), true),
+  takeSettings: (about) =>
+    attempt(async () => {
+      const others = await restore(about);
+      generate(others.length ? [`Not as the file says: ${others.join(", ")}.`] : []);
+    }),
   takePicture: (picture) => pad.load(picture),
 });
 generate();

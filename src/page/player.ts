@@ -4,15 +4,18 @@
  * @module
  */
 
+import { withTexts } from "../formats/png_texts.ts";
 import type { Samples } from "../sample/options.ts";
+import { textsOf } from "../sample/provenance.ts";
 import { download } from "./download.ts";
-import type { Job, Step } from "./engine.ts";
+import { type Job, type Made, provenanceOf, type Step } from "./engine.ts";
 import { drawSamples, pick } from "./pictures.ts";
-import { withTexts } from "./png_texts.ts";
-import { element, type Settings } from "./settings.ts";
+import { element } from "./settings.ts";
 
 /** Numbers that are kept of a run, at most. */
 const MOST = 2 ** 25;
+/** What writes files, with its version. */
+const SOFTWARE = document.querySelector<HTMLMetaElement>("meta[name=generator]")!.content;
 /** Pixels of a saved picture's side, about. */
 const SAVED_SIDE = 512;
 
@@ -22,7 +25,7 @@ export class Player {
   readonly #scrub = element<HTMLInputElement>("scrub");
   #steps: Step[] = [];
   #job: Job | undefined;
-  #last: Samples | undefined;
+  #last: Made | undefined;
 
   constructor() {
     this.#scrub.addEventListener("input", () => this.#show());
@@ -54,15 +57,15 @@ export class Player {
     this.#show();
   }
 
-  end(samples: Samples): void {
-    this.show(this.#steps, samples, this.#job!);
+  end(made: Made): void {
+    this.show(this.#steps, made, this.#job!);
   }
 
   /** Shows what was made. */
-  show(steps: Step[], samples: Samples, job: Job): void {
+  show(steps: Step[], made: Made, job: Job): void {
     this.#steps = steps;
     this.#job = job;
-    this.#last = samples;
+    this.#last = made;
     this.#scrub.max = this.#scrub.value = String(Math.max(1, steps.length));
     this.#scrub.disabled = steps.length < 2;
     element<HTMLButtonElement>("save").disabled = false;
@@ -83,16 +86,18 @@ export class Player {
   }
 
   /** Saves what is shown, with its settings. */
-  async save(settings: Settings): Promise<void> {
+  async save(): Promise<void> {
     const canvas = document.createElement("canvas"), { width, height } = this.#grid;
     const scale = Math.max(1, Math.floor(SAVED_SIDE / Math.max(width, height)));
     Object.assign(canvas, { width: width * scale, height: height * scale });
     const context = canvas.getContext("2d")!;
     context.imageSmoothingEnabled = false;
     context.drawImage(this.#grid, 0, 0, canvas.width, canvas.height);
-    const png = await new Promise<Blob | null>((resolve) => canvas.toBlob(resolve));
-    const job = this.#job!;
-    download(await withTexts(png!, settings.describe(job)), `${job.model}-${job.seed}.png`);
+    const drawn = await new Promise<Blob | null>((resolve) => canvas.toBlob(resolve));
+    const png = new Uint8Array(await drawn!.arrayBuffer()), job = this.#job!;
+    const about = textsOf(provenanceOf(job, this.#last), SOFTWARE);
+    const file = new Blob([withTexts(png, about)], { type: "image/png" });
+    download(file, `${job.model}-${job.seed}.png`);
   }
 }
 

@@ -72,7 +72,7 @@ export class ServerEngine implements Engine {
   async *run(job: Job, signal: AbortSignal): AsyncGenerator<Step, Made> {
     const served = await this.#served(job.model), shape = served.shape.map((n) => n ?? 32);
     const nothing = { count: 0, shape, data: new Float32Array() };
-    const body = JSON.stringify(await describe(job, served));
+    const body = JSON.stringify(await describe(job));
     const { id } = await ask<{ id: string }>("api/jobs", {
       ...{ method: "POST", body, headers: { "Content-Type": "application/json" }, signal },
     }).catch((error) => {
@@ -139,18 +139,16 @@ async function fetchAll(
 }
 
 /** A job as the server takes it. */
-async function describe(job: Job, { none, guidance }: Served): Promise<unknown> {
+async function describe(job: Job): Promise<unknown> {
   const { model, method: sampler, steps, seed, count, labels, prompt } = job;
-  const { init, mask, walk } = job;
-  const isGuided = prompt || none !== undefined && labels?.some((label) => label !== none);
-  const { interval } = guidance ?? {};
+  const { init, mask, walk, guidance: { scale, interval } = {} } = job;
   return {
     ...{ model, sampler, steps, seed, count },
     ...(labels ? { labels } : {}),
     ...(prompt ? { prompt } : {}),
     // The server guides by itself where nobody says how far.
-    ...(isGuided ? { guidance: job.guidance } : {}),
-    ...(isGuided && interval ? { guidance_interval: interval } : {}),
+    ...(scale === undefined ? {} : { guidance: scale }),
+    ...(interval ? { guidance_interval: interval } : {}),
     ...(init ? { init: await encode(init), strength: strengthOf(job) } : {}),
     ...(init && mask ? { mask: await encode(pictureOf(mask, init)) } : {}),
     ...(walk ? { walk } : {}),

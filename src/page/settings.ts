@@ -1,12 +1,14 @@
 /**
- * The form: what is to be made, and the same as texts of a PNG.
+ * The form: what is to be made.
  *
  * @module
  */
 
+import { InputError } from "../errors.ts";
 import { defaultMethod, type MethodName, methods } from "../sample/solvers/mod.ts";
+import { nameClasses, type Provenance } from "../sample/provenance.ts";
 import type { ModelFacts } from "../worker/protocol.ts";
-import type { Job } from "./engine.ts";
+import { type Job, provenanceOf } from "./engine.ts";
 
 /** An element by its id. */
 export function element<E extends HTMLElement>(id: string): E {
@@ -19,10 +21,20 @@ const select = (id: string) => element<HTMLSelectElement>(id);
 /** The choice of no class in particular, and of all in turns. */
 const NONE = "none", ALL = "all";
 
+/** What files say of pictures that is no setting, or of which the model's name is another one. */
+const FREE = ["model", "count", "image", "withheld", "watermark"];
+
 /** Fills a list of choices. */
 export function fill(list: HTMLSelectElement, names: readonly string[], chosen?: string): void {
   list.replaceChildren(...names.map((name) => new Option(name, name)));
-  if (chosen !== undefined && names.includes(chosen)) list.value = chosen;
+  if (chosen !== undefined) choose(list, chosen);
+}
+
+/** Chooses what is in a list; whether it is. */
+function choose(list: HTMLSelectElement, value: string): boolean {
+  const isThere = [...list.options].some((option) => option.value === value);
+  if (isThere) list.value = value;
+  return isThere;
 }
 
 /** The form. */
@@ -38,6 +50,18 @@ export class Settings {
 
   get model(): string {
     return select("model").value;
+  }
+
+  /**
+   * Chooses the model of a picture, by its name or its path.
+   *
+   * @throws {InputError} If there is no such model.
+   */
+  set model(name: string) {
+    if ([name, name.split(/[/\\]/).at(-1)!].some((name) => choose(select("model"), name))) return;
+    throw new InputError(
+      `The picture is of the model ${name}, which is not in the list: drop its file first`,
+    );
   }
 
   /** Shows what a model knows. */
@@ -60,56 +84,57 @@ export class Settings {
     return element<HTMLFormElement>("settings").reportValidity();
   }
 
-  /** The job of the form. */
-  read(): Job {
-    const count = Number(input("count").value), labels = this.labels(count);
-    const prompt = this.#facts?.reads ? input("prompt").value.trim() : "";
+  /** The job of the form, of so many pictures. */
+  read(count: number = Number(input("count").value)): Job {
+    const { reads, none, guidance } = this.#facts ?? {}, chosen = select("class").value;
+    const prompt = reads ? input("prompt").value.trim() : "", labels = this.#labels(count, chosen);
+    const isLed = prompt || none !== undefined && labels?.some((label) => label !== none);
+    const scale = Number(input("guidance").value || this.#guidance);
     return {
       ...{ model: this.model, method: select("method").value as MethodName, count },
       ...{ steps: Number(input("steps").value), seed: Number(input("seed").value) },
-      guidance: Number(input("guidance").value),
-      ...(labels ? { labels } : {}),
+      ...(guidance && isLed ? { guidance: { ...guidance, scale } } : {}),
+      ...(labels ? { labels, classes: this.#names(labels) } : {}),
       ...(prompt ? { prompt } : {}),
     };
   }
 
   /** The classes of so many images. */
-  labels(count: number): number[] | undefined {
-    const { classes, none } = this.#facts ?? {}, chosen = select("class").value;
+  #labels(count: number, chosen: string): number[] | undefined {
+    const { classes, none } = this.#facts ?? {};
     if (!classes) return undefined;
     const label = chosen === NONE ? none! : classes.indexOf(chosen);
     return Array.from({ length: count }, (_, i) => label < 0 ? i % classes.length : label);
   }
 
-  /** What a file says of a picture, by the names that `ddpm sample` writes. */
-  describe(job: Job): Record<string, string> {
-    const { model, seed, steps, method: sampler, count, guidance } = job;
-    const about: Record<string, string | number> = { model, seed, steps, sampler, count };
-    if (job.prompt) Object.assign(about, { prompt: job.prompt, guidance });
-    if (job.labels) Object.assign(about, { class: select("class").value, guidance });
-    const description = Object.entries(about).map(([name, value]) => `${name} ${value}`).join(", ");
-    const comment = JSON.stringify({ software: "@x/ddpm", ...about });
-    return { Software: "@x/ddpm", Description: description, Comment: comment };
+  #names(labels: readonly number[]): string[] {
+    const { classes, none } = this.#facts!;
+    return labels.map((label) => label === none ? NONE : classes![label]);
   }
 
-  /** Takes the settings of a picture's texts; whether it has any. */
-  restore({ Comment: comment = "" }: Readonly<Record<string, string>>): boolean {
-    let about: Record<string, unknown>;
-    try {
-      about = Object(JSON.parse(comment));
-    } catch {
-      return false;
+  /**
+   * Takes the settings of a picture, after those of its model are shown.
+   *
+   * @returns What of them has no place here, or is otherwise here.
+   */
+  restore(about: Provenance): string[] {
+    const { sampler, prompt = "", guidance = this.#guidance } = about;
+    choose(select("method"), String(sampler));
+    input("prompt").value = String(prompt);
+    input("guidance").value = String(guidance);
+    for (const id of ["seed", "steps", "count"]) {
+      if (about[id] !== undefined) input(id).value = String(about[id]);
     }
-    if (about.seed === undefined) return false;
-    const lists = { model: about.model, method: about.sampler, class: about.class };
-    for (const [id, value] of Object.entries(lists)) {
-      const list = select(id), text = String(value);
-      if ([...list.options].some((option) => option.value === text)) list.value = text;
-    }
-    input("prompt").value = String(about.prompt ?? "");
-    for (const id of ["seed", "steps", "count", "guidance"]) {
-      if (Number.isFinite(Number(about[id] ?? NaN))) input(id).value = String(about[id]);
-    }
-    return true;
+    // Whatever choice comes to these classes.
+    const list = select("class"), count = Number(input("count").value);
+    const same = [...list.options].map(({ value }) => value).filter((choice) => {
+      const labels = this.#labels(count, choice);
+      return labels && nameClasses(this.#names(labels)) === String(about.class);
+    });
+    if (same.length) list.value = same.find((choice) => choice === about.class) ?? same[0];
+    const now = provenanceOf(this.read());
+    return Object.keys({ ...now, ...about }).filter((name) =>
+      !FREE.includes(name) && String(now[name]) !== String(about[name])
+    );
   }
 }

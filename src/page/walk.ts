@@ -11,7 +11,7 @@ import { drawSamples } from "./pictures.ts";
 import { element } from "./settings.ts";
 
 /** A sampler that adds no noise of its own, in few steps. */
-const QUICK = { method: "ddim", steps: 8, count: 1 } as const;
+const QUICK = { method: "ddim", steps: 8 } as const;
 
 /** Brings the slider to life. */
 export function addWalk({ settings, run, attempt }: Studio): void {
@@ -28,11 +28,8 @@ export function addWalk({ settings, run, attempt }: Studio): void {
   const number = (id: string) => Number(element<HTMLInputElement>(id).value);
   for (const id of ["from", "to", "share"]) {
     element(id).addEventListener("input", () => {
-      const labels = settings.labels(1), job = settings.read();
       const walk = { seed: number("to"), share: number("share") };
-      attempt(() =>
-        live.ask({ ...job, ...QUICK, seed: number("from"), walk, ...(labels ? { labels } : {}) })
-      );
+      attempt(() => live.ask({ ...settings.read(1), ...QUICK, seed: number("from"), walk }));
     });
   }
 }

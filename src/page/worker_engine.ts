@@ -141,12 +141,10 @@ export class WorkerEngine implements Engine {
   }
 
   async #sampler(job: Job): Promise<WorkerSampler> {
-    const model = await this.#load(job.model), { none, guidance } = model.facts;
-    const isOfClass = none !== undefined && job.labels?.some((label) => label !== none);
-    const isGuided = job.guidance !== 1 && (isOfClass || job.prompt);
+    const model = await this.#load(job.model), { guidance } = job;
     const options: WorkerSamplerOptions = {
       ...{ method: job.method, steps: job.steps, batchSize: Math.min(job.count, 16) },
-      ...(isGuided ? { guidance: { ...guidance, scale: job.guidance } } : {}),
+      ...(guidance && guidance.scale !== 1 ? { guidance } : {}),
       ...(job.mask ? { inpaint: {} } : {}),
     };
     const key = JSON.stringify([job.model, options]);

@@ -7,6 +7,10 @@
 
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { join } from "@std/path";
+import { software } from "../../src/cli/terminal/version.ts";
+import { readTexts } from "../../src/formats/png_texts.ts";
+import { sourceTypeIn, XMP } from "../../src/formats/xmp.ts";
+import { provenanceIn } from "../../src/sample/provenance.ts";
 import { serializeModel } from "../../src/model/model.ts";
 import { tinyModel } from "./tiny_model.ts";
 import { Chromium, GPU_FLAGS, type Tab } from "./chromium.ts";
@@ -158,8 +162,12 @@ Deno.test("a saved PNG that is dropped brings its settings back", async () => {
   await tab.run(drop(`new File([blobs.at(-1)], "x.png", { type: "image/png" })`));
   await tab.until(`${byId("seed")}.value === "11" && ${byId("steps")}.value === "4"`);
   const bytes = await tab.run<string>(`blobs.at(-1).bytes().then((bytes) => bytes.toBase64())`);
-  const text = new TextDecoder("latin1").decode(Uint8Array.fromBase64(bytes));
-  assertMatch(text, /tEXtComment\0{"software":"@x\/ddpm","model":"mnist","seed":11,"steps":4/);
+  const texts = await readTexts(Uint8Array.fromBase64(bytes));
+  assertEquals([texts.Software, sourceTypeIn(texts[XMP])], [software, "trainedAlgorithmicMedia"]);
+  assertEquals(provenanceIn(texts), {
+    ...{ model: "mnist", seed: 11, steps: 4, sampler: "dpmpp_2m_sde", count: 2, class: "0,1" },
+    ...{ guidance: 1.75, guidance_interval: "0.3,1.6" },
+  });
 });
 
 Deno.test("each model brings its own guidance, until somebody chooses", async () => {

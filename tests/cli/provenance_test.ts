@@ -2,9 +2,9 @@ import { assertEquals, assertMatch } from "@std/assert";
 import { decode, type Image } from "imagescript";
 import { formatParameters, parseParameters } from "../../src/cli/media/parameters.ts";
 import { checkOutput, encodePng, writeImages } from "../../src/cli/media/picture_files.ts";
-import { readTexts } from "../../src/cli/media/png_texts.ts";
-import { encodeChunk } from "../../src/formats/png.ts";
-import { sourceTypeIn, XMP } from "../../src/cli/media/xmp.ts";
+import { readTexts } from "../../src/formats/png_texts.ts";
+import { encodeChunk, SIGNATURE } from "../../src/formats/png.ts";
+import { sourceTypeIn, XMP } from "../../src/formats/xmp.ts";
 import type { Samples } from "../../src/sample/options.ts";
 import { Random } from "../random.ts";
 import { Folder, tinyModelFile } from "./cli.ts";
@@ -96,7 +96,7 @@ Deno.test("texts of PNG files are read in every form, and damaged ones are left 
   const chunk = (type: string, ...parts: Uint8Array[]) =>
     encodeChunk({ type, data: Uint8Array.from(parts.flatMap((part) => [...part])) });
   const png = Uint8Array.from([
-    ...new Uint8Array(8),
+    ...SIGNATURE,
     ...chunk("tEXt", bytes("a\0é")),
     ...chunk("zTXt", bytes("b\0\0"), await packed("é")),
     ...chunk("iTXt", bytes("c\0\x01\0de\0\0"), await packed("愛")),
@@ -108,4 +108,5 @@ Deno.test("texts of PNG files are read in every form, and damaged ones are left 
   const texts = await readTexts(png);
   // What is packed holds UTF-8 here, which zTXt does not.
   assertEquals(texts, { a: "é", b: "Ã©", c: "愛", d: "愛" });
+  assertEquals(await readTexts(png.subarray(1)), {});
 });

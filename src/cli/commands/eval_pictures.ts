@@ -42,7 +42,7 @@ import {
 import { openForCommand } from "../terminal/device.ts";
 import { checkWritable, writeAll, writeWhole } from "../terminal/files.ts";
 import { print, type Progress } from "../terminal/progress.ts";
-import { packageName, version } from "../terminal/version.ts";
+import { packageName, software } from "../terminal/version.ts";
 import { classFlags } from "./class_flags.ts";
 import type { EvalFlags } from "./eval.ts";
 import { guidanceFlags } from "./guidance_flags.ts";
@@ -68,7 +68,7 @@ export async function evaluatePictures(
     : undefined;
   const { statistics } = found, results = { ...found, bits };
   const facts = {
-    version: `${packageName} ${version}`,
+    version: software,
     ...statistics.about,
     ...subject.facts,
     ...(features ? { features: features.name, features_hash: features.hash } : {}),

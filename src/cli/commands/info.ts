@@ -35,7 +35,7 @@ import { type Flag, type Flags, parseFlags } from "../terminal/flags.ts";
 import { print, Progress } from "../terminal/progress.ts";
 import { formatBytes } from "../../units.ts";
 import { readChoices, tuningFile } from "../terminal/tuning.ts";
-import { packageName, version } from "../terminal/version.ts";
+import { software } from "../terminal/version.ts";
 
 /** The flags of `info`. */
 export const infoFlags = {
@@ -141,7 +141,7 @@ async function planTraining(model: Model, flags: Flags<typeof infoFlags>): Promi
 async function describeMachine(flags: Flags<typeof infoFlags>): Promise<Record<string, unknown>> {
   using device = await openForCommand(flags, new Progress());
   const facts = {
-    package: `${packageName} ${version}`,
+    package: software,
     deno: Deno.version.deno,
     system: `${Deno.build.os} ${Deno.build.arch}, ${navigator.hardwareConcurrency} cores`,
     device: device.kind,

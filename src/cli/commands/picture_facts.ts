@@ -9,8 +9,8 @@ import { convert } from "../../data/raster.ts";
 import { readWatermark } from "../../sample/watermark.ts";
 import { decodeImage } from "../data/decode.ts";
 import { parseParameters } from "../media/parameters.ts";
-import { readTexts } from "../media/png_texts.ts";
-import { sourceTypeIn, XMP } from "../media/xmp.ts";
+import { readTexts } from "../../formats/png_texts.ts";
+import { sourceTypeIn, XMP } from "../../formats/xmp.ts";
 import { kindOf, readFile } from "../terminal/files.ts";
 import type { Facts } from "./model_facts.ts";
 

@@ -14,6 +14,7 @@ import type { RestorationMethod } from "../../sample/guidance/restored.ts";
 import type { Raster } from "../../data/raster.ts";
 import { pictureSize, type Samples } from "../../sample/options.ts";
 import { makePicture } from "../../sample/pixels.ts";
+import type { Provenance } from "../../sample/provenance.ts";
 import {
   measure,
   type Restoration,
@@ -37,7 +38,6 @@ import {
   checkOutput,
   encodePng,
   fitPicture,
-  type Provenance,
   readRaster,
   writeImages,
 } from "../media/picture_files.ts";

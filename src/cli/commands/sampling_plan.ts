@@ -13,7 +13,7 @@ import type { MethodOptions, SampleOptions, SamplerOptions } from "../../sample/
 import { defaultMethod, type MethodName, methods } from "../../sample/solvers/mod.ts";
 import { makeUpdateTable } from "../../sample/timesteps.ts";
 import type { Shape } from "../../shape.ts";
-import type { Provenance } from "../media/picture_files.ts";
+import type { Provenance } from "../../sample/provenance.ts";
 import type { Flags } from "../terminal/flags.ts";
 import { type Classes, classesOf, type ClassPlan } from "./class_flags.ts";
 import type { ClassifierPlan } from "./classifier_flags.ts";

@@ -13,6 +13,7 @@ import { type ImageHeader, readImageHeader } from "../../data/datasets/image.ts"
 import { convert } from "../../data/raster.ts";
 import type { Samples } from "../../sample/options.ts";
 import { defaultMethod, type MethodName, methods } from "../../sample/solvers/mod.ts";
+import { textsOf } from "../../sample/provenance.ts";
 import { makeUpdateTable } from "../../sample/timesteps.ts";
 import {
   checkNoiseLevel,
@@ -21,7 +22,6 @@ import {
   type UpscaleOptions,
 } from "../../sample/upscaler.ts";
 import { decodeImage } from "../data/decode.ts";
-import { textsOf } from "../media/picture_files.ts";
 import { writePng } from "../media/png_stream.ts";
 import { INTERRUPTED, Interruption } from "../run/interruption.ts";
 import { loadModel } from "../run/load_model.ts";
@@ -42,6 +42,7 @@ import {
 } from "../terminal/files.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { formatLeft, print, Progress } from "../terminal/progress.ts";
+import { software } from "../terminal/version.ts";
 import { formatBytes } from "../../units.ts";
 import { classesOf, classFlags, planClasses } from "./class_flags.ts";
 import { createUpscaler, noiseLevelFlag, tileOf } from "./upscaling.ts";
@@ -132,7 +133,7 @@ export async function upscaleCommand(args: readonly string[]): Promise<number> {
       ...{ model: place, picture: basename(path), seed, steps, sampler: method },
       ...describeOptions(options),
       ...(noiseLevel ? { "noise-level": noiseLevel } : {}),
-    });
+    }, software);
     const stopped = new Error("stopped");
     const rows = async function* () {
       for await (const { data } of upscaler.rows(settings)) yield toBytes(data);

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { chunksOf, encodeChunk, SIGNATURE_BYTES } from "../../formats/png.ts";
+import { chunksOf, encodeChunk, SIGNATURE } from "../../formats/png.ts";
 
 /** Packs big-endian integers. */
 function pack(...fields: readonly (readonly [value: number, bytes: 1 | 2 | 4])[]): Uint8Array {
@@ -29,7 +29,7 @@ export function animatePng(
   frames: readonly Uint8Array[],
   durations: readonly number[],
 ): Uint8Array {
-  const parts = [frames[0].subarray(0, SIGNATURE_BYTES)];
+  const parts = [frames[0].subarray(0, SIGNATURE.length)];
   let sequence = 0;
   frames.forEach((png, i) => {
     const chunks = [...chunksOf(png)], header = chunks.find(({ type }) => type === "IHDR")!;

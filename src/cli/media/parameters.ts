@@ -5,7 +5,7 @@
  */
 
 import type { MethodName } from "../../sample/solvers/mod.ts";
-import { packageName, version } from "../terminal/version.ts";
+import { software } from "../terminal/version.ts";
 
 /** What made an image. */
 export interface Parameters {
@@ -45,7 +45,7 @@ export function formatParameters(about: Parameters): string {
     Model: quote(about.model),
     ...(strength === undefined ? {} : { "Denoising strength": strength }),
     ...(about.image ? { "Image of the seed": about.image } : {}),
-    Version: `${packageName} ${version}`,
+    Version: software,
   };
   const lines = Object.entries(facts).map(([name, value]) => `${name}: ${value}`).join(", ");
   return [prompt, ...(negative ? [`Negative prompt: ${negative}`] : []), lines].join("\n");

@@ -8,15 +8,14 @@ import { extname, join } from "@std/path";
 import { InputError } from "../../errors.ts";
 import { writeSafetensors } from "../../formats/safetensors.ts";
 import { makeGrid, makePicture, type Picture } from "../../sample/pixels.ts";
+import { nameClasses, type Provenance, textsOf } from "../../sample/provenance.ts";
 import { checkWatermark, embedWatermark } from "../../sample/watermark.ts";
 import { pictureSize, type Samples } from "../../sample/options.ts";
 import { type Shape, sizeOf } from "../../shape.ts";
 import { fit, type Raster, writeImage } from "../../data/raster.ts";
 import { concat } from "../../formats/bytes.ts";
-import { plainText } from "../../formats/png.ts";
 import { animatePng } from "./apng.ts";
 import { writePng } from "./png_stream.ts";
-import { XMP, xmpOf } from "./xmp.ts";
 import { decodeImage } from "../data/decode.ts";
 import {
   checkFolder,
@@ -30,10 +29,7 @@ import {
   writeOutput,
   writeWhole,
 } from "../terminal/files.ts";
-import { packageName, version } from "../terminal/version.ts";
-
-/** Metadata of an image: model, seed, steps. */
-export type Provenance = Readonly<Record<string, string | number>>;
+import { software } from "../terminal/version.ts";
 
 /** The kind of output that a path selects. */
 export type OutputKind = "grid" | "animation" | "tensors" | "folder";
@@ -217,23 +213,13 @@ export async function encodePng(
       return Promise.resolve(bytes.length);
     },
   };
-  const texts = { ...textsOf(provenance), ...(parameters === undefined ? {} : { parameters }) };
+  const texts = {
+    ...textsOf(provenance, software),
+    ...(parameters === undefined ? {} : { parameters }),
+  };
   const header = { width, height, channels: 3, texts } as const;
   await writePng(sink, header, ReadableStream.from([rgb]));
   return concat(parts);
-}
-
-/** The texts of a PNG that say what made it. */
-export function textsOf(provenance: Provenance): Record<string, string> {
-  const description = Object.entries(provenance).map(([k, v]) => `${k} ${v}`).join(", ");
-  const software = `${packageName} ${version}`;
-  const comment = JSON.stringify({ software, ...provenance });
-  return {
-    Software: software,
-    Description: plainText(description),
-    Comment: plainText(comment),
-    [XMP]: xmpOf(provenance),
-  };
 }
 
 /** Milliseconds of each frame; the last one is shown longer. */
@@ -315,7 +301,7 @@ export async function writeImages(
       await writeOutput(
         path,
         writeSafetensors(tensors, {
-          software: `${packageName} ${version}`,
+          software,
           ...Object.fromEntries(texts),
         }),
       );
@@ -341,13 +327,6 @@ export async function writeImages(
       })`;
     }
   }
-}
-
-/** The classes of images, in a text: of many that take turns, those of the first turn. */
-function nameClasses(classes: readonly string[]): string {
-  const again = classes.indexOf(classes[0], 1), period = again < 0 ? classes.length : again;
-  const takeTurns = classes.every((name, i) => name === classes[i % period]);
-  return (takeTurns ? classes.slice(0, period) : classes).join(",");
 }
 
 /** `[count, ..., channels]` as `[count, channels, ...]`. */

@@ -5,8 +5,8 @@
  */
 
 import { concat } from "../../formats/bytes.ts";
-import { encodeChunk } from "../../formats/png.ts";
-import { XMP } from "./xmp.ts";
+import { type Chunk, encodeChunk, SIGNATURE } from "../../formats/png.ts";
+import { textChunk } from "../../formats/png_texts.ts";
 import { writeAll } from "../terminal/files.ts";
 
 /** What is said of a picture before its rows. */
@@ -21,16 +21,12 @@ export interface PngHeader {
   readonly texts: Readonly<Record<string, string>>;
 }
 
-const SIGNATURE = new Uint8Array([137, 80, 78, 71, 13, 10, 26, 10]);
 /** Bits a channel. */
 const DEPTH = 8;
 /** Types of color in the header. */
 const COLOR = { 1: 0, 3: 2 } as const;
 /** Kinds of filters, which guess a byte by those on the left, above, and above on the left. */
 const FILTERS = 5;
-
-const isLatin1 = (text: string) => /^[\0-\xff]*$/.test(text);
-const latin1 = (text: string) => Uint8Array.from(text, (c) => c.charCodeAt(0));
 
 /**
  * Writes a picture.
@@ -42,7 +38,8 @@ export async function writePng(
   { width, height, channels, texts }: PngHeader,
   rows: AsyncIterable<Uint8Array>,
 ): Promise<void> {
-  const write = (type: string, data: Uint8Array) => writeAll(file, encodeChunk({ type, data }));
+  const writeChunk = (chunk: Chunk) => writeAll(file, encodeChunk(chunk));
+  const write = (type: string, data: Uint8Array) => writeChunk({ type, data });
   const header = new DataView(new ArrayBuffer(13));
   header.setUint32(0, width);
   header.setUint32(4, height);
@@ -50,11 +47,7 @@ export async function writePng(
   header.setUint8(9, COLOR[channels]);
   await writeAll(file, SIGNATURE);
   await write("IHDR", new Uint8Array(header.buffer));
-  for (const [name, text] of Object.entries(texts)) {
-    // XMP is read in chunks of UTF-8 alone.
-    if (isLatin1(text) && name !== XMP) await write("tEXt", latin1(`${name}\0${text}`));
-    else await write("iTXt", concat([latin1(`${name}\0\0\0\0\0`), new TextEncoder().encode(text)]));
-  }
+  for (const [name, text] of Object.entries(texts)) await writeChunk(textChunk(name, text));
   const packed = ReadableStream.from(inBlocks(filtered(rows, width * channels, channels)))
     .pipeThrough(new CompressionStream("deflate"));
   for await (const data of inBlocks(packed)) await write("IDAT", data);

@@ -32,7 +32,7 @@ import { cardOf, formatRunConfig, type RunConfig } from "../../train/run_config.
 import type { RunFolder, SavedState } from "./run_folder.ts";
 import { createGrid, type SampleGrid } from "./sample_grid.ts";
 import { readChunks } from "./state_file.ts";
-import { packageName, version } from "../terminal/version.ts";
+import { software } from "../terminal/version.ts";
 
 /** A training to run, and where. */
 export interface Task {
@@ -310,7 +310,7 @@ function describeRun({ command, config, data, latents, device, trainer }: Run) {
     step: `${config.training.batchSize} images, ${(trainer.flops / 1e9).toPrecision(3)} GFLOP`,
     device: `${device.name}, ${formatBytes(trainer.memory)}`,
     machine: `${os} ${arch}, ${navigator.hardwareConcurrency} cores`,
-    software: `${packageName} ${version}, Deno ${Deno.version.deno}`,
+    software: `${software}, Deno ${Deno.version.deno}`,
   };
   return { facts, settings };
 }
@@ -369,6 +369,6 @@ async function showSamples({ trainer, grid, folder, progress, signal }: Run): Pr
 
 /** The model card in a model's file. */
 const makeCard = ({ config, trainer, device }: Run) => ({
-  software: `${packageName} ${version}`,
+  software,
   ...cardOf(config, trainer.step, device.name),
 });

@@ -17,7 +17,7 @@ import { type Classes, type ClassPlan, planClasses } from "../commands/class_fla
 import { readEdit } from "../commands/edit.ts";
 import { planSampling } from "../commands/sampling_plan.ts";
 import { createSampler } from "../commands/samplers.ts";
-import type { Provenance } from "../media/picture_files.ts";
+import type { Provenance } from "../../sample/provenance.ts";
 import { type JobRequest, MAX_SENT_SIDE } from "./schemas.ts";
 
 /** The largest batch. */

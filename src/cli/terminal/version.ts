@@ -11,3 +11,6 @@ export const packageName: string = manifest.name;
 
 /** The package's version. */
 export const version: string = manifest.version;
+
+/** What wrote a file. */
+export const software: string = `${packageName} ${version}`;

@@ -4,20 +4,14 @@
  * @module
  */
 
-import type { Provenance } from "./picture_files.ts";
-
 /** The keyword of the chunk of PNG that holds XMP. */
 export const XMP = "XML:com.adobe.xmp";
 
 /** Where the terms are defined. */
 const TERMS = "http://cv.iptc.org/newscodes/digitalsourcetype/";
 
-/** What of the provenance means that another picture went in. */
-const OTHERS = ["init", "picture", "task", "images"];
-
 /** The packet of a picture that a model made, alone or of another picture. */
-export function xmpOf(provenance: Provenance): string {
-  const isComposite = OTHERS.some((name) => name in provenance);
+export function xmpOf(isComposite: boolean): string {
   const type = isComposite ? "compositeWithTrainedAlgorithmicMedia" : "trainedAlgorithmicMedia";
   return [
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>',

@@ -4,7 +4,7 @@ import { InputError } from "../../src/errors.ts";
 import { initializeModel, serializeModel } from "../../src/model/model.ts";
 import { parseNetwork } from "../../src/model/network.ts";
 import { Folder } from "./cli.ts";
-import { Served } from "./served.ts";
+import { type JobEvent, Served } from "./served.ts";
 
 /** A model of which one evaluation takes long beside an answer. */
 function largeModelFile(): Uint8Array<ArrayBuffer> {
@@ -56,6 +56,47 @@ Deno.test("a job in a thread of its own paints what one in the same thread does"
     pictures.push(await served.picture(id, 1));
   }
   assertEquals(pictures[0], pictures[1]);
+});
+
+/** Collects the Workers that are started until it is disposed of. */
+function watchWorkers(): Disposable & { readonly all: Worker[] } {
+  const { Worker } = globalThis, all: Worker[] = [];
+  globalThis.Worker = class extends Worker {
+    constructor(...settings: ConstructorParameters<typeof Worker>) {
+      super(...settings);
+      all.push(this);
+    }
+  };
+  return { all, [Symbol.dispose]: () => void (globalThis.Worker = Worker) };
+}
+
+Deno.test("a thread that dies is told of, by its job and by health, and the next job has another", async () => {
+  using workers = watchWorkers();
+  await using served = await Served.start({ isShared: false });
+  const slow = { model: "slow", steps: 1000, sampler: "ddpm", count: 8 };
+  const health = async () => {
+    const { status, detail } = (await served.ask("api/health")).body;
+    return [status, detail];
+  };
+  assertEquals(await health(), ["ok", undefined]);
+  const id = await served.begin(slow), why = /^The thread that computes failed: .*'in' operator/;
+  let last: JobEvent | undefined;
+  for await (const event of served.events(id)) {
+    // Nothing that could be understood: what receives it throws.
+    if (event.name === "step" && last?.name !== "step") workers.all[0].postMessage(null);
+    last = event;
+  }
+  assertEquals(last!.name, "failure");
+  assertMatch(last!.data.detail, why);
+  const [status, detail] = await health();
+  assertEquals(status, "failed");
+  assertMatch(detail!, why);
+  for (let i = 0; i < 2; i++) {
+    const events = await served.follow(await served.begin({ model: "m", steps: 2 }));
+    assertEquals(events.at(-1)!.name, "done", events.at(-1)!.data.detail);
+  }
+  assertEquals(await health(), ["ok", undefined]);
+  assertEquals(workers.all.length, 2);
 });
 
 Deno.test("what the thread cannot open is told as what it is", async () => {

@@ -39,6 +39,7 @@ export interface Told {
   readonly detail: string;
   readonly id: string;
   readonly state: string;
+  readonly status: string;
   readonly position: number;
   readonly step: number;
   readonly steps: number;

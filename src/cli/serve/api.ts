@@ -153,7 +153,9 @@ export function apiRoutes(studio: Studio): Route[] {
       answer: healthSchema,
       handle: () =>
         Response.json({
-          ...{ status: "ok", version, device: thread.name },
+          status: thread.failure === undefined ? "ok" : "failed",
+          ...(thread.failure === undefined ? {} : { detail: thread.failure }),
+          ...{ version, device: thread.name },
           ...{ running: Number(jobs.running !== undefined), queued: jobs.queued, queue, limits },
         }),
     }),

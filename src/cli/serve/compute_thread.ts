@@ -36,6 +36,7 @@ export class ComputeThread implements AsyncDisposable {
   readonly #options: ComputeThreadOptions;
   #conversation: Conversation | undefined;
   #name = "";
+  #failure: string | undefined;
 
   private constructor(options: ComputeThreadOptions) {
     this.#options = options;
@@ -55,6 +56,11 @@ export class ComputeThread implements AsyncDisposable {
   /** Its device, in words. */
   get name(): string {
     return this.#name;
+  }
+
+  /** Why it ended, in words, until the next request starts another one. */
+  get failure(): string | undefined {
+    return this.#failure;
   }
 
   /**
@@ -93,9 +99,11 @@ export class ComputeThread implements AsyncDisposable {
           onReport: (notice: string) => onNotice?.(notice),
         },
       );
+      this.#failure = undefined;
       return begun;
     } catch (error) {
       this.#conversation = undefined;
+      this.#failure = String((error as Error).message);
       begun.end();
       throw error;
     }
@@ -106,8 +114,12 @@ export class ComputeThread implements AsyncDisposable {
     const caller = new Caller(worker);
     worker.addEventListener("error", (event) => {
       event.preventDefault();
+      const failure = `The thread that computes failed: ${event.message}`;
       this.#conversation = undefined;
-      caller.fail(new DeviceError(`The thread that computes failed: ${event.message}`));
+      this.#failure = failure;
+      this.#options.onNotice?.(`${failure}; the next job starts another one`);
+      worker.terminate();
+      caller.fail(new DeviceError(failure));
     });
     return { caller, end: () => worker.terminate() };
   }
@@ -115,7 +127,8 @@ export class ComputeThread implements AsyncDisposable {
   /** Ends it, after what is being computed. */
   async [Symbol.asyncDispose](): Promise<void> {
     const { caller, end } = this.#conversation ?? {};
-    await caller?.call("close", undefined);
+    // One that fails now has nothing to free.
+    await caller?.call("close", undefined).catch(() => {});
     end?.();
   }
 }

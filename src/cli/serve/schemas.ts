@@ -124,7 +124,9 @@ export const samplerSchema = z.object({
 
 /** How the server is. */
 export const healthSchema = z.object({
-  status: z.literal("ok"),
+  status: z.enum(["ok", "failed"])
+    .describe("failed where the thread that computes ended; the next job starts another one"),
+  detail: z.string().optional().describe("Why it failed"),
   version: z.string(),
   device: z.string(),
   running: z.int(),

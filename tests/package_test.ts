@@ -62,7 +62,7 @@ const below: Record<string, readonly string[]> = {
   sample: ["ground", "text", "formats", "gpu", "data", "diffusion", "model"],
   train: ["ground", "text", "formats", "gpu", "data", "diffusion", "model"],
   worker: ["ground", "text", "formats", "gpu", "data", "diffusion", "model", "sample", "train"],
-  page: ["ground", "formats", "gpu", "model", "sample", "worker"],
+  page: ["ground", "formats", "gpu", "data", "model", "sample", "worker"],
   evaluate: ["ground", "formats", "gpu", "data", "diffusion", "model", "sample"],
   cli: [
     ...["ground", "text", "formats", "gpu", "data", "diffusion", "model", "sample", "train"],

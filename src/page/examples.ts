@@ -4,6 +4,7 @@
  * @module
  */
 
+import { numberClasses } from "../data/datasets/folders.ts";
 import { InputError } from "../errors.ts";
 import type { WorkerPictures } from "../worker/protocol.ts";
 import { drawSamples } from "./pictures.ts";
@@ -15,10 +16,19 @@ const REACH = 4;
 /** Pictures after which the page has its turn. */
 const PAUSE = 128;
 
+/** A picture to be added. */
+export interface ExampleSource {
+  readonly source: Blob | ImageBitmap;
+  /** The class that it is of, if any. */
+  readonly of?: string | undefined;
+}
+
 /** A picture in the size that is learnt. */
 interface Example {
   /** What it was made of, in full. */
   readonly source: Blob | ImageBitmap | undefined;
+  /** The class that it is of, if any. */
+  readonly of: string | undefined;
   /** Pixels of 1 or 3 channels. */
   readonly pixels: Uint8Array<ArrayBuffer>;
 }
@@ -44,6 +54,18 @@ export class Examples {
     return this.#side;
   }
 
+  /** Its classes, if there are several and all pictures are of one, and the number of each picture's. */
+  get labels(): Pick<WorkerPictures, "classes" | "labels"> {
+    const names = this.#all.map(({ of }) => of);
+    if (names.includes(undefined) || new Set(names).size < 2) return {};
+    return numberClasses(names as string[]);
+  }
+
+  /** How many pictures are of a class. */
+  get ofClasses(): number {
+    return this.#all.filter(({ of }) => of !== undefined).length;
+  }
+
   /**
    * Adds pictures; those that cannot be read are left out.
    *
@@ -51,7 +73,7 @@ export class Examples {
    * @throws {InputError} If there are too many.
    */
   async add(
-    sources: readonly (Blob | ImageBitmap)[],
+    sources: readonly ExampleSource[],
     onProgress?: (done: number) => void,
   ): Promise<string[]> {
     if (this.count + sources.length > MOST) {
@@ -60,9 +82,9 @@ export class Examples {
       );
     }
     const bad: string[] = [];
-    for (const [i, source] of sources.entries()) {
+    for (const [i, { source, of }] of sources.entries()) {
       try {
-        this.#all.push({ source, pixels: await this.#decode(source) });
+        this.#all.push({ source, of, pixels: await this.#decode(source) });
       } catch {
         bad.push(source instanceof File ? source.name : "a picture");
       }
@@ -73,23 +95,24 @@ export class Examples {
   }
 
   /** Shows the pictures of a training instead. */
-  load({ count, height, channels, data }: WorkerPictures): void {
+  load({ count, height, channels, data, labels, classes }: WorkerPictures): void {
     const size = height * height * channels;
     this.#side = height;
     this.#all = Array.from({ length: count }, (_, i) => ({
       ...{ source: undefined, pixels: data.subarray(i * size, (i + 1) * size) },
+      of: labels && (classes?.[labels[i]] ?? String(labels[i])),
     }));
     this.#show();
   }
 
   /** Brings all pictures to another size. */
   async resize(side: number): Promise<void> {
-    const sources = this.#all.map(({ source, pixels }) => source ?? imageOf(pixels, this.#side));
+    const before = this.#all, old = this.#side;
     this.#side = side;
     this.#all = [];
-    for (const source of sources) {
-      const drawn = source instanceof ImageData ? await createImageBitmap(source) : source;
-      this.#all.push({ source: drawn, pixels: await this.#decode(drawn) });
+    for (const { source, of, pixels } of before) {
+      const whole = source ?? await createImageBitmap(imageOf(pixels, old));
+      this.#all.push({ source: whole, of, pixels: await this.#decode(whole) });
     }
     this.#show();
   }
@@ -110,7 +133,7 @@ export class Examples {
       if (i % PAUSE === PAUSE - 1) await pause();
     }
     const name = count === 1 ? "1 picture of a page" : `${count} pictures of a page`;
-    return { name, count, height: this.#side, width: this.#side, channels, data };
+    return { name, count, height: this.#side, width: this.#side, channels, data, ...this.labels };
   }
 
   /** The middle of a picture, over white. */

@@ -12,13 +12,27 @@ import { element } from "./settings.ts";
 /** Bytes in which the checksum of a training is. */
 const HEAD = 4096;
 
+/** A file, and its name with the folders that it is in. */
+export interface FoundFile {
+  readonly file: File;
+  readonly path: string;
+}
+
+/** Files that were chosen, of a folder or by themselves. */
+export const chosenFiles = ({ files }: HTMLInputElement): FoundFile[] =>
+  [...files ?? []].map((file) => ({ file, path: file.webkitRelativePath || file.name }))
+    .filter(({ path }) => !path.split("/").some(isHidden));
+
+/** Whether a file or a folder is none of the user's, as programs leave them everywhere. */
+const isHidden = (name: string) => name.startsWith(".");
+
 /** Who takes files. */
 export interface Takers {
   takeModel(files: readonly File[]): Promise<void>;
   /** Takes a training that was saved. */
   takeTraining(file: File): Promise<void>;
   /** Takes pictures to learn from. */
-  takeExamples(files: readonly File[]): Promise<void>;
+  takeExamples(files: readonly FoundFile[]): Promise<void>;
   /** Takes the settings of a picture. */
   takeSettings(about: Provenance): Promise<void>;
   takePicture(picture: ImageBitmap): void;
@@ -57,7 +71,9 @@ async function handOver(
   isToLearn: boolean,
 ): Promise<void> {
   const [file] = files, isPictures = files.every(({ type }) => type.startsWith("image/"));
-  if (isPictures && (isToLearn || files.length > 1)) return await takers.takeExamples(files);
+  if (isPictures && (isToLearn || files.length > 1)) {
+    return await takers.takeExamples(files.map((file) => ({ file, path: file.name })));
+  }
   if (!isPictures) {
     const isTraining =
       findSeal(new Uint8Array(await file.slice(0, HEAD).arrayBuffer())) !== undefined;
@@ -69,15 +85,19 @@ async function handOver(
 }
 
 /** All files of what was dropped, also in folders, by their names. */
-async function filesOf(entries: readonly (FileSystemEntry | null | undefined)[]): Promise<File[]> {
-  const files: File[] = [];
+async function filesOf(
+  entries: readonly (FileSystemEntry | null | undefined)[],
+): Promise<FoundFile[]> {
+  const files: FoundFile[] = [];
   for (const entry of entries) {
-    if (entry?.isFile) {
-      files.push(
-        await new Promise<File>((...ends) => (entry as FileSystemFileEntry).file(...ends)),
+    if (!entry || isHidden(entry.name)) continue;
+    if (entry.isFile) {
+      const file = await new Promise<File>((...ends) =>
+        (entry as FileSystemFileEntry).file(...ends)
       );
+      files.push({ file, path: entry.fullPath.slice(1) });
     }
-    if (!entry?.isDirectory) continue;
+    if (!entry.isDirectory) continue;
     const reader = (entry as FileSystemDirectoryEntry).createReader();
     const inside: FileSystemEntry[] = [];
     for (;;) {

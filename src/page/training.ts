@@ -4,17 +4,19 @@
  * @module
  */
 
+import { classesOfFolders } from "../data/datasets/folders.ts";
 import { InputError } from "../errors.ts";
 import { LimitError } from "../gpu/device.ts";
-import type { WorkerTrainerOptions } from "../worker/protocol.ts";
 import type { WorkerSampler } from "../worker/worker_sampler.ts";
 import type { WorkerTrainer } from "../worker/worker_trainer.ts";
 import { download } from "./download.ts";
-import { Examples } from "./examples.ts";
+import { Examples, type ExampleSource } from "./examples.ts";
+import { chosenFiles, type FoundFile } from "./files.ts";
 import { LossChart } from "./loss_chart.ts";
 import { drawSamples } from "./pictures.ts";
 import { element } from "./settings.ts";
 import { explain, say, warn } from "./status.ts";
+import { trainingOptions } from "./training_options.ts";
 import type { WorkerEngine } from "./worker_engine.ts";
 
 /** Samples that are shown, and their steps. */
@@ -23,30 +25,7 @@ const SHOWN = 8, STEPS = 10;
 const PATIENCE = 3000, SHARE = 5;
 /** Milliseconds from one copy of the training that the page keeps to the next. */
 const KEEP = 20_000;
-/** Fewer pictures than these are moved about, so that they are not all that is learnt. */
-const FEW = 100;
-
 const TOO_LARGE = "take smaller pictures, or fewer channels";
-
-/** A small network for small pictures. */
-export const trainingOptions = (
-  channels: number,
-  side: number,
-  count: number,
-): WorkerTrainerOptions => ({
-  network: {
-    block_out_channels: [channels, 2 * channels, 4 * channels],
-    down_block_types: ["DownBlock2D", "DownBlock2D", "AttnDownBlock2D"],
-    up_block_types: ["AttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
-    ...{ layers_per_block: 1, norm_num_groups: 8, freq_shift: 1, flip_sin_to_cos: false },
-  },
-  scheduler: { prediction_type: "v_prediction" },
-  training: {
-    ...{ batch_size: 16, learning_rate: 0.001, warmup_steps: 50 },
-    ...{ loss_weighting: "min_snr", snr_gamma: 5 },
-  },
-  images: { shift: count < FEW ? Math.round(side / 14) : 0 },
-});
 
 /** What training needs of the page. */
 export interface TrainingStudio {
@@ -93,12 +72,12 @@ export class Training {
     });
     on("example", async () => {
       const drawing = this.#studio.takeDrawing();
-      if (drawing) await this.takeFiles([await drawing]);
+      if (drawing) await this.#take([{ source: await drawing }]);
     });
     for (const id of ["pictures", "folder"]) {
       const input = element<HTMLInputElement>(id);
       input.addEventListener("change", () => {
-        this.takeFiles([...input.files!]);
+        this.takeFiles(chosenFiles(input));
         input.value = "";
       });
     }
@@ -111,12 +90,16 @@ export class Training {
     this.#update();
   }
 
-  /** Adds pictures, of files those that are any. */
-  async takeFiles(sources: readonly (File | ImageBitmap)[]): Promise<void> {
-    if (!sources.length) return;
-    const isPicture = (source: File | ImageBitmap) =>
-      source instanceof ImageBitmap || source.type.startsWith("image/");
-    const pictures = sources.filter(isPicture), others = sources.length - pictures.length;
+  /** Adds those of files that are pictures, of the classes that their folders are called. */
+  async takeFiles(files: readonly FoundFile[]): Promise<void> {
+    const pictures = files.filter(({ file }) => file.type.startsWith("image/"));
+    const classes = classesOfFolders(pictures.map(({ path }) => path), true);
+    const sources = pictures.map(({ file }, i) => ({ source: file, of: classes[i] }));
+    if (files.length) await this.#take(sources, files.length - pictures.length);
+  }
+
+  /** Adds pictures, among files that are none. */
+  async #take(pictures: readonly ExampleSource[], others = 0): Promise<void> {
     await this.#read(async () => {
       const before = this.#examples.count, isTrained = this.#trainer || this.#kept;
       const bad = await this.#examples.add(pictures, (done) => {
@@ -124,7 +107,11 @@ export class Training {
       });
       const isMore = this.#examples.count > before;
       if (isMore) this.#begin();
+      const { count, ofClasses } = this.#examples;
       const notes = [
+        ...(ofClasses && ofClasses < count
+          ? [`Pictures in no folder: ${count - ofClasses}, so that no classes are learnt.`]
+          : []),
         ...(isMore && isTrained ? ["The training begins anew."] : []),
         ...(others ? [`Passed over ${others} that are no pictures.`] : []),
         ...(bad.length
@@ -226,8 +213,9 @@ export class Training {
   async #open(): Promise<WorkerTrainer> {
     const engine = this.#choose(), { count, side } = this.#examples;
     if (this.#kept) return await engine.resume(this.#kept.file);
-    const options = trainingOptions(Number(this.#channels.value), side, count);
-    return await engine.train(await this.#examples.pictures(), options);
+    const pictures = await this.#examples.pictures(), { classes } = pictures;
+    const channels = Number(this.#channels.value);
+    return await engine.train(pictures, trainingOptions(channels, side, count, classes?.length));
   }
 
   /** Shows samples; while the training runs, they take turns. */
@@ -237,7 +225,12 @@ export class Training {
     const began = performance.now();
     try {
       const sampler = await (this.#sampler ??= trainer.sampler({ steps: STEPS, batchSize: SHOWN }));
-      const samples = await sampler.sample({ count: SHOWN, seed: 1 });
+      const { length } = trainer.pictures.classes ?? [];
+      const labels = length ? Array.from({ length: SHOWN }, (_, i) => i % length) : undefined;
+      const samples = await sampler.sample({
+        ...{ count: SHOWN, seed: 1 },
+        ...(labels ? { labels } : {}),
+      });
       if (this.#trainer !== trainer) return;
       drawSamples(this.#samples, samples, SHOWN / 2);
       this.#samples.setAttribute("aria-label", `Samples after step ${trainer.step}`);
@@ -310,11 +303,20 @@ export class Training {
     disable(["side", "channels", "pictures", "folder", "example"], isBusy);
     disable(["forget"], isBusy || !count);
     disable(["save-model", "save-training", "use-model"], !this.#trainer);
+    const { classes } = this.#examples.labels, told = classes && tellClasses(classes);
     element("examples-text").textContent = count
-      ? `${count} pictures of ${side}x${side}`
+      ? `${count} pictures of ${side}x${side}${told ? `, ${told}` : ""}`
       : "No pictures yet";
   }
 }
+
+/** Classes that are named, at most. */
+const NAMED = 8;
+
+const tellClasses = (classes: readonly string[]) =>
+  `${classes.length} classes: ${classes.slice(0, NAMED).join(", ")}${
+    classes.length > NAMED ? ", …" : ""
+  }`;
 
 const isDiverged = (error: unknown) =>
   error instanceof InputError && /try a lower learning_rate/.test(error.message);

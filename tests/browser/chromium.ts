@@ -151,6 +151,14 @@ export class Tab implements AsyncDisposable {
     throw new Error(exceptionDetails.exception?.description ?? JSON.stringify(exceptionDetails));
   }
 
+  /** Chooses files, or a folder, in the input that an expression is. */
+  async pick(input: string, ...files: string[]): Promise<void> {
+    const { result } = await this.send("Runtime.evaluate", { expression: input }) as {
+      result: { objectId: string };
+    };
+    await this.send("DOM.setFileInputFiles", { files, objectId: result.objectId });
+  }
+
   /** Waits until an expression is true; fails with what the page says otherwise. */
   async until(expression: string, seconds = 60): Promise<void> {
     for (const end = Date.now() + 1000 * seconds; Date.now() < end;) {

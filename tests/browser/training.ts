@@ -5,9 +5,14 @@
  */
 
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { encodePng } from "../../src/cli/media/picture_files.ts";
+import { readTexts } from "../../src/formats/png_texts.ts";
+import { makePicture } from "../../src/sample/pixels.ts";
+import { provenanceIn } from "../../src/sample/provenance.ts";
 import { parseModel } from "../../src/model/model.ts";
 import { readTraining } from "../../src/train/training_file.ts";
 import { openWorker } from "../../src/worker/mod.ts";
+import { Folder } from "../cli/cli.ts";
 import { Chromium, type Tab } from "./chromium.ts";
 import { isolated, serve } from "./server.ts";
 
@@ -119,6 +124,67 @@ Deno.test("ten drawings are learnt in the tab, and the training goes on in Deno"
   await tab.until(`/^trained-${done}.safetensors is ready/.test(${text("status")})`, PATIENCE);
   await tab.run(`${byId("go")}.click()`);
   await tab.until(`/pictures in/.test(${text("status")})`, PATIENCE);
+  assertEquals(tab.errors, []);
+});
+
+Deno.test("folders in a folder are classes, which the model that was learnt can be asked for", async () => {
+  await using folder = await Folder.make();
+  const shades = { cat: -1, dog: 1 };
+  for (const [name, shade] of Object.entries(shades)) {
+    await Deno.mkdir(folder.at(`pets/${name}`), { recursive: true });
+    for (let i = 0; i < 3; i++) {
+      const data = Float32Array.from({ length: 400 }, (_, k) => shade * (k % 20 > 4 + i ? 1 : 0.5));
+      const png = await encodePng(makePicture({ count: 1, shape: [20, 20, 1], data }, 0), {});
+      await folder.write(`pets/${name}/${i}.png`, new Uint8Array(png));
+    }
+  }
+  await using site = serve(isolated);
+  await using browser = await Chromium.start();
+  await using tab = await browser.open({ before: OBSERVER });
+  await visit(tab, site.url);
+  await tab.run(choose("side", 16) + choose("channels", 8));
+  const told = "6 pictures of 16x16, 2 classes: cat, dog";
+  await tab.pick(byId("folder"), folder.at("pets"));
+  await tab.until(`${text("examples-text")} === "${told}"`, PATIENCE);
+  await tab.run(click("train-go"));
+  await tab.until(`${step} >= 2`, PATIENCE);
+  const done = await stop(tab);
+  await tab.run(`blobs.length = 0; ${click("save-training")}`);
+  await tab.until("blobs.length");
+  const file = await takeOffered(tab), { config, pictures } = await readTraining(file, "it");
+  assertEquals([pictures.classes, Array.from(pictures.labels!)], [["cat", "dog"], [
+    0,
+    0,
+    0,
+    1,
+    1,
+    1,
+  ]]);
+  assertEquals(config.training.labelDropout, 0.1);
+
+  await tab.run(click("use-model"));
+  await tab.until(`/^trained-${done}.safetensors is ready/.test(${text("status")})`, PATIENCE);
+  assertEquals(await tab.run(`[...${byId("class")}.options].map(({ value }) => value)`), [
+    ...["all", "cat", "dog", "none"],
+  ]);
+  await tab.run(`${byId("class")}.value = "dog"; ${byId("go")}.click()`);
+  await tab.until(`/pictures in/.test(${text("status")})`, PATIENCE);
+  await tab.run(`blobs.length = 0; ${click("save")}`);
+  await tab.until("blobs.length");
+  assertEquals(provenanceIn(await readTexts(await takeOffered(tab)))?.class, "dog");
+
+  // One more that is of no class.
+  await tab.run(`${byId("pad")}.focus(); ${byId("pad")}.dispatchEvent(
+    new KeyboardEvent("keydown", { key: " " })); ${click("example")}`);
+  await tab.until(
+    `/^7 pictures.*in no folder: 1, so that no classes/.test(${text("status")})`,
+    PATIENCE,
+  );
+  assertEquals(await tab.run(text("examples-text")), "7 pictures of 16x16");
+  // A training brings its classes along.
+  const bytes = `Uint8Array.fromBase64(${JSON.stringify(file.toBase64())})`;
+  await tab.run(drop(`[new File([${bytes}], "mine.safetensors")]`));
+  await tab.until(`${text("examples-text")} === "${told}"`, PATIENCE);
   assertEquals(tab.errors, []);
 });
 

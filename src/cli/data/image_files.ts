@@ -8,6 +8,7 @@ import { join, relative, SEPARATOR } from "@std/path";
 import { InputError } from "../../errors.ts";
 import { type ArrayLayout, arrayPictures } from "../../data/datasets/array.ts";
 import type { Bytes } from "../../formats/bytes.ts";
+import { classesOfFolders, numberClasses } from "../../data/datasets/folders.ts";
 import { IMAGE_NAME } from "../../data/datasets/image.ts";
 import {
   type ArchiveEntry,
@@ -198,18 +199,12 @@ function classify(
     typeof file === "string" ? file.replaceAll(SEPARATOR, "/") : nameOf(file)
   );
   // An archive of one folder holds what the folder holds.
-  const folders = paths.map((path) => path.split("/").slice(0, -1));
-  const isShared = (depth: number) =>
-    folders.every((f) => f.length > depth + 1 && f[depth] === folders[0][depth]);
-  let depth = 0;
-  while (set.place.kind !== "folder" && isShared(depth)) depth++;
-  const outside = folders.findIndex((f) => f.length <= depth);
+  const names = classesOfFolders(paths, set.place.kind !== "folder");
+  const outside = names.indexOf(undefined);
   if (outside >= 0) {
     throw new InputError(
       `Cannot use ${name} with --classes folders: ${paths[outside]} is in no folder of a class`,
     );
   }
-  const classes = [...new Set(folders.map((f) => f[depth]))].sort();
-  const numbers = new Map(classes.map((c, i) => [c, i]));
-  return { ...set, count, classes, labels: folders.map((f) => numbers.get(f[depth])!) };
+  return { ...set, count, ...numberClasses(names as string[]) };
 }

@@ -64,7 +64,7 @@ function normalize(text: string): string {
  * ```
  */
 export const fetchBertVocabulary = async (): Promise<ReadonlyMap<string, number>> =>
-  parseBertVocabulary(await fetchShippedText("bert_base_uncased_vocab.txt.gz"));
+  parseBertVocabulary(await fetchShippedText("bert_base_uncased_vocab"));
 
 /**
  * Reads the vocabulary of a pipeline from the text of `vocab.txt` in its folder `tokenizer`: a piece a

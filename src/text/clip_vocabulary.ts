@@ -68,7 +68,7 @@ function parseMerges(text: string, limit = Infinity): [string, string][] {
  * ```
  */
 export async function fetchClipVocabulary(): Promise<ClipVocabulary> {
-  const text = await fetchShippedText("bpe_simple_vocab_16e6.txt.gz");
+  const text = await fetchShippedText("bpe_simple_vocab_16e6");
   const merges = parseMerges(text, MERGES), letters = byteOrder.map((byte) => byteCharacters[byte]);
   const tokens = [
     ...letters,

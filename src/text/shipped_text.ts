@@ -7,11 +7,12 @@
 /**
  * Loads a text of the folder `data`.
  *
- * @param name Of the file, which gzip compressed.
+ * @param name Of the file, without `.txt.gz`: bundlers take all files along that it may be.
  * @throws {TypeError} If it cannot be reached.
  */
 export async function fetchShippedText(name: string): Promise<string> {
-  const url = new URL(`../../data/${name}`, import.meta.url), response = await fetch(url);
+  const url = new URL(`../../data/${name}.txt.gz`, import.meta.url);
+  const response = await fetch(url);
   if (!response.ok) throw new TypeError(`Cannot load ${url}: the answer is ${response.status}`);
   const bytes = new Uint8Array(await response.arrayBuffer());
   // A server may say that the file is compressed, and fetch unpacks it.

@@ -13,7 +13,7 @@ import { drawSamples } from "./pictures.ts";
 import { element } from "./settings.ts";
 
 /** Few steps, so that it keeps up. */
-const QUICK = { method: "dpmpp_2m_sde", steps: 10, guidance: { scale: 1 } } as const;
+const QUICK = { method: "dpmpp_2m_sde", steps: 10 } as const;
 
 /** Brings the pad to life. */
 export function addDrawing({ settings, shape, run, attempt, last, keep }: Studio): Pad {
@@ -40,8 +40,10 @@ export function addDrawing({ settings, shape, run, attempt, last, keep }: Studio
     attempt(async () => {
       if (pad.isEmpty) return;
       const sides = await shape(), mask = pad.readMask(sides);
+      const { guidance, ...job } = settings.read(1, true);
       await live.ask({
-        ...{ ...settings.read(1), ...QUICK, init: pad.read(sides) },
+        ...{ ...job, ...QUICK, init: pad.read(sides) },
+        ...(guidance ? { guidance: { scale: 1 } } : {}),
         ...(mask ? { mask, strength: 1 } : { strength: Number(strength.value) }),
       });
     });

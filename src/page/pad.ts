@@ -53,6 +53,7 @@ export class Pad {
       canvas.addEventListener(end, () => last = undefined);
     }
     canvas.addEventListener("keydown", (event) => this.#key(event));
+    for (const change of ["focus", "blur"]) canvas.addEventListener(change, () => this.#show());
   }
 
   /** Nothing is drawn. */
@@ -156,7 +157,8 @@ export class Pad {
       context.drawImage(tint, 0, 0);
     }
     context.globalAlpha = 1;
-    if (document.activeElement !== this.#canvas) return;
+    // Who draws with a pointer sees that.
+    if (!this.#canvas.matches(":focus-visible")) return;
     context.strokeStyle = "#f60";
     context.lineWidth = 2;
     context.beginPath();

@@ -84,9 +84,14 @@ export class Settings {
     return element<HTMLFormElement>("settings").reportValidity();
   }
 
-  /** The job of the form, of so many pictures. */
-  read(count: number = Number(input("count").value)): Job {
-    const { reads, none, guidance } = this.#facts ?? {}, chosen = select("class").value;
+  /**
+   * The job of the form, of so many pictures.
+   *
+   * @param isBegun Whether they begin with something, which classes in turns would contradict.
+   */
+  read(count: number = Number(input("count").value), isBegun = false): Job {
+    const { reads, none, guidance } = this.#facts ?? {}, { value } = select("class");
+    const chosen = isBegun && value === ALL && none !== undefined ? NONE : value;
     const prompt = reads ? input("prompt").value.trim() : "", labels = this.#labels(count, chosen);
     const isLed = prompt || none !== undefined && labels?.some((label) => label !== none);
     const scale = Number(input("guidance").value || this.#guidance);

@@ -42,6 +42,7 @@ export class Training {
   readonly #studio: TrainingStudio;
   readonly #examples: Examples;
   readonly #chart = new LossChart(document.querySelector<SVGSVGElement>("#loss")!);
+  readonly #shown = element("train-shown");
   readonly #samples = element<HTMLCanvasElement>("train-samples");
   readonly #side = element<HTMLSelectElement>("side");
   readonly #channels = element<HTMLSelectElement>("channels");
@@ -154,6 +155,7 @@ export class Training {
   /** Whatever was learnt is of other pictures. */
   #begin(): void {
     this.#kept = undefined;
+    this.#shown.hidden = true;
     this.#chart.clear();
     this.#samples.getContext("2d")!.clearRect(0, 0, 1e4, 1e4);
     this.lose();
@@ -176,6 +178,7 @@ export class Training {
 
   async #train(): Promise<void> {
     const { signal } = this.#stop = new AbortController();
+    this.#shown.hidden = false;
     this.#update();
     this.#due = { samples: 0, copy: performance.now() + KEEP };
     try {

@@ -9,6 +9,7 @@ const PLACES = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/goog
 const FLAGS = [
   ...["--headless=new", "--no-sandbox", "--no-first-run", "--disable-quic", "--disable-sync"],
   ...["--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0"],
+  "--hide-scrollbars",
 ];
 
 /** Gives headless Chromium a WebGPU adapter, in software. */

@@ -17,6 +17,11 @@ export const GPU_FLAGS = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swifts
 
 type Fields = Record<string, unknown>;
 
+/** Seconds that anything may take, on a machine that does other things too. */
+const PATIENCE = 300;
+/** Characters of an expression that are told when it does not end. */
+const SHOWN = 300;
+
 /** A running Chromium. */
 export class Chromium implements AsyncDisposable {
   readonly #process: Deno.ChildProcess;
@@ -40,6 +45,9 @@ export class Chromium implements AsyncDisposable {
       else this.#answers.get(id)?.resolve(result);
       this.#answers.delete(id);
     };
+    socket.onclose = () => {
+      for (const { reject } of this.#answers.values()) reject(new Error("Chromium has ended"));
+    };
   }
 
   /**
@@ -60,20 +68,29 @@ export class Chromium implements AsyncDisposable {
       args: [...FLAGS, ...flags, `--user-data-dir=${folder}`, "about:blank"],
       ...{ stdin: "null", stdout: "null", stderr: "piped" },
     }).spawn();
-    const url = await addressIn(process.stderr), socket = new WebSocket(url);
-    await new Promise((resolve, reject) => {
-      socket.onopen = resolve;
-      socket.onerror = reject;
-    });
-    return new Chromium(process, folder, socket);
+    try {
+      const url = await within("Chromium tells its address", addressIn(process.stderr));
+      const socket = new WebSocket(url);
+      const connected = new Promise((resolve, reject) => {
+        socket.onopen = resolve;
+        socket.onerror = reject;
+      });
+      await within("Chromium takes a connection", connected);
+      return new Chromium(process, folder, socket);
+    } catch (error) {
+      process.kill("SIGKILL");
+      throw error;
+    }
   }
 
-  /** Asks for something. */
+  /** Asks for something; fails if there is no answer in time. */
   async send(method: string, params: Fields = {}, sessionId?: string): Promise<Fields> {
+    if (this.#socket.readyState !== WebSocket.OPEN) throw new Error("Chromium has ended");
     const id = this.#next++, answer = Promise.withResolvers<Fields>();
     this.#answers.set(id, answer);
     this.#socket.send(JSON.stringify({ id, method, params, ...(sessionId ? { sessionId } : {}) }));
-    return await answer.promise;
+    const what = String(params.expression ?? JSON.stringify(params)).slice(0, SHOWN);
+    return await within(`${method} of ${what}`, answer.promise);
   }
 
   /** Opens a tab of such a size. */
@@ -99,7 +116,8 @@ export class Chromium implements AsyncDisposable {
     if (before) await tab.send("Page.addScriptToEvaluateOnNewDocument", { source: before });
     this.#listeners.add((session, method, params) => {
       if (session !== attached.sessionId || method !== "Runtime.exceptionThrown") return;
-      tab.errors.push(JSON.stringify(params.exceptionDetails));
+      const { exception, text } = params.exceptionDetails as Fields & { exception?: Fields };
+      tab.errors.push(String(exception?.description ?? text));
     });
     return tab;
   }
@@ -160,14 +178,20 @@ export class Tab implements AsyncDisposable {
     await this.send("DOM.setFileInputFiles", { files, objectId: result.objectId });
   }
 
-  /** Waits until an expression is true; fails with what the page says otherwise. */
-  async until(expression: string, seconds = 60): Promise<void> {
-    for (const end = Date.now() + 1000 * seconds; Date.now() < end;) {
+  /** Waits until an expression is true; fails at once if the page throws something. */
+  async until(expression: string): Promise<void> {
+    for (const end = Date.now() + 1000 * PATIENCE; Date.now() < end && !this.errors.length;) {
       if (await this.run(`!!(${expression})`)) return;
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
-    const text = await this.run(`document.body.innerText.slice(0, 500)`);
-    throw new Error(`${expression} did not come true in ${seconds} s; the page says ${text}`);
+    const text = await this.run(
+      `(document.getElementById("status") ?? document.body).innerText.slice(0, ${SHOWN})`,
+    );
+    throw new Error(
+      `${expression} is not true, ` +
+        (this.errors.length ? `as the page threw ${this.errors}` : `${PATIENCE} s later`) +
+        `; the page says ${text}`,
+    );
   }
 
   /**
@@ -203,6 +227,20 @@ export class Tab implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#browser.send("Target.closeTarget", { targetId: this.#target });
+  }
+}
+
+/** What is promised, or an error in words if it takes too long. */
+async function within<T>(what: string, promise: Promise<T>): Promise<T> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(
+    () => late.reject(new Error(`${PATIENCE} s were not enough: ${what}`)),
+    1000 * PATIENCE,
+  );
+  try {
+    return await Promise.race([promise, late.promise]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

@@ -10,7 +10,7 @@ import { readModel, serializeModel } from "../../src/model/model.ts";
 import { Sampler } from "../../src/sample/sampler.ts";
 import { assertClose } from "../close.ts";
 import { bundle } from "../page.ts";
-import { Chromium, GPU_FLAGS } from "./chromium.ts";
+import { Chromium, GPU_FLAGS, type Tab } from "./chromium.ts";
 import { isolated, serve } from "./server.ts";
 import { tinyModel } from "./tiny_model.ts";
 
@@ -49,19 +49,23 @@ async function sampleHere(file: Uint8Array<ArrayBuffer>, options: object, run: o
   return (await sampler.sample(run)).data;
 }
 
-/** A tab of an empty page, in which an expression is run. */
-async function runIn<R>(
+/** Does something with a tab of an empty page. */
+async function withTab<R>(
   headers: Record<string, string>,
   flags: string[],
-  work: string,
+  work: (tab: Tab) => Promise<R>,
 ): Promise<R> {
   await using site = serve({ ...headers, "Cache-Control": "no-store" }, files);
   await using browser = await Chromium.start(flags);
   await using tab = await browser.open();
   await tab.go(`${site.url}/empty.html`);
   await tab.until(`document.title === "library"`);
-  return await tab.run(work);
+  return await work(tab);
 }
+
+/** The value of an expression in such a tab. */
+const runIn = <R>(headers: Record<string, string>, flags: string[], expression: string) =>
+  withTab(headers, flags, (tab) => tab.run<R>(expression));
 
 Deno.test("seed 7 of mnist in a tab is what it is in Deno", async () => {
   const options = { steps: 20, batchSize: 4 }, run = { count: 4, seed: 7, labels: [3, 1, 4, 1] };
@@ -138,39 +142,29 @@ const MORTAL = `const request = GPUAdapter.prototype.requestDevice;
   };`;
 
 Deno.test("a GPU that a Worker loses in a run is told, and another Worker goes on", async () => {
-  const told = await runIn<{ error: string; isOfClass: boolean; again: string; count: number }>(
-    {},
-    GPU_FLAGS,
-    `(async () => {
+  await withTab({}, GPU_FLAGS, async (tab) => {
+    await tab.run(`globalThis.open = async (steps) => {
       const { openWorker } = await import("/library.js");
       const program = await (await fetch("/serve.js")).text();
-      const open = async () => {
-        const blob = new Blob([${JSON.stringify(MORTAL)}, program], { type: "text/javascript" });
-        const worker = new Worker(URL.createObjectURL(blob), { type: "module" });
-        const device = await openWorker("gpu", { worker });
-        const model = await device.load(new URL("/tiny.safetensors", location.href));
-        return { worker, device, sampler: await model.sampler({ steps: 200 }) };
-      };
-      const first = await open();
-      const caught = [];
-      const run = async () => {
-        for await (const { step } of first.sampler.stream()) {
-          if (step === 3) first.worker.postMessage({ destroy: true });
-        }
-      };
-      for (let i = 0; i < 2; i++) await run().catch((error) => caught.push(error));
-      first.device[Symbol.dispose]();
-      const second = await open();
-      const { count } = await second.sampler.sample();
-      second.device[Symbol.dispose]();
-      const [error, again] = caught;
-      return { error: error?.message, isOfClass: error?.constructor === again?.constructor,
-        again: again?.message, count };
-    })()`,
-  );
-  assertMatch(told.error, /lost \(destroyed\)/);
-  assertMatch(told.again, /lost \(destroyed\)/);
-  assertEquals([told.isOfClass, told.count], [true, 1]);
+      const blob = new Blob([${JSON.stringify(MORTAL)}, program], { type: "text/javascript" });
+      const worker = new Worker(URL.createObjectURL(blob), { type: "module" });
+      const device = await openWorker("gpu", { worker });
+      const model = await device.load(new URL("/tiny.safetensors", location.href));
+      return { worker, device, sampler: await model.sampler({ steps }) };
+    }`);
+    await tab.run("open(20).then((opened) => { globalThis.first = opened; })");
+    const isLost = `(async () => {
+      for await (const { step } of first.sampler.stream()) {
+        if (step === 1) first.worker.postMessage({ destroy: true });
+      }
+    })().catch(({ constructor: { name }, message }) => name + ": " + message)`;
+    const lost = await tab.run<string>(isLost);
+    assertMatch(lost, /lost \(destroyed\)/);
+    assertEquals(await tab.run(isLost), lost);
+    await tab.run("first.device[Symbol.dispose]()");
+    await tab.run("open(1).then((opened) => { globalThis.second = opened; })");
+    assertEquals(await tab.run("second.sampler.sample().then(({ count }) => count)"), 1);
+  });
 });
 
 Deno.test("what has no room in a Worker says what would have, and the next run works", async () => {

@@ -80,7 +80,7 @@ Deno.test("the served page computes on the server, and in the tab too, under a s
   await tab.run(`(async () => {
     const data = new DataTransfer(), model = await (await fetch("mnist.safetensors")).blob();
     data.items.add(new File([model], "mine.safetensors"));
-    dispatchEvent(new DragEvent("drop", { dataTransfer: data }));
+    document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true }));
   })()`);
   await tab.until(`/mine.safetensors is ready and computes in this tab/.test(${status})`);
   assertEquals(await tab.run(`${byId("kind")}.value`), "auto");

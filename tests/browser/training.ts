@@ -46,22 +46,18 @@ async function takeOffered(tab: Tab): Promise<Uint8Array<ArrayBuffer>> {
   return Uint8Array.fromBase64(bytes);
 }
 
-/** Seconds to wait for steps, on a machine that does other things too. */
-const PATIENCE = 300;
-
 /** A page that has made a picture by a model, and can be trained in. */
 async function visit(tab: Tab, url: string): Promise<void> {
   await tab.go(`${url}/page.html?count=1&steps=1&threads=1`);
   await tab.until(
     `document.readyState === "complete" && /pictures in/.test(${text("status")})`,
-    PATIENCE,
   );
 }
 
 /** Stops the training. */
 async function stop(tab: Tab): Promise<number> {
   await tab.run(click("train-stop"));
-  await tab.until(`/^Stopped after step/.test(${text("status")})`, PATIENCE);
+  await tab.until(`/^Stopped after step/.test(${text("status")})`);
   return await tab.run<number>(step);
 }
 
@@ -81,13 +77,12 @@ Deno.test("ten drawings are learnt in the tab, and the training goes on in Deno"
         ${byId("pad")}.dispatchEvent(new KeyboardEvent("keydown", { key, shiftKey }));
       }
       ${click("example")}`);
-    await tab.until(`${text("examples-text")} === "${i + 1} pictures of 16x16"`, PATIENCE);
+    await tab.until(`${text("examples-text")} === "${i + 1} pictures of 16x16"`);
   }
   const longest = await tab.busiest(async () => {
     await tab.run(click("train-go"));
     await tab.until(
       `${step} >= 45 && /Samples after/.test(${byId("train-samples")}.ariaLabel)`,
-      PATIENCE,
     );
   });
   // deno-lint-ignore no-console
@@ -121,9 +116,9 @@ Deno.test("ten drawings are learnt in the tab, and the training goes on in Deno"
 
   // What is drawn by the model that was learnt.
   await tab.run(click("use-model"));
-  await tab.until(`/^trained-${done}.safetensors is ready/.test(${text("status")})`, PATIENCE);
+  await tab.until(`/^trained-${done}.safetensors is ready/.test(${text("status")})`);
   await tab.run(`${byId("go")}.click()`);
-  await tab.until(`/pictures in/.test(${text("status")})`, PATIENCE);
+  await tab.until(`/pictures in/.test(${text("status")})`);
   assertEquals(tab.errors, []);
 });
 
@@ -145,9 +140,9 @@ Deno.test("folders in a folder are classes, which the model that was learnt can 
   await tab.run(choose("side", 16) + choose("channels", 8));
   const told = "6 pictures of 16x16, 2 classes: cat, dog";
   await tab.pick(byId("folder"), folder.at("pets"));
-  await tab.until(`${text("examples-text")} === "${told}"`, PATIENCE);
+  await tab.until(`${text("examples-text")} === "${told}"`);
   await tab.run(click("train-go"));
-  await tab.until(`${step} >= 2`, PATIENCE);
+  await tab.until(`${step} >= 2`);
   const done = await stop(tab);
   await tab.run(`blobs.length = 0; ${click("save-training")}`);
   await tab.until("blobs.length");
@@ -163,12 +158,12 @@ Deno.test("folders in a folder are classes, which the model that was learnt can 
   assertEquals(config.training.labelDropout, 0.1);
 
   await tab.run(click("use-model"));
-  await tab.until(`/^trained-${done}.safetensors is ready/.test(${text("status")})`, PATIENCE);
+  await tab.until(`/^trained-${done}.safetensors is ready/.test(${text("status")})`);
   assertEquals(await tab.run(`[...${byId("class")}.options].map(({ value }) => value)`), [
     ...["all", "cat", "dog", "none"],
   ]);
   await tab.run(`${byId("class")}.value = "dog"; ${byId("go")}.click()`);
-  await tab.until(`/pictures in/.test(${text("status")})`, PATIENCE);
+  await tab.until(`/pictures in/.test(${text("status")})`);
   await tab.run(`blobs.length = 0; ${click("save")}`);
   await tab.until("blobs.length");
   assertEquals(provenanceIn(await readTexts(await takeOffered(tab)))?.class, "dog");
@@ -178,13 +173,12 @@ Deno.test("folders in a folder are classes, which the model that was learnt can 
     new KeyboardEvent("keydown", { key: " " })); ${click("example")}`);
   await tab.until(
     `/^7 pictures.*in no folder: 1, so that no classes/.test(${text("status")})`,
-    PATIENCE,
   );
   assertEquals(await tab.run(text("examples-text")), "7 pictures of 16x16");
   // A training brings its classes along.
   const bytes = `Uint8Array.fromBase64(${JSON.stringify(file.toBase64())})`;
   await tab.run(drop(`[new File([${bytes}], "mine.safetensors")]`));
-  await tab.until(`${text("examples-text")} === "${told}"`, PATIENCE);
+  await tab.until(`${text("examples-text")} === "${told}"`);
   assertEquals(tab.errors, []);
 });
 
@@ -209,25 +203,23 @@ Deno.test("pictures are dropped, junk is named, and a training goes on after its
   );
   await tab.until(
     `/^12 pictures to learn from.*cannot read: bad.png/.test(${text("status")})`,
-    PATIENCE,
   );
   assertEquals(await tab.run(text("examples-text")), "12 pictures of 16x16");
   await tab.run(click("train-go"));
-  await tab.until(`${step} >= 2`, PATIENCE);
+  await tab.until(`${step} >= 2`);
   const kept = await stop(tab);
   await tab.run(click("train-go"));
-  await tab.until(`${step} > ${kept}`, PATIENCE);
+  await tab.until(`${step} > ${kept}`);
   const count = await tab.run<number>("workers.length");
   await tab.run(
     `workers.at(-1).dispatchEvent(new ErrorEvent("error", { message: "out of memory" }))`,
   );
   await tab.until(
     `/out of memory.*smaller pictures.*Train goes on after/.test(${text("status")})`,
-    PATIENCE,
   );
   assertMatch(await tab.run(text("status")), new RegExp(`goes on after step ${kept}\\.$`));
   await tab.run(`${text("train-text")} = ""; ${click("train-go")}`);
-  await tab.until(`${step} > ${kept}`, PATIENCE);
+  await tab.until(`${step} > ${kept}`);
   assertEquals(await tab.run("workers.length"), count + 1);
   await stop(tab);
 
@@ -240,15 +232,14 @@ Deno.test("pictures are dropped, junk is named, and a training goes on after its
   await tab.run(drop(`[new File([${bytes}], "mine.safetensors")]`));
   await tab.until(
     `/^mine.safetensors goes on after step ${state.step}/.test(${text("status")})`,
-    PATIENCE,
   );
   assertEquals(await tab.run(text("examples-text")), "12 pictures of 16x16");
   await tab.run(click("train-go"));
-  await tab.until(`${step} > ${state.step}`, PATIENCE);
+  await tab.until(`${step} > ${state.step}`);
   await stop(tab);
   // Another size is another training.
   await tab.run(choose("side", 28));
-  await tab.until(`${text("examples-text")} === "12 pictures of 28x28"`, PATIENCE);
+  await tab.until(`${text("examples-text")} === "12 pictures of 28x28"`);
   assert(await tab.run(`${byId("save-training")}.disabled`));
   assertEquals(tab.errors, []);
 });

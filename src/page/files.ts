@@ -4,10 +4,12 @@
  * @module
  */
 
+import { InputError } from "../errors.ts";
 import { findSeal } from "../formats/sealed.ts";
 import { readTexts } from "../formats/png_texts.ts";
 import { type Provenance, provenanceIn } from "../sample/provenance.ts";
 import { element } from "./settings.ts";
+import { explain, warn } from "./status.ts";
 
 /** Bytes in which the checksum of a training is. */
 const HEAD = 4096;
@@ -54,15 +56,17 @@ export function listenForFiles(takers: Takers): void {
     // Entries are there only as long as the event.
     const entries = [...event.dataTransfer?.items ?? []].map((item) => item.webkitGetAsEntry?.());
     const folders = entries.filter((entry) => entry?.isDirectory);
-    if (folders.length) filesOf(entries).then((all) => takers.takeExamples(all));
-    else if (files.length) handOver(files, takers, isHere);
+    if (folders.length) tellFailure(filesOf(entries).then((all) => takers.takeExamples(all)));
+    else if (files.length) tellFailure(handOver(files, takers, isHere));
   });
   const chosen = element<HTMLInputElement>("files");
   chosen.addEventListener("change", () => {
-    if (chosen.files?.length) handOver([...chosen.files], takers, false);
+    if (chosen.files?.length) tellFailure(handOver([...chosen.files], takers, false));
     chosen.value = "";
   });
 }
+
+const tellFailure = (work: Promise<void>) => work.catch((error) => warn(explain(error)));
 
 /** Several pictures, and those that are dropped where one trains, are there to learn from. */
 async function handOver(
@@ -81,7 +85,10 @@ async function handOver(
   }
   const about = provenanceIn(await readTexts(new Uint8Array(await file.arrayBuffer())));
   if (about) return await takers.takeSettings(about);
-  takers.takePicture(await createImageBitmap(file));
+  const picture = await createImageBitmap(file).catch(() => {
+    throw new InputError(`Cannot read ${file.name}: it is damaged, or no picture for this browser`);
+  });
+  takers.takePicture(picture);
 }
 
 /** All files of what was dropped, also in folders, by their names. */

@@ -199,6 +199,8 @@ Deno.test("models and junk are dropped, runs are cancelled, and a Worker that en
   await visit(tab, `${site.url}/page.html?count=1&steps=2`);
   await tab.run(drop(`new File(["junk"], "junk.safetensors")`));
   await tab.until(`/junk.safetensors/.test(${status}) && ${byId("status")}.className === "error"`);
+  await tab.run(drop(`new File(["junk"], "junk.png", { type: "image/png" })`));
+  await tab.until(`/junk.png: it is damaged/.test(${status})`);
   const file = `new File([await (await fetch("tiny.safetensors")).blob()], "mine.safetensors")`;
   await tab.run(`(async () => ${drop(file)})()`);
   await tab.until(`/mine.safetensors is ready/.test(${status})`);

@@ -167,7 +167,7 @@ export async function describeDualEncoder(
     ...await describeFiles(located, false, card),
     ...{ network: network.className, kind, parameters: layout.count },
     image: `${across}x${height}, ${channels} channels`,
-    text: `${tokens.shape[0]} bytes`,
+    text: formatBytes(tokens.shape[0]),
     embedding: `${width} numbers`,
     weights: formatBytes(4 * layout.count),
     ...network.config,

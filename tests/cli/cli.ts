@@ -84,7 +84,8 @@ export class Folder implements AsyncDisposable {
     return new Deno.Command(command, {
       args: rest,
       cwd: this.path,
-      env: { NO_COLOR: "1", ...this.env },
+      // Commands of a test run the same shaders, of which Mesa keeps what it compiled: optimized ones.
+      env: { NO_COLOR: "1", GALLIVM_PERF: "", ...this.env },
       stdin: "null",
       stdout: "piped",
       stderr: "piped",

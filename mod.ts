@@ -100,11 +100,6 @@ export {
   type TextEncoderParts,
 } from "./src/model/text_encoder.ts";
 export {
-  type DualEncoderNetwork,
-  dualEncoderNetwork,
-  type DualEncoderParts,
-} from "./src/model/dual_encoder.ts";
-export {
   type AutoencoderModel,
   type DualEncoderModel,
   initializeModel,
@@ -117,6 +112,11 @@ export {
   serializeModel,
   type Trainable,
 } from "./src/model/model.ts";
+export {
+  type DualEncoderNetwork,
+  dualEncoderNetwork,
+  type DualEncoderParts,
+} from "./src/model/dual_encoder.ts";
 export { type LoraOptions, mergeLora } from "./src/model/lora.ts";
 export {
   type ClipImageProcessor,

@@ -249,6 +249,7 @@ export {
   type EncodeOptions,
   type LatentOptions,
 } from "./src/sample/autoencoder.ts";
+export { LatentSampler, type LatentStep } from "./src/sample/latent_sampler.ts";
 export { TextToImage } from "./src/sample/text_to_image.ts";
 export { checkPictures, type SafetyVerdict } from "./src/sample/safety_check.ts";
 export type {

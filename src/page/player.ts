@@ -76,11 +76,16 @@ export class Player {
 
   #show(): void {
     const at = Number(this.#scrub.value), step = this.#steps[at - 1];
-    const isNoisy = element<HTMLFormElement>("stage").querySelector<HTMLInputElement>(
+    const noisy = element<HTMLFormElement>("stage").querySelector<HTMLInputElement>(
       "[value=noisy]",
-    )!.checked;
+    )!;
+    noisy.disabled = step !== undefined && !step.noisy;
     const isLast = at >= this.#steps.length && this.#last && !this.#scrub.disabled;
-    const shown = isLast || !step ? this.#last : isNoisy ? step.noisy ?? step.sample : step.sample;
+    const shown = isLast || !step
+      ? this.#last
+      : noisy.checked
+      ? step.noisy ?? step.sample
+      : step.sample;
     element("step-text").textContent = step ? `${step.step} of ${step.steps}` : "";
     if (shown) drawSamples(this.#grid, shown, columnsOf(shown.count));
   }

@@ -12,6 +12,7 @@ import type {
   WorkerSamplerOptions,
   WorkerTrainerOptions,
 } from "../worker/protocol.ts";
+import { sameShape } from "../shape.ts";
 import { openWorker, type WorkerDevice, type WorkerModel } from "../worker/worker_device.ts";
 import type { WorkerSampler } from "../worker/worker_sampler.ts";
 import type { WorkerTrainer } from "../worker/worker_trainer.ts";
@@ -81,7 +82,7 @@ export class WorkerEngine implements Engine {
     const sampler = await this.#sampler(job), { seed, count, labels, prompt, init, mask } = job;
     const { walk } = job;
     const conditions = mask && init ? { known: init.data, mask } : undefined;
-    return yield* sampler.stream({
+    const stream = sampler.stream({
       ...{ seed, count },
       ...(labels ? { labels } : {}),
       ...(prompt ? { prompts: [prompt] } : {}),
@@ -89,6 +90,13 @@ export class WorkerEngine implements Engine {
       ...(conditions ? { conditions } : {}),
       ...(walk ? { walk } : {}),
     }, { signal });
+    for (;;) {
+      const { done, value } = await stream.next();
+      if (done) return value;
+      const { noisy, ...step } = value;
+      // Latents are no pictures.
+      yield sameShape(noisy.shape, step.sample.shape) ? value : step;
+    }
   }
 
   /** Begins a training. */

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { InputError } from "../errors.ts";
 import type { AutoencoderNetwork } from "../model/network.ts";
 import { pictureSize, type Samples } from "./options.ts";
 
@@ -23,6 +24,30 @@ export function latentMask(
   });
 }
 
+/**
+ * Masks of pixels in the size of latents, as {@linkcode latentMask}, of one item or several.
+ *
+ * @param what They are called in errors.
+ * @throws {InputError} If pixels are to be painted, but no latent is.
+ */
+export function latentMasks(
+  masks: ArrayLike<number>,
+  size: readonly number[],
+  factor: number,
+  what: string,
+): Float32Array<ArrayBuffer> {
+  const pixels = Float32Array.from(masks), each = size[0] * size[1];
+  const parts = Array.from({ length: pixels.length / each }, (_, k) => {
+    const mask = pixels.subarray(k * each, (k + 1) * each), small = latentMask(mask, size, factor);
+    if (small.some((v) => v) || !mask.some((v) => v >= PAINTED)) return small;
+    throw new InputError(
+      `${what} is too fine: the model paints latents, one for ${factor}x${factor} pixels, and ` +
+        "none of these is white where it begins",
+    );
+  });
+  return Float32Array.from(parts.flatMap((part) => [...part]));
+}
+
 /** Pictures that are grey where a mask is to be painted. */
 export function hideMasked(pictures: Samples, mask: ArrayLike<number>): Samples {
   const { channels } = pictureSize(pictures);
@@ -33,7 +58,7 @@ export function hideMasked(pictures: Samples, mask: ArrayLike<number>): Samples 
 }
 
 /** Latents with those that were known where a mask is 0; `known` may be one for all. */
-export function keepKnown(latents: Samples, known: Samples, mask: Float32Array): Samples {
+export function keepKnown(latents: Samples, known: Samples, mask: ArrayLike<number>): Samples {
   const { channels } = pictureSize(latents), { length } = known.data;
   const data = latents.data.map((x, i) =>
     mask[Math.floor(i / channels) % mask.length] ? x : known.data[i % length]

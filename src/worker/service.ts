@@ -17,7 +17,8 @@ import { inpaint } from "../sample/editing/inpaint.ts";
 import { guided } from "../sample/guidance/guided.ts";
 import { guidanceOfModel } from "../sample/guidance/usual.ts";
 import { walkNoise } from "../sample/interpolate.ts";
-import type { Samples } from "../sample/options.ts";
+import { LatentSampler, type LatentStep, paintedShape } from "../sample/latent_sampler.ts";
+import type { Samples, SamplingStep } from "../sample/options.ts";
 import { Sampler } from "../sample/sampler.ts";
 import { tokensInTurns } from "../text/tokenizer.ts";
 import type { Call, Service } from "./channel.ts";
@@ -52,11 +53,6 @@ export function makeService(): Service {
     },
     async load(source: SentSource): Promise<ModelFacts & { readonly id: number }> {
       const found = await read(source);
-      if (found.model.autoencoder) {
-        throw new InputError(
-          "Cannot load the model: its samples are latents, and no autoencoder runs in a worker",
-        );
-      }
       return { id: models.add(found), ...describe(found) };
     },
     unload(id: number): void {
@@ -65,19 +61,26 @@ export function makeService(): Service {
     async compile({ model, options }: SamplerCall): Promise<OpenedSampler> {
       const { guidance, inpaint: painting, ...rest } = options;
       const { model: chosen } = models.get(model), { tokenize } = denoisingNetwork(chosen);
-      const sampler = await Sampler.create(opened(), chosen, {
-        ...rest,
-        wrap: [...(guidance ? [guided(guidance)] : []), ...(painting ? [inpaint(painting)] : [])],
-      });
+      const sampler = await (chosen.autoencoder ? LatentSampler : Sampler).create(
+        opened(),
+        chosen,
+        {
+          ...rest,
+          wrap: [...(guidance ? [guided(guidance)] : []), ...(painting ? [inpaint(painting)] : [])],
+        },
+      );
       return addSampler(samplers, sampler, tokenize);
     },
     async stream({ sampler: id, options }: SampleCall, { signal, report }: Call): Promise<Samples> {
       const { sampler, ...reader } = samplers.get(id);
-      const stream = sampler.stream({ ...startOf(sampler, toldOf(reader, options)), signal });
+      const stream: AsyncGenerator<SamplingStep | LatentStep, Samples> = sampler.stream({
+        ...startOf(sampler, toldOf(reader, options)),
+        signal,
+      });
       for (;;) {
         const { done, value } = await stream.next();
         if (done) return value;
-        await report(value);
+        await report(await shownStep(value));
       }
     },
     async sample({ sampler: id, options }: SampleCall, { signal, report }: Call): Promise<Samples> {
@@ -92,6 +95,13 @@ export function makeService(): Service {
     },
     ...makeTrainingService(opened, samplers),
   };
+}
+
+/** A step as pages show it: with pictures in place of latents. */
+async function shownStep(step: SamplingStep | LatentStep): Promise<SamplingStep> {
+  if (!("pictures" in step)) return step;
+  const { pictures, ...latents } = step;
+  return { ...latents, sample: await pictures() };
 }
 
 /** Reads a model. */
@@ -128,8 +138,9 @@ async function read(source: SentSource): Promise<FamilyModel> {
 
 /** What is known of a model. */
 function describe({ model, notes }: FamilyModel): ModelFacts {
-  const { network, card } = model, shape = network.itemShape;
-  const { below, none } = conditionsOf(model, shape.map((n) => n ?? 1)).labels ?? {};
+  const { network, card, autoencoder } = model, { itemShape } = network;
+  const shape = autoencoder ? paintedShape(autoencoder.network, itemShape) : itemShape;
+  const { below, none } = conditionsOf(model, itemShape.map((n) => n ?? 1)).labels ?? {};
   const count = none ?? below;
   const classes = count === undefined
     ? undefined
@@ -151,6 +162,7 @@ function toldOf(
 }
 
 /** The settings of a run, with the noise of a walk. */
-function startOf({ itemShape }: Sampler, { walk, ...options }: WorkerStreamOptions) {
-  return walk ? { ...options, start: walkNoise(itemShape, options, walk) } : options;
+function startOf(sampler: Compiled["sampler"], { walk, ...options }: WorkerStreamOptions) {
+  const shape = sampler instanceof LatentSampler ? sampler.latentShape : sampler.itemShape;
+  return walk ? { ...options, start: walkNoise(shape, options, walk) } : options;
 }

@@ -6,6 +6,7 @@
 
 import { DeviceError } from "../gpu/device.ts";
 import type { DenoisingNetwork } from "../model/network.ts";
+import type { LatentSampler } from "../sample/latent_sampler.ts";
 import type { Sampler } from "../sample/sampler.ts";
 import type { OpenedSampler } from "./protocol.ts";
 
@@ -34,14 +35,14 @@ export class Table<T> {
 
 /** A sampler, and how its network reads. */
 export interface Compiled {
-  readonly sampler: Sampler;
+  readonly sampler: Sampler | LatentSampler;
   readonly tokenize: DenoisingNetwork["tokenize"] | undefined;
 }
 
 /** Keeps a sampler, and tells of it. */
 export function addSampler(
   samplers: Table<Compiled>,
-  sampler: Sampler,
+  sampler: Compiled["sampler"],
   tokenize: Compiled["tokenize"],
 ): OpenedSampler {
   const { itemShape, steps, evaluations } = sampler;

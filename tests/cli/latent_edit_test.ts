@@ -5,40 +5,27 @@ import { InputError } from "../../src/errors.ts";
 import { readSafetensors, toFloat32, writeSafetensors } from "../../src/formats/safetensors.ts";
 import { WasmDevice } from "../../src/gpu/wasm/device.ts";
 import { serializeModel } from "../../src/model/model.ts";
-import { autoencoderNetwork, parseNetwork } from "../../src/model/network.ts";
+import { parseNetwork } from "../../src/model/network.ts";
 import { Autoencoder } from "../../src/sample/autoencoder.ts";
 import { inpaint } from "../../src/sample/editing/inpaint.ts";
 import { keepKnown, latentMask } from "../../src/sample/latent_pictures.ts";
 import type { Samples } from "../../src/sample/options.ts";
 import { Sampler } from "../../src/sample/sampler.ts";
 import { assertClose } from "../close.ts";
+import {
+  clip,
+  isPainted,
+  latentAutoencoder,
+  latentModel,
+  picture,
+  pixelMask,
+  valueAt,
+} from "../latent_model.ts";
 import { randomModel } from "../networks.ts";
-import { Random } from "../random.ts";
-import { encodeIdx, Folder, tinyUNet } from "./cli.ts";
+import { encodeIdx, Folder } from "./cli.ts";
 
-/** Grey pictures of 8 × 8 by latents of 4 × 4 with two channels; random weights. */
-const random = new Random("autoencoder");
-const coder = autoencoderNetwork(parseNetwork({
-  ...{ _class_name: "AutoencoderKL", in_channels: 1, out_channels: 1, latent_channels: 2 },
-  ...{ block_out_channels: [4, 8], norm_num_groups: 2, scaling_factor: 0.5 },
-  down_block_types: ["DownEncoderBlock2D", "DownEncoderBlock2D"],
-  up_block_types: ["UpDecoderBlock2D", "UpDecoderBlock2D"],
-}));
-const autoencoder = {
-  network: coder,
-  parameters: Float32Array.from({ length: coder.layout.size }, () => random.between(-0.4, 0.4)),
-};
-const unet = { ...tinyUNet, sample_size: 4, in_channels: 2, out_channels: 2, num_class_embeds: 3 };
-const schedule = { num_train_timesteps: 10, clip_sample: false };
-const model = { ...randomModel(parseNetwork(unet), schedule), autoencoder };
-
-/** The value of a pixel of the picture that is edited, and whether it is painted. */
-const valueAt = (i: number) => (i * 37) % 256, isPainted = (i: number) => i % 8 >= 4;
-const picture: Samples = {
-  ...{ count: 1, shape: [8, 8, 1] },
-  data: Float32Array.from({ length: 64 }, (_, i) => valueAt(i) / 127.5 - 1),
-};
-const mask = latentMask(Array.from({ length: 64 }, (_, i) => Number(isPainted(i))), [8, 8], 2);
+const model = latentModel, autoencoder = latentAutoencoder;
+const mask = latentMask(pixelMask, [8, 8], 2);
 
 /** A grey picture of 8 × 8 as PNG. */
 const png = async (at: (i: number) => number) => {
@@ -65,11 +52,9 @@ async function floats(folder: Folder, command: string, ...rest: string[]): Promi
   return Array.from(toFloat32(images));
 }
 
-/** Numbers within [-1, 1], as files of pictures have them. */
-const clip = (x: number) => Math.max(-1, Math.min(1, x));
 const clipped = ({ data }: Samples) => Array.from(data, clip);
 const near = (actual: number[], expected: number[], what: string) =>
-  assertClose(actual.map(clip), expected, 1e-4, what);
+  assertClose(actual, expected, 1e-4, what);
 
 Deno.test("models of latents edit pictures as the pipeline of their networks does", async () => {
   await using folder = await makeFolder();
@@ -144,9 +129,9 @@ Deno.test("eval compares the pictures of a model of latents, which has no likeli
       await folder.succeed("eval", "--device", "cpu", ...eval_, "--metric", "fd", ...rest),
     );
   const found = await told("--model", "m.safetensors", "--class", "1", ...sampling);
-  // Decoders overshoot, files of pictures do not; these are in [0, 1].
+  // Those of files are in [0, 1].
   const images = await floats(folder, "sample", ...sampling);
-  const values = Float32Array.from(images, (x) => (clip(x) + 1) / 2);
+  const values = Float32Array.from(images, (x) => (x + 1) / 2);
   const tensor = { name: "images", shape: [10, 1, 8, 8], values };
   await folder.write("y.safetensors", writeSafetensors([tensor], {}));
   assertAlmostEquals((await told("--samples", "y.safetensors")).fd, found.fd, 1e-4 * found.fd);
@@ -157,44 +142,29 @@ Deno.test("eval compares the pictures of a model of latents, which has no likeli
   await folder.refuse([...likelihood, ...features], message);
 });
 
-Deno.test("masks have the size of latents, and are refused where nothing is left of them", async () => {
+Deno.test("masks are refused where nothing is left of them in latents", async () => {
   const pictures: Record<string, Uint8Array<ArrayBuffer>> = {
     "a.png": await png(valueAt),
     "half.png": await png((i) => isPainted(i) ? 255 : 0),
     // A line of one pixel that no latent begins with.
     "line.png": await png((i) => i % 8 === 3 ? 255 : 0),
   };
-  const latents: Samples = {
-    ...{ count: 1, shape: [4, 4, 2] },
-    data: Float32Array.from({ length: 32 }, (_, i) => i),
-  };
-  const read = async (flags: Record<string, string>) => {
+  const read = (flags: Record<string, string>) => {
     const open = (path: string) => Promise.resolve(pictures[path]);
-    const pixels = await readEdit(flags, [8, 8, 1], undefined, { say: () => {} }, open);
-    return await pixels.inLatents(({ data }) => {
-      assertClose(data, picture.data, 1e-6, "what is encoded");
-      return Promise.resolve(latents);
-    }, 2);
+    return readEdit(flags, [8, 8, 1], undefined, { say: () => {} }, open, 2);
   };
   const edit = await read({ init: "a.png", mask: "half.png" });
-  assertEquals(edit.sample.conditions, { mask, known: latents.data });
-  const zeros = { ...latents, data: new Float32Array(32) };
-  const kept = Array.from({ length: 32 }, (_, i) => i % 8 < 4 ? i : 0);
-  assertEquals([...edit.finish(zeros).data], kept);
-  const moved = await read({ init: "a.png" });
-  assertEquals([moved.sample, moved.finish(zeros)], [
-    { init: latents, strength: 0.6, conditions: {} },
-    zeros,
-  ]);
-  const region = await read({ region: "half.png", "other-class": "1" });
-  assertEquals(region.sample.conditions, { region: mask });
-  for (
-    const [flags, name] of [[{ mask: "line.png" }, "mask"], [{ outpaint: "0,0,1,0" }, "outpaint"]]
-  ) {
-    const { message } = await assertRejects(
-      () => read({ init: "a.png", ...(flags as Record<string, string>) }),
-      InputError,
-    );
+  assertEquals(edit.sample.conditions?.mask, pixelMask);
+  // What is kept are latents, so that no pixels are put back.
+  const zeros = { ...picture, data: new Float32Array(64) };
+  assertEquals(edit.finish(zeros), zeros);
+  const fine: [Record<string, string>, string][] = [
+    [{ init: "a.png", mask: "line.png" }, "mask"],
+    [{ init: "a.png", outpaint: "0,0,1,0" }, "outpaint"],
+    [{ region: "line.png", "other-class": "1" }, "region"],
+  ];
+  for (const [flags, name] of fine) {
+    const { message } = await assertRejects(() => read(flags), InputError);
     assertMatch(message, new RegExp(`^--${name} is too fine: .* one for 2x2 pixels`));
   }
 });

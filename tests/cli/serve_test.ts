@@ -1,5 +1,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { decode, Image } from "imagescript";
+import { serializeModel } from "../../src/model/model.ts";
+import { isPainted, latentModel, valueAt } from "../latent_model.ts";
 import { Folder } from "./cli.ts";
 import { readingModelFile, Served } from "./served.ts";
 
@@ -151,6 +153,62 @@ Deno.test("prompts do what they do in sample, with guidance and without", async 
     seen.add(String(picture.pixels));
   }
   assertEquals(seen.size, cases.length);
+});
+
+Deno.test("models of latents do what they do in sample, and their steps are pictures", async () => {
+  await using folder = await Folder.make();
+  await folder.write("l.safetensors", serializeModel(latentModel));
+  await using served = await Served.start({ places: [folder.at("l.safetensors")] });
+  const { body } = await served.ask("api/models");
+  assertEquals((body as unknown as { shape: number[] }[])[0].shape, [8, 8, 1]);
+  const [init, mask] = [new Image(8, 8), new Image(8, 8)];
+  for (let i = 0; i < 64; i++) {
+    const [x, y] = [i % 8 + 1, Math.floor(i / 8) + 1];
+    init.setPixelAt(x, y, valueAt(i) * 0x1010100 + 0xff);
+    mask.setPixelAt(x, y, isPainted(i) ? 0xffffffff : 0xff);
+  }
+  const [initPng, maskPng] = [await init.encode(), await mask.encode()];
+  await folder.write("init.png", initPng);
+  await folder.write("mask.png", maskPng);
+  const cases: [job: Record<string, unknown>, flags: string[]][] = [
+    [{ width: 8, height: 8 }, []],
+    [{ init: base64(initPng), strength: 0.5 }, ["--init", "init.png", "--strength", "0.5"]],
+    [{ init: base64(initPng), mask: base64(maskPng) }, [
+      "--init",
+      "init.png",
+      "--mask",
+      "mask.png",
+    ]],
+  ];
+  for (const [i, [job, flags]] of cases.entries()) {
+    const id = await served.begin({ ...job, labels: [1], steps: 4, seed: 5 });
+    const events = await served.follow(id);
+    assertEquals(events.at(-1)!.name, "done", JSON.stringify(events.at(-1)));
+    await folder.succeed(
+      ...[
+        "sample",
+        "--model",
+        "l.safetensors",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--count",
+        "1",
+      ],
+      ...["--steps", "4", "--seed", "5", "--class", "1", "--out", `out${i}/`, ...flags],
+    );
+    const other = await Deno.readFile(folder.at(`out${i}/0000.png`));
+    assertEquals(await look(await served.picture(id)), await look(other), JSON.stringify(job));
+    const { preview } = events.find(({ name }) => name === "step")!.data;
+    const { width, height } = await look(Uint8Array.fromBase64(preview.png));
+    assertEquals([width, height, preview.noisy], [8, 8, undefined]);
+  }
+  const walk = { labels: [1], steps: 4, sampler: "ddim", walk: { seed: 2, share: 0.5 } };
+  assertEquals((await served.follow(await served.begin(walk))).at(-1)!.name, "done");
+  const odd = await served.post("api/jobs", { width: 12, height: 8 });
+  assertEquals(odd.status, 422);
+  assertMatch(JSON.stringify(odd.body), /makes pictures of 8x8 pixels, not 12x8/);
 });
 
 Deno.test("a walk goes from the noise of one seed to that of another", async () => {

@@ -5,13 +5,14 @@ import { openDevice } from "../../src/gpu/open.ts";
 import { initializeModel, serializeModel } from "../../src/model/model.ts";
 import { denoisingNetwork } from "../../src/model/denoiser.ts";
 import { parseNetwork } from "../../src/model/network.ts";
-import { startNoise, vary } from "../../src/sample/interpolate.ts";
+import { startNoise, vary, walkNoise } from "../../src/sample/interpolate.ts";
 import { guided } from "../../src/sample/guidance/guided.ts";
 import { inpaint } from "../../src/sample/editing/inpaint.ts";
+import { LatentSampler } from "../../src/sample/latent_sampler.ts";
 import type { Samples } from "../../src/sample/options.ts";
 import { Sampler } from "../../src/sample/sampler.ts";
 import { openWorker, type WorkerSamplerOptions } from "../../src/worker/mod.ts";
-import { ldmModel } from "../ldm.ts";
+import { latentModel, picture, pixelMask } from "../latent_model.ts";
 
 const network = parseNetwork({
   ...{ sample_size: 8, in_channels: 1, out_channels: 1, num_class_embeds: 4 },
@@ -103,6 +104,33 @@ Deno.test("a Worker paints what prompts say, in turns, for models that read", as
   );
 });
 
+Deno.test("a Worker makes pictures by models of latents, and shows these as pictures", async () => {
+  using local = await openDevice("cpu", { threads: 1 });
+  const options = { method: "ddim", steps: 2, batchSize: 2 } as const, labels = [0, 2];
+  using expected = await LatentSampler.create(local, latentModel, {
+    ...{ ...options, wrap: [inpaint({ noise: "fixed" })] },
+  });
+  using device = await open();
+  using loaded = await device.load(new File([serializeModel(latentModel)], "latents.safetensors"));
+  assertEquals([loaded.facts.shape, loaded.facts.classes], [[8, 8, 1], ["0", "1", "2"]]);
+  using sampler = await loaded.sampler({ ...options, inpaint: { noise: "fixed" } });
+  assertEquals(sampler.itemShape, [8, 8, 1]);
+  const conditions = { known: picture.data, mask: pixelMask };
+  const run = { count: 2, seed: 7, labels, init: picture, strength: 1, conditions };
+  assertEquals(await sampler.sample(run), await expected.sample(run));
+  const own = expected.stream({ count: 2, seed: 7, labels });
+  for await (const { noisy, sample } of sampler.stream({ count: 2, seed: 7, labels })) {
+    const { value } = await own.next();
+    assert(value && "pictures" in value);
+    assertEquals([noisy, sample], [value.noisy, await value.pictures()]);
+  }
+  const walk = { seed: 9, share: 0.4 }, start = walkNoise([4, 4, 2], { seed: 7, count: 2 }, walk);
+  assertEquals(
+    await sampler.sample({ count: 2, seed: 7, labels, walk }),
+    await expected.sample({ count: 2, labels, start }),
+  );
+});
+
 Deno.test("a walk starts on the way from one seed's noise to another's", async () => {
   using device = await open();
   using loaded = await device.load(file);
@@ -140,8 +168,6 @@ Deno.test("errors come out of a Worker as what they are", async () => {
   using device = await open();
   const junk = new File(["junk"], "junk.safetensors");
   await assertRejects(() => device.load(junk), InputError, "junk.safetensors");
-  const latent = new File([serializeModel(await ldmModel())], "latent.safetensors");
-  await assertRejects(() => device.load(latent), InputError, "its samples are latents");
   await assertRejects(() => device.load([]), InputError, "one file of weights, not none");
   await assertRejects(() => device.load(new URL("data:,x")), InputError);
   using loaded = await device.load(file);

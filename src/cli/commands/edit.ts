@@ -10,7 +10,7 @@ import { InputError } from "../../errors.ts";
 import type { Shape } from "../../shape.ts";
 import { inpaint } from "../../sample/editing/inpaint.ts";
 import { regions } from "../../sample/editing/regions.ts";
-import { keepKnown, latentMask } from "../../sample/latent_pictures.ts";
+import { keepKnown, latentMasks } from "../../sample/latent_pictures.ts";
 import {
   pictureSize,
   type SampleOptions,
@@ -94,27 +94,17 @@ export interface Edit {
   readonly variation?: { readonly of: Samples; readonly amount: number };
   /** Metadata for the files. */
   readonly provenance: Readonly<Record<string, string | number>>;
-  /** Restores what was to be kept. */
+  /** Restores what was to be kept, of pixels; a sampler of latents does it itself. */
   readonly finish: (images: Samples) => Samples;
-  /**
-   * The same edit of latents.
-   *
-   * @param encode The latents of the picture.
-   * @param factor How many times smaller they are.
-   * @throws {InputError} If a mask has no place in latents.
-   */
-  readonly inLatents: (
-    encode: (picture: Samples) => Promise<Samples>,
-    factor: number,
-  ) => Promise<Edit>;
 }
 
 /**
  * Reads the flags and their images.
  *
- * @param shape The shape of the model's images; of one of latents, that of its pictures.
+ * @param shape The shape of the model's pictures.
  * @param method The value of --sampler.
  * @param read What is at a path.
+ * @param factor Of a model of latents, how many times smaller than pictures these are.
  * @throws {InputError} If they contradict each other, or an image cannot be used.
  */
 export async function readEdit(
@@ -123,52 +113,25 @@ export async function readEdit(
   method: MethodName | undefined,
   progress: Pick<Progress, "say">,
   read: (path: string) => Promise<Uint8Array<ArrayBuffer>> = readFile,
+  factor?: number,
 ): Promise<Edit> {
   const { picture, mask, provenance } = await readInit(flags, shape, progress, read);
-  const { region } = flags, open = opening(progress, read);
-  refuseStdin(region ?? "", "an image");
-  const painted = region === undefined ? undefined : await readMask(region, shape, open);
+  const open = opening(progress, read);
+  refuseStdin(flags.region ?? "", "an image");
+  const painted = flags.region === undefined
+    ? undefined
+    : await readMask(flags.region, shape, open);
   if (painted && !painted.values.some((v) => v)) {
     throw new InputError(
-      `--region ${region} is black everywhere: it leaves no place for --other-class`,
+      `--region ${flags.region} is black everywhere: it leaves no place for --other-class`,
     );
   }
-  const pixels = { picture, mask, region: painted?.values };
-  const edit: Edit = {
-    ...{ ...toOptions(flags, pixels, method), provenance },
-    async inLatents(encode, factor) {
-      const small = (name: "mask" | "region") => {
-        const values = pixels[name] && latentMask(pixels[name], shape, factor);
-        if (!values || values.some((v) => v)) return values;
-        const flag = flags[name] === undefined ? "outpaint" : name;
-        throw new InputError(
-          `--${flag} is too fine: the model paints latents, one for ${factor}x${factor} pixels, and ` +
-            "none of these is white where it begins",
-        );
-      };
-      const masks = { mask: small("mask"), region: small("region") };
-      const latents = { ...masks, picture: picture && await encode(picture) };
-      return { ...edit, ...toOptions(flags, latents, method) };
-    },
-  };
-  return edit;
-}
-
-/** What an edit is about: pixels, or latents. */
-interface Edited {
-  readonly picture: Samples | undefined;
-  /** 1 where to paint, `[height, width]`. */
-  readonly mask: Float32Array | undefined;
-  /** 1 where another class is painted. */
-  readonly region: Float32Array | undefined;
-}
-
-/** An edit as options of a sampler. */
-function toOptions(
-  flags: EditFlags,
-  { picture, mask, region }: Edited,
-  method: MethodName | undefined,
-): Pick<Edit, "wrap" | "sampler" | "sample" | "variation" | "finish"> {
+  const region = painted?.values;
+  if (factor) {
+    const flag = flags.mask === undefined ? "--outpaint" : "--mask";
+    if (mask) latentMasks(mask, shape, factor, flag);
+    if (region) latentMasks(region, shape, factor, "--region");
+  }
   const chosen = method ?? (mask ? "ddpm" : undefined);
   const isFresh = chosen === undefined || methods[chosen].isStochastic;
   return {
@@ -194,7 +157,8 @@ function toOptions(
     ...(picture && flags.variation !== undefined
       ? { variation: { of: picture, amount: flags.variation } }
       : {}),
-    finish: (images) => mask && picture ? keepKnown(images, picture, mask) : images,
+    provenance,
+    finish: (images) => mask && picture && !factor ? keepKnown(images, picture, mask) : images,
   };
 }
 

@@ -6,13 +6,13 @@
 
 import { InputError } from "../../errors.ts";
 import { interpolate, startNoise } from "../../sample/interpolate.ts";
+import { paintedShape } from "../../sample/latent_sampler.ts";
 import type { Samples } from "../../sample/options.ts";
 import { checkDeviceFlags, deviceFlags, openForCommand } from "../terminal/device.ts";
 import { readFile, refuseStdin } from "../terminal/files.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { INTERRUPTED } from "../run/interruption.ts";
 import { openAnyModel } from "../run/open_model.ts";
-import { createDecoder, encodePictures, paintedShape } from "../run/sample_grid.ts";
 import { checkDrawable, checkOutput, readPicture, writeImages } from "../media/picture_files.ts";
 import { print, printError, Progress } from "../terminal/progress.ts";
 import { classesOf, classFlags, defaultModel, planClasses } from "./class_flags.ts";
@@ -93,12 +93,9 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
   /** The classes of images of all ways, each `n` images long. */
   const labels = (n: number) =>
     classes.labels ? { labels: new Array(n).fill(classes.labels).flat() } : {};
-  const items = given && autoencoder
-    ? split(await encodePictures(device, autoencoder, join(given), { sample: false }), 1)
-    : given;
-  const noise = items
+  const noise = given
     ? split(
-      await invert(device, model, steps, join(items.flatMap((end) => new Array(ways).fill(end))), {
+      await invert(device, model, steps, join(given.flatMap((end) => new Array(ways).fill(end))), {
         ...labels(2),
         onProgress: (done, total) => progress.update(`inverting: step ${done} of ${total}`),
       }),
@@ -111,11 +108,10 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
   const start = join(found[0].flatMap((_, k) => found.map((way) => way[k])));
   const batchSize = Math.min(total, 64);
   using sampler = await createSampler(device, model, { method: "ddim", steps, batchSize });
-  using decoder = autoencoder && await createDecoder(device, autoencoder, shape, batchSize);
   const { images, isStopped } = await watch(sampler, "grid", flags.preview ?? false, progress, {
     ...{ count: total, start },
     ...labels(count),
-  }, { decode: decoder && ((latents) => decoder.decode(latents)) });
+  });
   if (!images.count) return INTERRUPTED;
   const [from, to] = ends, provenance = { model: place, from, to, steps, sampler: "ddim" };
   const arrangement = {

@@ -10,7 +10,7 @@ import { readTensorFile } from "../../formats/torch.ts";
 import type { DualEncoderModel, Model } from "../../model/model.ts";
 import { formatBytes } from "../../units.ts";
 import type { ItemShape } from "../../model/network.ts";
-import { paintedShape } from "../run/sample_grid.ts";
+import { paintedShape } from "../../sample/latent_sampler.ts";
 import type { FoundAutoencoder } from "../run/found_autoencoder.ts";
 import type { Located } from "../run/load_model.ts";
 import {

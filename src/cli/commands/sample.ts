@@ -10,6 +10,7 @@ import { denoisingNetwork } from "../../model/denoiser.ts";
 import type { Model } from "../../model/model.ts";
 import type { Shape } from "../../shape.ts";
 import { shippedModels } from "../../model/shipped.ts";
+import { paintedShape } from "../../sample/latent_sampler.ts";
 import { defaultMethod, type MethodName } from "../../sample/solvers/mod.ts";
 import {
   checkDeviceFlags,
@@ -22,7 +23,6 @@ import { INTERRUPTED, Interruption } from "../run/interruption.ts";
 import { locate } from "../run/load_model.ts";
 import { openLocated } from "../run/open_model.ts";
 import { withLoras } from "../run/load_lora.ts";
-import { createDecoder, encodePictures, paintedShape } from "../run/sample_grid.ts";
 import { openTextToImage } from "../run/text_to_image.ts";
 import { checkDrawable, checkMarkable, checkOutput, writeImages } from "../media/picture_files.ts";
 import { DEFAULT_NOISE_LEVEL, enlarge, enlargedShape, loadStages, splitModels } from "./cascade.ts";
@@ -139,8 +139,11 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     );
   }
   using progress = new Progress();
-  const pixels = await readEdit(flags, painted, flags.sampler as MethodName | undefined, progress);
-  const isVaried = pixels.variation !== undefined;
+  const edit = await readEdit(
+    ...[flags, painted, flags.sampler as MethodName | undefined, progress] as const,
+    ...[undefined, autoencoder?.network.factor] as const,
+  );
+  const { variation } = edit, isVaried = variation !== undefined;
   if (isVaried && flags.sampler && flags.sampler !== "ddim") {
     throw new InputError(
       "--variation samples with ddim: leave out --sampler",
@@ -152,7 +155,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     : loaded;
   const judge = await planClassifier(flags, model, shape);
   const plan = await planSampling(model, {
-    ...{ place, shape, flags, seed, prompts, edit: pixels, judge },
+    ...{ place, shape, flags, seed, prompts, edit, judge },
     counts: { count: flags.count, usual: USUAL_COUNT },
     chooseClasses: (known, count) =>
       planClasses(flags, known, place, {
@@ -183,21 +186,11 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   const batchSize = Math.ceil(count / Math.ceil(count / MAX_BATCH));
   const began = performance.now();
   const precision = (flags.precision ?? "f32") as Precision;
-  const edit = autoencoder
-    ? await pixels.inLatents(
-      // Inversion goes back to the same picture, so that nothing may be drawn.
-      (picture) => encodePictures(device, autoencoder, picture, { seed, sample: !isVaried }),
-      autoencoder.network.factor,
-    )
-    : pixels;
-  const { variation } = edit;
   using programs = new DisposableStack();
   const sampler = programs.use(
     await createSampler(device, model, { ...plan.sampler, batchSize, precision }),
   );
   debugProgram(progress, sampler.describe());
-  const decoder = autoencoder &&
-    programs.use(await createDecoder(device, autoencoder, shape, batchSize));
   const start = variation && vary(
     await invert(device, model, steps, variation.of, {
       ...(labels ? { labels: labels.slice(0, 1) } : {}),
@@ -212,16 +205,16 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
     flags.preview ?? false,
     progress,
     {
-      ...{ ...plan.sample, ...edit.sample },
+      ...plan.sample,
       ...(start ? { start } : {}),
       conditions: {
-        ...{ ...plan.sample.conditions, ...edit.sample.conditions },
+        ...plan.sample.conditions,
         ...(others.length
           ? { other_labels: Array.from({ length: count }, (_, k) => others[k % others.length]) }
           : {}),
       },
     },
-    { finish: edit.finish, decode: decoder && ((latents) => decoder.decode(latents)) },
+    edit.finish,
   );
   programs.dispose();
   using interruption = new Interruption(progress, "writing what is done");

@@ -9,7 +9,7 @@ import type { Device } from "../../gpu/device.ts";
 import { denoisingNetwork } from "../../model/denoiser.ts";
 import type { Model } from "../../model/model.ts";
 import type { SampleOptions, SamplerOptions, Samples } from "../../sample/options.ts";
-import type { Sampler } from "../../sample/sampler.ts";
+import { paintedShape } from "../../sample/latent_sampler.ts";
 import { defaultMethod, type MethodName, methods } from "../../sample/solvers/mod.ts";
 import { makeUpdateTable } from "../../sample/timesteps.ts";
 import type { Shape } from "../../shape.ts";
@@ -17,8 +17,7 @@ import { classesOf, type classFlags, planClasses } from "../commands/class_flags
 import { type guidanceFlags, planGuidance } from "../commands/guidance_flags.ts";
 import { planPromptGuidance, planPrompts, type promptFlags } from "../commands/prompt_flags.ts";
 import { describeOptions, readOptions, type samplerFlags } from "../commands/sampler_flags.ts";
-import { createSampler } from "../commands/samplers.ts";
-import { createDecoder, paintedShape } from "../run/sample_grid.ts";
+import { createSampler, type PictureSampler } from "../commands/samplers.ts";
 import type { Flags } from "../terminal/flags.ts";
 import type { AskedTexts } from "./asked_texts.ts";
 import type { ImageSource } from "./image_source.ts";
@@ -113,11 +112,9 @@ export async function planSampling(
       const batchSize = Math.min(flags.batch ?? BATCH, count);
       const make = async (batchSize: number) =>
         stack.use(await createSampler(device, model, { ...settings, batchSize }));
-      const decoder = autoencoder &&
-        stack.use(await createDecoder(device, autoencoder, shape, batchSize));
       const sampler = await make(batchSize);
       const sample = async (
-        sampler: Sampler,
+        sampler: PictureSampler,
         from: number,
         n: number,
         rest: Pick<SampleOptions, "signal" | "onProgress">,
@@ -130,7 +127,7 @@ export async function planSampling(
             : partOf(guidance.conditions, total, first + from, n),
         });
         rest.signal?.throwIfAborted();
-        return decoder ? clipped(await decoder.decode(images)) : images;
+        return images;
       };
       return {
         ...{ name: place, count, shape: painted },
@@ -153,12 +150,6 @@ export async function planSampling(
     },
   };
 }
-
-/** Pictures without the overshoot of decoders, as files show them. */
-const clipped = (pictures: Samples): Samples => ({
-  ...pictures,
-  data: pictures.data.map((x) => Math.max(-1, Math.min(1, x))),
-});
 
 /** The conditions of some of `total` images, of which they have the values one after the other. */
 function partOf(

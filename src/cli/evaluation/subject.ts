@@ -17,7 +17,7 @@ import { shapeOf } from "../commands/sample.ts";
 import { kindOf } from "../terminal/files.ts";
 import type { Progress } from "../terminal/progress.ts";
 import { openAnyModel } from "../run/open_model.ts";
-import { paintedShape } from "../run/sample_grid.ts";
+import { paintedShape } from "../../sample/latent_sampler.ts";
 import type { Features } from "./features.ts";
 import type { AskedTexts } from "./asked_texts.ts";
 import { hashModel } from "./hashes.ts";

@@ -24,12 +24,13 @@ import {
 } from "../../model/network.ts";
 import { readParameter } from "../../model/parameters.ts";
 import type { Weighted } from "../../model/weights.ts";
+import { Autoencoder } from "../../sample/autoencoder.ts";
+import { fittingBatch } from "../../sample/fitting_batch.ts";
 import { type Shape, sizeOf } from "../../shape.ts";
 import type { ImageOptions } from "../../data/image_options.ts";
 import type { Fingerprint } from "../data/fingerprint.ts";
 import { FileBytes, kindOf } from "../terminal/files.ts";
 import type { Progress } from "../terminal/progress.ts";
-import { createAutoencoder } from "./sample_grid.ts";
 import { isIntact, writeSealed } from "./state_file.ts";
 
 /** The name of the file. */
@@ -182,9 +183,13 @@ async function computeLatents(
   const mean = new Float32Array(count * each);
   let logVariance: Float32Array<ArrayBuffer> | undefined;
   using device = await open();
-  using encoder = await createAutoencoder(device, autoencoder, {
-    ...{ size: [height, width], batchSize: Math.min(BATCH, count), only: "encode" },
-  });
+  using encoder = await fittingBatch(
+    Math.min(BATCH, count),
+    (batchSize) =>
+      Autoencoder.create(device, autoencoder, {
+        ...{ size: [height, width], batchSize, only: "encode" },
+      }),
+  );
   using batches = openBatches(data, { size: BATCH, seed: 0, imageAt: (place) => place % count });
   for (let at = 0; at < count; at += BATCH) {
     const n = Math.min(BATCH, count - at), { images } = await batches.at(at);

@@ -8,7 +8,7 @@
 import type { Dataset } from "../../data/dataset.ts";
 import { latentScaling } from "../../data/latents.ts";
 import { NoiseSchedule } from "../../diffusion/schedule.ts";
-import { type Device, LimitError } from "../../gpu/device.ts";
+import type { Device } from "../../gpu/device.ts";
 import { denoisingNetwork } from "../../model/denoiser.ts";
 import {
   type AutoencoderModel,
@@ -16,17 +16,11 @@ import {
   type Model,
   type Trainable,
 } from "../../model/model.ts";
-import type { AutoencoderNetwork } from "../../model/network.ts";
-import type { Weighted } from "../../model/weights.ts";
-import {
-  Autoencoder,
-  type AutoencoderOptions,
-  type EncodeOptions,
-} from "../../sample/autoencoder.ts";
+import { Autoencoder } from "../../sample/autoencoder.ts";
+import { fittingBatch } from "../../sample/fitting_batch.ts";
 import type { Samples } from "../../sample/options.ts";
 import { defaultMethod, methods } from "../../sample/solvers/mod.ts";
 import { defaultSteps } from "../../sample/timesteps.ts";
-import type { Shape } from "../../shape.ts";
 import type { Trainer } from "../../train/trainer.ts";
 import { createSampler } from "../commands/samplers.ts";
 import {
@@ -87,16 +81,11 @@ async function samples(
   const sampler = await createSampler(device, model, {
     ...{ method: defaultMethod, steps, parameters: trainer.average, precision, batchSize: SHOWN },
   });
-  using stack = new DisposableStack();
-  stack.use(sampler);
-  const decoder = model.autoencoder &&
-    stack.use(await createDecoder(device, model.autoencoder, data.shape, SHOWN));
   const { labels: known } = network.conditions(data.shape);
   const classes = known?.below && known.below - (labelDropout ? 1 : 0);
   const labels = classes ? Array.from({ length: SHOWN }, (_, k) => k % classes) : undefined;
-  const owned = stack.move();
   return {
-    memory: sampler.memory + (decoder?.memory ?? 0),
+    memory: sampler.memory,
     facts: { seed, steps: sampler.steps, sampler: defaultMethod },
     async draw(signal) {
       const originals = network.derived && await firstItems(data, SHOWN);
@@ -109,10 +98,9 @@ async function samples(
           ...(tokens ? { tokens } : {}),
         },
       });
-      if (decoder && !signal.aborted) return await decoder.decode(images, { signal });
       return originals ? inTurns(images, originals) : images;
     },
-    [Symbol.dispose]: () => owned.dispose(),
+    [Symbol.dispose]: () => sampler[Symbol.dispose](),
   };
 }
 
@@ -124,9 +112,10 @@ async function reconstructions(
   trainer: Trainer<Trainable>,
 ): Promise<SampleGrid> {
   const [height, width] = data.shape;
-  const autoencoder = await createAutoencoder(device, model, {
-    ...{ size: [height, width], batchSize: SHOWN, parameters: trainer.average },
-  });
+  const autoencoder = await fittingBatch(SHOWN, (batchSize) =>
+    Autoencoder.create(device, model, {
+      ...{ size: [height, width], batchSize, parameters: trainer.average },
+    }));
   return {
     memory: autoencoder.memory,
     facts: { shown: "reconstructions and originals in turns" },
@@ -141,54 +130,4 @@ async function reconstructions(
     },
     [Symbol.dispose]: () => autoencoder[Symbol.dispose](),
   };
-}
-
-/** What makes pictures of latents of a shape, so many together as fit the device. */
-export const createDecoder = async (
-  device: Device,
-  autoencoder: Weighted<AutoencoderNetwork>,
-  shape: Shape,
-  batchSize: number,
-): Promise<Autoencoder> =>
-  await createAutoencoder(device, autoencoder, {
-    ...{
-      size: paintedShape(autoencoder.network, shape).slice(0, 2) as [number, number],
-      batchSize,
-    },
-    only: "decode",
-  });
-
-/** The latents of pictures; what computes them is gone afterwards. */
-export async function encodePictures(
-  device: Device,
-  autoencoder: Weighted<AutoencoderNetwork>,
-  pictures: Samples,
-  options: EncodeOptions,
-): Promise<Samples> {
-  const [height, width] = pictures.shape, batchSize = pictures.count;
-  using encoder = await createAutoencoder(device, autoencoder, {
-    ...{ size: [height, width], batchSize, only: "encode" },
-  });
-  return await encoder.encode(pictures, options);
-}
-
-/** The shape of the pictures that latents of a shape become. */
-export const paintedShape = (
-  { factor, itemShape }: AutoencoderNetwork,
-  [height, width]: Shape,
-): Shape => [height * factor, width * factor, itemShape.at(-1)!];
-
-/** An autoencoder that computes no more pictures together than fit the device. */
-export async function createAutoencoder(
-  device: Device,
-  model: Weighted<AutoencoderNetwork>,
-  options: AutoencoderOptions & { readonly batchSize: number },
-): Promise<Autoencoder> {
-  try {
-    return await Autoencoder.create(device, model, options);
-  } catch (error) {
-    if (!(error instanceof LimitError) || options.batchSize === 1) throw error;
-    const batchSize = Math.ceil(options.batchSize / 2);
-    return await createAutoencoder(device, model, { ...options, batchSize });
-  }
 }

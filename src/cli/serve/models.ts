@@ -9,12 +9,12 @@ import { InputError } from "../../errors.ts";
 import { denoisingNetwork } from "../../model/denoiser.ts";
 import type { TextToImageModel } from "../../model/text_to_image.ts";
 import { guidanceOfModel, usualGuidance } from "../../sample/guidance/usual.ts";
+import { paintedShape } from "../../sample/latent_sampler.ts";
 import type { Shape } from "../../shape.ts";
 import { classesOf } from "../commands/class_flags.ts";
 import { usualSize } from "../commands/text_to_image.ts";
 import { isHubPlace } from "../hub/place.ts";
 import { locate } from "../run/load_model.ts";
-import { picturesOnly } from "../run/open_autoencoder.ts";
 import { openLocated } from "../run/open_model.ts";
 import { openTextToImage } from "../run/text_to_image.ts";
 import { shippedModels } from "../../model/shipped.ts";
@@ -62,10 +62,12 @@ async function describe(name: string, place: string, isUnchecked: boolean): Prom
   const refuse = (why: string) => new InputError(`Cannot serve ${place}: ${why}`);
   const located = await locate(place), painter = await openTextToImage(located, isUnchecked);
   if (painter) return serveTexts(name, painter.model);
-  const model = picturesOnly(await openLocated(place, located), place),
-    network = denoisingNetwork(model);
+  const model = await openLocated(place, located), { autoencoder } = model;
+  const network = denoisingNetwork(model);
   const { itemShape, layout, multiple = 1, tokenize } = network;
-  const item: Shape = itemShape.map((n) => n ?? multiple), channels = item[item.length - 1];
+  const item: Shape = itemShape.map((n) => n ?? multiple);
+  const shape = autoencoder ? paintedShape(autoencoder.network, itemShape) : itemShape;
+  const channels = shape.at(-1);
   if (item.length !== 3 || channels !== 1 && channels !== 3) {
     throw refuse("it makes no pictures of 1 or 3 channels");
   }
@@ -76,7 +78,7 @@ async function describe(name: string, place: string, isUnchecked: boolean): Prom
   const reads = tokens !== undefined && tokenize !== undefined;
   const guidance = guidanceOfModel({ none, reads });
   const facts: ServedModel = {
-    ...{ name, shape: [...itemShape], parameters: layout.count },
+    ...{ name, shape: [...shape], parameters: layout.count },
     ...(names ? { classes: [...names] } : {}),
     ...(none === undefined ? {} : { none }),
     ...{ reads, ...(guidance ? { guidance } : {}) },

@@ -11,6 +11,7 @@ import { denoisingNetwork } from "../../model/denoiser.ts";
 import type { Model } from "../../model/model.ts";
 import { itemOf } from "../../model/network.ts";
 import { walkNoise } from "../../sample/interpolate.ts";
+import { paintedShape } from "../../sample/latent_sampler.ts";
 import type { SamplerOptions, Samples, SamplingStep, StreamOptions } from "../../sample/options.ts";
 import type { GenerationPreview } from "../../sample/text_to_image_options.ts";
 import { type Classes, type ClassPlan, planClasses } from "../commands/class_flags.ts";
@@ -66,18 +67,23 @@ export async function planJob(
   request: JobRequest,
 ): Promise<Plan> {
   const { seed, count, walk, prompt, negative_prompt: negative } = request;
-  const network = denoisingNetwork(model), { multiple = 1 } = network;
-  const shape = itemOf(network, sizeAsked(request, network.itemShape));
-  if (shape.slice(0, -1).some((side) => side % multiple)) {
-    throw new InputError(`width and height must be multiples of ${multiple} for ${name}`);
+  const network = denoisingNetwork(model), { itemShape, multiple = 1 } = network;
+  const { autoencoder } = model, factor = autoencoder?.network.factor, scale = factor ?? 1;
+  const asked = sizeAsked(
+    request,
+    autoencoder ? paintedShape(autoencoder.network, itemShape) : itemShape,
+  );
+  if (asked?.some((side) => side % (multiple * scale))) {
+    throw new InputError(`width and height must be multiples of ${multiple * scale} for ${name}`);
   }
+  const shape = itemOf(network, asked?.map((side) => side / scale));
   const edit = await readEdit(
     present({
       ...{ init: request.init && "init", mask: request.mask && "mask" },
       strength: request.strength,
     }),
-    ...[shape, request.sampler, { say() {} }] as const,
-    sent(request),
+    autoencoder ? paintedShape(autoencoder.network, shape) : shape,
+    ...[request.sampler, { say() {} }, sent(request), factor] as const,
   );
   if (negative !== undefined && prompt === undefined) {
     throw new InputError("negative_prompt is for a prompt");
@@ -93,7 +99,7 @@ export async function planJob(
     chooseClasses: (known) => chooseClasses(request, known, name),
   });
   const { classes: { names }, guidance } = plan, { wrap, ...options } = plan.sampler;
-  const { guidance: scale, ...kind } = guidance.facts, isGuided = guidance.wrap.length > 0;
+  const { guidance: guidanceScale, ...kind } = guidance.facts, isGuided = guidance.wrap.length > 0;
   const settings: SamplerOptions & { readonly batchSize: number } = {
     ...{ ...options, size: shape.slice(0, -1) },
     batchSize: Math.ceil(count / Math.ceil(count / MAX_BATCH)),
@@ -102,7 +108,7 @@ export async function planJob(
   return {
     count,
     key: JSON.stringify([name, settings, isGuided && kind, edit.wrap.length]),
-    weights: 4 * model.network.layout.size,
+    weights: 4 * (network.layout.size + (autoencoder?.network.layout.size ?? 0)),
     compile: (device) => createSampler(device, model, { ...settings, wrap }),
     options: {
       ...plan.sample,
@@ -110,7 +116,7 @@ export async function planJob(
       conditions: {
         ...plan.sample.conditions,
         // Another scale compiles nothing.
-        ...(isGuided ? { guidance: [Number(scale)] } : {}),
+        ...(isGuided ? { guidance: [Number(guidanceScale)] } : {}),
       },
     },
     finish: edit.finish,

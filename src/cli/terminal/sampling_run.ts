@@ -7,7 +7,8 @@
 
 import { InputError } from "../../errors.ts";
 import type { SampleOptions, Samples } from "../../sample/options.ts";
-import type { Sampler } from "../../sample/sampler.ts";
+import { LatentSampler } from "../../sample/latent_sampler.ts";
+import type { PictureSampler } from "../commands/samplers.ts";
 import { environment } from "./environment.ts";
 import { Interruption } from "../run/interruption.ts";
 import type { OutputKind } from "../media/picture_files.ts";
@@ -33,28 +34,27 @@ export interface Watched {
   readonly isStopped: boolean;
 }
 
-/** How samples become the pictures that are shown. */
-export interface Showing {
-  /** Restores what an edit was to keep, of samples that are done. */
-  readonly finish?: (samples: Samples) => Samples;
-  /** Of a model of latents: makes pictures of them. */
-  readonly decode?: ((latents: Samples) => Promise<Samples>) | undefined;
-}
-
-/** Runs a sampler to its end, or until the user interrupts it. */
+/**
+ * Runs a sampler to its end, or until the user interrupts it.
+ *
+ * @param finish Restores what an edit was to keep.
+ */
 export async function watch(
-  sampler: Sampler,
+  sampler: PictureSampler,
   kind: OutputKind,
   hasPreview: boolean,
   progress: Progress,
   options: SampleOptions,
-  { finish = (samples) => samples, decode = (samples) => Promise.resolve(samples) }: Showing = {},
+  finish: (images: Samples) => Samples = (images) => images,
 ): Promise<Watched> {
   const { steps } = sampler, began = performance.now(), isAnimated = kind === "animation";
   const preview = hasPreview
     ? new Preview(protocolOf(environment), Deno.consoleSize().columns, writeTerminal)
     : undefined;
   const frames = new Map<number, Samples[]>();
+  const decode = sampler instanceof LatentSampler
+    ? (latents: Samples) => sampler.decode(latents)
+    : (samples: Samples) => Promise.resolve(samples);
   let logged = 0;
   using interruption = new Interruption(progress, "writing what is done");
   const stream = sampler.stream({
@@ -81,7 +81,7 @@ export async function watch(
       preview.draw(picture);
     }
   }
-  const { count } = next.value, images = count ? await decode(finish(next.value)) : next.value;
+  const { count } = next.value, images = count ? finish(next.value) : next.value;
   // After an interruption, some of the images may not have got as far.
   const whole = [...frames.values()].map(join).filter((frame) => frame.count === count);
   const shown: Samples[] = [];

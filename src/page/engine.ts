@@ -6,7 +6,7 @@
 
 import type { MethodName } from "../sample/solvers/mod.ts";
 import type { UsualGuidance } from "../sample/guidance/usual.ts";
-import type { Samples } from "../sample/options.ts";
+import { type Samples, strengthOf } from "../sample/options.ts";
 import { nameClasses, type Provenance } from "../sample/provenance.ts";
 import type { ModelFacts } from "../worker/protocol.ts";
 
@@ -33,9 +33,6 @@ export interface Job {
   /** Starts on the way to another seed's noise. */
   readonly walk?: { readonly seed: number; readonly share: number };
 }
-
-/** How much of the image that a job begins with changes. */
-export const strengthOf = ({ strength, mask }: Job): number => strength ?? (mask ? 1 : 0.6);
 
 /** What the file of a picture says, by the names that `ddpm sample` writes. */
 export function provenanceOf(job: Job, { withheld }: Pick<Made, "withheld"> = {}): Provenance {

@@ -6,9 +6,9 @@
 
 import { InputError } from "../errors.ts";
 import { DeviceError } from "../gpu/device.ts";
-import { pictureSize, type Samples } from "../sample/options.ts";
+import { pictureSize, type Samples, strengthOf } from "../sample/options.ts";
 import type { ModelFacts } from "../worker/protocol.ts";
-import { type Engine, type Job, type Made, type Step, strengthOf } from "./engine.ts";
+import type { Engine, Job, Made, Step } from "./engine.ts";
 import { readCanvas } from "./pictures.ts";
 
 /** How often to ask again where the server is busy. */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Samples } from "../sample/options.ts";
+import { type Samples, strengthOf } from "../sample/options.ts";
 import type { DeviceKind } from "../gpu/open.ts";
 import type {
   ModelFacts,
@@ -16,7 +16,7 @@ import { sameShape } from "../shape.ts";
 import { openWorker, type WorkerDevice, type WorkerModel } from "../worker/worker_device.ts";
 import type { WorkerSampler } from "../worker/worker_sampler.ts";
 import type { WorkerTrainer } from "../worker/worker_trainer.ts";
-import { type Engine, type Job, type Step, strengthOf } from "./engine.ts";
+import type { Engine, Job, Step } from "./engine.ts";
 
 /** Samplers that stay compiled. */
 const KEPT = 4;

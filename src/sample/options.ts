@@ -164,6 +164,11 @@ export function pictureSize(
   throw new InputError(`Items of shape ${formatShape(shape)} are no pictures`);
 }
 
+/** How much of an image to begin with changes: where nobody says, all that a mask leaves, or 0.6. */
+export const strengthOf = (
+  { strength, mask }: { readonly strength?: number | undefined; readonly mask?: unknown },
+): number => strength ?? (mask ? 1 : 0.6);
+
 /** @throws {InputError} If it is no integer from `least` on. */
 export function checkInteger(value: number, least: number, what: string): void {
   if (Number.isSafeInteger(value) && value >= least) return;

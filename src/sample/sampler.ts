@@ -22,6 +22,7 @@ import {
   type Samples,
   type SamplingStep,
   type StreamOptions,
+  strengthOf,
 } from "./options.ts";
 import {
   activeOf,
@@ -39,9 +40,6 @@ interface Beginning {
   readonly from: Samples | undefined;
   readonly level: readonly [alpha: number, sigma: number];
 }
-
-/** The share of the steps where nobody says what. */
-const DEFAULT_STRENGTH = 0.6;
 
 /** A run that was interrupted by another one, and what it had computed. */
 interface Run {
@@ -320,10 +318,11 @@ export class Sampler implements Disposable {
 
   /** What a run starts from, and its evaluations. */
   #begin(given: SampleOptions, count: number): Beginning {
-    const { start, init, strength = DEFAULT_STRENGTH, cutsTimesteps = false } = given;
+    const { start, init, cutsTimesteps = false } = given;
     const { table, method, denoiser: { schedule, itemShape }, walk, options } = this.#parts;
     if (start) return { table, from: start, level: [1, 0] };
     if (!init) return { table, from: undefined, level: [0, 1] };
+    const strength = strengthOf({ strength: given.strength });
     checkInit(init, strength, count, itemShape);
     if (method.isInverse) {
       throw new InputError(`Cannot begin with an image by ${method.name}: it goes to noise`);

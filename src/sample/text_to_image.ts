@@ -20,17 +20,10 @@ import {
   latentColors,
   latentMask,
 } from "./latent_pictures.ts";
-import type { SampleOptions, Samples } from "./options.ts";
+import { type SampleOptions, type Samples, strengthOf } from "./options.ts";
 import { Sampler } from "./sampler.ts";
 import { type MethodName, methods } from "./solvers/mod.ts";
-import {
-  check,
-  checkCall,
-  type Checked,
-  factorOf,
-  latentOptions,
-  strengthOf,
-} from "./text_to_image_checks.ts";
+import { check, checkCall, type Checked, factorOf, latentOptions } from "./text_to_image_checks.ts";
 import { checkPictures, planCheck } from "./safety_check.ts";
 import { planTexts, readTexts } from "./text_states.ts";
 import type {

@@ -12,7 +12,7 @@ import { itemOf } from "../model/network.ts";
 import type { TextToImageModel } from "../model/text_to_image.ts";
 import { formatShape, sameShape, type Shape } from "../shape.ts";
 import { guided } from "./guidance/guided.ts";
-import { checkInteger, type SamplerOptions } from "./options.ts";
+import { checkInteger, type SamplerOptions, strengthOf } from "./options.ts";
 import { checkChecker } from "./safety_check.ts";
 import type { GenerateOptions, TextToImageOptions } from "./text_to_image_options.ts";
 import { makeUpdateTable } from "./timesteps.ts";
@@ -20,9 +20,6 @@ import { methodOf } from "./sampling_programs.ts";
 import { defaultMethod } from "./solvers/mod.ts";
 import { usualGuidance } from "./guidance/usual.ts";
 import { usualSampler } from "./usual_sampler.ts";
-
-/** The share of the steps where nobody says what. */
-const STRENGTH = 0.6;
 
 /** Pieces and settings that were found to go together. */
 export interface Checked {
@@ -143,10 +140,6 @@ export function checkCall(checked: Checked, options: GenerateOptions, count: num
     );
   }
 }
-
-/** The share of the steps that are taken. */
-export const strengthOf = ({ strength, mask }: GenerateOptions) =>
-  strength ?? (mask ? 1 : STRENGTH);
 
 /** How many times smaller latents are. */
 export const factorOf = ({ autoencoder }: TextToImageModel) => autoencoder.network.factor;

@@ -16,6 +16,7 @@ import {
   type SampleOptions,
   type SamplerOptions,
   type Samples,
+  strengthOf,
 } from "../../sample/options.ts";
 import { type MethodName, methods } from "../../sample/solvers/mod.ts";
 import { decodeImage } from "../data/decode.ts";
@@ -147,7 +148,7 @@ export async function readEdit(
     },
     sample: {
       ...(picture && flags.variation === undefined && (!mask || flags.strength !== undefined)
-        ? { init: picture, strength: flags.strength ?? 0.6 }
+        ? { init: picture, strength: strengthOf(flags) }
         : {}),
       conditions: {
         ...(mask && picture ? { mask, known: picture.data } : {}),

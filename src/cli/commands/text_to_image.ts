@@ -9,7 +9,7 @@ import type { Precision } from "../../gpu/device.ts";
 import { denoisingNetwork } from "../../model/denoiser.ts";
 import type { WeightDType } from "../../model/parameters.ts";
 import type { TextToImageModel } from "../../model/text_to_image.ts";
-import type { Samples } from "../../sample/options.ts";
+import { type Samples, strengthOf } from "../../sample/options.ts";
 import type { MethodName } from "../../sample/solvers/mod.ts";
 import { usualGuidance } from "../../sample/guidance/usual.ts";
 import { sizeOf } from "../../shape.ts";
@@ -184,7 +184,7 @@ export async function paintTexts(
         ...{ prompt: texts[image % texts.length], negative, steps, method, seed, image },
         ...{ guidance: guidance.options.scale!, size, model: place },
         sigmas: options.sigmas ?? usual?.options.sigmas,
-        strength: picture ? flags.strength ?? (mask ? 1 : 0.6) : undefined,
+        strength: picture ? strengthOf({ strength: flags.strength, mask }) : undefined,
       }),
   });
   progress.clear();

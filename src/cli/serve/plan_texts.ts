@@ -6,7 +6,7 @@
 
 import { InputError } from "../../errors.ts";
 import type { TextToImageModel } from "../../model/text_to_image.ts";
-import type { StreamOptions } from "../../sample/options.ts";
+import { type StreamOptions, strengthOf } from "../../sample/options.ts";
 import { TextToImage } from "../../sample/text_to_image.ts";
 import type {
   Generated,
@@ -93,7 +93,7 @@ export async function planTexts(
         ...{ prompt, negative, seed, image, size, model: name },
         ...{ steps: facts!.steps, method: facts!.method, guidance: guidance.options.scale! },
         sigmas: options.sigmas ?? usual?.options.sigmas,
-        strength: picture ? strength ?? (mask ? 1 : 0.6) : undefined,
+        strength: picture ? strengthOf({ strength, mask }) : undefined,
       }),
   };
 }

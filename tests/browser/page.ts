@@ -12,6 +12,7 @@ import { readTexts } from "../../src/formats/png_texts.ts";
 import { sourceTypeIn, XMP } from "../../src/formats/xmp.ts";
 import { provenanceIn } from "../../src/sample/provenance.ts";
 import { serializeModel } from "../../src/model/model.ts";
+import { latentModel } from "../latent_model.ts";
 import { tinyModel } from "./tiny_model.ts";
 import { Chromium, GPU_FLAGS, type Tab } from "./chromium.ts";
 import { isolated, serve } from "./server.ts";
@@ -285,6 +286,34 @@ Deno.test("the slider between two seeds and the pad paint pictures", async () =>
     await tab.send("Input.dispatchKeyEvent", { type, key: " ", code: "Space", text: " " });
   }
   await tab.until(`${sum("live")} !== ${drawn}`);
+});
+
+Deno.test("a model of latents paints, and edits what is drawn", async () => {
+  await using site = serve(isolated, { "latents.safetensors": serializeModel(latentModel) });
+  await using browser = await Chromium.start();
+  await using tab = await browser.open();
+  await visit(tab, `${site.url}/page.html?count=1&steps=2`);
+  const noisy = `document.querySelector("[name=shown][value=noisy]").disabled`;
+  assertEquals(await tab.run(noisy), false);
+  const file = `new File([await (await fetch("latents.safetensors")).blob()], "mine.safetensors")`;
+  await tab.run(`(async () => ${drop(file)})()`);
+  await tab.until(`/mine.safetensors is ready/.test(${status})`);
+  await tab.run(`${set("count", 2)} ${byId("go")}.click()`);
+  await tab.until(`/^2 pictures in/.test(${status})`);
+  // Two pictures of 8 pixels a side, and the lines of the grid; x_t is no picture.
+  assertEquals(await tab.run(`[${byId("grid")}.width, ${byId("grid")}.height]`), [19, 10]);
+  assertEquals(await tab.run(noisy), true);
+  const sum = `${byId("live")}.getContext("2d").getImageData(0, 0, 10, 10).data.toString()`;
+  const blank = await tab.run(sum);
+  await tab.run(`${byId("take")}.click()`);
+  await tab.until(`${sum} !== ${JSON.stringify(blank)}`);
+  const drawn = await tab.run(sum);
+  await tab.run(`document.querySelector("[value=mask]").click(); ${byId("pad")}.focus()`);
+  for (const type of ["keyDown", "keyUp"]) {
+    await tab.send("Input.dispatchKeyEvent", { type, key: " ", code: "Space", text: " " });
+  }
+  await tab.until(`${sum} !== ${JSON.stringify(drawn)}`);
+  assertEquals(tab.errors, []);
 });
 
 Deno.test("every control has a name, and the page fits a phone, light and dark", async () => {

@@ -13,15 +13,16 @@ import { join } from "@std/path";
 import { parseImages } from "../src/data/image_options.ts";
 import { openDataset } from "../src/cli/data/data.ts";
 import { drawGrid, encodePng } from "../src/cli/media/picture_files.ts";
-import { openModel } from "../src/cli/run/open_model.ts";
+import { createSampler } from "../src/cli/commands/samplers.ts";
+import { openAnyModel } from "../src/cli/run/open_model.ts";
 import { firstItems, inTurns, itemsAt } from "../src/cli/run/shown_samples.ts";
 import { Progress } from "../src/cli/terminal/progress.ts";
 import { findNeighbors } from "../src/evaluate/near_copies.ts";
 import { type DeviceKind, openDevice } from "../src/gpu/open.ts";
 import { denoisingNetwork } from "../src/model/denoiser.ts";
 import { guided } from "../src/sample/guidance/guided.ts";
+import { paintedShape } from "../src/sample/latent_sampler.ts";
 import type { Samples } from "../src/sample/options.ts";
-import { Sampler } from "../src/sample/sampler.ts";
 import { sizeOf } from "../src/shape.ts";
 import { tokensInTurns } from "../src/text/tokenizer.ts";
 
@@ -34,17 +35,19 @@ const flags = parseArgs(Deno.args, {
 const scale = Number(flags.guidance ?? 4),
   folder = String(flags.out ?? "."),
   progress = new Progress();
+const model = await openAnyModel(String(flags.model ?? "emoji")),
+  { tokenize, itemShape } = denoisingNetwork(model);
+const [side] = model.autoencoder ? paintedShape(model.autoencoder.network, itemShape) : itemShape;
+const data = side === 64 ? "emoji-64" : "emoji";
 const [training, test] = await Promise.all(
-  ["emoji", "emoji-test"].map((name) => openDataset(name, parseImages({}), progress)),
+  [data, `${data}-test`].map((name) => openDataset(name, parseImages({}), progress)),
 );
-const model = await openModel(String(flags.model ?? "emoji")),
-  { tokenize } = denoisingNetwork(model);
 if (!tokenize) throw new Error("The model does not read");
 const names = [...new Set(test.names!)].slice(0, COUNT);
 using device = await openDevice((flags.device ?? "cpu") as DeviceKind, {
   ...(flags.threads ? { threads: Number(flags.threads) } : {}),
 });
-using sampler = await Sampler.create(device, model, {
+using sampler = await createSampler(device, model, {
   ...{ steps: Number(flags.steps ?? 20), batchSize: 32 },
   wrap: scale === 1 ? [] : [guided({ scale })],
 });

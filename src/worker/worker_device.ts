@@ -52,10 +52,7 @@ export async function openWorker(
   const caller = new Caller(worker);
   worker.addEventListener("error", (event) => {
     event.preventDefault();
-    const why = event.message ||
-      "it could not be started; a content security policy must allow it, " +
-        "by worker-src blob: if it is a Blob";
-    caller.fail(new DeviceError(`The Worker failed: ${why}`));
+    caller.fail(new DeviceError(`The Worker failed: ${whyOf(event)}`));
   });
   try {
     const onReport = (notice: string) => onNotice?.(notice);
@@ -65,6 +62,16 @@ export async function openWorker(
     worker.terminate();
     throw error;
   }
+}
+
+/** What an event tells; of a program that never ran, browsers tell nothing. */
+function whyOf({ message, filename }: Partial<ErrorEvent>): string {
+  if (message) {
+    return filename && !/^(blob|data):/.test(filename) ? `${message} (${filename})` : message;
+  }
+  return "it could not be started. Either a content security policy forbids it, which must allow it, " +
+    "by worker-src blob: if it is a Blob, or its program could not be loaded, or has something in " +
+    "it that is unknown here";
 }
 
 /** The Worker of this file's neighbour; in a bundle there is none. */

@@ -18,6 +18,8 @@ const files = {
   "empty.html": "<!DOCTYPE html><title>library</title>",
   "library.js": await bundle("src/worker/mod.ts"),
   "serve.js": await bundle("src/worker/serve.ts"),
+  "broken.js": "let = 5 +;",
+  "throws.js": "nothing.at.all();",
   "tiny.safetensors": serializeModel(tinyModel()),
 };
 
@@ -104,6 +106,23 @@ Deno.test("a policy without worker-src blob: leaves one thread, and that is told
   );
   assertMatch(name, /^CPU, 1 thread /);
   assertMatch(notices.join(), /^one thread instead of \d+: .*must allow worker-src blob:$/);
+});
+
+Deno.test("a Worker that does not start is told with what the browser tells, or with all causes", async () => {
+  const start = (program: string) =>
+    `(async () => {
+      const { openWorker } = await import("/library.js");
+      const worker = new Worker(${program}, { type: "module" });
+      return await openWorker("cpu", { worker }).catch(({ name, message }) => name + ": " + message);
+    })()`;
+  const blob = 'URL.createObjectURL(new Blob([""], { type: "text/javascript" }))';
+  const policy = { "Content-Security-Policy": "default-src 'self'" };
+  for (const [headers, program] of [[{}, '"/broken.js"'], [{}, '"/none.js"'], [policy, blob]]) {
+    const told = await runIn<string>(headers as typeof policy, [], start(program as string));
+    assertMatch(told, /^DeviceError: The Worker failed: .*worker-src blob:.* or .*unknown here$/);
+  }
+  const told = await runIn<string>({}, [], start('"/throws.js"'));
+  assertMatch(told, /^DeviceError: .*nothing is not defined \(http:.*\/throws\.js\)$/);
 });
 
 Deno.test("a run in a Worker of a tab answers its signal soon, with threads too", async () => {

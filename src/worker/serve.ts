@@ -5,6 +5,7 @@
  * @module
  */
 
+import "./without_eval.ts";
 import { answer, type Port } from "./channel.ts";
 import { makeService } from "./service.ts";
 

@@ -17,9 +17,20 @@ const byId = (id: string) => `document.getElementById("${id}")`;
 const status = `${byId("status")}.textContent`;
 const isDone = `/pictures in/.test(${status})`;
 const isOver = `${isDone} || ${byId("status")}.className`;
-/** Notes what a policy forbids. */
+/** Notes what a policy forbids, to the Worker too. */
 const OBSERVER = `globalThis.violations = [];
-  addEventListener("securitypolicyviolation", (e) => violations.push(e.violatedDirective));`;
+  addEventListener("securitypolicyviolation", (e) => violations.push(e.violatedDirective));
+  const Own = Worker, make = URL.createObjectURL;
+  globalThis.Worker = class extends Own {
+    constructor(...settings) {
+      super(...settings);
+      this.addEventListener("message", ({ data }) => data.violated && violations.push(data.violated));
+    }
+  };
+  URL.createObjectURL = (blob) => make.call(URL, /javascript/.test(blob.type)
+    ? new Blob([\`addEventListener("securitypolicyviolation", ({ violatedDirective }) =>
+        postMessage({ violated: violatedDirective }));\`, blob], { type: blob.type })
+    : blob);`;
 
 /** Models, and what computes with them. */
 async function serving(

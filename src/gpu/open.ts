@@ -7,6 +7,7 @@
 import { type Device, DeviceError } from "./device.ts";
 import { WasmDevice } from "./wasm/device.ts";
 import { GpuDevice } from "./wgsl/device.ts";
+import { whyInsecure } from "./secure_context.ts";
 import type { Tuning } from "./wgsl/tuner.ts";
 
 /** `gpu` for WebGPU, `cpu` for WebAssembly, `auto` for a GPU if there is a real one. */
@@ -60,12 +61,19 @@ export async function openDevice(
   if (kind === "cpu") return await WasmDevice.open(threads, onNotice);
   const gpu = await GpuDevice.request(tuning);
   if (gpu && (kind === "gpu" || !gpu.isSoftware)) return gpu;
-  if (kind === "gpu") throw new DeviceError("There is no WebGPU adapter");
+  if (kind === "gpu") throw new DeviceError(`There is ${missing()}`);
   const cpu = await WasmDevice.open(threads, onNotice);
   const reason = gpu
     ? `the only WebGPU adapter is a CPU too (${gpu.name})`
-    : "there is no WebGPU adapter";
+    : `there is ${missing()}`;
   gpu?.[Symbol.dispose]();
   onNotice?.(`${reason}; computing on the ${cpu.name}`);
   return cpu;
+}
+
+/** What there is not, where there is no GPU. */
+function missing(): string {
+  if (globalThis.navigator?.gpu) return "no WebGPU adapter";
+  const why = whyInsecure();
+  return `no WebGPU${why ? `: ${why}` : " here"}`;
 }

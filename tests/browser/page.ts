@@ -92,6 +92,17 @@ Deno.test("the page works where it is not isolated, on one thread, and says why"
   assert(await tab.run(isDone));
 });
 
+Deno.test("a page that came over a plain connection says what that takes away", async () => {
+  await using site = serve(isolated);
+  await using browser = await Chromium.start(["--host-resolver-rules=MAP ddpm.test 127.0.0.1"]);
+  await using tab = await browser.open();
+  await visit(tab, `${site.url.replace("127.0.0.1", "ddpm.test")}/page.html?count=1&steps=1`);
+  assertMatch(
+    await tab.run(byId("device") + ".textContent"),
+    /^CPU, 1 thread .*: the page is no secure context.*; there is no WebGPU: the page is no secure/,
+  );
+});
+
 Deno.test("a policy that forbids something is told in words", async () => {
   await using browser = await Chromium.start();
   const inline = "script-src 'unsafe-inline'", style = "style-src 'unsafe-inline'";

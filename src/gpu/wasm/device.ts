@@ -28,6 +28,7 @@ import {
   threadProgram,
   type ThreadSetup,
 } from "./threads.ts";
+import { whyInsecure } from "../secure_context.ts";
 import { formatBytes } from "../../units.ts";
 
 const PAGE = 65536;
@@ -92,7 +93,7 @@ export class WasmDevice implements Device {
       );
       const workers = started.filter((s) => s.status === "fulfilled").map((s) => s.value);
       const failure = started.find((s) => s.status === "rejected");
-      if (wanted > 1 && !isShared) onNotice?.(`one thread instead of ${wanted}: ${NOT_SHARED}`);
+      if (wanted > 1 && !isShared) onNotice?.(`one thread instead of ${wanted}: ${whyNotShared()}`);
       if (!failure) return new WasmDevice(memory, workers);
       for (const worker of workers) worker.terminate();
       onNotice?.(`one thread instead of ${wanted}: ${(failure.reason as Error).message}`);
@@ -191,10 +192,12 @@ export class WasmDevice implements Device {
 }
 
 /** Why memory cannot be shared between threads. */
-const NOT_SHARED = "document" in globalThis || "WorkerGlobalScope" in globalThis
-  ? "the page is not cross-origin isolated, which takes the headers Cross-Origin-Opener-Policy: " +
-    "same-origin and Cross-Origin-Embedder-Policy: require-corp"
-  : "there is no SharedArrayBuffer";
+const whyNotShared = () =>
+  "document" in globalThis || "WorkerGlobalScope" in globalThis
+    ? whyInsecure() ??
+      "the page is not cross-origin isolated, which takes the headers Cross-Origin-Opener-Policy: " +
+        "same-origin and Cross-Origin-Embedder-Policy: require-corp"
+    : "there is no SharedArrayBuffer";
 
 /** The least module there is. */
 const EMPTY_MODULE = new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0]);

@@ -10,6 +10,11 @@ import { type Samples, strengthOf } from "../sample/options.ts";
 import { nameClasses, type Provenance } from "../sample/provenance.ts";
 import type { ModelFacts } from "../worker/protocol.ts";
 
+/** Why an engine cannot compute at all; the next try asks it anew. */
+export class EngineError extends Error {
+  override name = "EngineError";
+}
+
 /** What is to be made; all of it is plain data. */
 export interface Job {
   /** A name among those of {@linkcode Engine.models}. */

@@ -8,6 +8,7 @@ import { numberClasses } from "../data/datasets/folders.ts";
 import { InputError } from "../errors.ts";
 import type { WorkerPictures } from "../worker/protocol.ts";
 import { drawSamples } from "./pictures.ts";
+import { tellPictures } from "./status.ts";
 
 /** Pictures that are taken, and those that are shown. */
 const MOST = 5000, SHOWN = 60;
@@ -132,7 +133,7 @@ export class Examples {
       else for (let k = 0; k < size; k++) data[i * size + k] = pixels[Math.floor(k / 3)];
       if (i % PAUSE === PAUSE - 1) await pause();
     }
-    const name = count === 1 ? "1 picture of a page" : `${count} pictures of a page`;
+    const name = `${tellPictures(count)} of a page`;
     return { name, count, height: this.#side, width: this.#side, channels, data, ...this.labels };
   }
 
@@ -165,7 +166,7 @@ export class Examples {
       for (let k = 0; k < size; k++) data[i * size + k] = pixels[Math.floor(k / each)] / 127.5 - 1;
     }
     this.#canvas.hidden = !shown.length;
-    this.#canvas.setAttribute("aria-label", `${this.count} pictures to learn from`);
+    this.#canvas.setAttribute("aria-label", `${tellPictures(this.count)} to learn from`);
     if (!shown.length) return;
     const samples = { count: shown.length, shape: [side, side, 3], data };
     drawSamples(this.#canvas, samples, Math.min(shown.length, 20));

@@ -15,7 +15,7 @@ import { addDrawing } from "./drawing.ts";
 import { addWalk } from "./walk.ts";
 import { element, fill, Settings } from "./settings.ts";
 import { ServerEngine, serverModels } from "./server_engine.ts";
-import { explain, say, tellWithheld, warn } from "./status.ts";
+import { explain, say, tellPictures, tellWithheld, warn } from "./status.ts";
 import { Training } from "./training.ts";
 import { WorkerEngine } from "./worker_engine.ts";
 
@@ -61,12 +61,17 @@ async function attempt(work: () => Promise<void>): Promise<void> {
     const notes = notices.length ? ` (${notices.join("; ")})` : "";
     element("device").textContent = `${await engine.about()}${notes}`;
   } catch (error) {
-    if (warn(explain(error)) === "reset") {
-      used.reset();
-      if (used === engine) training.lose();
-    }
-    notices.length = 0;
+    if (warn(explain(error)) !== "reset") return;
+    used.reset();
+    if (used !== engine) return;
+    if (used instanceof WorkerEngine) training.lose();
+    forgetDevice();
   }
+}
+/** Says nothing of a device that is no more. */
+function forgetDevice(): void {
+  notices.length = 0;
+  element("device").textContent = "\u00a0";
 }
 
 let stop: AbortController | undefined;
@@ -108,7 +113,9 @@ async function generate(notes: readonly string[] = []): Promise<void> {
         gallery.add(job, value);
         const seconds = ((performance.now() - began) / 1000).toFixed(1);
         return say(
-          [`${value.count} pictures in ${seconds} s.`, ...tellWithheld(value), ...notes].join(" "),
+          [`${tellPictures(value.count)} in ${seconds} s.`, ...tellWithheld(value), ...notes].join(
+            " ",
+          ),
         );
       }
       player.add(value);
@@ -136,7 +143,7 @@ function changeEngine(): void {
   // Where a server computes, trainings have an engine of their own.
   if (engine instanceof WorkerEngine) training.lose();
   engine = makeEngine();
-  notices.length = 0;
+  forgetDevice();
   fill(list, engine.models, list.value);
 }
 kind.addEventListener("change", () => {

@@ -11,6 +11,7 @@ import { download } from "./download.ts";
 import { type Job, type Made, provenanceOf, type Step } from "./engine.ts";
 import { drawSamples, pick } from "./pictures.ts";
 import { element } from "./settings.ts";
+import { tellPictures } from "./status.ts";
 
 /** Numbers that are kept of a run, at most. */
 const MOST = 2 ** 25;
@@ -43,6 +44,8 @@ export class Player {
     this.#steps = [];
     this.#job = job;
     this.#scrub.disabled = true;
+    this.#scrub.max = this.#scrub.value = "1";
+    element("step-text").textContent = "";
     element<HTMLButtonElement>("save").disabled = true;
   }
 
@@ -71,7 +74,7 @@ export class Player {
     element<HTMLButtonElement>("save").disabled = false;
     this.#show();
     const { model, seed, count } = job;
-    this.#grid.setAttribute("aria-label", `${count} pictures by ${model}, seed ${seed}`);
+    this.#grid.setAttribute("aria-label", `${tellPictures(count)} by ${model}, seed ${seed}`);
   }
 
   #show(): void {

@@ -6,7 +6,7 @@
 
 import { DeviceError, LimitError } from "../gpu/device.ts";
 import { InputError } from "../errors.ts";
-import type { Made } from "./engine.ts";
+import { EngineError, type Made } from "./engine.ts";
 import { element } from "./settings.ts";
 
 /** Says how things are. */
@@ -15,6 +15,10 @@ export function say(text: string): void {
   status.classList.remove("error");
   status.textContent = text;
 }
+
+/** So many pictures, in words. */
+export const tellPictures = (count: number): string =>
+  `${count} ${count === 1 ? "picture" : "pictures"}`;
 
 /** Which pictures were withheld, and why, a sentence each reason. */
 export function tellWithheld({ withheld = new Map() }: Made): string[] {
@@ -37,12 +41,14 @@ export function explain(
   error: unknown,
   advice = "ask for fewer pictures, or take a smaller model",
 ): Failure {
-  const { message } = error instanceof Error ? error : new Error(String(error));
+  // Some browsers end theirs with a stop.
+  const message = (error instanceof Error ? error.message : String(error)).replace(/\.$/, "");
   if (error instanceof InputError) return { text: `${message}.`, outcome: "go on" };
   if (error instanceof LimitError || isOutOfMemory(message)) {
     const text = `${message}. That is too much memory: ${advice}.`;
     return { text, outcome: error instanceof LimitError ? "go on" : "reset" };
   }
+  if (error instanceof EngineError) return { text: `${message}.`, outcome: "go on" };
   if (error instanceof DeviceError) {
     return { text: `${message}. The next try opens a new device.`, outcome: "reset" };
   }

@@ -15,7 +15,7 @@ import { chosenFiles, type FoundFile } from "./files.ts";
 import { LossChart } from "./loss_chart.ts";
 import { drawSamples } from "./pictures.ts";
 import { element } from "./settings.ts";
-import { explain, say, warn } from "./status.ts";
+import { explain, say, tellPictures, warn } from "./status.ts";
 import { trainingOptions } from "./training_options.ts";
 import type { WorkerEngine } from "./worker_engine.ts";
 
@@ -123,7 +123,7 @@ export class Training {
           ]
           : []),
       ];
-      say([`${this.#examples.count} pictures to learn from.`, ...notes].join(" "));
+      say([`${tellPictures(this.#examples.count)} to learn from.`, ...notes].join(" "));
     });
   }
 
@@ -262,7 +262,7 @@ export class Training {
   #tell({ step, parameters, pictures }: WorkerTrainer, loss: number, rate: number): void {
     element("train-text").textContent = `Step ${step}, loss ${loss.toPrecision(3)}, ` +
       `${rate.toPrecision(2)} steps a second; ${parameters.toLocaleString("en")} parameters, ` +
-      `${pictures.count} pictures of ${pictures.width}x${pictures.height}`;
+      `${tellPictures(pictures.count)} of ${pictures.width}x${pictures.height}`;
   }
 
   /** Gives the model or all of the training away, or the model to the page. */
@@ -308,7 +308,7 @@ export class Training {
     disable(["save-model", "save-training", "use-model"], !this.#trainer);
     const { classes } = this.#examples.labels, told = classes && tellClasses(classes);
     element("examples-text").textContent = count
-      ? `${count} pictures of ${side}x${side}${told ? `, ${told}` : ""}`
+      ? `${tellPictures(count)} of ${side}x${side}${told ? `, ${told}` : ""}`
       : "No pictures yet";
   }
 }

@@ -16,7 +16,7 @@ import { sameShape } from "../shape.ts";
 import { openWorker, type WorkerDevice, type WorkerModel } from "../worker/worker_device.ts";
 import type { WorkerSampler } from "../worker/worker_sampler.ts";
 import type { WorkerTrainer } from "../worker/worker_trainer.ts";
-import type { Engine, Job, Step } from "./engine.ts";
+import { type Engine, EngineError, type Job, type Step } from "./engine.ts";
 
 /** Samplers that stay compiled. */
 const KEPT = 4;
@@ -129,7 +129,7 @@ export class WorkerEngine implements Engine {
       return await openWorker(device, settings);
     } catch (error) {
       this.#device = undefined;
-      throw error;
+      throw new EngineError((error as Error).message, { cause: error });
     } finally {
       URL.revokeObjectURL(url);
     }

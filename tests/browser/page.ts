@@ -29,12 +29,12 @@ const OBSERVER = `
     const text = (id) => document.getElementById(id).textContent;
     new MutationObserver(() => {
       if (text("step-text")) note("preview");
-      if (/pictures in/.test(text("status"))) note("finished");
+      if (/pictures? in/.test(text("status"))) note("finished");
     }).observe(document.body, { subtree: true, childList: true, characterData: true });
   });`;
 
 const status = `document.getElementById("status").textContent`;
-const isDone = `/pictures in/.test(${status})`;
+const isDone = `/pictures? in/.test(${status})`;
 const byId = (id: string) => `document.getElementById("${id}")`;
 const set = (id: string, value: string | number) =>
   `{ const e = ${byId(id)}; e.value = ${JSON.stringify(String(value))};
@@ -101,6 +101,13 @@ Deno.test("a page that came over a plain connection says what that takes away", 
     await tab.run(byId("device") + ".textContent"),
     /^CPU, 1 thread .*: the page is no secure context.*; there is no WebGPU: the page is no secure/,
   );
+  await tab.run(set("kind", "gpu"));
+  await tab.until(`${byId("status")}.className`);
+  assertMatch(
+    await tab.run(status),
+    /^There is no WebGPU: the page is no secure context.*localhost\.$/,
+  );
+  assertEquals((await tab.run<string>(byId("device") + ".textContent")).trim(), "");
 });
 
 Deno.test("a policy that forbids something is told in words", async () => {
@@ -209,15 +216,28 @@ Deno.test("models and junk are dropped, runs are cancelled, and a Worker that en
       globalThis.Worker = class extends Own { constructor(...a) { super(...a); workers.push(this); } };`,
   });
   await visit(tab, `${site.url}/page.html?count=1&steps=2`);
+  assertMatch(await tab.run(status), /^1 picture in /);
+  const device = await tab.run(byId("device") + ".textContent");
+  assertMatch(String(device), /no WebGPU/);
   await tab.run(drop(`new File(["junk"], "junk.safetensors")`));
   await tab.until(`/junk.safetensors/.test(${status}) && ${byId("status")}.className === "error"`);
+  // The device is the same, and what is known of it.
+  await tab.run(`${byId("go")}.click()`);
+  await tab.until(isDone);
+  assertEquals(await tab.run(byId("device") + ".textContent"), device);
   await tab.run(drop(`new File(["junk"], "junk.png", { type: "image/png" })`));
   await tab.until(`/junk.png: it is damaged/.test(${status})`);
   const file = `new File([await (await fetch("tiny.safetensors")).blob()], "mine.safetensors")`;
   await tab.run(`(async () => ${drop(file)})()`);
   await tab.until(`/mine.safetensors is ready/.test(${status})`);
   assertEquals(await tab.run(`${byId("model")}.value`), "mine.safetensors");
+  // Nothing is left of the steps of the run before.
+  await tab.run(`globalThis.told = []; new MutationObserver(() =>
+    told.push(${byId("step-text")}.textContent, ${byId("scrub")}.max)
+  ).observe(${byId("step-text")}, { childList: true })`);
   await tab.run(`${set("steps", 500)} ${byId("go")}.click()`);
+  await tab.until(`told.length`);
+  assertEquals(await tab.run("told.slice(0, 2)"), ["", "1"]);
   await tab.until(`/Generating/.test(${status})`);
   await tab.run(`${byId("cancel")}.click()`);
   await tab.until(`/Cancelled/.test(${status})`);

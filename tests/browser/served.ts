@@ -15,7 +15,7 @@ import { Chromium } from "./chromium.ts";
 
 const byId = (id: string) => `document.getElementById("${id}")`;
 const status = `${byId("status")}.textContent`;
-const isDone = `/pictures in/.test(${status})`;
+const isDone = `/pictures? in/.test(${status})`;
 const isOver = `${isDone} || ${byId("status")}.className`;
 /** Notes what a policy forbids, to the Worker too. */
 const OBSERVER = `globalThis.violations = [];

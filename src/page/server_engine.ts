@@ -5,10 +5,9 @@
  */
 
 import { InputError } from "../errors.ts";
-import { DeviceError } from "../gpu/device.ts";
 import { pictureSize, type Samples, strengthOf } from "../sample/options.ts";
 import type { ModelFacts } from "../worker/protocol.ts";
-import type { Engine, Job, Made, Step } from "./engine.ts";
+import { type Engine, EngineError, type Job, type Made, type Step } from "./engine.ts";
 import { readCanvas } from "./pictures.ts";
 
 /** How often to ask again where the server is busy. */
@@ -80,14 +79,20 @@ export class ServerEngine implements Engine {
       throw error;
     });
     if (id === undefined) return nothing;
-    const cancel = () => void fetch(`api/jobs/${id}`, { method: "DELETE" }).catch(() => {});
+    const cancel = () =>
+      void fetch(`api/jobs/${id}`, { method: "DELETE", keepalive: true }).catch(() => {});
+    // Who leaves the page gives it up. Firefox says so first, Chromium ends the events before.
+    addEventListener("pagehide", cancel, { once: true });
     signal.addEventListener("abort", cancel, { once: true });
     if (signal.aborted) cancel();
     try {
       for await (const told of eventsOf(id)) {
         const { state, step, steps, preview } = told;
-        if (state === "cancelled") return nothing;
-        if (state === "failed") throw new DeviceError(told.detail ?? "The server failed");
+        if (state === "cancelled") {
+          if (signal.aborted) return nothing;
+          throw new EngineError("The server gave this up");
+        }
+        if (state === "failed") throw new EngineError(told.detail ?? "The server failed");
         if (state === "done") return await fetchAll(id, told, shape);
         if (step === undefined || steps === undefined) continue;
         const { png, noisy } = preview ?? {};
@@ -97,8 +102,10 @@ export class ServerEngine implements Engine {
           ...(noisy === undefined ? {} : { noisy: await cut(preview!, noisy, shape) }),
         };
       }
-      throw new DeviceError("The server does not answer");
+      cancel();
+      throw new EngineError("The server does not answer");
     } finally {
+      removeEventListener("pagehide", cancel);
       signal.removeEventListener("abort", cancel);
     }
   }
@@ -230,7 +237,7 @@ async function* eventsOf(id: string): AsyncGenerator<Told> {
 async function ask<T>(path: string, options: RequestInit = {}): Promise<T> {
   for (let tries = 0;; tries++) {
     const response = await fetch(path, options).catch((error: Error) => {
-      throw new DeviceError(`The server does not answer: ${error.message}`);
+      throw new EngineError(`The server does not answer: ${error.message}`);
     });
     const answer = await response.json();
     if (response.ok) return answer;

@@ -100,6 +100,40 @@ Deno.test("the served page computes on the server, and in the tab too, under a s
   assertEquals(tab.errors, []);
 });
 
+Deno.test("who leaves the page gives its job up, and one that the server gives up is told", async () => {
+  await using server = await startServer({
+    ...{ host: "127.0.0.1", port: 0, queue: 8, ...await serving(["mnist"]) },
+    limits: { images: 16, steps: 1000 },
+    patience: { left: 600_000, asked: 600_000 },
+  });
+  await using browser = await Chromium.start();
+  await using tab = await browser.open({
+    before: `const Own = EventSource; globalThis.watched = [];
+      globalThis.EventSource = class extends Own { constructor(url) { super(url); watched.push(url); } };`,
+  });
+  const isRunning = `/^\\d+ of 1000$/.test(${byId("step-text")}.textContent)`;
+  await tab.go(`${server.url}?count=1&steps=1000`);
+  await tab.until(`document.readyState === "complete" && ${isRunning}`);
+  const job = server.url + await tab.run<string>(`watched.at(-1).replace("/events", "")`);
+  const state = async () => (await (await fetch(job)).json()).state;
+  assertEquals(await state(), "running");
+  await tab.go("about:blank");
+  while (await state() === "running") await new Promise((resolve) => setTimeout(resolve, 20));
+  assertEquals(await state(), "cancelled");
+
+  await tab.go(`${server.url}?count=1&steps=1000`);
+  await tab.until(`document.readyState === "complete" && ${isRunning}`);
+  await tab.run(`fetch(watched.at(-1).replace("/events", ""), { method: "DELETE" })`);
+  await tab.until(`${byId("status")}.className`);
+  assertEquals(await tab.run(status), "The server gave this up.");
+  // Firefox ends what it says with a stop.
+  await tab.run(`globalThis.fetch = () => Promise.reject(new TypeError("Refused."));
+    ${byId("go")}.click()`);
+  await tab.until(`/answer/.test(${status})`);
+  assertEquals(await tab.run(status), "The server does not answer: Refused.");
+  assertEquals(tab.errors, []);
+});
+
 Deno.test("what a safety checker withholds is told in words, and is grey", async () => {
   await using folder = await Folder.make();
   const safetyChecker = withParameters(

@@ -89,7 +89,9 @@ async function restore(about: Provenance): Promise<string[]> {
 
 /** Gets the chosen model ready. */
 async function open(): Promise<void> {
-  settings.facts = await engine.open(settings.model);
+  const facts = settings.facts = await engine.open(settings.model);
+  pad.suit(facts.shape.at(-1)!);
+  element<HTMLInputElement>("color").value = pad.color;
 }
 
 async function generate(notes: readonly string[] = []): Promise<void> {

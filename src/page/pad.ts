@@ -12,6 +12,8 @@ export type Tool = "draw" | "erase" | "mask";
 
 /** Pixels of its side; images are scaled to it. */
 const SIDE = 280;
+/** Colors as an input of colors says them. */
+const WHITE = "#ffffff", BLACK = "#000000";
 /** How far an arrow key moves the brush. */
 const STRIDE = 10;
 
@@ -20,8 +22,10 @@ export class Pad {
   tool: Tool = "draw";
   /** Diameter of the brush, in pixels of the pad. */
   brush = 24;
-  /** The channels of strokes. */
-  color = "#fff";
+  /** The color of strokes. */
+  color = WHITE;
+  /** That of an empty pad, and of what is erased. */
+  #background = BLACK;
   readonly #canvas: HTMLCanvasElement;
   readonly #picture = makeLayer();
   readonly #mask = makeLayer();
@@ -61,10 +65,19 @@ export class Pad {
     return this.#isEmpty;
   }
 
+  /** Suits pictures of so many channels: those in color lie on white, mostly. */
+  suit(channels: number): void {
+    const [background, ink] = channels === 3 ? [WHITE, BLACK] : [BLACK, WHITE];
+    if (background === this.#background) return;
+    this.#background = background;
+    if (this.color === background) this.color = ink;
+    if (this.#isEmpty) this.clear();
+  }
+
   /** Begins with nothing. */
   clear(): void {
     const picture = this.#picture.getContext("2d")!;
-    picture.fillStyle = "#000";
+    picture.fillStyle = this.#background;
     picture.fillRect(0, 0, SIDE, SIDE);
     this.#isEmpty = true;
     this.clearMask();
@@ -113,7 +126,7 @@ export class Pad {
     const layer = this.tool === "mask" ? this.#mask : this.#picture;
     const context = layer.getContext("2d")!;
     context.strokeStyle = this.tool === "erase"
-      ? "#000"
+      ? this.#background
       : this.tool === "mask"
       ? "#fff"
       : this.color;

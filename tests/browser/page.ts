@@ -198,8 +198,13 @@ Deno.test("each model brings its own guidance, until somebody chooses", async ()
     choose = (model: string) =>
       tab.run(`${byId("device")}.textContent = ""; ${set("model", model)}`);
   assertEquals(await tab.run(value), "1.75");
+  const onPad = `[...${byId("pad")}.getContext("2d").getImageData(9, 9, 1, 1).data].slice(0, 3)`;
+  assertEquals(await tab.run(`[${onPad}, ${byId("color")}.value]`), [[0, 0, 0], "#ffffff"]);
   await choose("emoji");
   await tab.until(`${value} === "4"`);
+  // Pictures in color are drawn on white.
+  await tab.until(`${byId("color")}.value === "#000000"`);
+  assertEquals(await tab.run(onPad), [255, 255, 255]);
   await choose("mnist");
   await tab.until(`${value} === "1.75"`);
   await tab.run(set("guidance", 3));

@@ -90,7 +90,7 @@ Deno.test("a model of latents paints pictures, and is told and exported with its
   await folder.refuse(cascade, /Cannot use a in a cascade: it is a model of latents/);
   await folder.refuse(
     ["restore", "x.png", "--task", "superres:2", "--model", "a", ...cpu],
-    /Cannot use a here: it is a model of latents, which sample, interpolate and eval take/,
+    /Cannot use a here: it is a model of latents, which sample, interpolate, eval and serve take/,
   );
 });
 

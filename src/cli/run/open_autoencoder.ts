@@ -40,7 +40,7 @@ export async function openAutoencoder(place: string): Promise<Weighted<Autoencod
 export function picturesOnly(model: Model, place: string): Model {
   if (!model.autoencoder) return model;
   throw new InputError(
-    `Cannot use ${place} here: it is a model of latents, which sample, interpolate and eval take; ` +
+    `Cannot use ${place} here: it is a model of latents, which sample, interpolate, eval and serve take; ` +
       "this needs one of pixels",
   );
 }

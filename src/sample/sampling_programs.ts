@@ -9,7 +9,7 @@ import { type Denoiser, type DenoiserWrapper, limited, wrapped } from "../diffus
 import { writeWeights } from "../diffusion/weights.ts";
 import { InputError } from "../errors.ts";
 import type { Excess } from "../gpu/describe.ts";
-import type { Device, Precision, Program, TensorBuffer } from "../gpu/device.ts";
+import { type Device, LimitError, type Program, type TensorBuffer } from "../gpu/device.ts";
 import { add, mul, select } from "../gpu/expression.ts";
 import { type Graph, makeGraph, nodesOf } from "../gpu/graph.ts";
 import { map } from "../gpu/ops/map.ts";
@@ -152,19 +152,11 @@ function samplingGraphs(model: Model | Denoiser, options: SamplerOptions): Sampl
   };
 }
 
-/**
- * The weights that are kept transformed for convolutions, which takes four times their memory: none,
- * where that does not fit. Of Stable Diffusion's UNet it would take 13 GB.
- */
-const constantsOf = (
-  device: Device,
-  graph: Graph,
-  weights: Denoiser["weights"],
-  precision: Precision,
-): string[] => {
-  const names = inputsOf(graph), constant = Object.keys(weights).filter((name) => names.has(name));
-  return device.plan(graph, { precision, constant }).excess ? [] : constant;
-};
+/** The weights that a graph reads, to be kept transformed for convolutions. */
+function constantsOf(graph: Graph, weights: Denoiser["weights"]): string[] {
+  const names = inputsOf(graph);
+  return Object.keys(weights).filter((name) => names.has(name));
+}
 
 /** The names of a graph's inputs. */
 const inputsOf = (graph: Graph): ReadonlySet<string> =>
@@ -189,14 +181,16 @@ export async function compileSampling(
     return resource;
   };
   const compile = async (graph: Graph, label: string): Promise<Program> => {
-    const names = inputsOf(graph);
+    const names = inputsOf(graph), constant = constantsOf(graph, weights);
     const used = Object.entries(buffers).filter(([name]) => names.has(name));
-    return own(
-      await device.compile(graph, {
-        ...{ label, buffers: Object.fromEntries(used), precision },
-        constant: constantsOf(device, graph, weights, precision),
-      }),
-    );
+    const settings = { label, buffers: Object.fromEntries(used), precision };
+    try {
+      return own(await device.compile(graph, { ...settings, constant }));
+    } catch (error) {
+      if (!(error instanceof LimitError)) throw error;
+      // Transformed weights take four times their memory, of Stable Diffusion's UNet 13 GB.
+      return own(await device.compile(graph, settings));
+    }
   };
   try {
     for (const [name, { length, dtype }] of shared) {
@@ -228,8 +222,9 @@ export function planSampling(
     [...names].reduce((n, name) => n + 4 * (shared.get(name)?.length ?? 0), 0);
   let bytes = bytesOf(shared.keys()), excess: Excess | undefined;
   for (const graph of [start, ...steps.values()]) {
-    const constant = constantsOf(device, graph, denoiser.weights, precision);
-    const plan = device.plan(graph, { precision, constant });
+    const constant = constantsOf(graph, denoiser.weights);
+    const ample = device.plan(graph, { precision, constant });
+    const plan = ample.excess ? device.plan(graph, { precision }) : ample;
     bytes += plan.bytes - bytesOf(inputsOf(graph));
     excess ??= plan.excess;
   }

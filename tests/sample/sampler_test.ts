@@ -1,6 +1,6 @@
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { InputError } from "../../src/errors.ts";
-import { type Device, DeviceError } from "../../src/gpu/device.ts";
+import { type Device, DeviceError, LimitError } from "../../src/gpu/device.ts";
 import { ReferenceDevice } from "../../src/gpu/reference.ts";
 import { WasmDevice } from "../../src/gpu/wasm/device.ts";
 import { initializeModel } from "../../src/model/model.ts";
@@ -467,7 +467,9 @@ Deno.test("weights are kept transformed only where that fits, and plans say so",
     ...{ kind: device.kind, name: device.name },
     buffer: (length, dtype) => device.buffer(length, dtype),
     compile(graph, options) {
-      compiled.push(options?.constant?.length ?? 0);
+      const { length = 0 } = options?.constant ?? [];
+      compiled.push(length);
+      if (length) return Promise.reject(new LimitError("It takes too much", 2, 1));
       return device.compile(graph, options);
     },
     plan(graph, options) {
@@ -480,7 +482,7 @@ Deno.test("weights are kept transformed only where that fits, and plans say so",
   };
   const options = { steps: 2, batchSize: 1 };
   using sampler = await Sampler.create(small, tiny, options);
-  assertEquals(compiled, [0, 0]);
+  assertEquals(compiled, [0, 1, 0]);
   assertEquals(Sampler.plan(small, tiny, options).excess, undefined);
   using roomy = await Sampler.create(device, tiny, options);
   assertClose((await sampler.sample()).data, (await roomy.sample()).data, 1e-4);

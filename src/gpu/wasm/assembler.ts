@@ -18,9 +18,11 @@
 export type ValueType = "i32" | "i64" | "f32" | "v128";
 const typeCodes: Record<ValueType, number> = { i32: 0x7f, i64: 0x7e, f32: 0x7d, v128: 0x7b };
 
+type Bytes = readonly number[];
+
 /** Instructions that leave one value on the stack. */
 export class Code {
-  constructor(readonly bytes: readonly number[]) {}
+  constructor(readonly bytes: Bytes) {}
 }
 
 /** A parameter or local variable; as an operand it is read. */
@@ -61,12 +63,12 @@ function signed(n: number): number[] {
 
 const floatBytes = (x: number): number[] => [...new Uint8Array(new Float32Array([x]).buffer)];
 
-function pushed(x: Operand): readonly number[] {
+function pushed(x: Operand): Bytes {
   if (x instanceof Code) return x.bytes;
   return x instanceof Local ? [0x20, ...unsigned(x.index)] : [0x41, ...signed(x)];
 }
 
-function joined(operands: readonly Operand[], opcode: readonly number[]): Code {
+function joined(operands: readonly Operand[], opcode: Bytes): Code {
   const bytes: number[] = [];
   for (const x of operands) for (const b of pushed(x)) bytes.push(b);
   for (const b of opcode) bytes.push(b);
@@ -217,8 +219,8 @@ export class Body {
   readonly parameters: readonly ValueType[];
   readonly locals: ValueType[] = [];
   /** Runs first: what constants are set with. */
-  readonly entry: number[] = [];
-  readonly code: number[] = [];
+  readonly #entry: number[] = [];
+  readonly #code: number[] = [];
   readonly #constants = new Map<string, Local>();
 
   constructor(parameters: readonly ValueType[], index: number) {
@@ -259,13 +261,13 @@ export class Body {
       local = this.local("v128");
       this.#constants.set(key, local);
       const { bytes } = as === "float" ? f32x4.const(x) : i32x4.const(x);
-      for (const b of [...bytes, 0x21, ...unsigned(local.index)]) this.entry.push(b);
+      this.#entry.push(...bytes, 0x21, ...unsigned(local.index));
     }
     return local;
   }
 
-  #emit(...parts: readonly (readonly number[])[]): void {
-    for (const part of parts) for (const b of part) this.code.push(b);
+  #emit(...parts: readonly Bytes[]): void {
+    for (const part of parts) for (const b of part) this.#code.push(b);
   }
 
   set(local: Local, value: Operand): void {
@@ -332,20 +334,22 @@ export class Body {
   }
 
   /** The function as it stands in a code section. */
-  encode(): number[] {
+  encode(): Bytes[] {
     const runs: [count: number, type: ValueType][] = [];
     for (const type of this.locals) {
       const last = runs.at(-1);
       if (last?.[1] === type) last[0]++;
       else runs.push([1, type]);
     }
-    const out = unsigned(runs.length);
-    for (const [n, type] of runs) out.push(...unsigned(n), typeCodes[type]);
-    for (const part of [this.entry, this.code]) for (const b of part) out.push(b);
-    out.push(0x0b);
-    return out;
+    const locals = runs.map(([n, type]) => [...unsigned(n), typeCodes[type]]);
+    return sized([unsigned(runs.length), ...locals, this.#entry, this.#code, [0x0b]]);
   }
 }
+
+const lengthOf = (parts: readonly Bytes[]) => parts.reduce((n, { length }) => n + length, 0);
+
+/** Parts behind their length. */
+const sized = (parts: readonly Bytes[]): Bytes[] => [unsigned(lengthOf(parts)), ...parts];
 
 /** Functions over an imported memory `env.memory`. */
 export class Module {
@@ -369,39 +373,34 @@ export class Module {
    * @param maxPages What the memory was made with.
    */
   encode({ maxPages, isShared }: { maxPages: number; isShared: boolean }): Uint8Array<ArrayBuffer> {
-    const functions = this.#functions, out: number[] = [0, 0x61, 0x73, 0x6d, 1, 0, 0, 0];
-    const section = (id: number, items: readonly (readonly number[])[]) => {
-      const body = unsigned(items.length);
-      for (const item of items) for (const b of item) body.push(b);
-      out.push(id, ...unsigned(body.length));
-      for (const b of body) out.push(b);
-    };
-    const text = (s: string) => {
-      const bytes = [...new TextEncoder().encode(s)];
-      return [...unsigned(bytes.length), ...bytes];
-    };
-    section(
-      1,
-      functions.map(({ body: { parameters } }) => [
-        0x60,
-        ...unsigned(parameters.length),
-        ...parameters.map((type) => typeCodes[type]),
-        0,
-      ]),
-    );
+    const functions = this.#functions,
+      text = (s: string) => {
+        const bytes = [...new TextEncoder().encode(s)];
+        return [...unsigned(bytes.length), ...bytes];
+      };
+    const section = (id: number, items: readonly (readonly Bytes[])[]) => [
+      [id],
+      ...sized([unsigned(items.length), ...items.flat()]),
+    ];
+    const types = functions.map(({ body: { parameters } }) => [[
+      ...[0x60, ...unsigned(parameters.length)],
+      ...[...parameters.map((type) => typeCodes[type]), 0],
+    ]]);
     const limits = isShared ? [3, 1, ...unsigned(maxPages)] : [1, 1, ...unsigned(maxPages)];
-    section(2, [[...text("env"), ...text("memory"), 2, ...limits]]);
-    section(3, functions.map((_, i) => unsigned(i)));
-    section(7, functions.map(({ name }, i) => [...text(name), 0, ...unsigned(i)]));
-    section(
-      10,
-      functions.map(({ body }) => {
-        const code = body.encode();
-        const sized = unsigned(code.length);
-        for (const b of code) sized.push(b);
-        return sized;
-      }),
-    );
-    return new Uint8Array(out);
+    const parts: Bytes[] = [
+      [0, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
+      ...section(1, types),
+      ...section(2, [[[...text("env"), ...text("memory"), 2, ...limits]]]),
+      ...section(3, functions.map((_, i) => [unsigned(i)])),
+      ...section(7, functions.map(({ name }, i) => [text(name), [0, ...unsigned(i)]])),
+      ...section(10, functions.map(({ body }) => body.encode())),
+    ];
+    const out = new Uint8Array(lengthOf(parts));
+    let at = 0;
+    for (const part of parts) {
+      out.set(part, at);
+      at += part.length;
+    }
+    return out;
   }
 }

@@ -12,7 +12,7 @@ import { copy as copyOf, gelu, map, mul, silu, sub } from "../src/gpu/ops/map.ts
 import { linear, matmul, splitHeads } from "../src/gpu/ops/matmul.ts";
 import { sum } from "../src/gpu/ops/sum.ts";
 import { permute, reshape, slice } from "../src/gpu/ops/view.ts";
-import type { Device, Precision, Program } from "../src/gpu/device.ts";
+import { type Device, LimitError, type Precision, type Program } from "../src/gpu/device.ts";
 import { grad } from "../src/gpu/grad.ts";
 import { type Graph, makeGraph, nodesOf } from "../src/gpu/graph.ts";
 import { simplify } from "../src/gpu/compile/simplify.ts";
@@ -238,9 +238,13 @@ export function graphOf(name: string): { graph: Graph; word: string } {
  */
 export async function prepare(name: string, device: Device): Promise<Workload> {
   const { graph, word } = graphOf(name);
-  const program = await device.compile(graph, {
-    ...{ label: name, constant: ["parameters"], precision: precisionOf(name) },
-  });
+  const settings = { label: name, precision: precisionOf(name) };
+  const program = await device.compile(graph, { ...settings, constant: ["parameters"] })
+    .catch((error) => {
+      if (!(error instanceof LimitError)) throw error;
+      // As samplers do: transformed weights take four times their memory.
+      return device.compile(graph, settings);
+    });
   fill(program, word);
   const isTraining = name.startsWith("train_");
   return {
@@ -275,17 +279,25 @@ function variantsOf(graph: Graph, program: Program, { target }: GpuDevice): stri
   return candidates.sort((a, b) => isTaken(b) - isTaken(a)).map((c) => c.name);
 }
 
+/** Numbers that are made for a buffer; a larger one has them several times. */
+const PIECE = 2 ** 22;
+
 /** Numbers that keep a network away from overflow and from denormal numbers. */
 function fill({ buffers }: Program, network: string): void {
   let state = 1;
   const random = () => (state = (Math.imul(state, 1664525) + 1013904223) | 0) / 2 ** 31;
   for (const [name, buffer] of Object.entries(buffers)) {
     if (name === "moment1" || name === "moment2" || name === "history") continue;
-    if (name === "parameters" || name === "ema") {
+    if (networks[network] && (name === "parameters" || name === "ema")) {
       buffer.write(initializeModel(networks[network], {}, 1).parameters);
     } else if (name === "rates") buffer.write([1e-4, 0.999, 1, 1, 0]);
     else if (name === "scaling") buffer.write(LossScale.first);
     else if (buffer.dtype === "i32") buffer.write(new Int32Array(buffer.length).fill(500));
-    else buffer.write(Float32Array.from({ length: buffer.length }, random));
+    else {
+      const values = Float32Array.from({ length: Math.min(buffer.length, PIECE) }, random);
+      for (let at = 0; at < buffer.length; at += PIECE) {
+        buffer.write(values.subarray(0, buffer.length - at), at);
+      }
+    }
   }
 }

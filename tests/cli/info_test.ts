@@ -63,7 +63,7 @@ Deno.test("models lists what comes with the package", async () => {
   assertEquals(lines.length, 1 + shippedModels.length);
   const models = JSON.parse(await folder.succeed("models", "--json"));
   for (const [i, name] of shippedModels.entries()) {
-    assertMatch(lines[1 + i], new RegExp(`^${name} +(28x28x1|32x32x3) `));
+    assertMatch(lines[1 + i], new RegExp(`^${name} +(28x28x1|64x64x3) `));
     const { parameters } = JSON.parse(await folder.succeed("info", name, "--json"));
     assertEquals([models[i].name, models[i].parameters], [name, parameters]);
   }

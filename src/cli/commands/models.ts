@@ -7,6 +7,7 @@
 import cards from "../../../data/models.json" with { type: "json" };
 import { InputError } from "../../errors.ts";
 import { fetchModel } from "../../model/pretrained.ts";
+import { paintedShape } from "../../sample/latent_sampler.ts";
 import { shippedModels } from "../../model/shipped.ts";
 import { type Flag, parseFlags } from "../terminal/flags.ts";
 import { columns, print } from "../terminal/progress.ts";
@@ -27,9 +28,11 @@ export async function modelsCommand(args: readonly string[]): Promise<void> {
   const { flags, rest } = parseFlags(args, modelsFlags);
   if (rest.length) throw new InputError(`models takes flags only, not ${rest[0]}`);
   const models = await Promise.all(shippedModels.map(async (name) => {
-    const { network, classes } = await fetchModel(name), { about, metrics }: Card = cards[name];
+    const { network, classes, autoencoder } = await fetchModel(name);
+    const { about, metrics }: Card = cards[name], { itemShape } = network;
+    const shape = autoencoder ? paintedShape(autoencoder.network, itemShape) : itemShape;
     return {
-      ...{ name, about, shape: network.itemShape, classes: classes?.length ?? 0 },
+      ...{ name, about, shape, classes: classes?.length ?? 0 },
       ...{ parameters: network.layout.count, metrics },
     };
   }));

@@ -3,7 +3,7 @@ import { decode, Image } from "imagescript";
 import { serializeModel } from "../../src/model/model.ts";
 import { isPainted, latentModel, valueAt } from "../latent_model.ts";
 import { Folder } from "./cli.ts";
-import { readingModelFile, Served } from "./served.ts";
+import { readingModelFile, Served, slowModelFile } from "./served.ts";
 
 const base64 = (bytes: Uint8Array) => new Uint8Array(bytes).toBase64();
 
@@ -158,7 +158,9 @@ Deno.test("prompts do what they do in sample, with guidance and without", async 
 Deno.test("models of latents do what they do in sample, and their steps are pictures", async () => {
   await using folder = await Folder.make();
   await folder.write("l.safetensors", serializeModel(latentModel));
-  await using served = await Served.start({ places: [folder.at("l.safetensors")] });
+  await folder.write("slow.safetensors", slowModelFile());
+  const places = ["l", "slow"].map((name) => folder.at(`${name}.safetensors`));
+  await using served = await Served.start({ places });
   const { body } = await served.ask("api/models");
   assertEquals((body as unknown as { shape: number[] }[])[0].shape, [8, 8, 1]);
   const [init, mask] = [new Image(8, 8), new Image(8, 8)];
@@ -181,8 +183,12 @@ Deno.test("models of latents do what they do in sample, and their steps are pict
     ]],
   ];
   for (const [i, [job, flags]] of cases.entries()) {
-    const id = await served.begin({ ...job, labels: [1], steps: 4, seed: 5 });
-    const events = await served.follow(id);
+    const first = await served.begin({ model: "slow", steps: 1000, sampler: "ddpm", count: 8 });
+    const id = await served.begin({ ...job, model: "l", labels: [1], steps: 4, seed: 5 });
+    // It waits until the first job is out of the way, so that nothing of it is missed.
+    const following = served.follow(id);
+    await served.ask(`api/jobs/${first}`, { method: "DELETE" });
+    const events = await following;
     assertEquals(events.at(-1)!.name, "done", JSON.stringify(events.at(-1)));
     await folder.succeed(
       ...[
@@ -204,9 +210,15 @@ Deno.test("models of latents do what they do in sample, and their steps are pict
     const { width, height } = await look(Uint8Array.fromBase64(preview.png));
     assertEquals([width, height, preview.noisy], [8, 8, undefined]);
   }
-  const walk = { labels: [1], steps: 4, sampler: "ddim", walk: { seed: 2, share: 0.5 } };
+  const walk = {
+    model: "l",
+    labels: [1],
+    steps: 4,
+    sampler: "ddim",
+    walk: { seed: 2, share: 0.5 },
+  };
   assertEquals((await served.follow(await served.begin(walk))).at(-1)!.name, "done");
-  const odd = await served.post("api/jobs", { width: 12, height: 8 });
+  const odd = await served.post("api/jobs", { model: "l", width: 12, height: 8 });
   assertEquals(odd.status, 422);
   assertMatch(JSON.stringify(odd.body), /makes pictures of 8x8 pixels, not 12x8/);
 });

@@ -37,7 +37,7 @@ const scale = Number(flags.guidance ?? 4),
   progress = new Progress();
 const model = await openAnyModel(String(flags.model ?? "emoji")),
   { tokenize, itemShape } = denoisingNetwork(model);
-const [side] = model.autoencoder ? paintedShape(model.autoencoder.network, itemShape) : itemShape;
+const [side] = paintedShape(model, itemShape);
 const data = side === 64 ? "emoji-64" : "emoji";
 const [training, test] = await Promise.all(
   [data, `${data}-test`].map((name) => openDataset(name, parseImages({}), progress)),

@@ -12,7 +12,8 @@ import { copy as copyOf, gelu, map, mul, silu, sub } from "../src/gpu/ops/map.ts
 import { linear, matmul, splitHeads } from "../src/gpu/ops/matmul.ts";
 import { sum } from "../src/gpu/ops/sum.ts";
 import { permute, reshape, slice } from "../src/gpu/ops/view.ts";
-import { type Device, LimitError, type Precision, type Program } from "../src/gpu/device.ts";
+import { compilePrepared } from "../src/gpu/compile_prepared.ts";
+import type { Device, Precision, Program } from "../src/gpu/device.ts";
 import { grad } from "../src/gpu/grad.ts";
 import { type Graph, makeGraph, nodesOf } from "../src/gpu/graph.ts";
 import { simplify } from "../src/gpu/compile/simplify.ts";
@@ -238,13 +239,9 @@ export function graphOf(name: string): { graph: Graph; word: string } {
  */
 export async function prepare(name: string, device: Device): Promise<Workload> {
   const { graph, word } = graphOf(name);
-  const settings = { label: name, precision: precisionOf(name) };
-  const program = await device.compile(graph, { ...settings, constant: ["parameters"] })
-    .catch((error) => {
-      if (!(error instanceof LimitError)) throw error;
-      // As samplers do: transformed weights take four times their memory.
-      return device.compile(graph, settings);
-    });
+  const program = await compilePrepared(device, graph, {
+    ...{ label: name, constant: ["parameters"], precision: precisionOf(name) },
+  });
   fill(program, word);
   const isTraining = name.startsWith("train_");
   return {

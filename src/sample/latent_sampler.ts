@@ -33,11 +33,13 @@ export interface LatentStep extends SamplingStep {
 /** Conditions that are masks of pixels. */
 const MASKS = ["mask", "region"] as const;
 
-/** The shape of the pictures that latents of a shape become; sides may be open. */
+/** The shape of the pictures that a model's items of a shape are, or become; sides may be open. */
 export function paintedShape<Side extends number | null>(
-  { factor, itemShape }: AutoencoderNetwork,
-  [height, width]: readonly Side[],
-): (Side | number)[] {
+  { autoencoder }: Pick<Model, "autoencoder">,
+  shape: readonly Side[],
+): readonly (Side | number)[] {
+  if (!autoencoder) return shape;
+  const { factor, itemShape } = autoencoder.network, [height, width] = shape;
   const painted = (side: Side) => side === null ? side : side * factor;
   return [painted(height), painted(width), itemShape.at(-1)!];
 }
@@ -110,7 +112,7 @@ export class LatentSampler implements Disposable {
     }
     using stack = new DisposableStack();
     const sampler = stack.use(await Sampler.create(device, model, options));
-    const [height, width] = paintedShape(autoencoder.network, sampler.itemShape);
+    const [height, width] = paintedShape(model, sampler.itemShape);
     const decoder = stack.use(
       await fittingBatch(
         options.batchSize ?? 16,

@@ -9,7 +9,8 @@ import { type Denoiser, type DenoiserWrapper, limited, wrapped } from "../diffus
 import { writeWeights } from "../diffusion/weights.ts";
 import { InputError } from "../errors.ts";
 import type { Excess } from "../gpu/describe.ts";
-import { type Device, LimitError, type Program, type TensorBuffer } from "../gpu/device.ts";
+import { compilePrepared } from "../gpu/compile_prepared.ts";
+import type { Device, Program, TensorBuffer } from "../gpu/device.ts";
 import { add, mul, select } from "../gpu/expression.ts";
 import { type Graph, makeGraph, nodesOf } from "../gpu/graph.ts";
 import { map } from "../gpu/ops/map.ts";
@@ -183,14 +184,8 @@ export async function compileSampling(
   const compile = async (graph: Graph, label: string): Promise<Program> => {
     const names = inputsOf(graph), constant = constantsOf(graph, weights);
     const used = Object.entries(buffers).filter(([name]) => names.has(name));
-    const settings = { label, buffers: Object.fromEntries(used), precision };
-    try {
-      return own(await device.compile(graph, { ...settings, constant }));
-    } catch (error) {
-      if (!(error instanceof LimitError)) throw error;
-      // Transformed weights take four times their memory, of Stable Diffusion's UNet 13 GB.
-      return own(await device.compile(graph, settings));
-    }
+    const settings = { label, buffers: Object.fromEntries(used), precision, constant };
+    return own(await compilePrepared(device, graph, settings));
   };
   try {
     for (const [name, { length, dtype }] of shared) {

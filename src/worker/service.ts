@@ -138,8 +138,8 @@ async function read(source: SentSource): Promise<FamilyModel> {
 
 /** What is known of a model. */
 function describe({ model, notes }: FamilyModel): ModelFacts {
-  const { network, card, autoencoder } = model, { itemShape } = network;
-  const shape = autoencoder ? paintedShape(autoencoder.network, itemShape) : itemShape;
+  const { network, card } = model, { itemShape } = network;
+  const shape = paintedShape(model, itemShape);
   const { below, none } = conditionsOf(model, itemShape.map((n) => n ?? 1)).labels ?? {};
   const count = none ?? below;
   const classes = count === undefined

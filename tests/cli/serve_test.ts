@@ -20,6 +20,15 @@ function commentOf(png: Uint8Array): Record<string, unknown> {
   return JSON.parse(/Comment\0(\{.*?\})[^}]{4}/s.exec(text)![1]);
 }
 
+/** What `sample` makes of a model, one picture. */
+async function sampled(folder: Folder, model: string, ...flags: string[]) {
+  await folder.succeed(
+    ...["sample", "--model", `${model}.safetensors`, "--device", "cpu", "--threads", "1"],
+    ...["--count", "1", "--out", "out/", ...flags],
+  );
+  return await look(await Deno.readFile(folder.at("out/0000.png")));
+}
+
 Deno.test("a job is told of from beginning to end, and its pictures are those of sample", async () => {
   await using served = await Served.start();
   const job = { model: "m", count: 3, steps: 6, seed: 7, sampler: "ddpm" };
@@ -109,15 +118,11 @@ Deno.test("init, strength, mask, classes and guidance do what they do in sample"
       ...["--steps", "4", "--eta", "0.5", "--sampler", "ddim"],
     ]],
   ];
-  for (const [i, [job, flags]] of cases.entries()) {
+  for (const [job, flags] of cases) {
     const id = await served.begin({ ...job, seed: 5 }), events = await served.follow(id);
     assertEquals(events.at(-1)!.name, "done", JSON.stringify(events.at(-1)));
-    await served.folder.succeed(
-      ...["sample", "--model", `${job.model}.safetensors`, "--device", "cpu", "--threads", "1"],
-      ...["--count", "1", "--seed", "5", "--out", `out${i}/`, ...flags],
-    );
-    const other = await Deno.readFile(served.folder.at(`out${i}/0000.png`));
-    assertEquals(await look(await served.picture(id)), await look(other), JSON.stringify(job));
+    const other = await sampled(served.folder, String(job.model), "--seed", "5", ...flags);
+    assertEquals(await look(await served.picture(id)), other, JSON.stringify(job));
   }
 });
 
@@ -131,25 +136,11 @@ Deno.test("prompts do what they do in sample, with guidance and without", async 
     [{}, []],
   ];
   const seen = new Set<string>();
-  for (const [i, [job, flags]] of cases.entries()) {
+  for (const [job, flags] of cases) {
     const id = await served.begin({ ...job, steps: 3 });
     assertEquals((await served.follow(id)).at(-1)!.name, "done");
-    await folder.succeed(
-      ...[
-        "sample",
-        "--model",
-        "r.safetensors",
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-        "--count",
-        "1",
-      ],
-      ...["--steps", "3", "--out", `out${i}/`, ...flags],
-    );
     const picture = await look(await served.picture(id));
-    assertEquals(picture, await look(await Deno.readFile(folder.at(`out${i}/0000.png`))));
+    assertEquals(picture, await sampled(folder, "r", "--steps", "3", ...flags));
     seen.add(String(picture.pixels));
   }
   assertEquals(seen.size, cases.length);
@@ -182,7 +173,7 @@ Deno.test("models of latents do what they do in sample, and their steps are pict
       "mask.png",
     ]],
   ];
-  for (const [i, [job, flags]] of cases.entries()) {
+  for (const [job, flags] of cases) {
     const first = await served.begin({ model: "slow", steps: 1000, sampler: "ddpm", count: 8 });
     const id = await served.begin({ ...job, model: "l", labels: [1], steps: 4, seed: 5 });
     // It waits until the first job is out of the way, so that nothing of it is missed.
@@ -190,22 +181,9 @@ Deno.test("models of latents do what they do in sample, and their steps are pict
     await served.ask(`api/jobs/${first}`, { method: "DELETE" });
     const events = await following;
     assertEquals(events.at(-1)!.name, "done", JSON.stringify(events.at(-1)));
-    await folder.succeed(
-      ...[
-        "sample",
-        "--model",
-        "l.safetensors",
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-        "--count",
-        "1",
-      ],
-      ...["--steps", "4", "--seed", "5", "--class", "1", "--out", `out${i}/`, ...flags],
-    );
-    const other = await Deno.readFile(folder.at(`out${i}/0000.png`));
-    assertEquals(await look(await served.picture(id)), await look(other), JSON.stringify(job));
+    const usual = ["--steps", "4", "--seed", "5", "--class", "1"];
+    const other = await sampled(folder, "l", ...usual, ...flags);
+    assertEquals(await look(await served.picture(id)), other, JSON.stringify(job));
     const { preview } = events.find(({ name }) => name === "step")!.data;
     const { width, height } = await look(Uint8Array.fromBase64(preview.png));
     assertEquals([width, height, preview.noisy], [8, 8, undefined]);

@@ -72,8 +72,8 @@ export async function interpolateCommand(args: readonly string[]): Promise<numbe
   // Clipping cannot be inverted.
   const unclipped = { ...loaded.schedule, clipSample: false, thresholding: false };
   const model = flags.images === undefined ? loaded : { ...loaded, schedule: unclipped };
-  const shape = shapeOf(model, place), { autoencoder } = model;
-  const painted = autoencoder ? paintedShape(autoencoder.network, shape) : shape;
+  const shape = shapeOf(model, place);
+  const painted = paintedShape(model, shape);
   // A way for each class.
   const classes = planClasses(flags, classesOf(model, shape), place, {
     ...{ count: undefined, usual: 1, seed: 0, prefersNone: true },

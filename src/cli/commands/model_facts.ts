@@ -41,7 +41,7 @@ export function summarize({ network, schedule, card, autoencoder }: Model): Fact
     ...(itemShape.length === 3 && !autoencoder ? { image: shapeOf(itemShape) } : {}),
     ...(autoencoder && isWhole
       ? {
-        image: shapeOf(paintedShape(autoencoder.network, itemShape)),
+        image: shapeOf(paintedShape({ autoencoder }, itemShape)),
         latents: shapeOf(itemShape),
         autoencoder: `${autoencoder.network.className}, ` +
           `${autoencoder.network.layout.count} parameters, scale ${autoencoder.network.scalingFactor}`,

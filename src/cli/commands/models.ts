@@ -28,9 +28,8 @@ export async function modelsCommand(args: readonly string[]): Promise<void> {
   const { flags, rest } = parseFlags(args, modelsFlags);
   if (rest.length) throw new InputError(`models takes flags only, not ${rest[0]}`);
   const models = await Promise.all(shippedModels.map(async (name) => {
-    const { network, classes, autoencoder } = await fetchModel(name);
-    const { about, metrics }: Card = cards[name], { itemShape } = network;
-    const shape = autoencoder ? paintedShape(autoencoder.network, itemShape) : itemShape;
+    const model = await fetchModel(name), { network, classes } = model;
+    const { about, metrics }: Card = cards[name], shape = paintedShape(model, network.itemShape);
     return {
       ...{ name, about, shape, classes: classes?.length ?? 0 },
       ...{ parameters: network.layout.count, metrics },

@@ -132,7 +132,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   if (idle) throw new InputError(`--${idle} is for models that paint texts by way of latents`);
   const loaded = await openLocated(places[0], located);
   const shape = shapeOf(loaded, places[0]), { autoencoder } = loaded;
-  const painted = autoencoder ? paintedShape(autoencoder.network, shape) : shape;
+  const painted = paintedShape(loaded, shape);
   if (autoencoder && places.length > 1) {
     throw new InputError(
       `Cannot use ${places[0]} in a cascade: it is a model of latents, which paints by itself only`,

@@ -92,8 +92,7 @@ export async function planSampling(
     ...{ ...options, method, wrap: guidance.wrap },
     ...(flags.steps === undefined ? {} : { steps: flags.steps }),
   };
-  const { autoencoder } = model;
-  const painted = autoencoder ? paintedShape(autoencoder.network, shape) : shape;
+  const painted = paintedShape(model, shape);
   const labels = plan.labels?.slice(first), text = flags.class ?? flags.label;
   const isAsked = labels?.every((c) => c !== known?.none);
   // What a classifier should see.

@@ -72,8 +72,8 @@ export interface Painter {
 
 /** Opens a model. @throws {InputError} If there is none, or it makes no pictures by itself. */
 export async function openPainter(name: string): Promise<Painter> {
-  const model = await openAnyModel(name), { autoencoder } = model, items = shapeOf(model, name);
-  const shape = autoencoder ? paintedShape(autoencoder.network, items) : items;
+  const model = await openAnyModel(name), items = shapeOf(model, name);
+  const shape = paintedShape(model, items);
   return { name, model, shape };
 }
 

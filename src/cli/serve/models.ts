@@ -62,11 +62,11 @@ async function describe(name: string, place: string, isUnchecked: boolean): Prom
   const refuse = (why: string) => new InputError(`Cannot serve ${place}: ${why}`);
   const located = await locate(place), painter = await openTextToImage(located, isUnchecked);
   if (painter) return serveTexts(name, painter.model);
-  const model = await openLocated(place, located), { autoencoder } = model;
+  const model = await openLocated(place, located);
   const network = denoisingNetwork(model);
   const { itemShape, layout, multiple = 1, tokenize } = network;
   const item: Shape = itemShape.map((n) => n ?? multiple);
-  const shape = autoencoder ? paintedShape(autoencoder.network, itemShape) : itemShape;
+  const shape = paintedShape(model, itemShape);
   const channels = shape.at(-1);
   if (item.length !== 3 || channels !== 1 && channels !== 3) {
     throw refuse("it makes no pictures of 1 or 3 channels");

@@ -71,7 +71,7 @@ export async function planJob(
   const { autoencoder } = model, factor = autoencoder?.network.factor, scale = factor ?? 1;
   const asked = sizeAsked(
     request,
-    autoencoder ? paintedShape(autoencoder.network, itemShape) : itemShape,
+    paintedShape(model, itemShape),
   );
   if (asked?.some((side) => side % (multiple * scale))) {
     throw new InputError(`width and height must be multiples of ${multiple * scale} for ${name}`);
@@ -82,7 +82,7 @@ export async function planJob(
       ...{ init: request.init && "init", mask: request.mask && "mask" },
       strength: request.strength,
     }),
-    autoencoder ? paintedShape(autoencoder.network, shape) : shape,
+    paintedShape(model, shape),
     ...[request.sampler, { say() {} }, sent(request), factor] as const,
   );
   if (negative !== undefined && prompt === undefined) {

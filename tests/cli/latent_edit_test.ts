@@ -151,7 +151,7 @@ Deno.test("masks are refused where nothing is left of them in latents", async ()
   };
   const read = (flags: Record<string, string>) => {
     const open = (path: string) => Promise.resolve(pictures[path]);
-    return readEdit(flags, [8, 8, 1], undefined, { say: () => {} }, open, 2);
+    return readEdit(flags, [8, 8, 1], undefined, { say: () => {} }, 2, open);
   };
   const edit = await read({ init: "a.png", mask: "half.png" });
   assertEquals(edit.sample.conditions?.mask, pixelMask);

@@ -104,8 +104,8 @@ export interface Edit {
  *
  * @param shape The shape of the model's pictures.
  * @param method The value of --sampler.
- * @param read What is at a path.
  * @param factor Of a model of latents, how many times smaller than pictures these are.
+ * @param read What is at a path.
  * @throws {InputError} If they contradict each other, or an image cannot be used.
  */
 export async function readEdit(
@@ -113,8 +113,8 @@ export async function readEdit(
   shape: Shape,
   method: MethodName | undefined,
   progress: Pick<Progress, "say">,
+  factor: number | undefined,
   read: (path: string) => Promise<Uint8Array<ArrayBuffer>> = readFile,
-  factor?: number,
 ): Promise<Edit> {
   const { picture, mask, provenance } = await readInit(flags, shape, progress, read);
   const open = opening(progress, read);

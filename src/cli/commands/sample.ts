@@ -141,7 +141,7 @@ export async function sampleCommand(args: readonly string[]): Promise<number> {
   using progress = new Progress();
   const edit = await readEdit(
     ...[flags, painted, flags.sampler as MethodName | undefined, progress] as const,
-    ...[undefined, autoencoder?.network.factor] as const,
+    autoencoder?.network.factor,
   );
   const { variation } = edit, isVaried = variation !== undefined;
   if (isVaried && flags.sampler && flags.sampler !== "ddim") {

@@ -83,7 +83,7 @@ export async function planJob(
       strength: request.strength,
     }),
     paintedShape(model, shape),
-    ...[request.sampler, { say() {} }, sent(request), factor] as const,
+    ...[request.sampler, { say() {} }, factor, sent(request)] as const,
   );
   if (negative !== undefined && prompt === undefined) {
     throw new InputError("negative_prompt is for a prompt");

@@ -128,10 +128,6 @@ Deno.test("what goes with an autoencoder, and what does not, is said before anyt
     /unet.safetensors as an autoencoder: it is a UNet2DModel; train one with --objective auto/,
     ...["--latent", "unet.safetensors"],
   );
-  await folder.refuse(
-    ["train", "--config", "tiny.json", "--profile", "2", ...ae, ...cpu],
-    /--profile times trainings on images: leave out --latent/,
-  );
 
   await folder.succeed(...train("a", 2, ...ae, ...cpu));
   const resume = ["train", "--resume", "--out", "a", "--steps", "4", ...cpu];
@@ -174,4 +170,6 @@ Deno.test("autoencoders are where models are, and latents may be learnt with cap
   );
   // The autoencoder of a model of latents is one, too.
   await folder.succeed(...train("again", 2, "--latent", "t", ...cpu));
+  const profile = ["train", "--config", "text.json", "--data", "pictures", "--profile", "1"];
+  assertMatch(await folder.succeed(...profile, ...flags), /^a step takes .*\n[^]* \[2,4,4,8\] /);
 });

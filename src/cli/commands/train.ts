@@ -7,7 +7,7 @@
 import { InputError } from "../../errors.ts";
 import type { Device } from "../../gpu/device.ts";
 import { createTrainer } from "../run/fit.ts";
-import { openDataset, openTrainingData, type ReadOptions } from "../data/data.ts";
+import { openTrainingData, type ReadOptions } from "../data/data.ts";
 import { checkDeviceFlags, openForCommand } from "../terminal/device.ts";
 import { STREAM } from "../terminal/files.ts";
 import { parseFlags } from "../terminal/flags.ts";
@@ -136,15 +136,15 @@ async function profile(flags: TrainFlags, steps: number): Promise<number> {
   const superfluous = (["out", "resume", "steps"] as const).find((name) => flags[name]);
   if (superfluous) throw new InputError(`--profile writes nothing: leave out --${superfluous}`);
   const asked = await askedFor(flags), place = asked.data;
-  if (asked.latent !== undefined) {
-    throw new InputError("--profile times trainings on images: leave out --latent");
-  }
   if (place === undefined) throw needsData();
   using progress = new Progress();
   const images = parseImages(asked.images ?? {});
-  const data = await openDataset(place, images, progress, readOptions(flags));
+  const found = await openTrainingData(place, images, progress, readOptions(flags));
+  const source = await latentSource(asked.latent, found, images);
+  const open = () => openForCommand(flags.wide ? { ...flags, device: "cpu" } : flags, progress);
+  const { data } = source ? await prepareLatents(source, undefined, open, progress) : found;
   const config = assembleConfig(asked, flags, place, data);
-  using device = await openForCommand(flags.wide ? { ...flags, device: "cpu" } : flags, progress);
+  using device = await open();
   const base = residentBytes();
   progress.update(`compiling for ${device.name}`);
   using trainer = await createTrainer(

@@ -122,10 +122,16 @@ export function emitTile(
       f.set(run, sub(run, 1));
     }, () => run);
   }
-  each((i, j, sum) => {
-    const offset = i * cRow + 16 * j, value = shape.finish?.(sum, offset, j) ?? sum;
-    storeColumns(f, from.c, offset, value, (shape.columns ?? 4 * vectors) - 4 * j);
-  });
+  const { finish, columns: count = 4 * vectors } = shape;
+  for (let i = 0; i < rows; i++) {
+    // V8 pairs loads only if nothing is stored between them.
+    const finished = sums.slice(i * vectors, (i + 1) * vectors).map((sum, j) =>
+      finish ? f.vector(finish(sum, i * cRow + 16 * j, j)) : sum
+    );
+    finished.forEach((value, j) =>
+      storeColumns(f, from.c, i * cRow + 16 * j, value, count - 4 * j)
+    );
+  }
 }
 
 /** Stores the first `count` elements of a vector. */

@@ -13,7 +13,6 @@ import { type ShippedModel, shippedModels } from "../../model/shipped.ts";
 import { openHub } from "../hub/hub_folder.ts";
 import { isHubPlace } from "../hub/place.ts";
 import { kindOf, refuseStdin } from "../terminal/files.ts";
-import { picturesOnly } from "./open_autoencoder.ts";
 import { loadFile } from "./model_file.ts";
 import { loadFolder, localFolder, type ModelFolder } from "./model_folder.ts";
 import { parseWeightFile } from "./weight_files.ts";
@@ -60,6 +59,19 @@ async function openPath(
  */
 export const loadModel = async (place: string): Promise<Model> =>
   picturesOnly(await loadLocated(await locate(place)), place);
+
+/**
+ * A model that makes pictures by itself.
+ *
+ * @throws {InputError} If it is one of latents.
+ */
+export function picturesOnly(model: Model, place: string): Model {
+  if (!model.autoencoder) return model;
+  throw new InputError(
+    `Cannot use ${place} here: it is a model of latents, which sample, interpolate, eval and serve take; ` +
+      "this needs one of pixels",
+  );
+}
 
 /** Loads a model that was found. */
 export async function loadLocated(located: Located): Promise<Model> {

@@ -1,5 +1,5 @@
 /**
- * Autoencoders by where they are, and models that need one.
+ * Autoencoders by where they are.
  *
  * @module
  */
@@ -29,18 +29,5 @@ export async function openAutoencoder(place: string): Promise<Weighted<Autoencod
   throw new InputError(
     `Cannot use ${place} as an autoencoder: it is a ${model.network.className}; train one with ` +
       "--objective autoencoder, or give the vae folder of a model of diffusers",
-  );
-}
-
-/**
- * A model that makes pictures by itself.
- *
- * @throws {InputError} If it is one of latents.
- */
-export function picturesOnly(model: Model, place: string): Model {
-  if (!model.autoencoder) return model;
-  throw new InputError(
-    `Cannot use ${place} here: it is a model of latents, which sample, interpolate, eval and serve take; ` +
-      "this needs one of pixels",
   );
 }

@@ -13,8 +13,7 @@ import { fromFormerLayout } from "../../model/parameters.ts";
 import { architectureOf, describeDifference, parseFields } from "../../train/run_config.ts";
 import { LAYOUT } from "../../train/state_file.ts";
 import { kindOf, readFile } from "../terminal/files.ts";
-import { picturesOnly } from "./open_autoencoder.ts";
-import { loadLocated, locate, type Located } from "./load_model.ts";
+import { loadLocated, locate, type Located, picturesOnly } from "./load_model.ts";
 import { isIntact } from "./state_file.ts";
 
 /** What states are called. */

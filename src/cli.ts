@@ -6,7 +6,7 @@
  */
 
 import { environment } from "./cli/terminal/environment.ts";
-import { suggest } from "./cli/terminal/flags.ts";
+import { parseFlags, suggest } from "./cli/terminal/flags.ts";
 import { evalCommand, evalFlags } from "./cli/commands/eval.ts";
 import { exportCommand, exportFlags } from "./cli/commands/export.ts";
 import { interpolateCommand, interpolateFlags } from "./cli/commands/interpolate.ts";
@@ -18,6 +18,7 @@ import { print, printError, terminalWidth } from "./cli/terminal/progress.ts";
 import { sampleCommand, sampleFlags } from "./cli/commands/sample.ts";
 import { trainCommand } from "./cli/commands/train.ts";
 import { trainFlags } from "./cli/commands/train_flags.ts";
+import { isWide, runWide } from "./cli/terminal/v8_simd.ts";
 import { version } from "./cli/terminal/version.ts";
 import { upscaleCommand, upscaleFlags } from "./cli/commands/upscale.ts";
 import { serveCommand, serveFlags } from "./cli/commands/serve.ts";
@@ -153,6 +154,8 @@ export async function main(args: readonly string[]): Promise<number> {
       print(describeCommand(command, terminalWidth(Deno.stdout)));
       return 0;
     }
+    const { wide } = parseFlags(rest, command.flags).flags;
+    if (wide && !isWide()) return await runWide(args);
     return await command.run(rest) ?? 0;
   } catch (error) {
     printError(`error: ${error instanceof Error ? error.message : error}`);

@@ -153,6 +153,17 @@ Deno.test("image k of a seed does not depend on how many are made", async () => 
   assertEquals(new Set(Array.from({ length: 65 }, (_, i) => many[64 * i])).size > 20, true);
 });
 
+Deno.test("wide mode draws the same, and is of the CPU", async () => {
+  await using folder = await makeFolder();
+  const make = async (name: string, ...mode: string[]) => {
+    await folder.succeed(...sample, ...mode, "--out", `${name}.safetensors`);
+    return (await readImages(folder.at(`${name}.safetensors`))).values;
+  };
+  assertClose(await make("wide", "--wide"), await make("narrow"), 1e-6);
+  const wrong = ["--wide", "--precision", "f16"];
+  await folder.refuse([...sample, ...wrong], /f16 is for a GPU, not for --wide/);
+});
+
 Deno.test("the GPU and the interpreter draw the same", async () => {
   await using folder = await makeFolder(3);
   const make = async (device: string) => {

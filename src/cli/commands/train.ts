@@ -32,7 +32,6 @@ import {
 import { DEFAULTS, type TrainFlags, trainFlags } from "./train_flags.ts";
 import { initialModel } from "../../train/initial_model.ts";
 import { announce, runTraining } from "../run/train_loop.ts";
-import { isWide, runWide } from "../terminal/v8_simd.ts";
 
 /** Runs the command. */
 export async function trainCommand(args: readonly string[]): Promise<number> {
@@ -54,7 +53,6 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
     );
   }
   checkDeviceFlags(flags);
-  if (flags.wide && !isWide()) return await runWide(["train", ...args]);
   if (flags.profile) return await profile(flags, flags.profile);
   using folder = new RunFolder(flags.out!, {
     dtype: flags.half ? "F16" : "F32",
@@ -91,11 +89,8 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
     logEvery: flags["log-every"] ?? DEFAULTS.logEvery,
     saveEvery: flags["save-every"] ?? DEFAULTS.saveEvery,
   };
-  const preferred = flags.wide ? "cpu" : flags.device;
-  const open = (kind?: Device["kind"]) => {
-    const device = kind ?? preferred;
-    return openForCommand(device ? { ...flags, device } : flags, progress);
-  };
+  const open = (kind?: Device["kind"]) =>
+    openForCommand(kind ? { ...flags, device: kind } : flags, progress);
   const latents = source &&
     await prepareLatents(source, recorded && folder.path, () => open(), progress);
   const data = latents?.data ?? found.data;
@@ -141,7 +136,7 @@ async function profile(flags: TrainFlags, steps: number): Promise<number> {
   const images = parseImages(asked.images ?? {});
   const found = await openTrainingData(place, images, progress, readOptions(flags));
   const source = await latentSource(asked.latent, found, images);
-  const open = () => openForCommand(flags.wide ? { ...flags, device: "cpu" } : flags, progress);
+  const open = () => openForCommand(flags, progress);
   const { data } = source ? await prepareLatents(source, undefined, open, progress) : found;
   const config = assembleConfig(asked, flags, place, data);
   using device = await open();

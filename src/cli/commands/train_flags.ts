@@ -153,11 +153,6 @@ export const trainFlags = {
   "print-config": { kind: "switch", help: "print the resulting configuration and exit" },
   "print-schema": { kind: "switch", help: "print the JSON schema of configuration files and exit" },
   ...deviceFlags,
-  wide: {
-    kind: "switch",
-    help:
-      "on the CPU, restart with V8 flags: up to twice as fast, without bounds checks in WebAssembly",
-  },
 } as const satisfies Record<string, Flag>;
 
 /** The flags that were given. */

@@ -31,6 +31,11 @@ export const deviceFlags = {
     default: "one per core",
     help: "CPU threads",
   },
+  wide: {
+    kind: "switch",
+    help:
+      "on the CPU, restart with V8 flags: up to twice as fast, without bounds checks in WebAssembly",
+  },
   "no-tune": {
     kind: "switch",
     help: "on a GPU, choose kernels by heuristics instead of by measuring",
@@ -49,12 +54,9 @@ export const precisionFlag = {
   help: "f32, or f16: activations in half the memory, on a GPU with the feature shader-f16",
 } as const satisfies Flag;
 
-/** Rejects flags that contradict each other; not all commands have `wide` and `precision`. */
+/** Rejects flags that contradict each other; not all commands have `precision`. */
 export function checkDeviceFlags(
-  { device, threads, wide, precision }: DeviceFlags & {
-    readonly wide?: boolean;
-    readonly precision?: string;
-  },
+  { device, threads, wide, precision }: DeviceFlags & { readonly precision?: string },
 ): void {
   const name = threads !== undefined ? "threads" : wide ? "wide" : undefined;
   if (device === "gpu" && name) {
@@ -78,9 +80,9 @@ const advise = (message: string) =>
     `no WebGPU adapter (on Debian, ${PACKAGES} give a software one)`,
   );
 
-/** Opens the device; prints a note if `auto` did not find a GPU. */
+/** Opens the device; prints a note if `auto` did not find a GPU. Wide mode is that of the CPU. */
 export async function openForCommand(
-  { device, threads, "no-tune": byRules }: DeviceFlags,
+  { wide, device = wide ? "cpu" : "auto", threads, "no-tune": byRules }: DeviceFlags,
   progress: Pick<Progress, "say">,
 ): Promise<Device> {
   // Without this variable, EGL prints a warning on stderr.
@@ -95,7 +97,7 @@ export async function openForCommand(
     onNotice: (notice: string) => progress.say(`note: ${advise(notice)}`),
   };
   try {
-    return await openDevice((device ?? "auto") as DeviceKind, options);
+    return await openDevice(device as DeviceKind, options);
   } catch (error) {
     if (!(error instanceof DeviceError)) throw error;
     throw new DeviceError(advise(error.message), { cause: error });

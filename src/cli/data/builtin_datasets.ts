@@ -29,6 +29,9 @@ const emojiPackages = {
   twitter: ["npm:emoji-datasource-twitter@16.0.0", "62 MB"],
 } as const;
 
+/** The npm package with the keywords of emoji. */
+const KEYWORDS_PACKAGE = "npm:emojilib@4.0.3";
+
 /** The folder of Debian's package dataset-fashion-mnist. */
 const DEBIAN_FASHION = "/usr/share/datasets/fashion-mnist";
 
@@ -75,15 +78,19 @@ const emoji =
   (side: 32 | 64, split: "train" | "test" | "all") =>
   async (progress: Progress): Promise<Pictures> => {
     const sheets: Record<string, Raster> = {};
+    const words = await openPackage("keywords of emoji", KEYWORDS_PACKAGE, "0.2 MB", progress);
+    const keywords = parseJson(await words("dist/emoji-en-US.json"));
     let table: unknown;
     for (const [style, [specifier, size]] of Object.entries(emojiPackages)) {
       const read = await openPackage("emoji", specifier, size, progress);
-      table = JSON.parse(new TextDecoder().decode(await read("emoji.json")));
+      table = parseJson(await read("emoji.json"));
       const sheet = await read(`img/${style}/sheets/${side}.png`);
       sheets[style] = await decodeImage(sheet, `the emoji sheet of ${style}`);
     }
-    return emojiPictures("emoji", table, sheets, { size: side, split });
+    return emojiPictures("emoji", table, sheets, { size: side, split, keywords });
   };
+
+const parseJson = (bytes: Uint8Array): unknown => JSON.parse(new TextDecoder().decode(bytes));
 
 /** @throws {InputError} If there is no cache folder. */
 function downloads(): string {

@@ -17,17 +17,23 @@ const schema = z.array(z.looseObject({
   name: z.string().nullish(),
   short_name: z.string(),
   short_names: z.array(z.string()).optional(),
+  unified: z.string().regex(/^[0-9A-F]{2,5}(-[0-9A-F]{2,5})*$/).optional(),
   category: z.string(),
   subcategory: z.string().optional(),
   sheet_x: cell,
   sheet_y: cell,
 }));
 
+const keywordsSchema = z.record(z.string(), z.array(z.string()));
+
 /** Parts of other emoji, five of them, that are nothing by themselves. */
 const COMPONENT = "Component";
 
 /** Of so many names, one is held out for testing. */
 const HELD_OUT = 16;
+
+/** So many keywords of an emoji, the first, are a caption. */
+const KEYWORDS = 4;
 
 /** Which emoji of a table. */
 export interface EmojiOptions {
@@ -38,16 +44,21 @@ export interface EmojiOptions {
    * @default {"all"}
    */
   readonly split?: "train" | "test" | "all";
+  /**
+   * What emoji are called today and words that go with them, by their characters, as in npm's emojilib:
+   * the table alone has the names of Unicode, where a red heart is a heavy black one.
+   */
+  readonly keywords?: unknown;
 }
 
 /**
  * The emoji of some sheets, without variants of skin tone, their categories as classes, and as captions
- * their names, category and subcategory. Of several sheets, names are also there with the style: "red
- * heart, google".
+ * their names, keywords, category and subcategory. Of several sheets, names are also there with the
+ * style: "red heart, google".
  *
  * @param table The package's `emoji.json`, parsed; those of all packages of a version agree.
  * @param sheets The decoded sheet of each style, by its name.
- * @throws {InputError} If table and sheets do not fit each other.
+ * @throws {InputError} If table and sheets do not fit each other, or table or keywords are wrong.
  *
  * @example
  * ```ts
@@ -62,21 +73,28 @@ export function emojiPictures(
   name: string,
   table: unknown,
   sheets: Readonly<Record<string, Raster>>,
-  { size = 32, split = "all" }: EmojiOptions = {},
+  { size = 32, split = "all", keywords = {} }: EmojiOptions = {},
 ): Pictures {
   const all = parseWith(schema, table, `${name} table`);
-  const named = all.filter(({ category }) => category !== COMPONENT).map((emoji) => ({
-    ...emoji,
-    words: [
-      ...new Set(
-        [emoji.name ?? emoji.short_name, ...emoji.short_names ?? [emoji.short_name]].map(plain),
-      ),
-    ],
-    kinds: [emoji.category, emoji.subcategory ?? emoji.category].map(plain),
-  }));
+  const known = new Map(
+    Object.entries(parseWith(keywordsSchema, keywords, `${name} keywords`))
+      .map(([character, said]) => [character.replaceAll(VARIATION, ""), said.map(plain)]),
+  );
+  const named = all.filter(({ category }) => category !== COMPONENT).map((emoji) => {
+    const { name, short_name, short_names = [short_name], unified, category, subcategory } = emoji;
+    const [today, ...words] = known.get(characterOf(unified)) ?? [];
+    return {
+      ...emoji,
+      names: distinct([plain(name ?? short_name), today, ...short_names.map(plain)]),
+      kinds: distinct([
+        words.slice(0, KEYWORDS).join(", "),
+        ...[category, subcategory ?? category].map(plain),
+      ]),
+    };
+  });
   const classes = [...new Set(named.map(({ category }) => category))].sort();
-  const chosen = named.filter(({ words: [word] }) =>
-    split === "all" || isHeldOut(word) === (split === "test")
+  const chosen = named.filter(({ names: [name] }) =>
+    split === "all" || isHeldOut(name) === (split === "test")
   );
   const styles = Object.keys(sheets), [{ channels }] = Object.values(sheets);
   const count = styles.length * chosen.length, row = size * channels;
@@ -106,19 +124,32 @@ export function emojiPictures(
   });
   const layout = { count, height: size, width: size, channels };
   const labels = chosen.map(({ category }) => classes.indexOf(category));
-  const inStyle = (style: string, words: readonly string[]) =>
-    styles.length > 1 ? [...words, ...words.map((word) => `${word}, ${style}`)] : words;
+  const inStyle = (style: string, names: readonly string[]) =>
+    styles.length > 1 ? [...names, ...names.map((name) => `${name}, ${style}`)] : names;
   return {
     ...arrayPictures(name, layout, bytes, { labels: styles.flatMap(() => labels), classes }),
-    names: styles.flatMap(() => chosen.map(({ words: [word] }) => word)),
+    names: styles.flatMap(() => chosen.map(({ names: [name] }) => name)),
     captions: styles.flatMap((style) =>
-      chosen.map(({ words, kinds }) => [...inStyle(style, words), ...new Set(kinds)])
+      chosen.map(({ names, kinds }) => [...inStyle(style, names), ...kinds])
     ),
   };
 }
 
 /** `CROSSED_FINGERS` and `crossed-fingers` as words. */
 const plain = (name: string) => name.toLowerCase().replaceAll(/[_-]+/g, " ").trim();
+
+/** What there is of some texts, each once. */
+const distinct = (texts: readonly (string | undefined)[]): string[] => [
+  ...new Set(texts.flatMap((text) => text || [])),
+];
+
+/** U+FE0F after a character asks for it in color; some tables have it where others do not. */
+const VARIATION = "\ufe0f";
+
+/** The emoji of `2764-FE0F`, without variation selectors. */
+const characterOf = (unified = "") =>
+  unified.split("-").map((point) => String.fromCodePoint(parseInt(point, 16) || 0)).join("")
+    .replaceAll(VARIATION, "");
 
 /** Whether a name is one of those for testing, by its hash: FNV-1a. */
 function isHeldOut(name: string): boolean {

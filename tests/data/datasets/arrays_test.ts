@@ -400,11 +400,28 @@ Deno.test("emoji lie on a sheet, each in a frame of one pixel", async () => {
   assertEquals(await cell(0), [13, 14, 21, 22]);
   assertEquals(await cell(1), [41, 42, 49, 50]);
 
+  // A table may have the variation selector where the other does not.
+  const heart = { ...entry("heart", "Symbols", 0, 0), name: "HEAVY BLACK HEART" };
+  const told = [{ ...heart, unified: "2764-FE0F" }, { ...heart, unified: "1F49A" }, heart];
+  const keywords = { "\u2764": ["red_heart", "love", "like", "a", "b", "c"], "💚\ufe0f": [] };
+  const { captions, names } = emojiPictures("x", told, { a: sheet }, { size: 2, keywords });
+  const name = "heavy black heart";
+  assertEquals(names, [name, name, name]);
+  assertEquals(captions, [
+    [name, "red heart", "heart", "love, like, a, b", "symbols"],
+    ...[[name, "heart", "symbols"], [name, "heart", "symbols"]],
+  ]);
+
   const far = [entry("x", "Symbols", 2, 0)];
   const wrong = (table: unknown, message: string, sheets: Record<string, Raster> = { a: sheet }) =>
     assertThrows(() => emojiPictures("emoji", table, sheets, { size: 2 }), InputError, message);
   wrong(far, "x is at 2, 0, beyond a");
   wrong([{}], "Bad emoji table: 0.");
+  wrong([{ ...heart, unified: "heart" }], "Bad emoji table: 0.unified");
+  assertThrows(
+    () => emojiPictures("emoji", table, { a: sheet }, { keywords: { "💚": "love" } }),
+    ...[InputError, "Bad emoji keywords: 💚"] as const,
+  );
   wrong(table, "sheets have 4 and 3 channels", { a: sheet, b: { ...sheet, channels: 3 } });
 });
 

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import nn
 
 SAMPLES, SLICE_MS = 7, 300
+# Numbers that a text encoder says of a token, and tokens.
+TEXT, TOKENS = 768, 77
 
 op, device = sys.argv[1:3]
 options = sys.argv[3:]
@@ -138,6 +140,85 @@ class UNet(nn.Module):
         return self.last(F.silu(self.norm(x)))
 
 
+class Transformer(nn.Module):
+    """Attention of the pixels of an image to themselves and to a text, and a gated layer."""
+
+    def __init__(self, channels):
+        super().__init__()
+        dense = lambda width, bias=False: nn.Linear(width, channels, bias)
+        self.norm, self.first = nn.GroupNorm(32, channels, 1e-6), nn.Conv2d(channels, channels, 1)
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
+        self.heads = nn.ModuleList(
+            nn.ModuleList([dense(channels), dense(to), dense(to), dense(channels, True)])
+            for to in (channels, TEXT)
+        )
+        self.gated, self.narrow = nn.Linear(channels, 8 * channels), dense(4 * channels, True)
+        self.last = nn.Conv2d(channels, channels, 1)
+
+    def attend(self, parts, x, to):
+        q, k, v, out = parts
+        split = lambda y: y.unflatten(2, (8, -1)).transpose(1, 2)
+        y = attend(*map(split, (q(x), k(to), v(to))))
+        return out(y.transpose(1, 2).flatten(2))
+
+    def forward(self, image, text):
+        x = self.first(self.norm(image)).flatten(2).transpose(1, 2)
+        tokens = self.norms[0](x)
+        x = x + self.attend(self.heads[0], tokens, tokens)
+        x = x + self.attend(self.heads[1], self.norms[1](x), text)
+        value, gate = self.gated(self.norms[2](x)).chunk(2, dim=-1)
+        x = x + self.narrow(value * F.gelu(gate))
+        return image + self.last(x.transpose(1, 2).unflatten(2, image.shape[2:]))
+
+
+class LatentUNet(nn.Module):
+    """A UNet with the sizes of Stable Diffusion 1.5, without the embedding of the time."""
+
+    def __init__(self):
+        super().__init__()
+        widths, channels, skips = (320, 640, 1280, 1280), 320, [320]
+        self.first = nn.Conv2d(4, channels, 3, padding=1)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+
+        def block(inner, out, reads):
+            parts = [Residual(inner, out, 1280, 32)]
+            return nn.ModuleList(parts + ([Transformer(out)] if reads else []))
+
+        for level, width in enumerate(widths):
+            for _ in range(2):
+                self.down.append(block(channels, width, level < 3))
+                channels = width
+                skips.append(channels)
+            if level < 3:
+                self.down.append(nn.ModuleList([Resample(channels, up=False)]))
+                skips.append(channels)
+        self.middle = nn.ModuleList([*block(channels, channels, True), *block(channels, channels, False)])
+        for level, width in enumerate(reversed(widths)):
+            for _ in range(3):
+                self.up.append(block(channels + skips.pop(), width, level > 0))
+                channels = width
+            if level < 3:
+                self.up.append(nn.ModuleList([Resample(channels, up=True)]))
+        self.norm, self.last = nn.GroupNorm(32, channels), nn.Conv2d(channels, 4, 3, padding=1)
+
+    def forward(self, x, time, text):
+        run = lambda part, x: part(x, text if isinstance(part, Transformer) else time)
+        x = self.first(x)
+        skips = [x]
+        for parts in self.down:
+            for part in parts:
+                x = run(part, x)
+            skips.append(x)
+        for part in self.middle:
+            x = run(part, x)
+        for parts in self.up:
+            if isinstance(parts[0], Residual):
+                x = torch.cat([x, skips.pop()], 1)
+            for part in parts:
+                x = run(part, x)
+        return self.last(F.silu(self.norm(x)))
+
+
 NETWORKS = {
     "small": (1, 32, (1, 2, 2), 1, 8, 8),
     "cifar": (3, 128, (1, 2, 2, 2), 2, 16, 32),
@@ -145,7 +226,7 @@ NETWORKS = {
 
 
 def attend(q, k, v):
-    return torch.softmax(q @ k.transpose(1, 2) * q.shape[-1] ** -0.5, -1) @ v
+    return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, -1) @ v
 
 
 def compiled(f):
@@ -253,6 +334,12 @@ def network(mode, name, batch):
     return train
 
 
+def latent_unet(batch, side):
+    net = compiled(LatentUNet().to(device, memory_format=layout))
+    inputs = randn(batch, 4, side, side), randn(batch, 1280), randn(batch, TOKENS, TEXT)
+    return torch.no_grad()(lambda: net(*inputs))
+
+
 def workload():
     """What to run, and its floating point operations."""
     words = op.split("_")
@@ -260,6 +347,8 @@ def workload():
     if step:
         return network(step[1], step[2], int(step[3])), 0
     numbers = [int(w) for w in words if w.isdigit()]
+    if op.startswith("latent_unet_f32"):
+        return latent_unet(*numbers), 0
     if op.startswith("mm"):
         n = int(op[2:])
         return without_gradient(torch.matmul, randn(n, n), randn(n, n)), 2 * n**3
@@ -300,7 +389,7 @@ print(
         {
             "peer": "-".join(["torch", device, *options]),
             "op": op,
-            "ms": [measure(run, times) for _ in range(SAMPLES)],
+            "ms": [measure(run, times) for _ in range(SAMPLES if first < 5000 else 2)],
             "first": first,
             "flops": flops,
             "rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),

@@ -122,14 +122,17 @@ export function emitTile(
       f.set(run, sub(run, 1));
     }, () => run);
   }
-  const { finish, columns: count = 4 * vectors } = shape;
   for (let i = 0; i < rows; i++) {
+    const offset = (j: number) => i * cRow + 16 * j;
     // V8 pairs loads only if nothing is stored between them.
-    const finished = sums.slice(i * vectors, (i + 1) * vectors).map((sum, j) =>
-      finish ? f.vector(finish(sum, i * cRow + 16 * j, j)) : sum
-    );
+    const finished = sums.slice(i * vectors, (i + 1) * vectors).map((sum, j) => {
+      const value = shape.finish?.(sum, offset(j), j) ?? sum;
+      if (value === sum) return sum;
+      f.set(columns[j], value);
+      return columns[j];
+    });
     finished.forEach((value, j) =>
-      storeColumns(f, from.c, i * cRow + 16 * j, value, count - 4 * j)
+      storeColumns(f, from.c, offset(j), value, (shape.columns ?? 4 * vectors) - 4 * j)
     );
   }
 }

@@ -11,7 +11,7 @@ import { openTrainingData, type ReadOptions } from "../data/data.ts";
 import { checkDeviceFlags, openForCommand } from "../terminal/device.ts";
 import { STREAM } from "../terminal/files.ts";
 import { parseFlags } from "../terminal/flags.ts";
-import { parseImages } from "../../data/image_options.ts";
+import { type ImageOptions, parseImages } from "../../data/image_options.ts";
 import { knownData } from "../data/builtin_datasets.ts";
 import { residentBytes } from "../run/memory.ts";
 import { profileTraining } from "../run/profile.ts";
@@ -75,9 +75,9 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
   using progress = new Progress();
   const fields = overlay(recorded, given);
   const images = parseImages((recorded ?? fields).images ?? {});
-  const found = await openTrainingData(place, images, progress, readOptions(flags));
-  const { fingerprint } = found, source = await latentSource(fields.latent, found, images);
-  const items = { ...found.data, ...(source ? { shape: latentShape(source) } : {}) };
+  const { fingerprint, source, items, ...found } = await openItems(
+    ...[place, fields.latent, images, flags, progress] as const,
+  );
   const wanted = assembleConfig(fields, flags, place, items);
   const config = recorded ? assembleConfig(recorded, {}, place, items) : wanted;
   if (recorded) {
@@ -112,14 +112,20 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
   });
 }
 
-/** What latents are made of, if they are to be. */
-async function latentSource(
-  place: string | undefined,
-  found: Pick<LatentSource, "data" | "fingerprint">,
-  images: LatentSource["images"],
-): Promise<LatentSource | undefined> {
-  if (place === undefined) return undefined;
-  return { place, autoencoder: await openAutoencoder(place), ...found, images };
+/** Images, what latents are made of if they are to be, and the items as the network is shown them. */
+async function openItems(
+  place: string,
+  latent: string | undefined,
+  images: ImageOptions,
+  flags: TrainFlags,
+  progress: Progress,
+) {
+  const found = await openTrainingData(place, images, progress, readOptions(flags));
+  const source: LatentSource | undefined = latent === undefined
+    ? undefined
+    : { place: latent, autoencoder: await openAutoencoder(latent), ...found, images };
+  const items = source ? { ...found.data, shape: latentShape(source) } : found.data;
+  return { ...found, source, items };
 }
 
 /** Quotes an argument for a shell. */
@@ -134,11 +140,12 @@ async function profile(flags: TrainFlags, steps: number): Promise<number> {
   if (place === undefined) throw needsData();
   using progress = new Progress();
   const images = parseImages(asked.images ?? {});
-  const found = await openTrainingData(place, images, progress, readOptions(flags));
-  const source = await latentSource(asked.latent, found, images);
+  const { source, items, ...found } = await openItems(
+    ...[place, asked.latent, images, flags, progress] as const,
+  );
+  const config = assembleConfig(asked, flags, place, items);
   const open = () => openForCommand(flags, progress);
   const { data } = source ? await prepareLatents(source, undefined, open, progress) : found;
-  const config = assembleConfig(asked, flags, place, data);
   using device = await open();
   const base = residentBytes();
   progress.update(`compiling for ${device.name}`);

@@ -79,6 +79,24 @@ class Resample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0) if self.up else x)
 
 
+def down_and_up(net, x, run):
+    """What a UNet makes of x, given how its parts are run."""
+    x = net.first(x)
+    skips = [x]
+    for parts in net.down:
+        for part in parts:
+            x = run(part, x)
+        skips.append(x)
+    for part in net.middle:
+        x = run(part, x)
+    for parts in net.up:
+        if isinstance(parts[0], Residual):
+            x = torch.cat([x, skips.pop()], 1)
+        for part in parts:
+            x = run(part, x)
+    return net.last(F.silu(net.norm(x)))
+
+
 class UNet(nn.Module):
     """The network of Ho et al. 2020 for images of 32 x 32."""
 
@@ -124,20 +142,7 @@ class UNet(nn.Module):
         steps = torch.arange(half, dtype=torch.float32, device=x.device)
         angles = t[:, None] * torch.exp(steps * (-math.log(10000.0) / (half - 1)))
         t = self.embed(torch.cat([angles.sin(), angles.cos()], 1))
-        x = self.first(x)
-        skips = [x]
-        for parts in self.down:
-            for part in parts:
-                x = part(x, t)
-            skips.append(x)
-        for part in self.middle:
-            x = part(x, t)
-        for parts in self.up:
-            if isinstance(parts[0], Residual):
-                x = torch.cat([x, skips.pop()], 1)
-            for part in parts:
-                x = part(x, t)
-        return self.last(F.silu(self.norm(x)))
+        return down_and_up(self, x, lambda part, x: part(x, t))
 
 
 class Transformer(nn.Module):
@@ -202,21 +207,8 @@ class LatentUNet(nn.Module):
         self.norm, self.last = nn.GroupNorm(32, channels), nn.Conv2d(channels, 4, 3, padding=1)
 
     def forward(self, x, time, text):
-        run = lambda part, x: part(x, text if isinstance(part, Transformer) else time)
-        x = self.first(x)
-        skips = [x]
-        for parts in self.down:
-            for part in parts:
-                x = run(part, x)
-            skips.append(x)
-        for part in self.middle:
-            x = run(part, x)
-        for parts in self.up:
-            if isinstance(parts[0], Residual):
-                x = torch.cat([x, skips.pop()], 1)
-            for part in parts:
-                x = run(part, x)
-        return self.last(F.silu(self.norm(x)))
+        told = lambda part: text if isinstance(part, Transformer) else time
+        return down_and_up(self, x, lambda part, x: part(x, told(part)))
 
 
 NETWORKS = {

@@ -82,7 +82,7 @@ export function emojiPictures(
   );
   const named = all.filter(({ category }) => category !== COMPONENT).map((emoji) => {
     const { name, short_name, short_names = [short_name], unified, category, subcategory } = emoji;
-    const [today, ...words] = known.get(characterOf(unified)) ?? [];
+    const [today, ...words] = known.get(unified ? characterOf(unified) : "") ?? [];
     return {
       ...emoji,
       names: distinct([plain(name ?? short_name), today, ...short_names.map(plain)]),
@@ -147,8 +147,8 @@ const distinct = (texts: readonly (string | undefined)[]): string[] => [
 const VARIATION = "\ufe0f";
 
 /** The emoji of `2764-FE0F`, without variation selectors. */
-const characterOf = (unified = "") =>
-  unified.split("-").map((point) => String.fromCodePoint(parseInt(point, 16) || 0)).join("")
+const characterOf = (unified: string) =>
+  String.fromCodePoint(...unified.split("-").map((point) => parseInt(point, 16)))
     .replaceAll(VARIATION, "");
 
 /** Whether a name is one of those for testing, by its hash: FNV-1a. */

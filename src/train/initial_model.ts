@@ -13,25 +13,40 @@ import {
   type Trainable,
 } from "../model/model.ts";
 import { type AutoencoderNetwork, isOfNoisyItems } from "../model/network.ts";
+import { flatten, readParameter } from "../model/parameters.ts";
 import { initializeNetwork, type Weighted } from "../model/weights.ts";
 import type { RunConfig } from "./run_config.ts";
 
-/**
- * The model that a training starts with.
- *
- * @param autoencoder That of the latents that it is trained on.
- */
+/** What a training is given that was trained before. */
+export interface Pretrained {
+  /** That of the latents that it is trained on. */
+  readonly autoencoder?: Weighted<AutoencoderNetwork> | undefined;
+  /** A network with the text encoder that it starts with. */
+  readonly textEncoder?: Weighted | undefined;
+}
+
+/** The model that a training starts with. */
 export function initialModel(
+  config: RunConfig,
+  data: Pick<Dataset, "shape" | "classes">,
+  { autoencoder, textEncoder }: Pretrained = {},
+): Trainable {
+  const model = initialize(config, data);
+  const parameters = textEncoder ? withTextEncoder(model, textEncoder) : model.parameters;
+  return { ...model, parameters, ...(autoencoder ? { autoencoder } : {}) } as Trainable;
+}
+
+/** A model of random weights. */
+function initialize(
   { network, scheduler, training }: RunConfig,
   data: Pick<Dataset, "shape" | "classes">,
-  autoencoder?: Weighted<AutoencoderNetwork>,
 ): Trainable {
   if (!isOfNoisyItems(network)) {
     return { ...initializeNetwork(network, training.seed), card: {} } as
       | AutoencoderModel
       | DualEncoderModel;
   }
-  const model = initializeModel(
+  return initializeModel(
     ...[network, formatSchedule(scheduler), training.seed] as const,
     classNames(
       data,
@@ -41,7 +56,17 @@ export function initialModel(
       training.labelDropout,
     ),
   );
-  return { ...model, ...(autoencoder ? { autoencoder } : {}) };
+}
+
+/** The parameters of a network, with those of the text encoder of another one. */
+function withTextEncoder({ network: { layout }, parameters }: Weighted, from: Weighted) {
+  const values = flatten(layout, parameters).slice(), there = from.network.layout;
+  layout.specs.forEach(({ name }, i) => {
+    if (!name.startsWith("text_encoder.")) return;
+    const index = there.specs.findIndex((spec) => spec.name === name);
+    values.set(readParameter(there, from.parameters, index), layout.offsets[i]);
+  });
+  return values;
 }
 
 /**

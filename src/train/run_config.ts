@@ -32,6 +32,8 @@ export interface RunConfig {
   readonly images: ImageOptions;
   /** The autoencoder whose latents are trained on, if it is not the images themselves. */
   readonly latent?: string | undefined;
+  /** The model whose text encoder the training starts with. */
+  readonly textEncoder?: string | undefined;
   readonly network: TrainableNetwork;
   /** The noise; nothing for networks that see none. */
   readonly scheduler: ScheduleConfig;
@@ -44,6 +46,7 @@ export interface RunFields {
   readonly steps?: number | undefined;
   readonly images?: Fields | undefined;
   readonly latent?: string | undefined;
+  readonly text_encoder?: string | undefined;
   readonly network?: Fields | undefined;
   readonly scheduler?: Fields | undefined;
   readonly training?: Fields | undefined;
@@ -55,7 +58,7 @@ export const runSchema = z.strictObject({
   // For editors.
   $schema: z.string().optional(),
   ...{ data: z.string().optional(), steps: z.int().min(1).max(MAX_STEPS).optional() },
-  latent: z.string().optional(),
+  ...{ latent: z.string().optional(), text_encoder: z.string().optional() },
   ...{ images: section, network: section, scheduler: section, training: section },
   // Its name in version 0.1.0.
   unet: section,
@@ -69,27 +72,33 @@ export const runSchema = z.strictObject({
  */
 export function parseRunConfig(json: unknown, what: string): RunConfig {
   const fields = parseWith(runSchema, json, what);
-  const { data, steps, images, latent, network, scheduler, training } = fields;
+  const { data, steps, images, latent, text_encoder: textEncoder } = fields;
+  const { network, scheduler, training } = fields;
   if (data === undefined || !network || !scheduler || !training) {
     throw new InputError(`Cannot resume: ${what} is incomplete`);
   }
   return {
     ...{ data, steps: steps ?? DEFAULT_TRAINING_STEPS, images: parseImages(images ?? {}) },
     ...(latent === undefined ? {} : { latent }),
+    ...(textEncoder === undefined ? {} : { textEncoder }),
     network: trainableNetwork(parseNetwork(network)),
     ...{ scheduler: parseSchedule(scheduler), training: parseTraining(training) },
   };
 }
 
+/** Where there is what a training may be given. */
+type Places = "latent" | "text_encoder";
+
 /** The configuration as it is written to a file. */
 export function formatRunConfig(
   config: RunConfig,
-): Required<Omit<RunFields, "latent">> & Pick<RunFields, "latent"> {
+): Required<Omit<RunFields, Places>> & Pick<RunFields, Places> {
   return {
     data: config.data,
     steps: config.steps,
     images: config.images,
     ...(config.latent === undefined ? {} : { latent: config.latent }),
+    ...(config.textEncoder === undefined ? {} : { text_encoder: config.textEncoder }),
     network: formatNetwork(config.network),
     scheduler: isOfNoisyItems(config.network) ? formatSchedule(config.scheduler) : {},
     training: toSnakeCase(config.training),

@@ -17,8 +17,9 @@ import { residentBytes } from "../run/memory.ts";
 import { profileTraining } from "../run/profile.ts";
 import { latentShape, type LatentSource, prepareLatents } from "../run/latents.ts";
 import { openAutoencoder } from "../run/open_autoencoder.ts";
+import { openTextEncoder } from "../run/open_text_encoder.ts";
 import { print, Progress } from "../terminal/progress.ts";
-import { formatRunConfig } from "../../train/run_config.ts";
+import { formatRunConfig, type RunFields } from "../../train/run_config.ts";
 import { configSchema } from "../run/run_config.ts";
 import { RunFolder } from "../run/run_folder.ts";
 import { openSavedTraining } from "../run/saved_training.ts";
@@ -42,8 +43,10 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
     return 0;
   }
   const given = await askedFor(flags);
+  // A training that goes on has what it started with, and more.
+  const textEncoder = flags.resume ? undefined : await textEncoderOf(given);
   if (flags["print-config"] && !flags.resume) {
-    print(JSON.stringify(planConfig(given, flags), null, 2));
+    print(JSON.stringify(planConfig(given, flags, textEncoder?.network), null, 2));
     return 0;
   }
   if (!flags.out && !flags.profile) throw new InputError("train needs --out FOLDER");
@@ -78,7 +81,7 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
   const { fingerprint, source, items, ...found } = await openItems(
     ...[place, fields.latent, images, flags, progress] as const,
   );
-  const wanted = assembleConfig(fields, flags, place, items);
+  const wanted = assembleConfig(fields, flags, place, items, textEncoder?.network);
   const config = recorded ? assembleConfig(recorded, {}, place, items) : wanted;
   if (recorded) {
     checkUnchanged(config, wanted, folder);
@@ -102,6 +105,7 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
       config,
       data,
       latents,
+      textEncoder,
       fingerprint,
       folder,
       plan,
@@ -128,6 +132,10 @@ async function openItems(
   return { ...found, source, items };
 }
 
+/** The network with the text encoder that a training starts with, if it is given one. */
+const textEncoderOf = async ({ text_encoder }: RunFields) =>
+  text_encoder === undefined ? undefined : await openTextEncoder(text_encoder);
+
 /** Quotes an argument for a shell. */
 const quote = (text: string) =>
   /^[\w./:=,+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
@@ -143,7 +151,8 @@ async function profile(flags: TrainFlags, steps: number): Promise<number> {
   const { source, items, ...found } = await openItems(
     ...[place, asked.latent, images, flags, progress] as const,
   );
-  const config = assembleConfig(asked, flags, place, items);
+  const textEncoder = await textEncoderOf(asked);
+  const config = assembleConfig(asked, flags, place, items, textEncoder?.network);
   const open = () => openForCommand(flags, progress);
   const { data } = source ? await prepareLatents(source, undefined, open, progress) : found;
   using device = await open();
@@ -151,7 +160,7 @@ async function profile(flags: TrainFlags, steps: number): Promise<number> {
   progress.update(`compiling for ${device.name}`);
   using trainer = await createTrainer(
     device,
-    initialModel(config, data),
+    initialModel(config, data, { textEncoder }),
     data,
     config.training,
   );

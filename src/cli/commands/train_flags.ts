@@ -31,6 +31,13 @@ export const trainFlags = {
     help:
       "train on the latents of an autoencoder: one of train --objective autoencoder, a vae folder of diffusers, or a file of latent diffusion",
   },
+  "text-encoder": {
+    kind: "text",
+    value: "MODEL",
+    help:
+      "with captions: start with the text encoder of a dual encoder (train --objective contrastive), or of " +
+      "another model of captions",
+  },
   out: {
     kind: "text",
     value: "FOLDER",

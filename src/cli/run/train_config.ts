@@ -9,6 +9,7 @@ import { InputError } from "../../errors.ts";
 import {
   type Fields,
   formatNetwork,
+  type Network,
   parseNetwork,
   type TrainableNetwork,
   trainableNetwork,
@@ -45,8 +46,10 @@ import type { TrainFlags } from "../commands/train_flags.ts";
 /**
  * The fields of a configuration that says nothing of a network: a network for small images with its
  * best settings, of the kind that is asked for.
+ *
+ * @param textEncoder The network with the text encoder that it starts with.
  */
-function withDefaults(given: RunFields, flags: TrainFlags): RunFields {
+function withDefaults(given: RunFields, flags: TrainFlags, textEncoder?: Network): RunFields {
   if (given.network) return given;
   const objective = flags.objective ?? given.training?.objective;
   const { network, scheduler = {}, training } = objective === "classifier"
@@ -63,7 +66,10 @@ function withDefaults(given: RunFields, flags: TrainFlags): RunFields {
   const isWeighted = loss_weighting !== undefined && !given.scheduler &&
     objective !== "vlb" && objective !== "hybrid";
   return {
-    ...{ ...given, network, scheduler: given.scheduler ?? scheduler },
+    ...{ ...given, scheduler: given.scheduler ?? scheduler },
+    network: textEncoder && network!.text_encoder
+      ? { ...network, text_encoder: textEncoder.config.text_encoder }
+      : network,
     training: { ...rest, ...(isWeighted ? { loss_weighting, snr_gamma } : {}), ...given.training },
   };
 }
@@ -84,11 +90,12 @@ const OF_ONE_SIZE: readonly unknown[] = [FEATURE_CLASSIFIER, DUAL_ENCODER];
 
 /** The fields of --config, with the flags about data applied. */
 export async function askedFor(flags: TrainFlags): Promise<RunFields> {
-  const { data, images, latent, ...rest } = flags.config ? await readRunFields(flags.config) : {};
-  const found = flags.latent ?? latent;
+  const { data, images, ...rest } = flags.config ? await readRunFields(flags.config) : {};
+  const { latent = rest.latent, "text-encoder": text_encoder = rest.text_encoder } = flags;
   return {
     ...rest,
-    ...(found === undefined ? {} : { latent: found }),
+    ...(latent === undefined ? {} : { latent }),
+    ...(text_encoder === undefined ? {} : { text_encoder }),
     data: flags.data ?? data,
     images: { ...images, ...imageFields(flags) },
   };
@@ -101,6 +108,7 @@ export const overlay = (recorded: RunFields | undefined, given: RunFields): RunF
   // The fields of a network depend on each other, those of the other sections do not.
   images: { ...recorded?.images, ...given.images },
   latent: given.latent ?? recorded?.latent,
+  text_encoder: given.text_encoder ?? recorded?.text_encoder,
   network: given.network ?? recorded?.network,
   scheduler: { ...recorded?.scheduler, ...given.scheduler },
   training: { ...recorded?.training, ...given.training },
@@ -112,8 +120,9 @@ export function assembleConfig(
   flags: TrainFlags,
   place: string,
   { shape, labels, classes, labelProblem }: Dataset,
+  textEncoder?: Network,
 ): RunConfig {
-  const given = withDefaults(asked, flags), fields = networkFields(given, flags);
+  const given = withDefaults(asked, flags, textEncoder), fields = networkFields(given, flags);
   const scheduler = scheduleOf(given), [height, width, channels] = shape;
   const isClassifier = CLASSIFIERS.some((name) => name === fields._class_name);
   const noiseless = NOISELESS.get(fields._class_name), predictsNoise = !isClassifier && !noiseless;
@@ -160,11 +169,13 @@ export function assembleConfig(
   const training = assembleTraining(given, flags);
   checkObjective(training, scheduler, network);
   if (given.latent !== undefined) checkLatent(network, training);
+  if (textEncoder) checkTextEncoder(network, textEncoder, given.text_encoder!);
   return {
     data: place,
     steps: flags.steps ?? given.steps ?? DEFAULT_TRAINING_STEPS,
     images: parseImages(given.images ?? {}),
     ...(given.latent === undefined ? {} : { latent: given.latent }),
+    ...(given.text_encoder === undefined ? {} : { textEncoder: given.text_encoder }),
     network: resizeNetwork(network, shape),
     scheduler,
     training,
@@ -189,6 +200,18 @@ function checkLatent(network: TrainableNetwork, { objective }: TrainingConfig): 
     new InputError(`Cannot train ${what} on latents: they are for denoisers, by mse, l1 or huber`);
   if (network.kind !== "denoiser" || network.derived) throw refuse(network.className);
   if (!["mse", "l1", "huber"].includes(objective)) throw refuse(`by ${objective}`);
+}
+
+/** @throws {InputError} If a network cannot start with the text encoder of another one. */
+function checkTextEncoder(network: Network, { config }: Network, place: string): void {
+  const refuse = (why: string) =>
+    new InputError(`Cannot start with the text encoder of ${place}: ${why}`);
+  const [there, here] = [config, network.config].map((fields) => fields.text_encoder as Fields);
+  if (!here) {
+    throw refuse(`${network.className} has none; --captions trains a network that has`);
+  }
+  const difference = describeDifference(there, place, here, "the network");
+  if (difference) throw refuse(difference);
 }
 
 /**
@@ -228,8 +251,14 @@ function countClasses(
 }
 
 /** The configuration that a training would start with, without what depends on its data. */
-export function planConfig(asked: RunFields, flags: TrainFlags): RunFields {
-  const given = withDefaults(asked, flags), { data } = given, fields = networkFields(given, flags);
+export function planConfig(
+  asked: RunFields,
+  flags: TrainFlags,
+  textEncoder?: Network,
+): RunFields {
+  const given = withDefaults(asked, flags, textEncoder),
+    { data } = given,
+    fields = networkFields(given, flags);
   const network = formatNetwork(parseNetwork(fields));
   for (const name of ["sample_size", "in_channels", "out_channels", "num_classes"]) {
     if (!(name in fields)) delete network[name];
@@ -239,6 +268,7 @@ export function planConfig(asked: RunFields, flags: TrainFlags): RunFields {
     steps: flags.steps ?? given.steps ?? DEFAULT_TRAINING_STEPS,
     images: parseImages(given.images ?? {}),
     ...(given.latent === undefined ? {} : { latent: given.latent }),
+    ...(given.text_encoder === undefined ? {} : { text_encoder: given.text_encoder }),
     network,
     scheduler: NOISELESS.has(fields._class_name) ? {} : formatSchedule(scheduleOf(given)),
     training: toSnakeCase(assembleTraining(given, flags)),
@@ -277,8 +307,8 @@ function scheduleFlags(schedule: string | undefined, steps: number): Record<stri
 export function checkUnchanged(config: RunConfig, wanted: RunConfig, folder: RunFolder): void {
   // Sections have fields of the same name: images and schedules both have a shift.
   const sections = (c: RunConfig): Fields[] => {
-    const { images = {}, latent, scheduler = {}, training = {} } = formatRunConfig(c);
-    return [{ latent }, images, architectureOf(c.network), scheduler, training];
+    const { latent, text_encoder, images, scheduler, training } = formatRunConfig(c);
+    return [{ latent, text_encoder }, images!, architectureOf(c.network), scheduler!, training!];
   };
   const there = sections(config), here = sections(wanted);
   for (const [i, section] of there.entries()) {

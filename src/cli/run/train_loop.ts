@@ -10,6 +10,7 @@ import { isAllFinite } from "../../formats/elements.ts";
 import { type Device, DeviceError, LimitError } from "../../gpu/device.ts";
 import { Pace } from "../../gpu/step_pacer.ts";
 import type { Trainable } from "../../model/model.ts";
+import type { Weighted } from "../../model/weights.ts";
 import { autoencoderNetwork, formatNetwork, parseNetwork, toldOf } from "../../model/network.ts";
 import { learningRateAt, type TrainingConfig } from "../../train/config.ts";
 import { comparePictures, type Fingerprint } from "../data/fingerprint.ts";
@@ -44,6 +45,8 @@ export interface Task {
   readonly data: Dataset;
   /** What the data are made of, if they are latents. */
   readonly latents?: PreparedLatents | undefined;
+  /** The network with the text encoder that a new training starts with, if it is given one. */
+  readonly textEncoder?: Weighted | undefined;
   readonly fingerprint: Fingerprint;
   readonly folder: RunFolder;
   readonly plan: Plan;
@@ -156,8 +159,9 @@ const unopened = (state: RestorableState): SavedState => ({
  * Compiles everything up front, so that a training that does not fit the device fails before it
  * begins. If there is no room for sampling, the step uses gradient checkpointing.
  */
-async function compile({ config, data, latents }: Task, device: Device) {
-  const model = initialModel(config, data, latents?.autoencoder), { training } = config;
+async function compile({ config, data, latents, textEncoder }: Task, device: Device) {
+  const { autoencoder } = latents ?? {}, { training } = config;
+  const model = initialModel(config, data, { autoencoder, textEncoder });
   let free = 0;
   const tryWith = async (training: TrainingConfig) => {
     using stack = new DisposableStack();

@@ -1,5 +1,6 @@
 /**
- * The real command line, run as users run it, in a folder of its own.
+ * The command line in a folder of its own: as users run it, or one command after the other in one
+ * process.
  *
  * @module
  */
@@ -8,16 +9,10 @@ import { assertEquals, assertMatch } from "@std/assert";
 import { fromFileUrl, join } from "@std/path";
 import { parseNetwork } from "../../src/model/network.ts";
 import { initializeModel, type LoadedModel, serializeModel } from "../../src/model/model.ts";
+import { type Outcome, Shell } from "./shell.ts";
 
 /** The package's entry. */
 const program = fromFileUrl(new URL("../../mod.ts", import.meta.url));
-
-/** How a run went. */
-export interface Outcome {
-  readonly code: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
 
 /**
  * Arguments without flags that come again: tests vary a command by adding to it, and the program takes
@@ -41,6 +36,15 @@ function onOneThread(args: readonly string[]): readonly string[] {
     !args.some((arg) => /^(gpu|--(threads|precision|device=gpu).*)$/.test(arg));
   return isFree ? [...args, "--threads", "1"] : args;
 }
+
+/**
+ * What the program finds in its environment. Commands of a test run the same shaders, of which Mesa
+ * keeps what it compiled: optimized ones.
+ */
+const environment = { NO_COLOR: "1", GALLIVM_PERF: "" };
+
+/** Runs the commands of a file of tests; ends when they do. */
+const shell = new Shell(environment);
 
 /** A folder that is gone after the test. */
 export class Folder implements AsyncDisposable {
@@ -84,20 +88,24 @@ export class Folder implements AsyncDisposable {
     return new Deno.Command(command, {
       args: rest,
       cwd: this.path,
-      // Commands of a test run the same shaders, of which Mesa keeps what it compiled: optimized ones.
-      env: { NO_COLOR: "1", GALLIVM_PERF: "", ...this.env },
+      env: { ...environment, ...this.env },
       stdin: "null",
       stdout: "piped",
       stderr: "piped",
     }).spawn();
   }
 
-  /** Runs the program here. */
+  /**
+   * Runs a command here, in a process that has run others before, but for those in an environment of
+   * their own and those that start the program again.
+   */
   async run(...args: string[]): Promise<Outcome> {
-    return await this.runWith(["-A"], ...args);
+    const isAlone = Object.keys(this.env).length || args.includes("--wide");
+    if (isAlone) return await this.runWith(["-A"], ...args);
+    return await shell.run(this.path, onOneThread(lastOfEach(args)));
   }
 
-  /** Runs the program here with no more than these permissions. */
+  /** Runs the program here, in a process of its own, with no more than these permissions. */
   async runWith(permissions: readonly string[], ...args: string[]): Promise<Outcome> {
     const { code, stdout, stderr } = await this.startUnder([], args, permissions).output();
     const decoder = new TextDecoder();
@@ -111,7 +119,7 @@ export class Folder implements AsyncDisposable {
     return stdout;
   }
 
-  /** Runs the program, which must refuse its input with one line and touch nothing. */
+  /** Runs a command, which must refuse its input with one line and touch nothing. */
   async refuse(args: readonly string[], message: RegExp): Promise<void> {
     const before = await this.list();
     const { code, stdout, stderr } = await this.run(...args);

@@ -74,11 +74,9 @@ async function serve(): Promise<void> {
       const { folder, args } = JSON.parse(rest.slice(0, at));
       Deno.chdir(folder);
       const end = new TextEncoder().encode(`${END}${await main(args)}\n`);
-      for (const stream of [Deno.stdout, Deno.stderr]) {
-        const writer = stream.writable.getWriter();
-        await writer.write(end);
-        writer.releaseLock();
-      }
+      // The folder can be removed.
+      Deno.chdir(import.meta.dirname!);
+      for (const stream of [Deno.stdout, Deno.stderr]) stream.writeSync(end);
     }
   }
 }

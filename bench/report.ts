@@ -6,6 +6,7 @@
  * @module
  */
 
+import { dirname } from "@std/path";
 import { defaultPeers, type Line, type Peer, peers, run } from "./peers.ts";
 import { suites } from "./workloads.ts";
 
@@ -51,6 +52,7 @@ interface Entrant {
 
 /** Measures, and writes the files. */
 export async function report({ workloads, only, rounds, out }: ReportOptions): Promise<void> {
+  await Deno.mkdir(dirname(out), { recursive: true });
   const unknown = only?.find((name) => !peers[name]);
   if (unknown) throw new RangeError(`Unknown peer ${unknown}: ${Object.keys(peers).join(", ")}`);
   const names: string[] = [];

@@ -13,8 +13,8 @@ import {
   type Trainable,
 } from "../model/model.ts";
 import { type AutoencoderNetwork, isOfNoisyItems } from "../model/network.ts";
-import { flatten, readParameter } from "../model/parameters.ts";
-import { initializeNetwork, type Weighted } from "../model/weights.ts";
+import { flatten } from "../model/parameters.ts";
+import { initializeNetwork, selectParameters, type Weighted } from "../model/weights.ts";
 import type { RunConfig } from "./run_config.ts";
 
 /** What a training is given that was trained before. */
@@ -60,11 +60,9 @@ function initialize(
 
 /** The parameters of a network, with those of the text encoder of another one. */
 function withTextEncoder({ network: { layout }, parameters }: Weighted, from: Weighted) {
-  const values = flatten(layout, parameters).slice(), there = from.network.layout;
+  const values = flatten(layout, parameters).slice(), there = selectParameters(from, layout);
   layout.specs.forEach(({ name }, i) => {
-    if (!name.startsWith("text_encoder.")) return;
-    const index = there.specs.findIndex((spec) => spec.name === name);
-    values.set(readParameter(there, from.parameters, index), layout.offsets[i]);
+    if (name.startsWith("text_encoder.")) values.set(there.read(i), layout.offsets[i]);
   });
   return values;
 }

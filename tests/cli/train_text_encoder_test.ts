@@ -5,6 +5,7 @@ import { serializeModel } from "../../src/model/model.ts";
 import { dualEncoderNetwork } from "../../src/model/dual_encoder.ts";
 import { parseNetwork } from "../../src/model/network.ts";
 import { initializeNetwork } from "../../src/model/weights.ts";
+import { assertClose } from "../close.ts";
 import { Folder, tinyModelFile } from "./cli.ts";
 
 const text_encoder = { vocab_size: 257, max_length: 8, width: 8, layers: 1, heads: 2 };
@@ -46,9 +47,8 @@ async function textEncoder(folder: Folder, file: string): Promise<number[]> {
     .sort(([a], [b]) => a < b ? -1 : 1).flatMap(([, tensor]) => [...toFloat32(tensor)]);
 }
 
-/** Asserts that parameters are the same but for the rounding of their EMA. */
-const assertClose = (found: number[], wanted: number[]) =>
-  assertEquals(found.map((x, i) => Math.abs(x - wanted[i]) < 1e-6), wanted.map(() => true));
+/** The rounding of an EMA. */
+const ROUNDING = 1e-7;
 
 Deno.test("a training starts with the text encoder of another network, and goes on without it", async () => {
   await using folder = await makeFolder();
@@ -56,11 +56,11 @@ Deno.test("a training starts with the text encoder of another network, and goes 
   await folder.succeed(...start, "dual.safetensors", "--out", "a");
   const found = await textEncoder(folder, "a/model.safetensors");
   assertEquals(found.length, 257 * 8 + 8 * 8 + 12 * 8 * 8 + 12 * 8);
-  assertClose(found, await textEncoder(folder, "dual.safetensors"));
+  assertClose(found, await textEncoder(folder, "dual.safetensors"), ROUNDING);
   // What a training of captions has made is a beginning, too.
   await Deno.remove(folder.at("dual.safetensors"));
   await folder.succeed(...start, "a", "--out", "b");
-  assertClose(await textEncoder(folder, "b/model.safetensors"), found);
+  assertClose(await textEncoder(folder, "b/model.safetensors"), found, ROUNDING);
 
   const resume = ["train", "--resume", "--out", "a", "--steps", "2", "--device", "cpu"];
   await folder.refuse(
@@ -68,7 +68,7 @@ Deno.test("a training starts with the text encoder of another network, and goes 
     /text_encoder is "dual.safetensors" in a and "b" in this command/,
   );
   await folder.succeed(...resume);
-  assertClose(await textEncoder(folder, "a/model.safetensors"), found);
+  assertClose(await textEncoder(folder, "a/model.safetensors"), found, ROUNDING);
 });
 
 Deno.test("a network that is not described has the text encoder that it is given", async () => {

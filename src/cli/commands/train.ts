@@ -6,6 +6,7 @@
 
 import { InputError } from "../../errors.ts";
 import type { Device } from "../../gpu/device.ts";
+import type { Weighted } from "../../model/weights.ts";
 import { createTrainer } from "../run/fit.ts";
 import { openTrainingData, type ReadOptions } from "../data/data.ts";
 import { checkDeviceFlags, openForCommand } from "../terminal/device.ts";
@@ -44,7 +45,9 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
   }
   const given = await askedFor(flags);
   // A training that goes on has what it started with, and more.
-  const textEncoder = flags.resume ? undefined : await textEncoderOf(given);
+  const textEncoder = flags.resume || given.text_encoder === undefined
+    ? undefined
+    : await openTextEncoder(given.text_encoder);
   if (flags["print-config"] && !flags.resume) {
     print(JSON.stringify(planConfig(given, flags, textEncoder?.network), null, 2));
     return 0;
@@ -56,7 +59,7 @@ export async function trainCommand(args: readonly string[]): Promise<number> {
     );
   }
   checkDeviceFlags(flags);
-  if (flags.profile) return await profile(flags, flags.profile);
+  if (flags.profile) return await profile(flags, flags.profile, given, textEncoder);
   using folder = new RunFolder(flags.out!, {
     dtype: flags.half ? "F16" : "F32",
     ...(flags.keep === undefined ? {} : { keep: flags.keep }),
@@ -132,26 +135,26 @@ async function openItems(
   return { ...found, source, items };
 }
 
-/** The network with the text encoder that a training starts with, if it is given one. */
-const textEncoderOf = async ({ text_encoder }: RunFields) =>
-  text_encoder === undefined ? undefined : await openTextEncoder(text_encoder);
-
 /** Quotes an argument for a shell. */
 const quote = (text: string) =>
   /^[\w./:=,+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
 /** Profiles some steps of a new training. */
-async function profile(flags: TrainFlags, steps: number): Promise<number> {
+async function profile(
+  flags: TrainFlags,
+  steps: number,
+  asked: RunFields,
+  textEncoder: Weighted | undefined,
+): Promise<number> {
   const superfluous = (["out", "resume", "steps"] as const).find((name) => flags[name]);
   if (superfluous) throw new InputError(`--profile writes nothing: leave out --${superfluous}`);
-  const asked = await askedFor(flags), place = asked.data;
+  const place = asked.data;
   if (place === undefined) throw needsData();
   using progress = new Progress();
   const images = parseImages(asked.images ?? {});
   const { source, items, ...found } = await openItems(
     ...[place, asked.latent, images, flags, progress] as const,
   );
-  const textEncoder = await textEncoderOf(asked);
   const config = assembleConfig(asked, flags, place, items, textEncoder?.network);
   const open = () => openForCommand(flags, progress);
   const { data } = source ? await prepareLatents(source, undefined, open, progress) : found;
